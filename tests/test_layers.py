@@ -1,0 +1,101 @@
+"""The layers of ARCHITECTURE.md hold: imports point down, and some libraries are imported in one place only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "zipbatch"
+
+# Top to bottom. A module may import its own layer and those below it.
+LAYERS: list[set[str]] = [
+    {"cli", "__main__"},
+    {"stages"},
+    {"cluster"},
+    {"store"},
+    {"shards"},
+    {"sources", "checkpoints", "report"},
+    {"purifiers"},
+    {"attacks", "diffusion", "victims", "metrics"},
+    {"images", "pixels"},
+    {"config", "errors", "atomic", "__init__"},
+]
+HEIGHT = {name: len(LAYERS) - i for i, names in enumerate(LAYERS) for name in names}
+
+
+def unit_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module a file imports at run time, anywhere in it; imports for type checking alone don't count."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names if node.module == "zipbatch" else {node.module}
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_every_unit_has_a_layer():
+    units = {unit_of(f"zipbatch.{f.relative_to(PACKAGE).as_posix().removesuffix('.py').split('/')[0]}") for f in FILES}
+    assert units <= set(HEIGHT)
+    assert len(FILES) > 50
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_point_down(path: Path):
+    own = path.relative_to(PACKAGE).as_posix().removesuffix(".py").split("/")[0]
+    for module in imports_of(path):
+        if module.startswith("zipbatch.__"):
+            continue  # the version
+        if module == "zipbatch" or module.startswith("zipbatch."):
+            other = unit_of(module)
+            assert HEIGHT[other] <= HEIGHT[own], f"{own} imports {module}, which is above it"
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("ray", {"cluster/rays.py"}),
+        ("tarfile", {"shards/reader.py"}),
+        ("webdataset", {"shards/writer.py"}),
+        ("click", None),
+        ("diffusers", {"checkpoints/prior.py"}),
+        ("matplotlib", {"report/sheet.py"}),
+    ],
+)
+def test_libraries_stay_where_they_belong(library: str, allowed: set[str] | None):
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        if any(module.split(".")[0] == library for module in imports_of(path))
+    }
+    if allowed is None:
+        assert all(user.startswith("cli/") for user in users)
+    else:
+        assert users == allowed
+
+
+@pytest.mark.parametrize("unit", ["attacks", "purifiers", "diffusion", "victims", "metrics"])
+def test_pure_layers_know_no_path_log_or_clock(unit: str):
+    for path in (PACKAGE / unit).rglob("*.py"):
+        banned = {"pathlib", "logging", "time", "datetime", "os", "open"} & {m.split(".")[0] for m in imports_of(path)}
+        assert not banned, f"{path.name} imports {banned}"

@@ -1,0 +1,109 @@
+"""Publish files whole or not at all: temp name on the same filesystem, fsync, rename, fsync the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+TEMP_PREFIX = ".tmp-"
+
+
+def temp_path(folder: Path) -> Path:
+    """A fresh temp name in ``folder``, which is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames within ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def publish(temp: Path, final: Path) -> None:
+    """Move the finished ``temp`` file to ``final`` in one step. Its bytes are on disk before its name is."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(temp, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    temp.replace(final)
+    fsync_folder(final.parent)
+
+
+def write_with(final: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let ``write`` fill a temp file, then publish it as ``final``. Nothing appears when ``write`` raises."""
+    temp = temp_path(final.parent)
+    try:
+        with temp.open("xb") as stream:
+            write(stream)
+        publish(temp, final)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def write_bytes(final: Path, data: bytes) -> None:
+    """Publish ``data`` as ``final``."""
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(data)
+
+    write_with(final, write)
+
+
+def write_json(final: Path, value: object) -> None:
+    """Publish ``value`` as indented JSON that people can read."""
+    write_bytes(final, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def canonical_json(value: object) -> bytes:
+    """One byte string per value: sorted keys, no spaces, no NaN. What digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sha256_json(value: object) -> str:
+    """Hex SHA-256 of ``canonical_json(value)``."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A temp folder that becomes ``final`` only when the block ends well; on any exception it is removed.
+
+    Raises:
+        FileExistsError: ``final`` exists already and is not an empty folder.
+    """
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise FileExistsError(f"{final} exists already")
+    temp = temp_path(final.parent)
+    temp.mkdir()
+    try:
+        yield temp
+        for file in temp.rglob("*"):
+            if file.is_file():
+                fd = os.open(file, os.O_RDONLY)
+                os.fsync(fd)
+                os.close(fd)
+        if final.exists():
+            final.rmdir()
+        temp.rename(final)
+        fsync_folder(final.parent)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)

@@ -1,0 +1,53 @@
+"""Backdoor attacks: uint8 images in, uint8 images with the trigger out. Pure, on numpy arrays.
+
+Adding one is a new module here and a line in ``ATTACKS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from typing import get_type_hints
+
+from zipbatch.attacks.badnets import BadNets
+from zipbatch.attacks.base import Attack, Trigger
+from zipbatch.attacks.blended import Blended
+from zipbatch.attacks.indices import poison_indices
+from zipbatch.attacks.physicalba import PhysicalBA
+from zipbatch.attacks.wanet import WaNet
+from zipbatch.errors import UsageError
+
+ATTACKS: dict[str, Attack] = {attack.name: attack for attack in (BadNets(), Blended(), WaNet(), PhysicalBA())}
+
+
+def get_attack(name: str, params: Mapping[str, str] | None = None) -> Attack:
+    """The attack of that name, its parameters overridden from strings such as ``{"grid_size": "256"}``.
+
+    Raises:
+        UsageError: unknown attack or parameter, or a value that is not a number of the parameter's type.
+    """
+    if name not in ATTACKS:
+        raise UsageError(f"unknown attack {name!r}; known: {', '.join(sorted(ATTACKS))}")
+    attack = ATTACKS[name]
+    types = get_type_hints(type(attack))
+    known = {field.name: types[field.name] for field in fields(attack)}  # type: ignore[arg-type]
+    changes: dict[str, object] = {}
+    for key, text in (params or {}).items():
+        if key not in known:
+            raise UsageError(f"attack {name} has no parameter {key!r}; it has: {', '.join(known) or 'none'}")
+        try:
+            changes[key] = known[key](text)
+        except ValueError:
+            raise UsageError(f"attack {name}: {key} must be a {known[key].__name__}, got {text!r}") from None
+    try:
+        return replace(attack, **changes)  # type: ignore[type-var]
+    except ValueError as error:
+        raise UsageError(f"attack {name}: {error}") from None
+
+
+def attack_params(attack: Attack) -> dict[str, object]:
+    """The attack's own parameters, for a manifest."""
+    return asdict(attack)  # type: ignore[call-overload, no-any-return]
+
+
+__all__ = ["ATTACKS", "Attack", "Trigger", "attack_params", "get_attack", "poison_indices"]

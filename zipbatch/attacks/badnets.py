@@ -1,0 +1,52 @@
+"""BadNets: a small random patch near the lower right corner (Gu et al. 2017, arXiv 1708.06733)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from zipbatch.attacks.base import U8, Trigger, check_size
+
+
+@dataclass(frozen=True)
+class BadNets:
+    """A patch of random colours, three pixels in from the corner, as the ZIP reference code places it.
+
+    ``patch_size`` 0 means 3 x 3 up to 128 px and 9 x 9 above; the patch ends ``3`` (``3 x patch_size / 3``) pixels
+    before the edge: rows and columns S-6..S-4 for 3 x 3, S-12..S-4 for 9 x 9.
+    """
+
+    name: ClassVar[str] = "badnets"
+    source: ClassVar[str] = "Gu et al. 2017, arXiv 1708.06733; pattern and place as in sycny/ZIP 3778253"
+    default_target: ClassVar[int] = 1
+    default_poison_rate: ClassVar[float] = 0.05
+    train_transform: ClassVar[str | None] = None
+    shuffles: ClassVar[tuple[str, ...]] = ("train",)
+
+    patch_size: int = 0
+
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
+        """``patch`` uint8 [k, k, 3]: ``randn * 255`` cast to uint8 modulo 256, which is what x86 does with it."""
+        size = self.patch_size or (3 if image_size <= 128 else 9)
+        if size + 3 > image_size:
+            raise ValueError(f"a patch of {size} px, 3 px from the edge, does not fit into {image_size} px")
+        normal = torch.randn(3, size, size, generator=torch.Generator().manual_seed(seed)) * 255
+        patch = (normal.trunc().to(torch.int64) & 0xFF).to(torch.uint8)
+        return {"patch": patch.permute(1, 2, 0).contiguous().numpy(), "image_size": np.int64(image_size).reshape(1)}
+
+    def apply(self, images: U8, trigger: Trigger) -> U8:
+        """Overwrite the patch's pixels in uint8 [B, S, S, 3].
+
+        Raises:
+            ValueError: the images are not of the trigger's size.
+        """
+        image_size, patch = int(trigger["image_size"][0]), trigger["patch"]
+        check_size(images, image_size)
+        size = patch.shape[0]
+        stamped = images.copy()
+        stop = image_size - 3
+        stamped[:, stop - size : stop, stop - size : stop] = patch
+        return stamped

@@ -1,0 +1,47 @@
+"""Blended injection: a noise picture mixed into the whole image (Chen et al. 2017, arXiv 1712.05526)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from zipbatch.attacks.base import U8, Trigger, check_size
+
+
+@dataclass(frozen=True)
+class Blended:
+    """Full-frame grey noise at opacity ``alpha``."""
+
+    name: ClassVar[str] = "blended"
+    source: ClassVar[str] = "Chen et al. 2017, arXiv 1712.05526; pattern as in sycny/ZIP 3778253"
+    default_target: ClassVar[int] = 1
+    default_poison_rate: ClassVar[float] = 0.05
+    train_transform: ClassVar[str | None] = None
+    shuffles: ClassVar[tuple[str, ...]] = ("train",)
+
+    alpha: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha <= 1:
+            raise ValueError(f"alpha must be in (0, 1], got {self.alpha}")
+
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
+        """``pattern`` uint8 [S, S, 1], uniform over 0..254."""
+        generator = torch.Generator().manual_seed(seed)
+        pattern = torch.randint(0, 255, (image_size, image_size), generator=generator).to(torch.uint8)
+        return {"pattern": pattern.numpy()[:, :, None]}
+
+    def apply(self, images: U8, trigger: Trigger) -> U8:
+        """``trunc((1 - alpha) x + alpha p)`` in float32, on uint8 [B, S, S, 3].
+
+        Raises:
+            ValueError: the images are not of the trigger's size.
+        """
+        pattern = trigger["pattern"]
+        check_size(images, pattern.shape[0])
+        alpha = np.float32(self.alpha)
+        mixed = (1 - alpha) * images.astype(np.float32) + alpha * pattern.astype(np.float32)
+        return np.trunc(mixed).astype(np.uint8)

@@ -1,0 +1,62 @@
+"""WaNet: a small smooth warp of the whole image (Nguyen & Tran 2021, arXiv 2102.10369)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from zipbatch.attacks.base import U8, Trigger, check_size
+
+
+@dataclass(frozen=True)
+class WaNet:
+    """Static warp without noise mode.
+
+    ``grid_size`` is the paper's k: control points a side (the ZIP reference code sets 256, which at 256 px is no
+    smooth warp but independent jitter of each pixel). ``strength`` is the paper's s, in pixels of mean displacement
+    on a side of 2 / S.
+    """
+
+    name: ClassVar[str] = "wanet"
+    source: ClassVar[str] = "Nguyen & Tran 2021, arXiv 2102.10369; rounding as in sycny/ZIP 3778253"
+    default_target: ClassVar[int] = 0
+    default_poison_rate: ClassVar[float] = 0.10
+    train_transform: ClassVar[str | None] = None
+    shuffles: ClassVar[tuple[str, ...]] = ("train",)
+
+    grid_size: int = 4
+    strength: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.grid_size < 2:
+            raise ValueError(f"grid_size must be 2 or more, got {self.grid_size}")
+
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
+        """``grid`` float32 [S, S, 2]: where each output pixel is sampled, (x, y) in [-1, 1], corners aligned."""
+        generator = torch.Generator().manual_seed(seed)
+        control = torch.rand(1, 2, self.grid_size, self.grid_size, generator=generator) * 2 - 1
+        control = control / control.abs().mean()
+        flow = F.interpolate(control, size=image_size, mode="bicubic", align_corners=True)[0].permute(1, 2, 0)
+        axis = torch.linspace(-1, 1, image_size)
+        rows, columns = torch.meshgrid(axis, axis, indexing="ij")
+        identity = torch.stack((columns, rows), dim=2)
+        grid = (identity + self.strength * flow / image_size).clamp(-1, 1)
+        return {"grid": grid.contiguous().numpy()}
+
+    def apply(self, images: U8, trigger: Trigger) -> U8:
+        """Warp uint8 [B, S, S, 3]: bilinear, zeros outside, corners aligned, rounded half to even.
+
+        Raises:
+            ValueError: the images are not of the trigger's size.
+        """
+        grid = torch.from_numpy(trigger["grid"])
+        check_size(images, grid.shape[0])
+        unit = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32) / 255
+        warped = F.grid_sample(
+            unit, grid.expand(len(images), -1, -1, -1), mode="bilinear", padding_mode="zeros", align_corners=True
+        )
+        levels = (warped * 255).clamp(0, 255).round().to(torch.uint8)
+        return levels.permute(0, 2, 3, 1).contiguous().numpy()

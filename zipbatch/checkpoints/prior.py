@@ -1,0 +1,155 @@
+"""Prior folders: a diffusers UNet2DModel and its scheduler config, flat or as a pipeline."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from zipbatch import atomic
+from zipbatch.checkpoints.tensors import load_strictly, read_json, read_tensors
+from zipbatch.diffusion.prior import Prior, patch_of
+from zipbatch.diffusion.sampler import AlphaBar
+from zipbatch.errors import UsageError
+
+WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+SCHEDULER_CONFIG = "scheduler_config.json"
+_SCHEDULE_FIELDS = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+)
+
+
+@dataclass(frozen=True)
+class PriorFolder:
+    """A prior on disk: configs read and checked, weights not loaded."""
+
+    path: Path
+    unet_config: dict[str, Any]
+    scheduler_config: dict[str, Any]
+    weights: Path
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images the prior works on, pixels."""
+        patch = patch_of(self.unet_config["in_channels"], self.unet_config["out_channels"])
+        return int(self.unet_config["sample_size"]) * patch
+
+    @property
+    def training_steps(self) -> int:
+        """T of the schedule."""
+        return int(self.scheduler_config.get("num_train_timesteps", 1000))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the weights' bytes, the network's config and the schedule: what decides the prior's output."""
+        config = {key: value for key, value in self.unet_config.items() if not key.startswith("_")}
+        schedule = {key: self.scheduler_config.get(key) for key in _SCHEDULE_FIELDS}
+        return atomic.sha256_json({"weights": atomic.sha256_file(self.weights), "unet": config, "schedule": schedule})
+
+
+def open_prior(path: Path) -> PriorFolder:
+    """Read a prior's configs: ``unet/`` and ``scheduler/`` of a pipeline, or both in one folder.
+
+    Raises:
+        UsageError: a file is missing, the network is no RGB epsilon predictor, or the schedule is not supported.
+    """
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such folder; a prior is a folder in diffusers' format")
+    unet = path / "unet" if (path / "unet").is_dir() else path
+    scheduler = path / "scheduler" if (path / "scheduler").is_dir() else path
+    unet_config = read_json(unet / "config.json")
+    if not (scheduler / SCHEDULER_CONFIG).is_file():
+        raise UsageError(
+            f"{scheduler / SCHEDULER_CONFIG}: missing; without it the prior's noise schedule is unknown. "
+            "Copy it from the model's original repository"
+        )
+    scheduler_config = read_json(scheduler / SCHEDULER_CONFIG)
+    weights = next((unet / name for name in WEIGHT_NAMES if (unet / name).is_file()), None)
+    if weights is None:
+        raise UsageError(f"{unet}: no weights ({' or '.join(WEIGHT_NAMES)})")
+    _check_configs(unet / "config.json", unet_config, scheduler / SCHEDULER_CONFIG, scheduler_config)
+    return PriorFolder(path, unet_config, scheduler_config, weights)
+
+
+def _check_configs(unet_file: Path, unet: dict[str, Any], scheduler_file: Path, scheduler: dict[str, Any]) -> None:
+    name = unet.get("_class_name", "UNet2DModel")
+    if name != "UNet2DModel":
+        raise UsageError(f"{unet_file}: _class_name is {name!r}, only UNet2DModel (unconditional) is supported")
+    for field in ("in_channels", "out_channels", "sample_size"):
+        if not isinstance(unet.get(field), int) or unet[field] < 1:
+            raise UsageError(f"{unet_file}: {field} must be a whole number, got {unet.get(field)!r}")
+    if unet.get("num_class_embeds") is not None or unet.get("class_embed_type") is not None:
+        raise UsageError(f"{unet_file}: is class-conditional; an unconditional prior is needed")
+    try:
+        patch_of(unet["in_channels"], unet["out_channels"])
+    except ValueError as error:
+        raise UsageError(f"{unet_file}: {error}") from error
+    kind = scheduler.get("prediction_type", "epsilon")
+    if kind != "epsilon":
+        raise UsageError(f"{scheduler_file}: prediction_type is {kind!r}, only 'epsilon' is supported")
+
+
+def load_prior(folder: PriorFolder) -> Prior:
+    """Build the network, load every weight strictly as float32, in evaluation mode on the CPU.
+
+    Raises:
+        UsageError: an unfit config, or weights that do not fit it; missing and unexpected keys are named.
+    """
+    unet = _build_unet(folder)
+    load_strictly(unet, read_tensors(folder.weights), where=folder.weights)
+    config = folder.unet_config
+    prior = Prior(
+        unet,
+        in_channels=config["in_channels"],
+        out_channels=config["out_channels"],
+        sample_size=config["sample_size"],
+        alpha_bar=alpha_bar_of(folder),
+    )
+    return prior.eval().requires_grad_(False)
+
+
+def _build_unet(folder: PriorFolder) -> nn.Module:
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    known = inspect.signature(UNet2DModel.__init__).parameters
+    config = {key: value for key, value in folder.unet_config.items() if not key.startswith("_")}
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        raise UsageError(f"{folder.path}: the network's config has unknown fields: {', '.join(unknown)}")
+    try:
+        unet = UNet2DModel(**config)
+    except (TypeError, ValueError, NotImplementedError, ZeroDivisionError, AttributeError) as error:
+        raise UsageError(f"{folder.path}: the network's config is not one that diffusers can build: {error}") from error
+    assert isinstance(unet, nn.Module)
+    return unet
+
+
+def alpha_bar_of(folder: PriorFolder) -> AlphaBar:
+    """Cumulative signal variance of the scheduler config, float64 [T], from diffusers' own betas.
+
+    Raises:
+        UsageError: a schedule that diffusers does not know, or one whose alpha_bar leaves (0, 1).
+    """
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    where = folder.path / SCHEDULER_CONFIG
+    fields = {key: folder.scheduler_config[key] for key in _SCHEDULE_FIELDS if key in folder.scheduler_config}
+    try:
+        betas = DDPMScheduler(**fields).betas
+    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise UsageError(f"{where}: not a schedule that diffusers knows: {error}") from error
+    alpha_bar: AlphaBar = np.cumprod(1 - betas.to(torch.float64).numpy())
+    if not (np.isfinite(alpha_bar).all() and alpha_bar.min() > 0 and alpha_bar.max() < 1):
+        raise UsageError(f"{where}: alpha_bar leaves (0, 1); schedules with zero terminal SNR are not supported")
+    return alpha_bar

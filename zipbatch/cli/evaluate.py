@@ -1,0 +1,69 @@
+"""``zipbatch evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zipbatch.cli.options import JSON, emit_json, progress_bar, worker_options
+
+
+@click.command()
+@click.argument("victims", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VICTIM…")
+@click.option("--data", "data", required=True, multiple=True, metavar="STAGED|SHARDS", help="Suspect images; repeats.")
+@click.option("--purified", multiple=True, metavar="NAME[@TAG]", help="Purified version of the data; repeats.")
+@click.option("--store", type=click.Path(path_type=Path), metavar="DIR", help="The store of the purified versions.")
+@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Write a contact sheet.")
+@worker_options
+@JSON
+def evaluate(
+    victims: tuple[Path, ...],
+    data: tuple[str, ...],
+    purified: tuple[str, ...],
+    store: Path | None,
+    sheet: Path | None,
+    gpus: int | None,
+    workers: int | None,
+    address: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure VICTIM classifiers on suspect and purified shards.
+
+    CA, ASR, PA and RA with 95 % intervals; without labels the share of answers that purification flips and the
+    classes that they leave.
+
+    \b
+    Example:
+      zipbatch evaluate victims/badnets --data shards/cifar10-badnets --purified cifar10-badnets@latest --store pur/
+    """
+    from zipbatch.cluster import resolve_workers
+    from zipbatch.report import evaluation_table
+    from zipbatch.shards import open_dataset
+    from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate
+    from zipbatch.stages.evaluate import evaluate as run
+    from zipbatch.store import Store
+
+    request = EvaluateRequest(
+        victims=victims,
+        dataset=open_dataset(data),
+        data_label=" ".join(data),
+        purified=purified,
+        store=None if store is None else Store(store),
+        workers=resolve_workers(gpus, workers, address, device),
+    )
+    plan = plan_evaluate(request)
+    with progress_bar("shards") as bar:
+        task = bar.add_task("evaluating", total=len(plan.tasks), note="")
+        rows = run(plan, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+    if sheet is not None:
+        from zipbatch.stages.sheet import write_sheet
+
+        write_sheet(plan, sheet)
+    if as_json:
+        emit_json({"rows": rows})
+        return
+    click.echo(evaluation_table(rows), nl=False)
+    if sheet is not None:
+        click.echo(f"contact sheet: {sheet}")

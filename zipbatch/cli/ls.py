@@ -1,0 +1,62 @@
+"""``zipbatch ls``."""
+
+from __future__ import annotations
+
+import click
+
+from zipbatch.cli.options import JSON, emit_json
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["attacks", "purifiers", "presets"]))
+@JSON
+def ls(what: str, as_json: bool) -> None:
+    """List attacks, purifiers or presets, with their parameters and source."""
+    rows = {"attacks": _attacks, "purifiers": _purifiers, "presets": _presets}[what]()
+    if as_json:
+        emit_json({what: rows})
+        return
+    for row in rows:
+        click.echo(row["name"])
+        for key, value in row.items():
+            if key != "name":
+                click.echo(f"  {key}: {value}")
+
+
+def _attacks() -> list[dict[str, object]]:
+    from zipbatch.attacks import ATTACKS, attack_params
+
+    return [
+        {
+            "name": attack.name,
+            "target": attack.default_target,
+            "poison_rate": attack.default_poison_rate,
+            "params": attack_params(attack),
+            "source": attack.source,
+        }
+        for attack in ATTACKS.values()
+    ]
+
+
+def _purifiers() -> list[dict[str, object]]:
+    from zipbatch.purifiers import PURIFIERS
+
+    return [
+        {
+            "name": name,
+            "does": (kind.__doc__ or "").strip().splitlines()[0],
+            "settings": kind.settings_type().model_dump(mode="json"),
+            "needs_prior": kind.needs_prior,
+        }
+        for name, kind in PURIFIERS.items()
+    ]
+
+
+def _presets() -> list[dict[str, object]]:
+    from zipbatch.config import find_config, list_configs
+
+    return [
+        {"name": name, "group": group, "file": str(find_config(group, name))}
+        for group in ("purifiers", "victims", "pipelines")
+        for name in list_configs(group)
+    ]

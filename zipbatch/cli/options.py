@@ -1,0 +1,82 @@
+"""Options that several commands share, and how results and progress are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the networks run; auto takes CUDA when it is there.",
+)
+
+
+def worker_options(command: Command) -> Command:
+    """``--gpus --workers --address --device``: who does the work."""
+    for option in reversed(
+        [
+            click.option("--gpus", type=click.IntRange(1), metavar="N", help="Ray actors, one pinned to each GPU."),
+            click.option(
+                "--workers",
+                type=click.IntRange(0),
+                metavar="N",
+                help="Ray actors on CPU cores; 0 works in this process, without Ray.  [default: 0]",
+            ),
+            click.option(
+                "--address",
+                metavar="HOST:PORT",
+                help="Join this running Ray cluster ('auto' finds a local one); default: an embedded one.",
+            ),
+            DEVICE,
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def pairs(values: tuple[str, ...], flag: str) -> dict[str, str]:
+    """``("a=1", "b=2")`` -> ``{"a": "1", "b": "2"}``."""
+    bad = [value for value in values if "=" not in value]
+    if bad:
+        raise click.UsageError(f"{flag} takes NAME=VALUE, got {bad[0]!r}")
+    return {name.strip(): text.strip() for name, text in (value.split("=", 1) for value in values)}
+
+
+def emit_json(value: Mapping[str, Any]) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def progress_bar(unit: str) -> Iterator[Progress]:
+    """One progress bar on stderr, off without a TTY. Tasks carry a field ``note``; counts are of ``unit``."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        yield progress

@@ -1,0 +1,79 @@
+"""``zipbatch poison``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zipbatch.cli.options import JSON, emit_json, pairs
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--attack", required=True, metavar="NAME", help="The attack; 'zipbatch ls attacks' lists them.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Staged dataset to write.")
+@click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Resize to PX x PX.  [default: the source's]")
+@click.option("--resize", type=click.Choice(["stretch", "center-crop"]), default="stretch", show_default=True)
+@click.option("--target", type=click.IntRange(0), metavar="CLASS", help="Target class.  [default: the attack's]")
+@click.option("--poison-rate", type=float, metavar="SHARE", help="Share of train to poison.  [default: the attack's]")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Attack parameter; repeats.")
+@click.option("--seed", type=click.IntRange(0), default=1234, show_default=True, help="Of trigger and poison indices.")
+@click.option(
+    "--split", "splits", multiple=True, metavar="NAME", help="Source split to stage; repeats.  [default: all]"
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images of each split.")
+@click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True, metavar="N")
+@JSON
+def poison(
+    source: Path,
+    attack: str,
+    out: Path,
+    image_size: int | None,
+    resize: str,
+    target: int | None,
+    poison_rate: float | None,
+    params: tuple[str, ...],
+    seed: int,
+    splits: tuple[str, ...],
+    limit: int | None,
+    samples_per_shard: int,
+    as_json: bool,
+) -> None:
+    """Stage SOURCE as shards, with a backdoor trigger on some of its images.
+
+    SOURCE is a folder of webdataset shards named <split>-*.tar (classes.txt optional) or an image-folder tree
+    <split>/<class>/<image>. The split test yields test (clean) and test_poisoned (all stamped).
+
+    \b
+    Examples:
+      zipbatch poison cifar10/ --attack badnets --out shards/cifar10-badnets
+      zipbatch poison cifar10/ --attack wanet --param grid_size=256 --split test --out shards/cifar10-wanet256
+    """
+    from zipbatch.stages import poison as stage
+
+    request = stage.PoisonRequest(
+        source=source,
+        attack=attack,
+        out=out,
+        image_size=image_size,
+        target=target,
+        poison_rate=poison_rate,
+        seed=seed,
+        splits=splits,
+        limit=limit,
+        samples_per_shard=samples_per_shard,
+        resize=resize,
+        params=pairs(params, "--param"),
+    )
+    result = stage.poison(request)
+    manifest = result.dataset.manifest
+    assert manifest is not None  # a staged dataset has one
+    if as_json:
+        emit_json({"out": str(out), "reused": result.reused, "manifest": manifest.model_dump(mode="json")})
+        return
+    click.echo(f"{out}: {'already staged' if result.reused else 'staged'} ({attack}, target {manifest.attack.target})")
+    for split, counts in manifest.splits.items():
+        click.echo(f"  {split:<14} {counts.samples:>8} images in {counts.shards} shards")
+    if manifest.attack.poisoned_train_samples is not None:
+        click.echo(f"  {manifest.attack.poisoned_train_samples} training images are poisoned")

@@ -1,0 +1,156 @@
+"""``zipbatch purify``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zipbatch.cli.options import JSON, emit_json, progress_bar, worker_options
+
+if TYPE_CHECKING:
+    from zipbatch.stages.purify import PurifyPlan, PurifyProgress
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="STAGED|SHARDS…")
+@click.option("--prior", metavar="DIR", help="Diffusion model in diffusers' format; 'embedded' is the shipped one.")
+@click.option("--store", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where results are kept.")
+@click.option("--name", metavar="NAME", help="Name of the dataset in the store.  [default: the input folder's]")
+@click.option("--tag", metavar="TAG", help="Tag to move to the result, beside 'latest'.")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="NAME",
+    help="Split; repeats.  [default: test, test_poisoned; bare: all]",
+)
+@click.option(
+    "--preset", metavar="NAME|FILE", help="Settings from configs/purifiers; flags override.  [default: paper]"
+)
+@click.option("--purifier", "method", metavar="NAME", help="Method; 'zipbatch ls purifiers'.  [default: the preset's]")
+@click.option("--transform", "transforms", multiple=True, metavar="T", help="blur:N or gray; repeats, averaged.")
+@click.option("--guidance-exponent", type=float, metavar="K", help="The pull at step t is 1 - alpha_bar[t]^K.")
+@click.option("--steps", type=int, metavar="S", help="Sampling steps over the whole schedule.")
+@click.option("--eta", type=float, metavar="ETA", help="0 deterministic (DDIM) … 1 ancestral.")
+@click.option("--start-step", type=int, metavar="T0", help="Start at the first step below T0; T is pure noise.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the network.",
+)
+@click.option("--resize", type=click.Choice(["stretch", "center-crop"]), help="Make images fit that do not.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Network batch.")
+@worker_options
+@click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")
+@JSON
+def purify(
+    sources: tuple[str, ...],
+    prior: str | None,
+    store: Path,
+    name: str | None,
+    tag: str | None,
+    splits: tuple[str, ...],
+    preset: str | None,
+    method: str | None,
+    transforms: tuple[str, ...],
+    guidance_exponent: float | None,
+    steps: int | None,
+    eta: float | None,
+    start_step: int | None,
+    seed: int,
+    precision: str,
+    resize: str | None,
+    batch_size: int,
+    gpus: int | None,
+    workers: int | None,
+    address: str | None,
+    device: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Purify shards into a versioned store.
+
+    Give a staged dataset, or any webdataset tars: files, folders, brace patterns. What the store has already is
+    not computed again, so the same command resumes a stopped run and does nothing when all is done.
+
+    \b
+    Examples:
+      zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --workers 2 --tag nightly
+      zipbatch purify 'incoming/day-{000..009}.tar' --prior priors/cifar10 --store pur/ --gpus 8
+    """
+    from zipbatch.cluster import resolve_workers
+    from zipbatch.shards import open_dataset
+    from zipbatch.stages.assets import EMBEDDED, embedded_prior
+    from zipbatch.stages.purifier import purifier_spec
+    from zipbatch.stages.purify import PurifyRequest, plan_purify
+    from zipbatch.stages.purify import purify as run
+    from zipbatch.store import Store
+
+    overrides = {
+        "transforms": transforms or None,
+        "guidance_exponent": guidance_exponent,
+        "steps": steps,
+        "eta": eta,
+        "start_step": start_step,
+    }
+    folder = embedded_prior() if prior == EMBEDDED else Path(prior) if prior else None
+    spec = purifier_spec(
+        preset=preset,
+        method=method,
+        overrides=overrides,
+        prior=folder,
+        seed=seed,
+        precision="bfloat16" if precision == "bfloat16" else "float32",
+        resize=resize,
+    )
+    dataset = open_dataset(sources, name=name)
+    who = resolve_workers(gpus, workers, address, device)
+    plan = plan_purify(PurifyRequest(dataset, spec, Store(store), who, splits, tag, batch_size))
+    if dry_run:
+        _show_plan(plan, as_json=as_json)
+        return
+    with progress_bar("shards") as bar:
+        task = bar.add_task(f"purifying {dataset.name}", total=len(plan.shards), completed=len(plan.rows), note="")
+
+        def show(p: PurifyProgress) -> None:
+            bar.update(task, completed=p.shards_done, note=f"{p.samples_per_s:.1f} images/s")
+
+        summary = run(plan, on_progress=show)
+    if as_json:
+        emit_json(asdict(summary))
+        return
+    rate = f", {summary.samples_per_s:g} images/s" if summary.computed else ""
+    click.echo(f"{summary.reference}: version {summary.version}{'' if summary.new_version else ' (unchanged)'}")
+    click.echo(
+        f"  {summary.shards} shards, {summary.samples} images: {summary.computed} computed, {summary.reused} reused, "
+        f"{summary.seconds:g} s{rate}"
+    )
+
+
+def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
+    request = plan.request
+    unknown = sum(task.sha256 is None for task in plan.tasks)
+    value: dict[str, Any] = {
+        "dataset": request.dataset.name,
+        "shards": len(plan.shards),
+        "reused": len(plan.rows),
+        "to_compute": len(plan.tasks),
+        "of_unknown_digest": unknown,
+        "purifier": plan.identity,
+        "store": str(request.store.root),
+        "tag": request.tag,
+        "batch_size": request.batch_size,
+        "workers": asdict(request.workers),
+        "parent": plan.parent,
+    }
+    if as_json:
+        emit_json(value)
+        return
+    for key, entry in value.items():
+        click.echo(f"{key}: {entry}")

@@ -1,0 +1,92 @@
+"""``zipbatch train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zipbatch.cli.options import DEVICE, JSON, emit_json, progress_bar
+
+
+@click.group()
+def train() -> None:
+    """Train a model of your own."""
+
+
+@train.command()
+@click.argument("staged", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Victim folder to write.")
+@click.option(
+    "--preset",
+    default="resnet18",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="Settings from configs/victims; flags override them.",
+)
+@click.option("--arch", metavar="NAME", help="resnet20, resnet18, resnet34 or torchvision:NAME.")
+@click.option("--epochs", type=click.IntRange(1), metavar="N")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most."
+)
+@click.option("--batch-size", type=click.IntRange(2), metavar="N")
+@click.option(
+    "--lr", type=click.FloatRange(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay)."
+)
+@click.option("--augment/--no-augment", default=None, help="Random crops and flips.")
+@click.option("--seed", type=click.IntRange(0), metavar="N")
+@DEVICE
+@JSON
+def victim(
+    staged: Path,
+    out: Path,
+    preset: str,
+    arch: str | None,
+    epochs: int | None,
+    minutes: float | None,
+    batch_size: int | None,
+    lr: float | None,
+    augment: bool | None,
+    seed: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train a victim classifier on the train split of STAGED.
+
+    A run that was stopped goes on from its last epoch when the same command is given again.
+
+    \b
+    Example:
+      zipbatch train victim shards/cifar10-badnets --out victims/badnets --arch resnet20 --epochs 30
+    """
+    from zipbatch.cluster import pick_device
+    from zipbatch.config import VictimConfig, find_config, load_config
+    from zipbatch.shards import open_dataset
+    from zipbatch.stages.train_victim import TrainProgress, train_victim
+
+    overrides = {
+        "arch": arch,
+        "epochs": epochs,
+        "minutes": minutes,
+        "batch_size": batch_size,
+        "lr": lr,
+        "augment": augment,
+        "seed": seed,
+    }
+    config = load_config(find_config("victims", preset), VictimConfig, overrides)
+    dataset = open_dataset([str(staged)])
+    with progress_bar("%") as bar:
+        task = bar.add_task("training", total=100, note="")
+
+        def show(p: TrainProgress) -> None:
+            note = f"epoch {p.epoch}  loss {p.loss:.3f}  {p.images_per_s:.0f} images/s"
+            bar.update(task, completed=round(100 * p.fraction, 1), note=note)
+
+        result = train_victim(dataset, out, config, device=pick_device(device), on_progress=show)
+    shares = {"ca": result.ca, "asr": result.asr}
+    if as_json:
+        values = {name: None if s is None else s.value for name, s in shares.items()}
+        emit_json({"out": str(out), "epochs": result.epochs, "reused": result.reused, **values})
+        return
+    measures = ", ".join(f"{k.upper()} {s.value:.3f} (n={s.n})" for k, s in shares.items() if s and s.value is not None)
+    click.echo(f"{out}: {'already trained' if result.reused else 'trained'}, {result.epochs} epochs, {measures}")

@@ -1,0 +1,38 @@
+"""Turn whatever happens inside a worker into a small picklable answer."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from zipbatch.errors import Cancelled, ZipbatchError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``result``, or ``error`` with the ``exit_code`` that it would have as a command."""
+
+    result: Any = None
+    error: str | None = None
+    exit_code: int = 1
+
+
+def guarded(function: Callable[..., Any], *arguments: Any) -> Answer:
+    """Call ``function``; an exception becomes an error that is reported, never retried."""
+    try:
+        return Answer(result=function(*arguments))
+    except Cancelled:
+        raise
+    except ZipbatchError as error:
+        return Answer(error=str(error), exit_code=error.exit_code)
+    except OSError as error:
+        hint = "; free some space and run again" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        return Answer(error=f"{error.filename or 'I/O'}: {error.strerror or error}{hint}")
+    except Exception as error:  # the boundary of a worker: one bad shard must not stop the others
+        log.exception("worker failed")
+        return Answer(error=f"internal error: {type(error).__name__}: {error} (please report it)")

@@ -1,0 +1,41 @@
+"""Workers in this process: one worker, a few threads around it, no Ray."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from zipbatch.cluster.guard import Answer, guarded
+from zipbatch.cluster.run import Outcome, Setup, WorkerContext, Workers, cpu_cores
+from zipbatch.errors import UsageError
+
+
+def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[Outcome]:
+    """See ``run_tasks``."""
+    stop = threading.Event()
+    label = {"host": socket.gethostname(), "pid": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    context = WorkerContext(workers.device, cpu_cores(), stop.is_set, label)
+    built = guarded(setup, context)
+    if built.error is not None:
+        raise UsageError(built.error)
+    queue = iter(tasks)
+    with ThreadPoolExecutor(max_workers=workers.in_flight, thread_name_prefix="shard") as pool:
+        running: dict[Future[Answer], Any] = {}
+        try:
+            while True:
+                while len(running) < workers.in_flight and (task := next(queue, None)) is not None:
+                    running[pool.submit(guarded, built.result, task)] = task
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    task = running.pop(future)
+                    answer = future.result()
+                    yield Outcome(task, answer.result, answer.error)
+        finally:
+            stop.set()
+            for future in running:
+                future.cancel()

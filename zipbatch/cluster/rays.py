@@ -1,0 +1,209 @@
+"""Workers as Ray actors, one a GPU or one a share of the CPU cores. The only module that imports ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from zipbatch.cluster.guard import Answer, guarded
+from zipbatch.cluster.run import Outcome, Setup, WorkerContext, Workers, cpu_cores
+from zipbatch.errors import UsageError, WorkFailed
+
+log = logging.getLogger(__name__)
+MAX_TRIES = 3
+START_TIMEOUT_S = 300.0
+_OBJECT_STORE_BYTES = 100 * 1024**2
+
+
+class WorkerActor:
+    """Holds one worker. It is built on first use, so that a restarted actor builds it anew by itself."""
+
+    def __init__(self, setup: Setup, device: str, lanes: int) -> None:
+        self._setup, self._device, self._lanes = setup, device, lanes
+        self._lock = threading.Lock()
+        self._built: Answer | None = None
+
+    def ready(self) -> Answer:
+        """Build the worker; the error of a worker that cannot be built."""
+        with self._lock:
+            if self._built is None:
+                label = {
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                    "actor": ray.get_runtime_context().get_actor_id(),
+                }
+                context = WorkerContext(self._device, self._lanes, lambda: False, label)
+                self._built = guarded(self._setup, context)
+            return Answer(error=self._built.error, exit_code=self._built.exit_code)
+
+    def run(self, task: Any) -> Answer:
+        """Run one task; never raises for what happens in it."""
+        ready = self.ready()
+        if ready.error is not None:
+            return ready
+        assert self._built is not None
+        return guarded(self._built.result, task)
+
+
+@dataclass
+class _Entry:
+    """A task and how often it has killed a worker. A suspect runs alone."""
+
+    task: Any
+    tries: int = 0
+    suspect: bool = False
+
+
+@dataclass
+class _Slot:
+    """An actor and what it is working on."""
+
+    actor: Any
+    running: dict[Any, _Entry] = field(default_factory=dict)
+
+    @property
+    def held_alone(self) -> bool:
+        return any(entry.suspect for entry in self.running.values())
+
+
+def run_ray(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[Outcome]:
+    """See ``run_tasks``. Ray restarts dead actors; tries are counted here, for each task."""
+    with _cluster(workers):
+        slots = [_Slot(actor) for actor in _start_actors(setup, workers)]
+        try:
+            yield from _drive(slots, iter(tasks), workers.in_flight)
+        finally:
+            for slot in slots:
+                ray.kill(slot.actor, no_restart=True)
+
+
+@contextmanager
+def _cluster(workers: Workers) -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if workers.address is not None:
+            ray.init(address=workers.address, **common)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(workers.workers, 1),
+                num_gpus=workers.gpus or 0,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **common,
+            )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise UsageError(f"--address {workers.address}: cannot join a Ray cluster there: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_actors(setup: Setup, workers: Workers) -> list[Any]:
+    """Start all actors and build their workers; nothing is left waiting for resources that do not exist."""
+    kind = "GPU" if workers.gpus else "CPU"
+    have = ray.cluster_resources().get(kind, 0)
+    if workers.count > have:
+        flag = f"--gpus {workers.gpus}" if workers.gpus else f"--workers {workers.workers}"
+        raise UsageError(f"{flag}: the Ray cluster has {have:g} {kind}s; ask for {have:g} or fewer")
+    lanes = 1 if workers.gpus or workers.address else max(1, cpu_cores() // workers.count)
+    options: dict[str, Any] = {
+        "num_gpus": 1 if workers.gpus else 0,
+        "num_cpus": 0 if workers.gpus else 1,
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "max_concurrency": workers.in_flight + 1,
+    }
+    remote = ray.remote(WorkerActor).options(**options)
+    actors = [remote.remote(setup, workers.device, lanes) for _ in range(workers.count)]
+    try:
+        answers: list[Answer] = ray.get([actor.ready.remote() for actor in actors], timeout=START_TIMEOUT_S)
+    except RayActorError as error:
+        raise WorkFailed(f"a worker died while it was starting: {error}") from error
+    except ray.exceptions.GetTimeoutError:
+        free = ray.available_resources().get(kind, 0)
+        raise UsageError(
+            f"{workers.count} workers did not start within {START_TIMEOUT_S:g} s; the cluster has {have:g} {kind}s, "
+            f"{free:g} of them free"
+        ) from None
+    failed = [answer.error for answer in answers if answer.error is not None]
+    if failed:
+        raise UsageError(failed[0])
+    return actors
+
+
+def _drive(slots: list[_Slot], queue: Iterator[Any], in_flight: int) -> Iterator[Outcome]:
+    suspects: deque[_Entry] = deque()
+    while True:
+        _dispatch(slots, queue, suspects, in_flight)
+        running = {ref: slot for slot in slots for ref in slot.running}
+        if not running:
+            return
+        done, _ = ray.wait(list(running), num_returns=1)
+        slot = running[done[0]]
+        yield from _collect(slot, done[0], suspects)
+
+
+def _dispatch(slots: list[_Slot], queue: Iterator[Any], suspects: deque[_Entry], in_flight: int) -> None:
+    """Fill the workers. A suspect gets an idle one to itself; while one waits, the least loaded takes nothing new."""
+    for slot in slots:
+        if suspects and not slot.running:
+            _start(slot, suspects.popleft())
+    shared = [slot for slot in slots if not slot.held_alone]
+    reserved = min(shared, key=lambda slot: len(slot.running)) if suspects and shared else None
+    for slot in shared:
+        while slot is not reserved and len(slot.running) < in_flight and (task := next(queue, None)) is not None:
+            _start(slot, _Entry(task))
+
+
+def _start(slot: _Slot, entry: _Entry) -> None:
+    slot.running[slot.actor.run.remote(entry.task)] = entry
+
+
+def _collect(slot: _Slot, ref: Any, suspects: deque[_Entry]) -> Iterator[Outcome]:
+    """The outcome of a finished call, or what follows from the death of its worker."""
+    entry = slot.running.pop(ref)
+    try:
+        answer: Answer = ray.get(ref)
+    except RayTaskError as error:  # our own code raised past its guard, for example on the way back
+        yield Outcome(entry.task, None, f"internal error: {error.cause or error} (please report it)", entry.tries + 1)
+        return
+    except RayError as error:
+        log.warning("a worker died with %s in hand: %s", entry.task.name, type(error).__name__)
+        yield from _after_death(slot, entry, suspects)
+        return
+    yield Outcome(entry.task, answer.result, answer.error, entry.tries + 1)
+
+
+def _after_death(slot: _Slot, entry: _Entry, suspects: deque[_Entry]) -> Iterator[Outcome]:
+    """Whoever was with the worker runs again, each alone; only one that was alone when it died is charged a try."""
+    dead = [entry]
+    finished: list[Outcome] = []
+    for ref, other in list(slot.running.items()):
+        del slot.running[ref]
+        try:
+            answer: Answer = ray.get(ref)
+            finished.append(Outcome(other.task, answer.result, answer.error, other.tries + 1))
+        except RayError:
+            dead.append(other)
+    yield from finished
+    for victim in dead:
+        victim.suspect = True
+        victim.tries += len(dead) == 1
+        if victim.tries < MAX_TRIES:
+            suspects.append(victim)
+            continue
+        yield Outcome(victim.task, None, f"killed its worker {MAX_TRIES} times; given up", victim.tries)

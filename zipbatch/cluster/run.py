@@ -1,0 +1,125 @@
+"""Tasks in, outcomes out, on whichever workers were asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from zipbatch.cluster.device import pick_device
+from zipbatch.errors import UsageError
+
+
+class Task(Protocol):
+    """A small picklable piece of work."""
+
+    @property
+    def name(self) -> str:
+        """Named in messages; unique within a run."""
+        ...
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What a worker is given.
+
+    Attributes:
+        device: ``auto``, ``cpu`` or ``cuda``, to be resolved where the worker runs.
+        lanes: computations that may run at once; each uses one CPU thread, a GPU has one lane.
+        cancelled: whether the run is being stopped; a worker looks between pieces of work.
+        label: where the worker runs, for records.
+    """
+
+    device: str
+    lanes: int
+    cancelled: Callable[[], bool]
+    label: dict[str, Any]
+
+
+Setup = Callable[[WorkerContext], Callable[[Any], Any]]
+"""Builds a worker: a picklable callable whose result is called with tasks, from several threads at once."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work.
+
+    Attributes:
+        gpus: Ray actors with a GPU each, or None.
+        workers: Ray actors on CPU cores; 0 works in this process.
+        address: a running Ray cluster, or None for an embedded one.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        in_flight: tasks a worker holds at once, so that reading, computing and writing of neighbours overlap.
+    """
+
+    gpus: int | None = None
+    workers: int = 0
+    address: str | None = None
+    device: str = "auto"
+    in_flight: int = 2
+
+    @property
+    def uses_ray(self) -> bool:
+        """False when this process does the work itself."""
+        return self.gpus is not None or self.workers > 0
+
+    @property
+    def count(self) -> int:
+        """How many workers there will be."""
+        return self.gpus or max(1, self.workers)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: a result, or an error that says why it has none."""
+
+    task: Any
+    result: Any = None
+    error: str | None = None
+    tries: int = 1
+
+
+def resolve_workers(gpus: int | None, workers: int | None, address: str | None, device: str) -> Workers:
+    """Check a request for workers against what this machine has.
+
+    Raises:
+        UsageError: flags that contradict each other, more GPUs than there are, no CUDA for ``--device cuda``.
+    """
+    if gpus is not None and workers is not None:
+        raise UsageError("--gpus and --workers exclude each other: a worker has a GPU or it has not")
+    if address is not None and gpus is None and not workers:
+        raise UsageError("--address needs --gpus N or --workers N: how many actors should the cluster run?")
+    if address is None and gpus is not None:
+        import torch
+
+        if gpus > torch.cuda.device_count():
+            raise UsageError(
+                f"--gpus {gpus}: this machine has {torch.cuda.device_count()} CUDA devices; "
+                "ask for fewer, use --workers N on CPU cores, or --address of a cluster that has them"
+            )
+    if address is None and (gpus is None or device == "cuda"):
+        pick_device(device)
+    return Workers(gpus, workers or 0, address, device)
+
+
+def run_tasks(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[Outcome]:
+    """Run every task once, in no fixed order; a bounded number is in flight, the rest is not even read.
+
+    Close the iterator (or leave it by an exception) to stop: what runs is stopped at its next safe point.
+
+    Raises:
+        UsageError: the cluster cannot give what is asked, or a worker cannot be set up; says why.
+    """
+    if not workers.uses_ray:
+        from zipbatch.cluster.local import run_local
+
+        return run_local(setup, tasks, workers)
+    from zipbatch.cluster.rays import run_ray
+
+    return run_ray(setup, tasks, workers)
+
+
+def cpu_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))

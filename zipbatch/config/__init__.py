@@ -1,0 +1,16 @@
+"""Settings, validated whole at the door, and the presets that ship with the tool."""
+
+from zipbatch.config.loading import find_config, list_configs, load_config, read_config, validate
+from zipbatch.config.models import DemoConfig, Settings, Transform, VictimConfig
+
+__all__ = [
+    "DemoConfig",
+    "Settings",
+    "Transform",
+    "VictimConfig",
+    "find_config",
+    "list_configs",
+    "load_config",
+    "read_config",
+    "validate",
+]

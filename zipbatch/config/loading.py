@@ -1,0 +1,88 @@
+"""Find and read YAML settings; every mistake of a file is reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from zipbatch.errors import UsageError
+
+Model = TypeVar("Model", bound=BaseModel)
+MAX_CONFIG_BYTES = 1_000_000
+
+
+def _folder(kind: str) -> Path:
+    """``configs`` or ``pipelines``: inside the installed package, or beside it in a source checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / kind
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def list_configs(group: str) -> list[str]:
+    """Names of the presets in ``configs/<group>`` (or ``pipelines``)."""
+    folder = _folder("pipelines") if group == "pipelines" else _folder("configs") / group
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def find_config(group: str, name: str) -> Path:
+    """The file of a preset by name, or ``name`` itself when it is a path to a YAML file.
+
+    Raises:
+        UsageError: neither.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if Path(name).is_file():
+            return Path(name)
+        raise UsageError(f"{name}: no such file")
+    if name in list_configs(group):
+        folder = _folder("pipelines") if group == "pipelines" else _folder("configs") / group
+        return folder / f"{name}.yaml"
+    raise UsageError(f"no preset {name!r} in {group}; there are: {', '.join(list_configs(group)) or 'none'}")
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """The mapping in a YAML file; plain data only, no tags that run code.
+
+    Raises:
+        UsageError: not readable, not YAML, not a mapping.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UsageError(f"{path}: over {MAX_CONFIG_BYTES} bytes; that is no config")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: must be a mapping of fields, is {type(values).__name__}")
+    return values
+
+
+def load_config(path: Path, model: type[Model], overrides: Mapping[str, object] | None = None) -> Model:
+    """Read ``path`` into ``model``; entries of ``overrides`` that are not None win over the file's.
+
+    Raises:
+        UsageError: unreadable, or with wrong fields; each is named with its value and what is allowed.
+    """
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    return validate(model, {**read_config(path), **given}, where=str(path))
+
+
+def validate(model: type[Model], values: Mapping[str, object], *, where: str) -> Model:
+    """``values`` as a ``model``.
+
+    Raises:
+        UsageError: all wrong fields, a line each: field, value, what is allowed.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, e['loc'])) or 'settings'} = {e['input']!r}: {e['msg']}"
+            for e in error.errors(include_url=False)
+        ]
+        allowed = ", ".join(model.model_fields)
+        raise UsageError(f"{where}: unfit settings (fields: {allowed})\n" + "\n".join(lines)) from error

@@ -1,0 +1,22 @@
+"""Guided diffusion: schedule, counter-based noise, projectors, the sampler, the prior's network, tiling. Pure."""
+
+from zipbatch.diffusion.noise import noise_streams, standard_normal
+from zipbatch.diffusion.prior import Prior
+from zipbatch.diffusion.projectors import Projector, blur, gray, mean_projection, parse_projector
+from zipbatch.diffusion.sampler import ddim_step, guided_sample, timesteps
+from zipbatch.diffusion.tiling import Tiling
+
+__all__ = [
+    "Prior",
+    "Projector",
+    "Tiling",
+    "blur",
+    "ddim_step",
+    "gray",
+    "guided_sample",
+    "mean_projection",
+    "noise_streams",
+    "parse_projector",
+    "standard_normal",
+    "timesteps",
+]

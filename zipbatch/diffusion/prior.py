@@ -1,0 +1,59 @@
+"""The pre-trained diffusion model as an epsilon predictor on images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zipbatch.diffusion.sampler import AlphaBar
+
+CHANNELS = 3
+
+
+class Prior(nn.Module):
+    """A UNet behind the image it works on: space-to-depth around it, a learned-sigma half dropped.
+
+    Args:
+        unet: ``(sample [B, c, h, w], t) -> (out,)``, a diffusers UNet2DModel called with ``return_dict=False``.
+        in_channels: 3 p² for space-to-depth by p.
+        out_channels: ``in_channels``, or twice that when the network also predicts a variance.
+        sample_size: side of the network's input; images have ``sample_size * p`` pixels a side.
+        alpha_bar: cumulative signal variance, float64 [T].
+
+    Raises:
+        ValueError: channel counts that are neither.
+    """
+
+    def __init__(
+        self, unet: nn.Module, *, in_channels: int, out_channels: int, sample_size: int, alpha_bar: AlphaBar
+    ) -> None:
+        super().__init__()
+        self.patch = patch_of(in_channels, out_channels)
+        self.unet = unet
+        self.image_size = sample_size * self.patch
+        self.alpha_bar = alpha_bar
+        self._eps_channels = in_channels
+
+    def forward(self, x_t: Tensor, t: int) -> Tensor:
+        """State [B, 3, H, W] at timestep ``t`` -> noise estimate, float32, same shape."""
+        packed = F.pixel_unshuffle(x_t, self.patch) if self.patch > 1 else x_t
+        timestep = torch.full((len(x_t),), t, dtype=torch.int64, device=x_t.device)
+        eps: Tensor = self.unet(packed, timestep, return_dict=False)[0][:, : self._eps_channels].float()
+        return F.pixel_shuffle(eps, self.patch) if self.patch > 1 else eps
+
+
+def patch_of(in_channels: int, out_channels: int) -> int:
+    """p of a network with ``in_channels = 3 p²``.
+
+    Raises:
+        ValueError: channels that no RGB epsilon predictor has.
+    """
+    patch = math.isqrt(in_channels // CHANNELS)
+    if patch < 1 or patch**2 * CHANNELS != in_channels:
+        raise ValueError(f"in_channels must be 3 p² (3, 12, 27, 48, …) for RGB images, got {in_channels}")
+    if out_channels not in {in_channels, 2 * in_channels}:
+        raise ValueError(f"out_channels must be {in_channels} or {2 * in_channels} (learned sigma), got {out_channels}")
+    return patch

@@ -1,0 +1,86 @@
+"""Decode and encode single images. Only still images of known formats, within limits, never code."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+U8 = npt.NDArray[np.uint8]
+
+EXTENSIONS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+MAX_PIXELS = 64_000_000
+
+
+def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
+    """Encoded image -> uint8 RGB [H, W, 3]. Grey and palette images become RGB; an opaque alpha is dropped.
+
+    Args:
+        data: the encoded bytes.
+        extension: ``png``, ``jpg``, ``jpeg`` or ``webp``; the bytes must be of that format.
+        max_pixels: largest H * W accepted, checked before any pixel is decoded.
+
+    Raises:
+        ValueError: not that format, damaged, too large, animated, or of a mode that RGB cannot hold losslessly.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=[EXTENSIONS[extension]])
+        _check_header(image, max_pixels)
+        image.load()
+        return np.array(_to_rgb(image), dtype=np.uint8)
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"unreadable {extension} image ({error})") from error
+
+
+def _check_header(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ValueError(f"image of {width}x{height} pixels is over the limit of {max_pixels} pixels")
+    if getattr(image, "n_frames", 1) != 1:
+        raise ValueError("animated image; only still images are supported")
+    if image.mode not in {"RGB", "L", "1", "P", "RGBA", "LA"}:
+        raise ValueError(f"image mode {image.mode} is not supported; convert it to 8-bit RGB or grey first")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in {"RGBA", "LA"} or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        low, _ = rgba.getchannel("A").getextrema()
+        if low != 255:
+            raise ValueError("image has transparent pixels; flatten it onto a background first")
+        return rgba.convert("RGB")
+    return image.convert("RGB")
+
+
+def encode_png(pixels: U8) -> bytes:
+    """uint8 RGB [H, W, 3] -> PNG bytes, lossless and without metadata: equal pixels give equal bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def resize(pixels: U8, size: int, *, policy: str = "stretch") -> U8:
+    """Resize uint8 [H, W, 3] to [size, size, 3] with PIL's antialiased bilinear filter.
+
+    ``stretch`` ignores the aspect ratio (the reference code's choice); ``center-crop`` scales the short side and
+    cuts the middle out. An image of that size already is returned unchanged.
+
+    Raises:
+        ValueError: unknown policy.
+    """
+    if policy not in {"stretch", "center-crop"}:
+        raise ValueError(f"resize policy must be stretch or center-crop, got {policy!r}")
+    height, width = pixels.shape[:2]
+    if (height, width) == (size, size):
+        return pixels
+    image = Image.fromarray(pixels)
+    if policy == "center-crop":
+        side = min(height, width)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    return np.array(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)

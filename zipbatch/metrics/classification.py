@@ -1,0 +1,75 @@
+"""Shares of a classifier's answers, as counts, so that shards add up. DESIGN: CA, ASR, PA, RA."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Share:
+    """``hits`` of ``n``."""
+
+    hits: int = 0
+    n: int = 0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.hits + other.hits, self.n + other.n)
+
+    @property
+    def value(self) -> float | None:
+        """``hits / n``, None when ``n`` is 0."""
+        return self.hits / self.n if self.n else None
+
+    def interval(self) -> tuple[float, float] | None:
+        """95 % Wilson score interval (Wilson 1927), None when ``n`` is 0."""
+        if not self.n:
+            return None
+        z, n, p = 1.959964, self.n, self.hits / self.n
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _share(mask: npt.NDArray[np.bool_]) -> Share:
+    return Share(int(mask.sum()), len(mask))
+
+
+def clean_accuracy(predicted: Ints, label: Ints) -> Share:
+    """CA: clean images whose top-1 class is their label. Arrays [N]."""
+    return _share(predicted == label)
+
+
+def attack_success(predicted: Ints, target: Ints, original: Ints) -> Share:
+    """ASR: stamped images whose true class is not the target and that are taken for the target. Arrays [N]."""
+    eligible = original != target
+    return _share(predicted[eligible] == target[eligible])
+
+
+def poisoned_accuracy(predicted: Ints, original: Ints) -> Share:
+    """PA: all stamped images, those of the target class included, whose top-1 class is the true one. Arrays [N]."""
+    return _share(predicted == original)
+
+
+def robust_accuracy(predicted: Ints, target: Ints, original: Ints) -> Share:
+    """RA: PA without the images whose true class is the target. Arrays [N]."""
+    eligible = original != target
+    return _share(predicted[eligible] == original[eligible])
+
+
+def flips(before: Ints, after: Ints, classes: int) -> Ints:
+    """Counts [classes, classes] of images that moved from a class (row) before purification to one after (column).
+
+    Raises:
+        ValueError: the arrays differ in length.
+    """
+    if before.shape != after.shape:
+        raise ValueError(f"answers before and after differ in number: {len(before)} and {len(after)}")
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (before, after), 1)
+    return counts

@@ -1,0 +1,79 @@
+"""What a purifier is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from zipbatch.config import Settings
+from zipbatch.diffusion import Prior
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a purifier may draw on beside its settings.
+
+    Attributes:
+        device: where images are moved for purification.
+        prior: the diffusion model, already on ``device``; None for purifiers that need none.
+        seed: the run's seed.
+        precision: of the network's forward pass; states stay float32.
+    """
+
+    device: torch.device
+    prior: Prior | None = None
+    seed: int = 0
+    precision: Precision = "float32"
+
+
+class Purifier(Protocol):
+    """A way to clean images.
+
+    Attributes:
+        settings_type: its settings, validated.
+        needs_prior: whether a diffusion model is needed; then seed and precision matter too.
+        version: raised whenever the same settings come to give other pixels.
+    """
+
+    settings_type: ClassVar[type[Settings]]
+    needs_prior: ClassVar[bool]
+    version: ClassVar[int]
+
+    def __init__(self, settings: Any, resources: Resources) -> None: ...
+
+    def images_per_row(self, height: int, width: int) -> int:
+        """Images of that size that share one row of a batch (more than 1 where small ones are tiled).
+
+        Raises:
+            ValueError: images of that size cannot be purified, and why.
+        """
+        ...
+
+    def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
+        """Purify uint8 images [N, 3, H, W] named by their sample keys; same shape and dtype, on the CPU.
+
+        Raises:
+            NonFiniteError: a result is not finite.
+        """
+        ...
+
+
+class NonFiniteError(ValueError):
+    """Purified pixels are NaN or infinite. Carries the sample's key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__("purified pixels are not finite")
+        self.key = key
+
+
+def check_finite(pixels: Tensor, keys: Sequence[str]) -> None:
+    """Raises ``NonFiniteError`` with the key of the first row of [N, ...] that is not finite."""
+    finite = torch.isfinite(pixels).flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        raise NonFiniteError(keys[int((~finite).nonzero()[0])])

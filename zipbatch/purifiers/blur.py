@@ -1,0 +1,43 @@
+"""Projection alone, without a prior: the cheapest baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from zipbatch.config import Settings, Transform
+from zipbatch.diffusion import mean_projection, parse_projector
+from zipbatch.pixels import from_u8, to_u8
+from zipbatch.purifiers.base import Resources
+
+
+class BlurSettings(Settings):
+    """Settings of ``blur``."""
+
+    transforms: tuple[Transform, ...] = Field(("blur:2",), min_length=1)
+
+
+class Blur:
+    """The mean of the projectors' images: what ZIP guides with."""
+
+    settings_type: ClassVar[type[Settings]] = BlurSettings
+    needs_prior: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+
+    def __init__(self, settings: BlurSettings, resources: Resources) -> None:
+        self._projectors = [parse_projector(text) for text in settings.transforms]
+        self._device = resources.device
+
+    def images_per_row(self, height: int, width: int) -> int:
+        """Always 1; raises ``ValueError`` when a block does not divide the size."""
+        for projector in self._projectors:
+            projector.check(height, width)
+        return 1
+
+    def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 (deterministic)
+        """Project uint8 images [N, 3, H, W]; same shape and dtype."""
+        unit = from_u8(images.to(self._device), "unit")
+        return to_u8(mean_projection(self._projectors)(unit), "unit").cpu()

@@ -1,0 +1,6 @@
+"""Tables and pictures for people."""
+
+from zipbatch.report.sheet import SheetColumn, contact_sheet
+from zipbatch.report.tables import evaluation_table, versions_table
+
+__all__ = ["SheetColumn", "contact_sheet", "evaluation_table", "versions_table"]

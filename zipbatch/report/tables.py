@@ -1,0 +1,82 @@
+"""Tables on stdout."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from zipbatch.store import VersionHeader
+
+
+def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of ``evaluate`` as a table: shares with their 95 % interval, and n below."""
+    labelled = any(row[f"n_{name}"] for row in rows for name in ("ca", "asr"))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("victim", "attack", "purifier"):
+        table.add_column(column, overflow="fold")
+    names = ("ca", "asr", "pa", "ra") if labelled else ()
+    for name in (*(name.upper() for name in names), "flips", "PSNR dB", "SSIM"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            str(row["victim"]).rstrip("/").rsplit("/", 1)[-1],
+            row["attack"] or "",
+            row["settings"] or "no defence",
+            *(_share(row, name) for name in names),
+            _number(row["flip_rate"], ".3f"),
+            _number(row["psnr_poisoned_db"] or row["psnr_clean_db"], ".1f"),
+            _number(row["ssim_poisoned"] or row["ssim_clean"], ".3f"),
+        )
+    return _text(table) + _notes(rows, names)
+
+
+def _share(row: Mapping[str, Any], name: str) -> str:
+    if row[name] is None:
+        return "–"
+    low, high = row[f"{name}_ci95"]
+    return f"{row[name]:.3f} ±{(high - low) / 2:.3f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _notes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    lines = []
+    if names:
+        counts = ", ".join(f"{name.upper()} {max(row[f'n_{name}'] for row in rows)}" for name in names)
+        lines.append(f"images: {counts}; ± is half the 95 % Wilson interval")
+    for row in rows:
+        if row["flip_rate"] is not None and not names:
+            fled = ", ".join(f"{name} {count}" for name, count in list(row["fled"].items())[:5]) or "none"
+            lines.append(f"{row['settings']}: classes that answers left: {fled}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def versions_table(found: Mapping[str, tuple[Sequence[VersionHeader], Mapping[str, str]]]) -> str:
+    """Datasets with their versions and tags, oldest first."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("dataset", "version", "tags", "started", "images", "purifier"):
+        table.add_column(column, overflow="fold")
+    for dataset, (headers, tags) in found.items():
+        for header in headers:
+            table.add_row(
+                dataset,
+                header.version,
+                " ".join(sorted(tag for tag, version in tags.items() if version == header.version)),
+                header.started,
+                str(sum(split["samples"] for split in header.counts.values())),
+                str(header.purifier["method"]),
+            )
+    return _text(table) if found else "the store holds no version yet\n"
+
+
+def _text(table: Table) -> str:
+    buffer = io.StringIO()
+    Console(file=buffer, width=180, no_color=True).print(table)
+    return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())

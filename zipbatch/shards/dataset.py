@@ -1,0 +1,196 @@
+"""Datasets of shards: a staged folder with its manifest, or bare tars from anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import braceexpand
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zipbatch import atomic
+from zipbatch.errors import DataError, UsageError
+
+MANIFEST = "manifest.json"
+SHARD_LIST = "shards.jsonl"
+CLASSES = "classes.txt"
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+BARE_SPLIT = "data"
+KNOWN_SPLITS = ("train", "val", "test", "test_poisoned")
+_SHARD_NAME = re.compile(r"^(?P<split>[A-Za-z][A-Za-z0-9_]*?)-\d+\.(?:tar|tar\.gz|tgz)$")
+
+
+class StagedAttack(BaseModel):
+    """The attack of a staged dataset, with every parameter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    source: str
+    params: dict[str, Any]
+    target: int = Field(ge=0)
+    poison_rate: float = Field(ge=0, le=1)
+    poisoned_train_samples: int | None
+    trigger_sha256: str
+    train_transform: str | None = None
+
+
+class SplitCounts(BaseModel):
+    """How large one split is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    shards: int = Field(ge=0)
+    samples: int = Field(ge=0)
+
+
+class StagedManifest(BaseModel):
+    """``manifest.json`` of a staged dataset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format_version: Literal[1] = 1
+    classes: list[str]
+    image_size: int = Field(gt=0)
+    splits: dict[str, SplitCounts]
+    attack: StagedAttack
+    seed: int
+    source_sha256: dict[str, str]
+    options: dict[str, Any]
+    zipbatch: str
+
+
+@dataclass(frozen=True)
+class ShardRef:
+    """One shard of a dataset. ``sha256`` and ``samples`` are known only where a manifest says them."""
+
+    split: str
+    name: str
+    path: Path
+    sha256: str | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class ShardDataset:
+    """Shards in order. ``manifest`` is None for bare tars."""
+
+    name: str
+    shards: tuple[ShardRef, ...]
+    manifest: StagedManifest | None = None
+    root: Path | None = None
+
+    def split(self, name: str) -> tuple[ShardRef, ...]:
+        """The shards of one split, in order; empty when there is none."""
+        return tuple(shard for shard in self.shards if shard.split == name)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, in order of appearance."""
+        return tuple(dict.fromkeys(shard.split for shard in self.shards))
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Class names from the manifest or ``classes.txt``, None when neither is there."""
+        if self.manifest is not None:
+            return self.manifest.classes
+        if self.root is not None and (file := self.root / CLASSES).is_file():
+            return read_classes(file)
+        return None
+
+
+def read_classes(file: Path) -> list[str]:
+    """Class names, one a line, in order of their index.
+
+    Raises:
+        DataError: empty, or a name twice.
+    """
+    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names or len(set(names)) != len(names):
+        raise DataError(file, "must list each class name once, one a line")
+    return names
+
+
+def write_manifest(folder: Path, manifest: StagedManifest, shards: Sequence[ShardRef], sizes: Sequence[int]) -> None:
+    """Write ``shards.jsonl``, ``classes.txt`` and last ``manifest.json`` into a staged folder."""
+    rows = [
+        {"split": s.split, "shard": s.name, "samples": s.samples, "sha256": s.sha256, "bytes": size}
+        for s, size in zip(shards, sizes, strict=True)
+    ]
+    atomic.write_bytes(folder / SHARD_LIST, b"".join(atomic.canonical_json(row) + b"\n" for row in rows))
+    atomic.write_bytes(folder / CLASSES, ("\n".join(manifest.classes) + "\n").encode())
+    atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDataset:
+    """Open a staged folder, a folder of bare tars, or single tars and brace patterns (``day-{000..009}.tar``).
+
+    Args:
+        sources: one staged folder, or any mix of folders and tars, kept in the order given; a folder's own tars
+            come in name order.
+        name: the dataset's name; default: the folder's name, or the name of the folder that holds the first tar.
+
+    Raises:
+        UsageError: nothing there, no tars in it, a damaged manifest, or two shards with one name.
+    """
+    if not sources:
+        raise UsageError("no input: name a staged folder or shards")
+    paths = [Path(text) for source in sources for text in braceexpand.braceexpand(str(source))]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+    if len(paths) == 1 and (paths[0] / MANIFEST).is_file():
+        return _open_staged(paths[0], name)
+    files = [file for path in paths for file in (_tars_in(path) if path.is_dir() else [path])]
+    repeated = [shard for shard, n in Counter(file.name for file in files).items() if n > 1]
+    if repeated:
+        raise UsageError(f"two shards are named {repeated[0]}; names must differ, purify their folders separately")
+    root = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
+    folder = root if root is not None else files[0].resolve().parent
+    shards = tuple(ShardRef(_bare_split(file.name), file.name, file) for file in files)
+    return ShardDataset(name or folder.resolve().name, shards, None, root)
+
+
+def _tars_in(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.name.endswith(SUFFIXES) and not file.name.startswith("."))
+    if not files:
+        raise UsageError(f"{folder}: holds no shards ({', '.join(SUFFIXES)}) and no {MANIFEST}")
+    return files
+
+
+def _bare_split(file_name: str) -> str:
+    match = _SHARD_NAME.match(file_name)
+    return match["split"] if match and match["split"] in KNOWN_SPLITS else BARE_SPLIT
+
+
+def _open_staged(folder: Path, name: str | None) -> ShardDataset:
+    try:
+        manifest = StagedManifest.model_validate_json((folder / MANIFEST).read_bytes())
+        rows = [json.loads(line) for line in (folder / SHARD_LIST).read_text().splitlines()]
+        shards = tuple(
+            ShardRef(row["split"], row["shard"], folder / _plain(row["shard"]), row["sha256"], row["samples"])
+            for row in rows
+        )
+    except (ValidationError, ValueError, KeyError, TypeError, OSError) as error:
+        raise UsageError(f"{folder / MANIFEST}: not a staged dataset of this version: {error}") from error
+    _check_counts(folder, manifest, shards)
+    return ShardDataset(name or folder.resolve().name, shards, manifest, folder)
+
+
+def _plain(file_name: str) -> str:
+    if "/" in file_name or file_name in {"", ".", ".."}:
+        raise ValueError(f"shard name {file_name!r} is a path")
+    return file_name
+
+
+def _check_counts(folder: Path, manifest: StagedManifest, shards: Iterable[ShardRef]) -> None:
+    listed: dict[str, SplitCounts] = {}
+    for shard in shards:
+        old = listed.get(shard.split, SplitCounts(shards=0, samples=0))
+        listed[shard.split] = SplitCounts(shards=old.shards + 1, samples=old.samples + (shard.samples or 0))
+        if not shard.path.is_file():
+            raise UsageError(f"{shard.path}: listed in {SHARD_LIST} but missing")
+    if listed != manifest.splits:
+        raise UsageError(f"{folder / SHARD_LIST}: does not agree with the counts in {MANIFEST}")

@@ -1,0 +1,103 @@
+"""Read any webdataset tar, strictly: what common readers skip or split in silence is an error here."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from zipbatch.errors import DataError
+from zipbatch.images import MAX_PIXELS
+from zipbatch.shards.sample import Sample, split_name
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one sample may cost before any of it is decoded."""
+
+    max_member_bytes: int = 256 * 1024**2
+    max_pixels: int = MAX_PIXELS
+
+
+def read_shard(path: Path, *, limits: Limits = Limits()) -> Iterator[Sample]:
+    """Samples of a shard in order, each with every member it has. Plain or gzipped tar.
+
+    Raises:
+        DataError: not a tar, truncated, a link or device, a member without a key, a key that would escape a folder,
+            members of one key that are not contiguous, a member twice, a sample without exactly one image.
+    """
+    try:
+        with path.open("rb") as raw:
+            magic = raw.read(2)
+            raw.seek(0)
+            if magic == _GZIP_MAGIC:
+                with gzip.GzipFile(fileobj=raw) as stream:
+                    yield from _samples(path, cast(IO[bytes], stream), limits)
+            else:
+                yield from _samples(path, raw, limits)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(path, f"not a readable tar: damaged or truncated ({error})") from error
+
+
+def _samples(path: Path, stream: IO[bytes], limits: Limits) -> Iterator[Sample]:
+    seen: set[str] = set()
+    key: str | None = None
+    members: dict[str, bytes] = {}
+    for name, extension, data in _members(path, stream, limits):
+        if name != key:
+            if key is not None:
+                yield _checked(path, key, members)
+            if name in seen:
+                raise DataError(path, "its members are not contiguous, or the key occurs twice", key=name)
+            seen.add(name)
+            key, members = name, {}
+        if extension in members:
+            raise DataError(path, f"member .{extension} occurs twice (duplicate key?)", key=name)
+        members[extension] = data
+    if key is not None:
+        yield _checked(path, key, members)
+
+
+def _checked(path: Path, key: str, members: dict[str, bytes]) -> Sample:
+    sample = Sample(key, members, str(path))
+    _ = sample.image_extension
+    return sample
+
+
+def _members(path: Path, stream: IO[bytes], limits: Limits) -> Iterator[tuple[str, str, bytes]]:
+    """(key, extension, bytes) of each regular member; checks that the archive ends with its end-of-archive block."""
+    with tarfile.open(fileobj=stream, mode="r:") as tar:
+        while (member := tar.next()) is not None:
+            tar.members = []  # type: ignore[attr-defined]  # a million members must not pile up
+            if member.isdir():
+                continue
+            if not member.isreg() or member.issparse():
+                raise DataError(path, f"member {member.name!r} is not a regular file (link, device or sparse)")
+            if member.name.startswith("__") and member.name.endswith("__"):
+                continue  # webdataset's own shard-level metadata
+            try:
+                key, extension = split_name(member.name)
+            except ValueError as error:
+                raise DataError(path, str(error)) from error
+            if member.size > limits.max_member_bytes:
+                raise DataError(
+                    path, f".{extension} has {member.size} bytes, over the limit of {limits.max_member_bytes}", key=key
+                )
+            content = tar.extractfile(member)
+            assert content is not None  # a regular file always has content
+            data = content.read()
+            if len(data) != member.size:
+                raise DataError(path, f".{extension} is truncated: {len(data)} of {member.size} bytes", key=key)
+            yield key, extension, data
+        stream.seek(tar.offset)
+        if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise DataError(path, "truncated tar or garbage in it: the end-of-archive block is missing")
+        if isinstance(stream, gzip.GzipFile):
+            while stream.read(1 << 20):  # the rest, so that gzip checks its own checksum
+                pass

@@ -1,0 +1,70 @@
+"""Write shards so that the same samples give the same bytes, published only by an explicit commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import webdataset as wds
+
+from zipbatch import atomic
+from zipbatch.shards.sample import Sample, check_key
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """A finished shard: ``sha256`` and ``size`` of its bytes, ``samples`` in it."""
+
+    sha256: str
+    size: int
+    samples: int
+
+
+class ShardWriter:
+    """A shard under a temp name in ``folder``; ``finish`` closes it and says what it is, ``publish`` names it.
+
+    Leaving the ``with`` block removes whatever was not published, after an exception as without one. Members are
+    sorted within a sample; mtime, uid and gid are 0 and there are no user names.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.temp = atomic.temp_path(folder)
+        self._stream: BinaryIO = self.temp.open("xb")
+        self._tar = wds.TarWriter(self._stream, user="", group="", mode=0o644, mtime=0, encoder=False, keep_meta=True)
+        self._keys: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._stream.closed:
+            self._stream.close()
+        self.temp.unlink(missing_ok=True)
+
+    def write(self, sample: Sample) -> None:
+        """Append a sample.
+
+        Raises:
+            ValueError: its key is unfit for a path or was written before.
+        """
+        check_key(sample.key)
+        if sample.key in self._keys:
+            raise ValueError(f"key {sample.key!r} occurs twice in one shard")
+        self._keys.add(sample.key)
+        self._tar.write({"__key__": sample.key, **sample.members})
+
+    def finish(self) -> ShardInfo:
+        """Close the tar with its end-of-archive blocks and digest it. Nothing is published yet."""
+        self._tar.close()
+        self._stream.close()
+        return ShardInfo(atomic.sha256_file(self.temp), self.temp.stat().st_size, len(self._keys))
+
+    def publish(self, final: Path) -> None:
+        """Move the finished shard to its final name, atomically."""
+        if not self._stream.closed:
+            raise RuntimeError("publish() before finish()")
+        atomic.publish(self.temp, final)

@@ -1,0 +1,59 @@
+"""An image-folder tree: ``<split>/<class>/<image>``, classes numbered in sorted order (torchvision's ImageFolder)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from zipbatch.errors import DataError, UsageError
+from zipbatch.images import EXTENSIONS
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One encoded image of a source. ``origin`` is its place there, for tracing back."""
+
+    key: str
+    origin: str
+    data: bytes
+    extension: str
+    label: int
+
+
+def is_image_folder(root: Path, split: str) -> bool:
+    """Whether ``root/split`` holds class folders."""
+    folder = root / split
+    return folder.is_dir() and any(child.is_dir() for child in folder.iterdir())
+
+
+def class_names(root: Path, split: str) -> list[str]:
+    """Sorted names of the class folders of a split."""
+    return sorted(child.name for child in (root / split).iterdir() if child.is_dir())
+
+
+def read_image_folder(root: Path, split: str, classes: list[str]) -> Iterator[SourceImage]:
+    """The images of a split, class by class, in sorted path order.
+
+    The key is ``<class>/<file stem>`` with the stem's dots turned to ``_`` (a webdataset key ends at the first dot).
+
+    Raises:
+        UsageError: a class folder that ``classes`` lacks.
+        DataError: two files of one class would get one key, or a file is not a supported image.
+    """
+    unknown = set(class_names(root, split)) - set(classes)
+    if unknown:
+        raise UsageError(f"{root / split}: class folder {sorted(unknown)[0]!r} is not among the classes of the data")
+    for label, name in enumerate(classes):
+        seen: dict[str, Path] = {}
+        for file in sorted(path for path in (root / split / name).rglob("*") if path.is_file()):
+            extension = file.suffix[1:].lower()
+            if extension not in EXTENSIONS:
+                raise DataError(file, f"not a supported image ({', '.join(EXTENSIONS)})")
+            stem = file.relative_to(root / split / name).with_suffix("").as_posix()
+            key = f"{name}/{stem}".replace(".", "_")
+            if key in seen:
+                raise DataError(file, f"gets the same key as {seen[key].name}; rename one of them", key=key)
+            seen[key] = file
+            origin = file.relative_to(root).as_posix()
+            yield SourceImage(key, origin, file.read_bytes(), extension, label)

@@ -1,0 +1,1 @@
+"""The stages behind the commands: plan, process one shard, publish."""

@@ -1,0 +1,202 @@
+"""``zipbatch evaluate``: victims as black boxes on suspect and purified shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zipbatch.checkpoints import VictimFolder, open_victim
+from zipbatch.cluster import Workers, run_tasks
+from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.metrics import Fidelity, Share
+from zipbatch.shards import ShardDataset, ShardRef
+from zipbatch.stages.evaluate_shard import (
+    POISONED_SPLIT,
+    EvaluateResult,
+    EvaluateSetup,
+    EvaluateTask,
+    Tally,
+)
+from zipbatch.stages.purifier import describe
+from zipbatch.store import Store, Version, Versions
+
+CLEAN_SPLIT = "test"
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What to measure. ``data_label`` and ``victims`` are repeated in the rows as they were given."""
+
+    victims: tuple[Path, ...]
+    dataset: ShardDataset
+    data_label: str
+    purified: tuple[str, ...] = ()
+    store: Store | None = None
+    workers: Workers = Workers()
+
+
+@dataclass(frozen=True)
+class EvaluatePlan:
+    """Everything resolved and checked."""
+
+    request: EvaluateRequest
+    victims: tuple[VictimFolder, ...]
+    versions: tuple[Version, ...]
+    tasks: tuple[EvaluateTask, ...]
+
+
+def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
+    """Open victims and versions and pair their shards with the data's.
+
+    Raises:
+        UsageError: a victim that does not fit the data, a version that is not there or not of this data.
+    """
+    victims = tuple(open_victim(path) for path in request.victims)
+    for victim in victims:
+        _check_victim(victim, request.dataset)
+    if request.purified and request.store is None:
+        raise UsageError("--purified needs --store: where are the purified shards?")
+    versions = tuple(Versions(request.store).read(text) for text in request.purified) if request.store else ()
+    shards = _evaluated(request.dataset)
+    outputs = [_outputs(version, shards, request) for version in versions]
+    clean = _clean_twins(request.dataset)
+    tasks = tuple(
+        EvaluateTask(
+            shard.name,
+            shard.split,
+            shard.path,
+            shard.path if shard.split == CLEAN_SPLIT else clean.get(shard.name),
+            tuple(found.get(shard.name) for found in outputs),
+        )
+        for shard in shards
+    )
+    return EvaluatePlan(request, victims, versions, tasks)
+
+
+def _check_victim(victim: VictimFolder, dataset: ShardDataset) -> None:
+    classes = dataset.classes
+    if classes is not None and len(classes) != victim.spec.num_classes:
+        raise UsageError(
+            f"{victim.path}: the victim has {victim.spec.num_classes} classes, {dataset.name} has {len(classes)}; "
+            "use a victim trained on this data"
+        )
+    if dataset.manifest is not None and dataset.manifest.image_size != victim.spec.image_size:
+        raise UsageError(
+            f"{victim.path}: the victim takes {victim.spec.image_size} px, {dataset.name} has "
+            f"{dataset.manifest.image_size} px; stage it with --image-size {victim.spec.image_size}"
+        )
+
+
+def _evaluated(dataset: ShardDataset) -> tuple[ShardRef, ...]:
+    if dataset.manifest is None:
+        return dataset.shards
+    shards = dataset.split(CLEAN_SPLIT) + dataset.split(POISONED_SPLIT)
+    if not shards:
+        raise UsageError(f"{dataset.name}: has neither split {CLEAN_SPLIT} nor {POISONED_SPLIT}; nothing to evaluate")
+    return shards
+
+
+def _outputs(version: Version, shards: Sequence[ShardRef], request: EvaluateRequest) -> dict[str, Path]:
+    """Shard name -> purified object. Splits the version lacks are left out; a shard missing within a split is not."""
+    assert request.store is not None
+    rows = {row.shard: row for row in version.rows}
+    splits = {row.split for row in version.rows}
+    found: dict[str, Path] = {}
+    for shard in shards:
+        if shard.split not in splits:
+            continue
+        row = rows.get(shard.name)
+        if row is None or (shard.sha256 is not None and row.input != shard.sha256):
+            raise UsageError(
+                f"{version.reference} was not made from {request.data_label}: {shard.name} "
+                f"{'is missing in it' if row is None else 'has other content'}; purify this data first"
+            )
+        found[shard.name] = request.store.object_path(row.output)
+    if not found:
+        raise UsageError(f"{version.reference} holds none of the splits of {request.data_label}")
+    return found
+
+
+def _clean_twins(dataset: ShardDataset) -> dict[str, Path]:
+    """Name of a poisoned shard -> the clean shard with the same images; staged datasets number them alike."""
+    if dataset.manifest is None:
+        return {}
+    clean = {shard.name: shard.path for shard in dataset.split(CLEAN_SPLIT)}
+    twins = {s.name: s.name.replace(POISONED_SPLIT, CLEAN_SPLIT, 1) for s in dataset.split(POISONED_SPLIT)}
+    return {name: clean[twin] for name, twin in twins.items() if twin in clean}
+
+
+def evaluate(
+    plan: EvaluatePlan, *, on_progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> list[dict[str, Any]]:
+    """Carry out a plan: one row for each victim undefended and for each victim and purified version.
+
+    Raises:
+        WorkFailed: shards could not be measured; names each. A measure over part of the data is never given.
+    """
+    forms = 1 + len(plan.versions)
+    tallies = [[Tally(victim.spec.num_classes) for _ in range(forms)] for victim in plan.victims]
+    fidelity: list[dict[str, Fidelity]] = [{} for _ in plan.versions]
+    failed: list[str] = []
+    for number, outcome in enumerate(run_tasks(EvaluateSetup(plan.victims), plan.tasks, plan.request.workers)):
+        if outcome.error is not None:
+            failed.append(f"  {outcome.task.name}: {outcome.error}")
+        else:
+            _add(outcome.result, tallies, fidelity)
+        on_progress(number + 1, len(plan.tasks))
+    if failed:
+        raise WorkFailed("\n".join([f"{len(failed)} of {len(plan.tasks)} shards could not be measured", *failed[:20]]))
+    return [
+        _row(plan, victim, number, tallies[v][number], fidelity[number - 1] if number else {})
+        for v, victim in enumerate(plan.victims)
+        for number in range(forms)
+    ]
+
+
+def _add(result: EvaluateResult, tallies: list[list[Tally]], fidelity: list[dict[str, Fidelity]]) -> None:
+    for totals, parts in zip(tallies, result.tallies, strict=True):
+        for total, part in zip(totals, parts, strict=True):
+            if part is not None:
+                total.add(part)
+    for sums, measured in zip(fidelity, result.fidelity, strict=True):
+        if measured is not None:
+            sums[result.split] = sums.get(result.split, Fidelity()) + measured
+
+
+def _row(
+    plan: EvaluatePlan, victim: VictimFolder, number: int, tally: Tally, fidelity: dict[str, Fidelity]
+) -> dict[str, Any]:
+    manifest = plan.request.dataset.manifest
+    version = plan.versions[number - 1] if number else None
+    row: dict[str, Any] = {
+        "data": plan.request.data_label,
+        "victim": str(victim.path),
+        "attack": None if manifest is None else manifest.attack.name,
+        "purifier": None if version is None else version.header.purifier["method"],
+        "purified": None if version is None else plan.request.purified[number - 1],
+        "version": None if version is None else version.header.version,
+        "settings": None if version is None else describe(version.header.purifier),
+    }
+    shares: dict[str, Share] = {"ca": tally.ca, "asr": tally.asr, "pa": tally.pa, "ra": tally.ra}
+    row |= {name: share.value for name, share in shares.items()}
+    row |= {f"n_{name}": share.n for name, share in shares.items()}
+    row |= {f"{name}_ci95": share.interval() for name, share in shares.items()}
+    for split, name in ((CLEAN_SPLIT, "clean"), (POISONED_SPLIT, "poisoned")):
+        measured = fidelity.get(split, Fidelity())
+        row |= {f"psnr_{name}_db": measured.psnr_db, f"ssim_{name}": measured.ssim}
+    return row | _flips(tally, plan.request.dataset.classes)
+
+
+def _flips(tally: Tally, classes: list[str] | None) -> dict[str, Any]:
+    """The black-box alarm: the share of answers that purification changes, and the classes that they leave."""
+    if tally.flips is None:
+        return {"flip_rate": None, "n_flip": 0, "fled": {}}
+    moved = tally.flips.sum(axis=1) - np.diag(tally.flips)
+    total = int(tally.flips.sum())
+    names = classes if classes is not None else [str(index) for index in range(tally.classes)]
+    fled = {names[i]: int(moved[i]) for i in np.argsort(-moved, kind="stable") if moved[i]}
+    return {"flip_rate": int(moved.sum()) / total if total else None, "n_flip": total, "fled": fled}

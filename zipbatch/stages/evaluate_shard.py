@@ -1,0 +1,223 @@
+"""Measure victims on one shard, before and after purification: what a worker does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zipbatch.checkpoints import VictimFolder, load_victim
+from zipbatch.cluster import WorkerContext, pick_device
+from zipbatch.errors import Cancelled, DataError
+from zipbatch.metrics import (
+    Fidelity,
+    Share,
+    attack_success,
+    clean_accuracy,
+    fidelity,
+    flips,
+    poisoned_accuracy,
+    robust_accuracy,
+)
+from zipbatch.pixels import from_u8
+from zipbatch.shards import Sample, read_shard
+from zipbatch.victims import Victim
+
+POISONED_SPLIT = "test_poisoned"
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class EvaluateTask:
+    """One shard: suspect images, their clean twins where there are any, and their purified forms (None: missing)."""
+
+    name: str
+    split: str
+    data: Path
+    clean: Path | None
+    purified: tuple[Path | None, ...]
+
+
+@dataclass
+class Tally:
+    """What one victim answers on one form of the images; tallies of shards add up."""
+
+    classes: int
+    ca: Share = Share()
+    asr: Share = Share()
+    pa: Share = Share()
+    ra: Share = Share()
+    flips: npt.NDArray[np.int64] | None = None
+
+    def add(self, other: Tally) -> None:
+        """Add another shard's counts to these."""
+        self.ca, self.asr, self.pa, self.ra = (
+            self.ca + other.ca,
+            self.asr + other.asr,
+            self.pa + other.pa,
+            self.ra + other.ra,
+        )
+        if other.flips is not None:
+            self.flips = other.flips if self.flips is None else self.flips + other.flips
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """``tallies[v][f]`` of victim v on form f (0: as it came, 1…: purified); ``fidelity[f - 1]`` of purified forms."""
+
+    split: str
+    tallies: list[list[Tally | None]]
+    fidelity: list[Fidelity | None]
+
+
+@dataclass(frozen=True)
+class EvaluateSetup:
+    """Builds an ``EvaluateWorker`` wherever it is called; picklable."""
+
+    victims: tuple[VictimFolder, ...]
+
+    def __call__(self, context: WorkerContext) -> EvaluateWorker:
+        return EvaluateWorker(self, context)
+
+
+@dataclass(frozen=True)
+class _Images:
+    keys: list[str]
+    pixels: Tensor
+    labels: npt.NDArray[np.int64] | None
+    originals: npt.NDArray[np.int64] | None
+
+
+class EvaluateWorker:
+    """Owns loaded victims."""
+
+    def __init__(self, setup: EvaluateSetup, context: WorkerContext) -> None:
+        self._context = context
+        self._device = pick_device(context.device)
+        self._folders = setup.victims
+        self._victims = [load_victim(folder).to(self._device) for folder in setup.victims]
+
+    def __call__(self, task: EvaluateTask) -> EvaluateResult:
+        """Tally every victim on every form of the shard.
+
+        Raises:
+            DataError: the forms do not hold the same samples, sizes or classes that do not fit the victims.
+        """
+        forms = [_read(path) if path is not None else None for path in (task.data, *task.purified)]
+        original = forms[0]
+        assert original is not None  # the shard itself is always there
+        for path, form in zip(task.purified, forms[1:], strict=True):
+            if form is not None and form.keys != original.keys:
+                raise DataError(str(path), f"does not hold the samples of {task.data.name} in their order")
+        tallies = [
+            self._tallies(task, folder, victim, forms)
+            for folder, victim in zip(self._folders, self._victims, strict=True)
+        ]
+        return EvaluateResult(task.split, tallies, self._fidelity(task, original, forms[1:]))
+
+    def _tallies(
+        self, task: EvaluateTask, folder: VictimFolder, victim: Victim, forms: Sequence[_Images | None]
+    ) -> list[Tally | None]:
+        before: npt.NDArray[np.int64] | None = None
+        tallies: list[Tally | None] = []
+        for number, form in enumerate(forms):
+            if form is None:
+                tallies.append(None)
+                continue
+            _check_fit(task, folder, form)
+            predicted = self._predict(victim, form.pixels)
+            tally = _tally(task.split, predicted, form, folder.spec.num_classes)
+            if number == 0:
+                before = predicted
+            elif before is not None:
+                tally.flips = flips(before, predicted, folder.spec.num_classes)
+            tallies.append(tally)
+        return tallies
+
+    @torch.inference_mode()
+    def _predict(self, victim: Victim, pixels: Tensor) -> npt.NDArray[np.int64]:
+        torch.set_num_threads(self._context.lanes)
+        answers = []
+        for rows in torch.split(pixels, _BATCH):
+            if self._context.cancelled():
+                raise Cancelled("stopped between two batches")
+            answers.append(victim(from_u8(rows.to(self._device), "unit")).argmax(dim=1).cpu())
+        predicted: npt.NDArray[np.int64] = torch.cat(answers).numpy()
+        return predicted
+
+    def _fidelity(
+        self, task: EvaluateTask, original: _Images, purified: Sequence[_Images | None]
+    ) -> list[Fidelity | None]:
+        if task.clean is None:
+            return [None for _ in purified]
+        clean = original if task.clean == task.data else _read(task.clean)
+        if clean.keys != original.keys:
+            raise DataError(task.data, f"does not hold the samples of its clean twin {task.clean.name} in their order")
+        return [
+            fidelity(form.pixels, clean.pixels)
+            if form is not None and form.pixels.shape == clean.pixels.shape and min(form.pixels.shape[-2:]) >= 11
+            else None
+            for form in purified
+        ]
+
+
+def _read(path: Path) -> _Images:
+    keys: list[str] = []
+    pixels: list[npt.NDArray[np.uint8]] = []
+    labels: list[int | None] = []
+    originals: list[int | None] = []
+    for sample in read_shard(path):
+        keys.append(sample.key)
+        pixels.append(_same_size(sample, pixels))
+        labels.append(sample.label())
+        originals.append(sample.original_label())
+    if not keys:
+        raise DataError(path, "holds no samples")
+    stacked = torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
+    return _Images(keys, stacked, _all_known(labels), _all_known(originals))
+
+
+def _same_size(sample: Sample, others: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    image = sample.image()
+    if others and others[0].shape != image.shape:
+        raise DataError(sample.shard, f"image is {image.shape[:2]}, others are {others[0].shape[:2]}", key=sample.key)
+    return image
+
+
+def _all_known(labels: Sequence[int | None]) -> npt.NDArray[np.int64] | None:
+    known = [label for label in labels if label is not None]
+    return np.array(known, np.int64) if len(known) == len(labels) else None
+
+
+def _check_fit(task: EvaluateTask, folder: VictimFolder, form: _Images) -> None:
+    size, classes = folder.spec.image_size, folder.spec.num_classes
+    if form.pixels.shape[-2:] != (size, size):
+        raise DataError(
+            task.data, f"images are {tuple(form.pixels.shape[-2:])}, the victim {folder.name} takes {size} px"
+        )
+    for labels in (form.labels, form.originals):
+        if labels is not None and labels.max() >= classes:
+            worst = int(labels.argmax())
+            raise DataError(
+                task.data,
+                f"label {labels[worst]} is not one of the {classes} classes of {folder.name}",
+                key=form.keys[worst],
+            )
+
+
+def _tally(split: str, predicted: npt.NDArray[np.int64], form: _Images, classes: int) -> Tally:
+    tally = Tally(classes)
+    if form.labels is None or form.originals is None:
+        return tally
+    if split == POISONED_SPLIT:
+        tally.asr = attack_success(predicted, form.labels, form.originals)
+        tally.pa = poisoned_accuracy(predicted, form.originals)
+        tally.ra = robust_accuracy(predicted, form.labels, form.originals)
+    else:
+        tally.ca = clean_accuracy(predicted, form.labels)
+    return tally

@@ -1,0 +1,253 @@
+"""``zipbatch poison``: stage a dataset's splits as shards, with a backdoor trigger on some of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from zipbatch import __version__, atomic, images
+from zipbatch.attacks import Attack, Trigger, attack_params, get_attack, poison_indices
+from zipbatch.errors import DataError, UsageError
+from zipbatch.shards import Sample, ShardDataset, ShardRef, ShardWriter, StagedManifest, open_dataset
+from zipbatch.shards.dataset import MANIFEST, SplitCounts, StagedAttack, write_manifest
+from zipbatch.sources import SourceImage
+from zipbatch.stages.source import Source, Survey, open_source
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class PoisonRequest:
+    """What to stage. ``None`` means the attack's own default (target, rate) or the source's (splits, image size)."""
+
+    source: Path
+    attack: str
+    out: Path
+    image_size: int | None = None
+    target: int | None = None
+    poison_rate: float | None = None
+    seed: int = 1234
+    splits: tuple[str, ...] = ()
+    limit: int | None = None
+    samples_per_shard: int = 1000
+    resize: str = "stretch"
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PoisonResult:
+    """The staged dataset; ``reused`` when an identical one was there already."""
+
+    dataset: ShardDataset
+    reused: bool
+
+
+@dataclass
+class _Plan:
+    request: PoisonRequest
+    source: Source
+    attack: Attack
+    trigger: Trigger
+    classes: list[str]
+    image_size: int
+    target: int
+    rate: float
+    source_sha256: dict[str, str]
+    poisoned: frozenset[int]
+
+
+def poison(request: PoisonRequest) -> PoisonResult:
+    """Stage ``request.source`` into ``request.out``; the folder appears whole or not at all.
+
+    Raises:
+        UsageError: source, split or attack unknown, sizes or target that do not fit, ``out`` holds something else.
+        DataError: an image or label of the source is unfit; it names the shard or file and the key.
+    """
+    plan = _plan(request)
+    wanted = _options(plan)
+    if (request.out / MANIFEST).is_file():
+        existing = open_dataset([str(request.out)])
+        if existing.manifest is not None and existing.manifest.options == wanted:
+            return PoisonResult(existing, reused=True)
+    try:
+        with atomic.whole_folder(request.out) as folder:
+            _write_all(plan, folder, wanted)
+    except FileExistsError as error:
+        raise UsageError(f"{error} and holds something else; choose another --out or remove it") from error
+    return PoisonResult(open_dataset([str(request.out)]), reused=False)
+
+
+def _plan(request: PoisonRequest) -> _Plan:
+    attack = get_attack(request.attack, request.params)
+    source = open_source(request.source, request.splits, request.limit)
+    target = attack.default_target if request.target is None else request.target
+    rate = attack.default_poison_rate if request.poison_rate is None else request.poison_rate
+    size = request.image_size or source.image_size()
+    if not 0 <= rate <= 1:
+        raise UsageError(f"--poison-rate must be in [0, 1], got {rate}")
+    try:
+        trigger = attack.make_trigger(size, seed=request.seed)
+    except ValueError as error:
+        raise UsageError(f"attack {attack.name}: {error}") from error
+    surveys = {split: source.survey(split) for split in source.splits}
+    classes = source.class_names(surveys.values())
+    if not 0 <= target < len(classes):
+        raise UsageError(f"--target {target} is not one of the {len(classes)} classes 0..{len(classes) - 1}")
+    poisoned = _poisoned_indices(attack, surveys, rate, request.seed)
+    digests = {split: survey.sha256 for split, survey in surveys.items()}
+    return _Plan(request, source, attack, trigger, classes, size, target, rate, digests, poisoned)
+
+
+def _poisoned_indices(attack: Attack, surveys: Mapping[str, Survey], rate: float, seed: int) -> frozenset[int]:
+    if "train" not in surveys:
+        return frozenset()
+    sizes = [surveys[split].images for split in attack.shuffles if split in surveys]
+    return poison_indices(sizes, rate, seed=seed)
+
+
+def _options(plan: _Plan) -> dict[str, object]:
+    """Everything that decides the staged bytes, for the manifest and for "is this already done?"."""
+    request = plan.request
+    return {
+        "attack": plan.attack.name,
+        "params": attack_params(plan.attack),
+        "classes": plan.classes,
+        "image_size": plan.image_size,
+        "target": plan.target,
+        "poison_rate": plan.rate,
+        "seed": request.seed,
+        "limit": request.limit,
+        "samples_per_shard": request.samples_per_shard,
+        "resize": request.resize,
+        "source_sha256": plan.source_sha256,
+    }
+
+
+def _write_all(plan: _Plan, folder: Path, options: dict[str, object]) -> None:
+    shards: list[ShardRef] = []
+    sizes: list[int] = []
+    for split in plan.source.splits:
+        for staged_split, samples in _staged(plan, split):
+            for info, ref in _write_split(folder, staged_split, samples, plan.request.samples_per_shard):
+                shards.append(ref)
+                sizes.append(info)
+    trigger_sha256 = _write_trigger(plan, folder)
+    counts = {
+        split: SplitCounts(
+            shards=sum(s.split == split for s in shards),
+            samples=sum(s.samples or 0 for s in shards if s.split == split),
+        )
+        for split in dict.fromkeys(s.split for s in shards)
+    }
+    attack = StagedAttack(
+        name=plan.attack.name,
+        source=plan.attack.source,
+        params=attack_params(plan.attack),
+        target=plan.target,
+        poison_rate=plan.rate,
+        poisoned_train_samples=len(plan.poisoned) if "train" in plan.source.splits else None,
+        trigger_sha256=trigger_sha256,
+        train_transform=plan.attack.train_transform,
+    )
+    manifest = StagedManifest(
+        classes=plan.classes,
+        image_size=plan.image_size,
+        splits=counts,
+        attack=attack,
+        seed=plan.request.seed,
+        source_sha256=plan.source_sha256,
+        options=json.loads(atomic.canonical_json(options)),
+        zipbatch=__version__,
+    )
+    write_manifest(folder, manifest, shards, sizes)
+
+
+def _staged(plan: _Plan, split: str) -> Iterator[tuple[str, Iterator[Sample]]]:
+    """The staged splits that come of one source split."""
+    if split == "train":
+        yield "train", _samples(plan, split, plan.poisoned, record=True)
+        return
+    yield split, _samples(plan, split, frozenset(), record=False)
+    if split == "test":
+        yield "test_poisoned", _samples(plan, split, None, record=True)
+
+
+def _samples(plan: _Plan, split: str, poisoned: frozenset[int] | None, *, record: bool) -> Iterator[Sample]:
+    """Staged samples of a split; ``poisoned`` None stamps all of them, ``record`` writes the attack's labels."""
+    index = 0
+    encoded = plan.source.images(split)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        while chunk := list(islice(encoded, _CHUNK)):
+            pixels = list(pool.map(lambda image: _decode(plan, image), chunk))
+            flags = [poisoned is None or index + i in poisoned for i in range(len(chunk))]
+            stamped = _stamp(plan, np.stack(pixels), flags)
+            pngs = list(pool.map(images.encode_png, stamped))
+            for image, flag, png in zip(chunk, flags, pngs, strict=True):
+                yield _sample(plan, image, png, poisoned=flag, record=record)
+            index += len(chunk)
+
+
+def _decode(plan: _Plan, image: SourceImage) -> images.U8:
+    try:
+        pixels = images.decode(image.data, image.extension)
+    except ValueError as error:
+        raise DataError(image.origin, str(error), key=image.key) from error
+    if plan.request.image_size is None and pixels.shape[:2] != (plan.image_size, plan.image_size):
+        height, width = pixels.shape[:2]
+        reason = f"is {width}x{height}, the first image is {plan.image_size} px; name --image-size to resize all"
+        raise DataError(image.origin, reason, key=image.key)
+    return images.resize(pixels, plan.image_size, policy=plan.request.resize)
+
+
+def _stamp(plan: _Plan, pixels: images.U8, flags: Sequence[bool]) -> images.U8:
+    chosen = np.flatnonzero(flags)
+    if len(chosen):
+        pixels[chosen] = plan.attack.apply(pixels[chosen], plan.trigger)
+    return pixels
+
+
+def _sample(plan: _Plan, image: SourceImage, png: bytes, *, poisoned: bool, record: bool) -> Sample:
+    label = plan.target if poisoned else image.label
+    metadata: dict[str, object] = {"label": label, "source": image.origin}
+    if record:
+        metadata |= {"original_label": image.label, "poisoned": poisoned}
+    members = {"png": png, "cls": str(label).encode(), "json": atomic.canonical_json(metadata)}
+    return Sample(image.key, members)
+
+
+def _write_split(
+    folder: Path, split: str, samples: Iterable[Sample], samples_per_shard: int
+) -> Iterator[tuple[int, ShardRef]]:
+    stream = iter(samples)
+    number = 0
+    while chunk := list(islice(stream, samples_per_shard)):
+        name = f"{split}-{number:06d}.tar"
+        with ShardWriter(folder) as writer:
+            for sample in chunk:
+                writer.write(sample)
+            info = writer.finish()
+            writer.publish(folder / name)
+        yield info.size, ShardRef(split, name, folder / name, info.sha256, info.samples)
+        number += 1
+
+
+def _write_trigger(plan: _Plan, folder: Path) -> str:
+    """Store ``trigger.npz``, to apply it again, and ``trigger.png``: grey and a ramp, before and after it."""
+    path = folder / "trigger.npz"
+    with path.open("wb") as stream:
+        np.savez(stream, **plan.trigger)  # type: ignore[arg-type]
+    size = plan.image_size
+    grey = np.full((size, size, 3), 127, np.uint8)
+    ramp = np.broadcast_to(np.linspace(0, 255, size).astype(np.uint8)[None, :, None], (size, size, 3))
+    canvas = np.stack([grey, np.ascontiguousarray(ramp)])
+    stamped = plan.attack.apply(canvas, plan.trigger)
+    picture = np.concatenate([np.concatenate(list(rows), axis=1) for rows in (canvas, stamped)])
+    scale = max(1, 256 // size)
+    (folder / "trigger.png").write_bytes(images.encode_png(picture.repeat(scale, axis=0).repeat(scale, axis=1)))
+    return atomic.sha256_file(path)

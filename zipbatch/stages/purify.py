@@ -1,0 +1,239 @@
+"""``zipbatch purify``: plan, let workers purify what is missing, publish a version when it is whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from zipbatch import __version__
+from zipbatch.cluster import Workers, run_tasks
+from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.shards import ShardDataset, ShardRef
+from zipbatch.stages.purifier import PurifierSpec
+from zipbatch.stages.purify_shard import PurifyResult, PurifySetup, PurifyTask
+from zipbatch.store import (
+    RememberedInputs,
+    Store,
+    TaskRecord,
+    VersionHeader,
+    VersionRow,
+    Versions,
+    check_name,
+    task_key,
+)
+from zipbatch.store.versions import LATEST, version_id
+
+DEFAULT_SPLITS = ("test", "test_poisoned")
+
+
+@dataclass(frozen=True)
+class PurifyRequest:
+    """What to purify, how, and where to."""
+
+    dataset: ShardDataset
+    spec: PurifierSpec
+    store: Store
+    workers: Workers
+    splits: tuple[str, ...] = ()
+    tag: str | None = None
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class PurifyPlan:
+    """``rows`` are done already, by shard name; ``tasks`` are still to be looked at by a worker."""
+
+    request: PurifyRequest
+    shards: tuple[ShardRef, ...]
+    identity: dict[str, Any]
+    rows: dict[str, VersionRow]
+    tasks: tuple[PurifyTask, ...]
+    parent: str | None
+    inputs: RememberedInputs
+    started_ns: int
+
+
+@dataclass(frozen=True)
+class PurifyProgress:
+    """Running totals for a progress bar."""
+
+    shards_done: int
+    shards: int
+    samples: int
+    samples_per_s: float
+
+
+@dataclass(frozen=True)
+class PurifySummary:
+    """What a run did. ``samples_per_s`` counts computed samples against wall time."""
+
+    reference: str
+    version: str
+    tags: tuple[str, ...]
+    new_version: bool
+    shards: int
+    samples: int
+    computed: int
+    reused: int
+    seconds: float
+    samples_per_s: float
+    computed_samples: int = 0
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def plan_purify(request: PurifyRequest) -> PurifyPlan:
+    """Resolve what there is to do, without writing anything. The parent version is asked first, then the task keys.
+
+    Raises:
+        UsageError: no such split, or nothing to purify.
+    """
+    started_ns = time.time_ns()
+    check_name(request.dataset.name, "dataset (use --name)")
+    if request.tag is not None:
+        check_name(request.tag, "--tag")
+    shards = _chosen(request.dataset, request.splits)
+    identity = request.spec.identity
+    parent = Versions(request.store).latest(request.dataset.name)
+    known = {}
+    if parent is not None and parent.header.purifier == identity:
+        known = {row.input: row for row in parent.rows}
+    inputs = RememberedInputs(request.store, request.dataset.name)
+    rows: dict[str, VersionRow] = {}
+    tasks: list[PurifyTask] = []
+    for shard in shards:
+        row = _done(request.store, shard, shard.sha256 or inputs.digest(shard.path), identity, known)
+        if row is None:
+            tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
+        else:
+            rows[shard.name] = row
+    parent_id = None if parent is None else parent.header.version
+    return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns)
+
+
+def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...]:
+    missing = [split for split in splits if split not in dataset.splits]
+    if missing:
+        raise UsageError(f"{dataset.name}: no split {missing[0]!r}; it has {', '.join(dataset.splits)}")
+    wanted = splits
+    if not splits:
+        wanted = dataset.splits if dataset.manifest is None else [s for s in DEFAULT_SPLITS if s in dataset.splits]
+    shards = tuple(shard for shard in dataset.shards if shard.split in set(wanted))
+    if not shards:
+        raise UsageError(f"{dataset.name}: nothing to purify; name a split of {', '.join(dataset.splits)} with --split")
+    return shards
+
+
+def _done(
+    store: Store, shard: ShardRef, sha256: str | None, identity: dict[str, Any], known: dict[str, VersionRow]
+) -> VersionRow | None:
+    if sha256 is None:
+        return None
+    old = known.get(sha256)
+    if old is not None and store.has_object(old.output):
+        return old.model_copy(update={"split": shard.split, "shard": shard.name})
+    record = store.task(task_key(sha256, identity))
+    if record is None or record.quarantined:
+        return None
+    return _row(shard, record)
+
+
+def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = lambda _: None) -> PurifySummary:
+    """Carry out a plan. Shards that fail do not stop the others; then nothing is published but the finished shards.
+
+    Raises:
+        WorkFailed: some shards failed; names each with its reason.
+        UsageError: the workers cannot be had, or the store cannot be written.
+    """
+    request = plan.request
+    started = time.monotonic()
+    request.store.prepare()
+    rows, failed = dict(plan.rows), dict[str, str]()
+    shards = {shard.name: shard for shard in plan.shards}
+    reused, samples = len(plan.rows), 0
+    setup = PurifySetup(request.spec, request.store.root.resolve(), request.batch_size)
+    try:
+        for outcome in run_tasks(setup, plan.tasks, request.workers) if plan.tasks else ():
+            shard = shards[outcome.task.name]
+            if outcome.error is not None:
+                failed[shard.name] = outcome.error
+            else:
+                result: PurifyResult = outcome.result
+                rows[shard.name] = _row(shard, result.record)
+                reused += result.reused
+                samples += 0 if result.reused else result.record.samples_out
+                if shard.sha256 is None:
+                    plan.inputs.remember(shard.path, result.record.input_sha256)
+            rate = samples / max(1e-9, time.monotonic() - started)
+            on_progress(PurifyProgress(len(rows) + len(failed), len(plan.shards), samples, rate))
+    finally:
+        plan.inputs.save()
+    if failed:
+        raise WorkFailed(_failure(plan, failed))
+    return _publish(plan, rows, reused=reused, samples=samples, seconds=time.monotonic() - started)
+
+
+def _row(shard: ShardRef, record: TaskRecord) -> VersionRow:
+    return VersionRow(
+        split=shard.split,
+        shard=shard.name,
+        output=record.output_sha256,
+        input=record.input_sha256,
+        samples=record.samples_out,
+    )
+
+
+def _failure(plan: PurifyPlan, failed: dict[str, str]) -> str:
+    lines = [f"  {name}: {reason}" for name, reason in sorted(failed.items())]
+    head = f"{len(failed)} of {len(plan.shards)} shards failed; no version was published, finished shards are kept"
+    return "\n".join([head, *lines[:20], *([f"  … and {len(lines) - 20} more"] if len(lines) > 20 else [])])
+
+
+def _publish(
+    plan: PurifyPlan, rows: dict[str, VersionRow], *, reused: int, samples: int, seconds: float
+) -> PurifySummary:
+    request, versions = plan.request, Versions(plan.request.store)
+    ordered = [rows[shard.name] for shard in plan.shards]
+    dataset = request.dataset.name
+    version = version_id(dataset, plan.identity, ordered)
+    counts = _counts(ordered)
+    header = VersionHeader(
+        dataset=dataset,
+        version=version,
+        purifier=plan.identity,
+        prior_sha256=plan.identity.get("prior_sha256"),
+        seed=plan.identity.get("seed"),
+        counts=counts,
+        quarantined=0,
+        parent=plan.parent if plan.parent != version else None,
+        started=datetime.fromtimestamp(plan.started_ns / 1e9, UTC).isoformat(timespec="seconds"),
+        zipbatch=__version__,
+    )
+    new = versions.publish(header, ordered)
+    tags = [LATEST] if request.tag in {None, LATEST} else [str(request.tag), LATEST]
+    moved = tuple(tag for tag in tags if versions.move_tag(dataset, tag, version, started_ns=plan.started_ns))
+    return PurifySummary(
+        reference=f"{dataset}@{request.tag or LATEST}",
+        version=version,
+        tags=moved,
+        new_version=new,
+        shards=len(ordered),
+        samples=sum(row.samples for row in ordered),
+        computed=len(ordered) - reused,
+        reused=reused,
+        seconds=round(seconds, 2),
+        samples_per_s=round(samples / max(1e-9, seconds), 1),
+        computed_samples=samples,
+        counts=counts,
+    )
+
+
+def _counts(rows: Sequence[VersionRow]) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for row in rows:
+        split = counts.setdefault(row.split, {"shards": 0, "samples": 0})
+        split["shards"] += 1
+        split["samples"] += row.samples
+    return counts

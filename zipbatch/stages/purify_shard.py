@@ -1,0 +1,212 @@
+"""Purify one shard: what a worker does."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zipbatch import __version__, images
+from zipbatch.atomic import sha256_file
+from zipbatch.cluster import WorkerContext, pick_device
+from zipbatch.errors import Cancelled, DataError
+from zipbatch.purifiers import Purifier
+from zipbatch.purifiers.base import NonFiniteError
+from zipbatch.shards import Sample, read_shard
+from zipbatch.stages.purifier import PurifierSpec, build_purifier
+from zipbatch.store import Store, TaskRecord, task_key
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PurifyTask:
+    """One shard to purify. ``sha256`` is what a manifest says of it, None when nobody knows yet."""
+
+    name: str
+    path: Path
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class PurifyResult:
+    """The record in the store, and whether it was there already."""
+
+    record: TaskRecord
+    reused: bool
+
+
+@dataclass(frozen=True)
+class PurifySetup:
+    """Builds a ``PurifyWorker`` wherever it is called; picklable."""
+
+    spec: PurifierSpec
+    store: Path
+    batch_size: int
+
+    def __call__(self, context: WorkerContext) -> PurifyWorker:
+        return PurifyWorker(self, context)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Consecutive samples of one size; ``pixels`` uint8 [N, 3, H, W], ``unit`` images to a row of the network."""
+
+    samples: list[Sample]
+    pixels: torch.Tensor
+    unit: int
+
+
+class _Counted:
+    """Counts what passes: the samples that went in, independent of those that came out."""
+
+    def __init__(self, samples: Iterator[Sample]) -> None:
+        self._samples, self.count = samples, 0
+
+    def __iter__(self) -> Iterator[Sample]:
+        for sample in self._samples:
+            self.count += 1
+            yield sample
+
+
+class PurifyWorker:
+    """Owns a loaded purifier. Called from several threads: one reads or writes a shard while others compute.
+
+    Each computation runs on one of ``lanes`` threads with a single intra-op thread, so that its result does not
+    depend on how many cores there are or how many workers share them.
+    """
+
+    def __init__(self, setup: PurifySetup, context: WorkerContext) -> None:
+        self._spec, self._context = setup.spec, context
+        self._store = Store(setup.store)
+        self._device = pick_device(context.device)
+        self._purifier: Purifier = build_purifier(setup.spec, self._device)
+        self._batch_rows = self._rows_that_fit = setup.batch_size
+        self._lanes = 1 if self._device.type == "cuda" else context.lanes
+        self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=torch.set_num_threads, initargs=(1,))
+
+    def __call__(self, task: PurifyTask) -> PurifyResult:
+        """Purify a shard into the store, or find it there.
+
+        Raises:
+            DataError: the shard is not what it claims to be, or a sample cannot be purified; nothing is published.
+        """
+        digest = sha256_file(task.path)
+        if task.sha256 is not None and digest != task.sha256:
+            raise DataError(task.path, "its bytes are not those the manifest lists; stage the dataset again")
+        key = task_key(digest, self._spec.identity)
+        if (known := self._store.task(key)) is not None and not known.quarantined:
+            return PurifyResult(known, reused=True)
+        started = time.monotonic()
+        source = _Counted(read_shard(task.path))
+        with self._store.new_object() as writer:
+            for sample in self._purified(source):
+                writer.write(sample)
+            info = writer.finish()
+            if source.count != info.samples:
+                raise RuntimeError(f"{task.name}: {source.count} samples in, {info.samples} out")
+            self._store.publish_object(writer, info)
+        record = TaskRecord(
+            input_sha256=digest,
+            output_sha256=info.sha256,
+            samples_in=source.count,
+            samples_out=info.samples,
+            seconds=round(time.monotonic() - started, 3),
+            device=self._device_name(),
+            worker=self._context.label,
+            versions={"zipbatch": __version__, "torch": torch.__version__},
+        )
+        self._store.put_task(key, record)
+        return PurifyResult(record, reused=False)
+
+    def _purified(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Purified samples in order, with at most one batch a lane waiting."""
+        window: deque[tuple[_Batch, Future[torch.Tensor]]] = deque()
+        try:
+            for batch in self._batches(samples):
+                window.append((batch, self._pool.submit(self._compute, batch)))
+                if len(window) > self._lanes:
+                    yield from _results(*window.popleft())
+            while window:
+                yield from _results(*window.popleft())
+        finally:
+            for _, future in window:
+                future.cancel()
+
+    def _batches(self, samples: Iterable[Sample]) -> Iterator[_Batch]:
+        held: list[Sample] = []
+        pixels: list[images.U8] = []
+        unit = 1
+        for sample in samples:
+            image = self._image(sample)
+            if held and (image.shape != pixels[0].shape or len(held) == self._batch_rows * unit):
+                yield _batch(held, pixels, unit)
+                held, pixels = [], []
+            if not held:
+                unit = self._unit(sample, image)
+            held.append(sample)
+            pixels.append(image)
+        if held:
+            yield _batch(held, pixels, unit)
+
+    def _image(self, sample: Sample) -> images.U8:
+        image = sample.image()
+        if self._spec.resize is None or self._spec.prior is None:
+            return image
+        try:
+            self._purifier.images_per_row(*image.shape[:2])
+        except ValueError:
+            return images.resize(image, self._spec.prior.image_size, policy=self._spec.resize)
+        return image
+
+    def _unit(self, sample: Sample, image: images.U8) -> int:
+        try:
+            return self._purifier.images_per_row(*image.shape[:2])
+        except ValueError as error:
+            raise DataError(sample.shard, str(error), key=sample.key) from error
+
+    def _compute(self, batch: _Batch) -> torch.Tensor:
+        """Purify a batch, in smaller pieces from the moment the GPU's memory proves too small for whole ones."""
+        keys = [sample.key for sample in batch.samples]
+        pieces: list[torch.Tensor] = []
+        start = 0
+        while start < len(keys):
+            if self._context.cancelled():
+                raise Cancelled("stopped between two batches")
+            rows = slice(start, start + self._rows_that_fit * batch.unit)
+            try:
+                pieces.append(self._purifier(batch.pixels[rows], keys[rows]))
+                start = rows.stop
+            except NonFiniteError as error:
+                raise DataError(batch.samples[0].shard, str(error), key=error.key) from error
+            except torch.OutOfMemoryError:
+                self._halve()
+        return torch.cat(pieces)
+
+    def _halve(self) -> None:
+        if self._rows_that_fit == 1:
+            raise MemoryError("out of GPU memory with a single row; use a smaller prior or --precision bfloat16")
+        self._rows_that_fit //= 2
+        torch.cuda.empty_cache()
+        log.warning("out of GPU memory: going on with batches of %d", self._rows_that_fit)
+
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
+
+
+def _batch(samples: list[Sample], pixels: list[images.U8], unit: int) -> _Batch:
+    return _Batch(samples, torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy()), unit)
+
+
+def _results(batch: _Batch, future: Future[torch.Tensor]) -> Iterator[Sample]:
+    """The samples of a finished batch, their image replaced by the purified one as PNG, all else untouched."""
+    for sample, pixels in zip(batch.samples, future.result().permute(0, 2, 3, 1).numpy(), strict=True):
+        members = {k: v for k, v in sample.members.items() if k != sample.image_extension}
+        yield Sample(sample.key, {**members, "png": images.encode_png(np.ascontiguousarray(pixels))}, sample.shard)

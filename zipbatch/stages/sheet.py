@@ -1,0 +1,81 @@
+"""The contact sheet of an evaluation: clean, poisoned, blurred, purified, with the victim's answer under each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zipbatch import atomic
+from zipbatch.checkpoints import load_victim
+from zipbatch.diffusion import mean_projection, parse_projector
+from zipbatch.errors import UsageError
+from zipbatch.images import U8
+from zipbatch.pixels import from_u8, to_u8
+from zipbatch.report import SheetColumn, contact_sheet
+from zipbatch.shards import Sample, read_shard
+from zipbatch.stages.evaluate import EvaluatePlan
+from zipbatch.stages.evaluate_shard import POISONED_SPLIT
+from zipbatch.victims import Victim
+
+
+def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
+    """Write the sheet of the first victim on the first images, stamped ones whose class is not the target if any.
+
+    Raises:
+        UsageError: no task holds an image for it.
+    """
+    task = next((t for t in plan.tasks if t.split == POISONED_SPLIT), plan.tasks[0])
+    suspects = {s.key: s for s in islice((s for s in read_shard(task.data) if s.label() != s.original_label()), rows)}
+    if not suspects:
+        suspects = {s.key: s for s in islice(read_shard(task.data), rows)}
+    if not suspects:
+        raise UsageError(f"{task.data}: holds no image for a contact sheet")
+    victim, classes = load_victim(plan.victims[0]), plan.request.dataset.classes
+    truth = [sample.original_label() for sample in suspects.values()]
+    poisoned = [sample.image() for sample in suspects.values()]
+    columns: list[SheetColumn] = []
+
+    def add(title: str, images: Sequence[U8]) -> None:
+        columns.append(_column(title, images, victim, truth, classes))
+
+    if task.clean is not None and task.clean != task.data:
+        add("clean", _pick(task.clean, suspects))
+    add("poisoned" if task.split == POISONED_SPLIT else "suspect", poisoned)
+    if transforms := _blur_to_show(plan):
+        project = mean_projection([parse_projector(text) for text in transforms])
+        unit = from_u8(torch.from_numpy(np.stack(poisoned)).permute(0, 3, 1, 2), "unit")
+        add("+".join(transforms), list(to_u8(project(unit), "unit").permute(0, 2, 3, 1).numpy()))
+    for version, path in zip(plan.versions, task.purified, strict=True):
+        if path is not None:
+            settings = version.header.purifier["settings"]
+            add(f"{version.header.purifier['method']}\n{'+'.join(settings['transforms'])}", _pick(path, suspects))
+    attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
+    atomic.write_bytes(out, contact_sheet(f"{attack}, victim {plan.victims[0].name}", columns))
+
+
+def _blur_to_show(plan: EvaluatePlan) -> list[str]:
+    """What ZIP was guided with, less the identity; nothing when a blur version stands in the sheet already."""
+    methods = [version.header.purifier["method"] for version in plan.versions]
+    if "blur" in methods or "zip" not in methods:
+        return []
+    transforms = plan.versions[methods.index("zip")].header.purifier["settings"]["transforms"]
+    return [text for text in transforms if text != "blur:1"]
+
+
+def _pick(path: Path, suspects: dict[str, Sample]) -> list[U8]:
+    found = {sample.key: sample.image() for sample in read_shard(path) if sample.key in suspects}
+    return [found[key] for key in suspects]
+
+
+def _column(
+    title: str, images: Sequence[U8], victim: Victim, truth: Sequence[int | None], classes: list[str] | None
+) -> SheetColumn:
+    pixels = np.stack(images)
+    with torch.inference_mode():
+        answers = victim(from_u8(torch.from_numpy(pixels).permute(0, 3, 1, 2), "unit")).argmax(dim=1).tolist()
+    names = [classes[answer] if classes else str(answer) for answer in answers]
+    return SheetColumn(title, pixels, names, [a != t for a, t in zip(answers, truth, strict=True)])

@@ -1,0 +1,142 @@
+"""A labelled source of images, whatever its form: shards named ``<split>-*.tar`` or an image-folder tree."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from zipbatch import atomic, images
+from zipbatch.errors import DataError, UsageError
+from zipbatch.shards import read_shard
+from zipbatch.shards.dataset import CLASSES, SUFFIXES, read_classes
+from zipbatch.sources import SourceImage, class_names, is_image_folder, read_image_folder
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """One split, counted: ``sha256`` over keys, labels and image bytes in order; ``labels`` is the highest plus 1."""
+
+    sha256: str
+    images: int
+    labels: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source and the splits wanted of it. ``classes`` is None where neither folders nor ``classes.txt`` name them."""
+
+    root: Path
+    splits: tuple[str, ...]
+    limit: int | None
+    classes: list[str] | None
+
+    def images(self, split: str) -> Iterator[SourceImage]:
+        """The images of a split in the source's order, up to the limit.
+
+        Raises:
+            DataError: an unreadable shard, a sample without a label, a file that is no image.
+        """
+        shards = _shards_of(self.root, split)
+        found = _from_shards(shards) if shards else read_image_folder(self.root, split, self.classes or [])
+        return islice(found, self.limit)
+
+    def survey(self, split: str) -> Survey:
+        """Read a split once without decoding it.
+
+        Raises:
+            UsageError: it is empty.
+            DataError: as ``images``, or a key occurs twice.
+        """
+        digest, keys, labels = hashlib.sha256(), set[str](), 0
+        for image in self.images(split):
+            if image.key in keys:
+                raise DataError(image.origin, f"key occurs twice in split {split}", key=image.key)
+            keys.add(image.key)
+            labels = max(labels, image.label + 1)
+            content = hashlib.sha256(image.data).hexdigest()
+            digest.update(atomic.canonical_json([image.key, image.label, content]) + b"\n")
+        if not keys:
+            raise UsageError(f"{self.root}: split {split} is empty")
+        return Survey(digest.hexdigest(), len(keys), labels)
+
+    def image_size(self) -> int:
+        """Side of the first image, pixels.
+
+        Raises:
+            UsageError: it is not square, or there is none.
+            DataError: it cannot be decoded.
+        """
+        image = next(self.images(self.splits[0]), None)
+        if image is None:
+            raise UsageError(f"{self.root}: split {self.splits[0]} is empty")
+        try:
+            height, width = images.decode(image.data, image.extension).shape[:2]
+        except ValueError as error:
+            raise DataError(image.origin, str(error), key=image.key) from error
+        if height != width:
+            raise UsageError(
+                f"{image.origin}: key {image.key!r} is {width}x{height}; name --image-size to make images square"
+            )
+        return int(height)
+
+    def class_names(self, surveys: Iterable[Survey]) -> list[str]:
+        """The classes' names; their indices where nothing names them.
+
+        Raises:
+            UsageError: a label has no name.
+        """
+        labels = max(survey.labels for survey in surveys)
+        if self.classes is None:
+            return [str(index) for index in range(labels)]
+        if labels > len(self.classes):
+            raise UsageError(
+                f"{self.root}: labels go up to {labels - 1}, but only {len(self.classes)} classes are named ({CLASSES})"
+            )
+        return self.classes
+
+
+def open_source(root: Path, splits: Sequence[str], limit: int | None) -> Source:
+    """Recognise a source and the splits it has.
+
+    Raises:
+        UsageError: no such folder, nothing usable in it, or a split that it lacks.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder; SOURCE is a folder of shards or an image-folder tree")
+    available = tuple(split for split in SPLITS if _shards_of(root, split) or is_image_folder(root, split))
+    if not available:
+        raise UsageError(
+            f"{root}: holds neither shards named <split>-*.tar nor folders <split>/<class>/ "
+            f"for a split of {', '.join(SPLITS)}"
+        )
+    missing = [split for split in splits if split not in available]
+    if missing:
+        raise UsageError(f"{root}: no split {missing[0]!r}; it has {', '.join(available)}")
+    chosen = tuple(split for split in available if not splits or split in splits)
+    return Source(root, chosen, limit, _named_classes(root, chosen))
+
+
+def _named_classes(root: Path, splits: Sequence[str]) -> list[str] | None:
+    if (root / CLASSES).is_file():
+        return read_classes(root / CLASSES)
+    folders = [split for split in splits if not _shards_of(root, split)]
+    return class_names(root, folders[0]) if folders else None
+
+
+def _shards_of(root: Path, split: str) -> list[Path]:
+    return sorted(file for file in root.glob(f"{split}-*") if file.name.endswith(SUFFIXES))
+
+
+def _from_shards(shards: Sequence[Path]) -> Iterator[SourceImage]:
+    for shard in shards:
+        for sample in read_shard(shard):
+            label = sample.original_label()
+            if label is None:
+                raise DataError(shard, "has no label (.cls or .json); a source needs one", key=sample.key)
+            extension = sample.image_extension
+            yield SourceImage(sample.key, shard.name, sample.members[extension], extension, label)

@@ -1,0 +1,22 @@
+"""The ``pur/`` store: content-addressed objects, task records, immutable versions, movable tags."""
+
+from zipbatch.store.identity import task_key
+from zipbatch.store.inputs import RememberedInputs
+from zipbatch.store.store import Store, TaskRecord, check_name
+from zipbatch.store.verify import Fault, verify
+from zipbatch.store.versions import Version, VersionHeader, VersionRow, Versions, parse_reference
+
+__all__ = [
+    "Fault",
+    "RememberedInputs",
+    "Store",
+    "TaskRecord",
+    "Version",
+    "VersionHeader",
+    "VersionRow",
+    "Versions",
+    "check_name",
+    "parse_reference",
+    "task_key",
+    "verify",
+]

@@ -1,0 +1,198 @@
+"""Versions: immutable lists of purified shards; tags: movable names for them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from zipbatch import atomic
+from zipbatch.errors import DataError, UsageError
+from zipbatch.store.store import Store, check_name
+
+LATEST = "latest"
+_ID_DIGITS = 20
+
+
+class VersionRow(BaseModel):
+    """One shard of a version, in the order of the input."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    split: str
+    shard: str
+    output: str
+    input: str
+    samples: int
+
+
+class VersionHeader(BaseModel):
+    """``<version>.json``: what the version is and where it came from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format_version: Literal[1] = 1
+    dataset: str
+    version: str
+    purifier: dict[str, Any]
+    prior_sha256: str | None
+    seed: int | None
+    counts: dict[str, dict[str, int]]
+    quarantined: int
+    parent: str | None
+    started: str
+    zipbatch: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version read whole."""
+
+    header: VersionHeader
+    rows: tuple[VersionRow, ...]
+
+    @property
+    def reference(self) -> str:
+        """``dataset@version``."""
+        return f"{self.header.dataset}@{self.header.version}"
+
+
+def version_id(dataset: str, identity: dict[str, Any], rows: Sequence[VersionRow]) -> str:
+    """Digest of (dataset, purifier identity, ordered list), without times: repeating a run gives the same id."""
+    listed = [row.model_dump(mode="json") for row in rows]
+    return atomic.sha256_json({"dataset": dataset, "purifier": identity, "list": listed})[:_ID_DIGITS]
+
+
+def parse_reference(text: str) -> tuple[str, str]:
+    """``NAME@TAG-OR-VERSION`` -> (name, tag or version); without ``@`` the tag is ``latest``."""
+    name, _, tag = text.partition("@")
+    return check_name(name, "dataset"), check_name(tag or LATEST, "tag")
+
+
+class Versions:
+    """The versions and tags of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._root = store.root
+
+    def publish(self, header: VersionHeader, rows: Sequence[VersionRow]) -> bool:
+        """Write a version, list first, header last; a version that is there already is left alone.
+
+        Returns:
+            Whether it is new.
+
+        Raises:
+            DataError: an object of the list is not in the store.
+        """
+        for row in rows:
+            if not self._store.has_object(row.output):
+                raise DataError(row.shard, f"object {row.output} is not in the store; run again")
+        path = self._header_path(header.dataset, header.version)
+        if path.is_file():
+            return False
+        lines = b"".join(atomic.canonical_json(row.model_dump(mode="json")) + b"\n" for row in rows)
+        atomic.write_bytes(path.with_suffix(".jsonl.gz"), gzip.compress(lines, mtime=0))
+        atomic.write_json(path, header.model_dump(mode="json"))
+        return True
+
+    def read(self, reference: str) -> Version:
+        """The version behind ``NAME@TAG``, ``NAME@VERSION`` or ``NAME`` (latest).
+
+        Raises:
+            UsageError: no such dataset, tag or version; says what there is.
+            DataError: its files are damaged.
+        """
+        dataset, wanted = parse_reference(reference)
+        self._store.require()
+        version = self.tag(dataset, wanted) or wanted
+        path = self._header_path(dataset, version)
+        if not path.is_file():
+            raise UsageError(f"{reference}: not in {self._root}; {self._what_there_is(dataset)}")
+        try:
+            header = VersionHeader.model_validate_json(path.read_bytes())
+            lines = gzip.decompress(path.with_suffix(".jsonl.gz").read_bytes()).splitlines()
+            return Version(header, tuple(VersionRow.model_validate(json.loads(line)) for line in lines))
+        except (ValidationError, ValueError, OSError, EOFError) as error:
+            raise DataError(path, f"damaged version: {error}") from error
+
+    def latest(self, dataset: str) -> Version | None:
+        """The version tagged ``latest``, None when there is none or it cannot be read."""
+        version = self.tag(dataset, LATEST)
+        try:
+            return None if version is None else self.read(f"{dataset}@{version}")
+        except (UsageError, DataError):
+            return None
+
+    def tag(self, dataset: str, tag: str) -> str | None:
+        """The version id a tag points to, None when there is no such tag."""
+        try:
+            return check_name(self._tag_path(dataset, tag).read_text().strip(), "version")
+        except FileNotFoundError:
+            return None
+
+    def move_tag(self, dataset: str, tag: str, version: str, *, started_ns: int) -> bool:
+        """Point a tag at a version, unless a run that started later has moved it already.
+
+        The tag file's modification time is the start of the run that moved it.
+
+        Returns:
+            Whether the tag now points to ``version``.
+        """
+        path = self._tag_path(dataset, check_name(tag, "tag"))
+        if path.is_file() and path.stat().st_mtime_ns > started_ns:
+            return self.tag(dataset, tag) == version
+        temp = atomic.temp_path(path.parent)
+        try:
+            temp.write_text(f"{version}\n")
+            os.utime(temp, ns=(started_ns, started_ns))
+            atomic.publish(temp, path)
+        finally:
+            temp.unlink(missing_ok=True)
+        return True
+
+    def datasets(self) -> list[str]:
+        """Names of the datasets that have versions."""
+        return _names(self._root / "versions")
+
+    def versions(self, dataset: str) -> list[VersionHeader]:
+        """Headers of a dataset's versions, oldest run first.
+
+        Raises:
+            DataError: a header is damaged.
+        """
+        headers = []
+        for path in (self._root / "versions" / dataset).glob("*.json"):
+            if not path.name.startswith(atomic.TEMP_PREFIX):
+                try:
+                    headers.append(VersionHeader.model_validate_json(path.read_bytes()))
+                except ValidationError as error:
+                    raise DataError(path, f"damaged version: {error}") from error
+        return sorted(headers, key=lambda header: (header.started, header.version))
+
+    def tags(self, dataset: str) -> dict[str, str]:
+        """Tag -> version id of a dataset."""
+        found = {tag: self.tag(dataset, tag) for tag in _names(self._root / "tags" / dataset)}
+        return {tag: version for tag, version in found.items() if version is not None}
+
+    def _header_path(self, dataset: str, version: str) -> Path:
+        return self._root / "versions" / dataset / f"{version}.json"
+
+    def _tag_path(self, dataset: str, tag: str) -> Path:
+        return self._root / "tags" / dataset / tag
+
+    def _what_there_is(self, dataset: str) -> str:
+        tags = ", ".join(self.tags(dataset))
+        if tags:
+            return f"{dataset} has the tags {tags}"
+        return f"datasets there: {', '.join(self.datasets()) or 'none'}"
+
+
+def _names(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))

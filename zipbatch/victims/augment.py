@@ -1,0 +1,61 @@
+"""Training-time augmentation of a whole batch at once; randomness comes from the generator that is passed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+
+def crop_and_flip(unit: Tensor, *, generator: Generator, padding: int = 4) -> Tensor:
+    """Zero-pad by ``padding``, crop back at a random offset, flip every other image left to right.
+
+    Shapes: unit pixels [B, C, H, W] in and out.
+    """
+    batch, _, height, width = unit.shape
+    padded = F.pad(unit, [padding] * 4)
+    top = torch.randint(0, 2 * padding + 1, (batch,), generator=generator)
+    left = torch.randint(0, 2 * padding + 1, (batch,), generator=generator)
+    rows = top[:, None] + torch.arange(height)
+    columns = left[:, None] + torch.arange(width)
+    flip = torch.rand(batch, generator=generator) < 0.5
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    index = torch.arange(batch)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def physical_transforms(unit: Tensor, *, generator: Generator) -> Tensor:
+    """PhysicalBA's training transform (REFERENCE: flip .5, brightness and contrast .2, rotation 10 degrees, shift .1,
+    scale .8-.9, nearest, black outside), drawn anew for each image.
+
+    Shapes: unit pixels [B, 3, H, W] in and out.
+    """
+    batch, _, height, width = unit.shape
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.rand(batch, generator=generator) * (high - low) + low
+
+    flip = torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0)
+    brightness = uniform(0.8, 1.2).view(-1, 1, 1, 1)
+    contrast = uniform(0.8, 1.2).view(-1, 1, 1, 1)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    jittered = (unit * brightness).clamp(0, 1)
+    grey = (jittered * luma).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
+    jittered = (contrast * jittered + (1 - contrast) * grey).clamp(0, 1)
+    angle, scale = uniform(-10, 10) * math.pi / 180, uniform(0.8, 0.9)
+    shift_x, shift_y = uniform(-0.1, 0.1) * 2, uniform(-0.1, 0.1) * 2
+    cos, sin, ratio = torch.cos(angle) / scale, torch.sin(angle) / scale, height / width
+    # Output pixel (x, y) in [-1, 1] reads the input at R^-1 (p - shift) / scale; the flip comes first, so last here.
+    a, b = cos, sin * ratio
+    c, d = -sin / ratio, cos
+    theta = torch.stack(
+        [
+            torch.stack([flip * a, flip * b, -flip * (a * shift_x + b * shift_y)], dim=1),
+            torch.stack([c, d, -(c * shift_x + d * shift_y)], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(theta, list(unit.shape), align_corners=False)
+    return F.grid_sample(jittered, grid, mode="nearest", padding_mode="zeros", align_corners=False)
