@@ -52,7 +52,7 @@ def demo(
 
         def report(what: str, progress: PurifyProgress | None) -> None:
             if progress is None:
-                click.echo(f"{what} …", err=True)
+                bar.console.print(f"{what} …", highlight=False)
                 bar.update(task, description=what, total=None, completed=0, note="")
             else:
                 rate = f"{progress.samples_per_s:.1f} images/s"

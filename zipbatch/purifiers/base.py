@@ -47,11 +47,12 @@ class Purifier(Protocol):
 
     def __init__(self, settings: Any, resources: Resources) -> None: ...
 
-    def images_per_row(self, height: int, width: int) -> int:
+    @classmethod
+    def row_of(cls, settings: Any, height: int, width: int, *, prior_size: int | None) -> int:
         """Images of that size that share one row of a batch (more than 1 where small ones are tiled).
 
         Raises:
-            ValueError: images of that size cannot be purified, and why.
+            ValueError: images of that size cannot be purified with these settings, and why.
         """
         ...
 

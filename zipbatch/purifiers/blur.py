@@ -31,10 +31,11 @@ class Blur:
         self._projectors = [parse_projector(text) for text in settings.transforms]
         self._device = resources.device
 
-    def images_per_row(self, height: int, width: int) -> int:
+    @classmethod
+    def row_of(cls, settings: BlurSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
         """Always 1; raises ``ValueError`` when a block does not divide the size."""
-        for projector in self._projectors:
-            projector.check(height, width)
+        for text in settings.transforms:
+            parse_projector(text).check(height, width)
         return 1
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 (deterministic)

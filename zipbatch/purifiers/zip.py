@@ -48,12 +48,14 @@ class Zip:
         self._projectors = [parse_projector(text) for text in settings.transforms]
         timesteps(len(self._prior.alpha_bar), settings.steps, settings.start_step)  # says what is wrong, before work
 
-    def images_per_row(self, height: int, width: int) -> int:
+    @classmethod
+    def row_of(cls, settings: ZipSettings, height: int, width: int, *, prior_size: int | None) -> int:
         """Tiles a canvas; raises ``ValueError`` when the size neither equals nor tiles the prior's, or a block of a
         projector does not divide it (a block must not reach into a neighbour)."""
-        for projector in self._projectors:
-            projector.check(height, width)
-        return Tiling.fit(height, width, self._prior.image_size).slots
+        assert prior_size is not None  # needs_prior
+        for text in settings.transforms:
+            parse_projector(text).check(height, width)
+        return Tiling.fit(height, width, prior_size).slots
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:

@@ -20,18 +20,18 @@ class SheetColumn:
     wrong: Sequence[bool]
 
 
-def contact_sheet(title: str, columns: Sequence[SheetColumn]) -> bytes:
-    """A PNG with a row for each image and a column for each of its forms.
+def contact_sheet(title: str, row_titles: Sequence[str], columns: Sequence[SheetColumn]) -> bytes:
+    """A PNG with a row for each image, titled on the left, and a column for each of its forms.
 
     Raises:
-        ValueError: columns of different length, or none.
+        ValueError: no columns, or a column of another length than ``row_titles``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if not columns or len({len(column.images) for column in columns}) != 1:
-        raise ValueError("a contact sheet needs columns of one length")
-    rows = len(columns[0].images)
+    rows = len(row_titles)
+    if not columns or any(len(column.images) != rows for column in columns):
+        raise ValueError(f"a contact sheet needs columns of {rows} images each")
     figure = Figure(figsize=(1.55 * len(columns) + 0.2, 1.6 * rows + 0.9), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10)
@@ -43,6 +43,8 @@ def contact_sheet(title: str, columns: Sequence[SheetColumn]) -> bytes:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_xlabel(column.answers[i], fontsize=8, color="#b00020" if column.wrong[i] else "#1b5e20")
+            if j == 0:
+                axes.set_ylabel(row_titles[i], fontsize=8)
             if i == 0:
                 axes.set_title(column.title, fontsize=9)
     buffer = io.BytesIO()

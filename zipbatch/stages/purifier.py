@@ -31,6 +31,11 @@ class PurifierSpec:
     resize: str | None
     prior: PriorFolder | None
 
+    def row_of(self, height: int, width: int) -> int:
+        """Images of that size to a row of the network's batch; raises ``ValueError`` when they cannot be purified."""
+        prior_size = None if self.prior is None else self.prior.image_size
+        return PURIFIERS[self.method].row_of(self.settings, height, width, prior_size=prior_size)
+
     @property
     def identity(self) -> dict[str, Any]:
         """What decides purified pixels and nothing else (DESIGN, "The store"): no paths, batch sizes or workers."""

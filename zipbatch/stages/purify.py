@@ -94,6 +94,7 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     check_name(request.dataset.name, "dataset (use --name)")
     if request.tag is not None:
         check_name(request.tag, "--tag")
+    _check_size(request)
     shards = _chosen(request.dataset, request.splits)
     identity = request.spec.identity
     parent = Versions(request.store).latest(request.dataset.name)
@@ -111,6 +112,19 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
             rows[shard.name] = row
     parent_id = None if parent is None else parent.header.version
     return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns)
+
+
+def _check_size(request: PurifyRequest) -> None:
+    """What a manifest says of the image size is held against the purifier before any work is handed out."""
+    spec, manifest = request.spec, request.dataset.manifest
+    size = None if manifest is None else manifest.image_size
+    if spec.resize is not None and spec.prior is not None:
+        size = spec.prior.image_size
+    try:
+        if size is not None:
+            spec.row_of(size, size)
+    except ValueError as error:
+        raise UsageError(f"{request.dataset.name}: {error}") from error
 
 
 def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...]:

@@ -161,14 +161,14 @@ class PurifyWorker:
         if self._spec.resize is None or self._spec.prior is None:
             return image
         try:
-            self._purifier.images_per_row(*image.shape[:2])
+            self._spec.row_of(*image.shape[:2])
         except ValueError:
             return images.resize(image, self._spec.prior.image_size, policy=self._spec.resize)
         return image
 
     def _unit(self, sample: Sample, image: images.U8) -> int:
         try:
-            return self._purifier.images_per_row(*image.shape[:2])
+            return self._spec.row_of(*image.shape[:2])
         except ValueError as error:
             raise DataError(sample.shard, str(error), key=sample.key) from error
 

@@ -54,7 +54,8 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
             settings = version.header.purifier["settings"]
             add(f"{version.header.purifier['method']}\n{'+'.join(settings['transforms'])}", _pick(path, suspects))
     attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
-    atomic.write_bytes(out, contact_sheet(f"{attack}, victim {plan.victims[0].name}", columns))
+    title = f"{attack}: the answers of {plan.victims[0].name}, red where they are not the true class on the left"
+    atomic.write_bytes(out, contact_sheet(title, [_class_name(label, classes) for label in truth], columns))
 
 
 def _blur_to_show(plan: EvaluatePlan) -> list[str]:
@@ -77,5 +78,11 @@ def _column(
     pixels = np.stack(images)
     with torch.inference_mode():
         answers = victim(from_u8(torch.from_numpy(pixels).permute(0, 3, 1, 2), "unit")).argmax(dim=1).tolist()
-    names = [classes[answer] if classes else str(answer) for answer in answers]
-    return SheetColumn(title, pixels, names, [a != t for a, t in zip(answers, truth, strict=True)])
+    names = [_class_name(answer, classes) for answer in answers]
+    return SheetColumn(title, pixels, names, [t is not None and a != t for a, t in zip(answers, truth, strict=True)])
+
+
+def _class_name(label: int | None, classes: list[str] | None) -> str:
+    if label is None:
+        return "unknown"
+    return classes[label] if classes is not None else str(label)

@@ -1,0 +1,156 @@
+"""Small real things for tests: sources, priors and victims on disk, and the command run in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zipbatch import images
+from zipbatch.checkpoints.victim import VictimSpec, save_victim
+from zipbatch.cli.main import _run
+from zipbatch.shards import Sample, ShardWriter
+from zipbatch.victims import build_victim
+
+IMAGE_SIZE = 16
+CLASSES = ["ant", "bee", "cow"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left: exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out)
+
+
+def zipbatch(*arguments: object) -> Ran:
+    """Run ``zipbatch`` with these arguments in this process, as the shell would see it."""
+    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["zipbatch", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = _run()
+    finally:
+        sys.argv = argv
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
+def picture(seed: int, size: int = IMAGE_SIZE) -> images.U8:
+    """A smooth random uint8 image [size, size, 3], the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    return images.resize(coarse, size)
+
+
+def sample(key: str, label: int | None, *, seed: int, size: int = IMAGE_SIZE) -> Sample:
+    """A sample with a PNG and, where there is a label, a .cls."""
+    members = {"png": images.encode_png(picture(seed, size))}
+    if label is not None:
+        members["cls"] = str(label).encode()
+    return Sample(key, members)
+
+
+def write_shard(path: Path, samples: Sequence[Sample]) -> Path:
+    """A real shard through the project's own writer."""
+    with ShardWriter(path.parent) as writer:
+        for item in samples:
+            writer.write(item)
+        writer.finish()
+        writer.publish(path)
+    return path
+
+
+def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> Path:
+    """A tar with exactly these members in this order, through the standard library: for shards that are wrong."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_source(
+    folder: Path,
+    *,
+    counts: Mapping[str, int] | None = None,
+    shards: int = 2,
+    labelled: bool = True,
+    size: int = IMAGE_SIZE,
+) -> Path:
+    """A folder of ``<split>-NNNNNN.tar`` with ``classes.txt``; labels go round the three classes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    for split, count in (counts or {"train": 24, "test": 12}).items():
+        rows = [
+            sample(
+                f"{split}_{i:04d}", i % len(CLASSES) if labelled else None, seed=i + 1000 * (split == "test"), size=size
+            )
+            for i in range(count)
+        ]
+        for number, chunk in enumerate(np.array_split(np.arange(count), shards)):
+            write_shard(folder / f"{split}-{number:06d}.tar", [rows[i] for i in chunk])
+    return folder
+
+
+def write_prior(
+    folder: Path,
+    *,
+    seed: int = 0,
+    image_size: int = IMAGE_SIZE,
+    patch: int = 2,
+    learned_sigma: bool = False,
+    flat: bool = False,
+    binary: bool = False,
+) -> Path:
+    """A tiny diffusers prior with random weights, none of them zero."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    channels = 3 * patch**2
+    unet = UNet2DModel(
+        sample_size=image_size // patch,
+        in_channels=channels,
+        out_channels=channels * (2 if learned_sigma else 1),
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        add_attention=False,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1 + 0.01)
+    unet.save_pretrained(folder if flat else folder / "unet", safe_serialization=not binary)
+    DDPMScheduler(num_train_timesteps=1000, clip_sample=False).save_pretrained(folder if flat else folder / "scheduler")
+    return folder
+
+
+def write_victim(folder: Path, *, classes: int = len(CLASSES), size: int = IMAGE_SIZE, seed: int = 0) -> Path:
+    """An untrained ResNet-20 victim."""
+    torch.manual_seed(seed)
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    victim = build_victim("resnet20", num_classes=classes, mean=mean, std=std)
+    spec = VictimSpec(arch="resnet20", num_classes=classes, image_size=size, mean=mean, std=std)
+    save_victim(folder, spec, victim.network, {"format_version": 1})
+    return folder
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes, by relative path."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
