@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zipbatch import atomic
 from zipbatch.checkpoints.tensors import load_strictly, read_json, read_tensors
@@ -107,7 +107,7 @@ def load_prior(folder: PriorFolder) -> Prior:
         UsageError: an unfit config, or weights that do not fit it; missing and unexpected keys are named.
     """
     unet = _build_unet(folder)
-    load_strictly(unet, read_tensors(folder.weights), where=folder.weights)
+    load_strictly(unet, _current_names(read_tensors(folder.weights)), where=folder.weights)
     config = folder.unet_config
     prior = Prior(
         unet,
@@ -117,6 +117,19 @@ def load_prior(folder: PriorFolder) -> Prior:
         alpha_bar=alpha_bar_of(folder),
     )
     return prior.eval().requires_grad_(False)
+
+
+def _current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Attention tensors under the names that diffusers gives them since 0.15; others as they are."""
+    old = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+    def current(name: str) -> str:
+        for before, after in old.items():
+            if ".attentions." in name:
+                name = name.replace(before, after)
+        return name
+
+    return {current(name): tensor for name, tensor in state.items()}
 
 
 def _build_unet(folder: PriorFolder) -> nn.Module:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zipbatch.cli.options import JSON, emit_json, pairs
+from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar
 
 
 @click.command()
@@ -66,7 +66,9 @@ def poison(
         resize=resize,
         params=pairs(params, "--param"),
     )
-    result = stage.poison(request)
+    with progress_bar("images") as bar:
+        task = bar.add_task(f"staging {attack}", total=None, note="")
+        result = stage.poison(request, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
     manifest = result.dataset.manifest
     assert manifest is not None  # a staged dataset has one
     if as_json:

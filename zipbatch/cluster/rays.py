@@ -158,15 +158,21 @@ def _drive(slots: list[_Slot], queue: Iterator[Any], in_flight: int) -> Iterator
 
 
 def _dispatch(slots: list[_Slot], queue: Iterator[Any], suspects: deque[_Entry], in_flight: int) -> None:
-    """Fill the workers. A suspect gets an idle one to itself; while one waits, the least loaded takes nothing new."""
+    """Hand the next tasks to the least loaded workers.
+
+    A suspect gets an idle worker to itself; while one waits for that, the least loaded worker takes nothing new.
+    """
     for slot in slots:
         if suspects and not slot.running:
             _start(slot, suspects.popleft())
-    shared = [slot for slot in slots if not slot.held_alone]
-    reserved = min(shared, key=lambda slot: len(slot.running)) if suspects and shared else None
-    for slot in shared:
-        while slot is not reserved and len(slot.running) < in_flight and (task := next(queue, None)) is not None:
-            _start(slot, _Entry(task))
+    open_to_all = sorted((slot for slot in slots if not slot.held_alone), key=lambda slot: len(slot.running))
+    if suspects:
+        open_to_all = open_to_all[1:]
+    while open_to_all:
+        slot = min(open_to_all, key=lambda slot: len(slot.running))
+        if len(slot.running) == in_flight or (task := next(queue, None)) is None:
+            return
+        _start(slot, _Entry(task))
 
 
 def _start(slot: _Slot, entry: _Entry) -> None:

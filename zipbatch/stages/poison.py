@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,6 +20,7 @@ from zipbatch.sources import SourceImage
 from zipbatch.stages.source import Source, Survey, open_source
 
 _CHUNK = 256
+STAGED_AS = {"train": ("train",), "val": ("val",), "test": ("test", "test_poisoned")}
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,17 @@ class PoisonResult:
 
 
 @dataclass
+class _Progress:
+    total: int
+    report: Callable[[int, int], None]
+    done: int = 0
+
+    def add(self, count: int) -> None:
+        self.done += count
+        self.report(self.done, self.total)
+
+
+@dataclass(frozen=True)
 class _Plan:
     request: PoisonRequest
     source: Source
@@ -60,16 +72,23 @@ class _Plan:
     rate: float
     source_sha256: dict[str, str]
     poisoned: frozenset[int]
+    progress: _Progress
 
 
-def poison(request: PoisonRequest) -> PoisonResult:
+def poison(
+    request: PoisonRequest, *, on_progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> PoisonResult:
     """Stage ``request.source`` into ``request.out``; the folder appears whole or not at all.
+
+    Args:
+        request: what to stage.
+        on_progress: called with the images written so far and in all.
 
     Raises:
         UsageError: source, split or attack unknown, sizes or target that do not fit, ``out`` holds something else.
         DataError: an image or label of the source is unfit; it names the shard or file and the key.
     """
-    plan = _plan(request)
+    plan = _plan(request, on_progress)
     wanted = _options(plan)
     if (request.out / MANIFEST).is_file():
         existing = open_dataset([str(request.out)])
@@ -83,7 +102,7 @@ def poison(request: PoisonRequest) -> PoisonResult:
     return PoisonResult(open_dataset([str(request.out)]), reused=False)
 
 
-def _plan(request: PoisonRequest) -> _Plan:
+def _plan(request: PoisonRequest, on_progress: Callable[[int, int], None]) -> _Plan:
     attack = get_attack(request.attack, request.params)
     source = open_source(request.source, request.splits, request.limit)
     target = attack.default_target if request.target is None else request.target
@@ -101,7 +120,9 @@ def _plan(request: PoisonRequest) -> _Plan:
         raise UsageError(f"--target {target} is not one of the {len(classes)} classes 0..{len(classes) - 1}")
     poisoned = _poisoned_indices(attack, surveys, rate, request.seed)
     digests = {split: survey.sha256 for split, survey in surveys.items()}
-    return _Plan(request, source, attack, trigger, classes, size, target, rate, digests, poisoned)
+    total = sum(survey.images * len(STAGED_AS[split]) for split, survey in surveys.items())
+    progress = _Progress(total, on_progress)
+    return _Plan(request, source, attack, trigger, classes, size, target, rate, digests, poisoned, progress)
 
 
 def _poisoned_indices(attack: Attack, surveys: Mapping[str, Survey], rate: float, seed: int) -> frozenset[int]:
@@ -132,19 +153,22 @@ def _options(plan: _Plan) -> dict[str, object]:
 def _write_all(plan: _Plan, folder: Path, options: dict[str, object]) -> None:
     shards: list[ShardRef] = []
     sizes: list[int] = []
-    for split in plan.source.splits:
-        for staged_split, samples in _staged(plan, split):
-            for info, ref in _write_split(folder, staged_split, samples, plan.request.samples_per_shard):
+    for source_split in plan.source.splits:
+        for split in STAGED_AS[source_split]:
+            samples = _staged(plan, source_split, split)
+            for size, ref in _write_split(folder, split, samples, plan.request.samples_per_shard):
                 shards.append(ref)
-                sizes.append(info)
-    trigger_sha256 = _write_trigger(plan, folder)
-    counts = {
-        split: SplitCounts(
-            shards=sum(s.split == split for s in shards),
-            samples=sum(s.samples or 0 for s in shards if s.split == split),
-        )
-        for split in dict.fromkeys(s.split for s in shards)
-    }
+                sizes.append(size)
+    write_manifest(folder, _manifest(plan, shards, _write_trigger(plan, folder), options), shards, sizes)
+
+
+def _manifest(
+    plan: _Plan, shards: Sequence[ShardRef], trigger_sha256: str, options: dict[str, object]
+) -> StagedManifest:
+    counts: dict[str, SplitCounts] = {}
+    for split in dict.fromkeys(shard.split for shard in shards):
+        samples = [shard.samples or 0 for shard in shards if shard.split == split]
+        counts[split] = SplitCounts(shards=len(samples), samples=sum(samples))
     attack = StagedAttack(
         name=plan.attack.name,
         source=plan.attack.source,
@@ -155,7 +179,7 @@ def _write_all(plan: _Plan, folder: Path, options: dict[str, object]) -> None:
         trigger_sha256=trigger_sha256,
         train_transform=plan.attack.train_transform,
     )
-    manifest = StagedManifest(
+    return StagedManifest(
         classes=plan.classes,
         image_size=plan.image_size,
         splits=counts,
@@ -165,17 +189,15 @@ def _write_all(plan: _Plan, folder: Path, options: dict[str, object]) -> None:
         options=json.loads(atomic.canonical_json(options)),
         zipbatch=__version__,
     )
-    write_manifest(folder, manifest, shards, sizes)
 
 
-def _staged(plan: _Plan, split: str) -> Iterator[tuple[str, Iterator[Sample]]]:
-    """The staged splits that come of one source split."""
+def _staged(plan: _Plan, source_split: str, split: str) -> Iterator[Sample]:
+    """Samples of a staged split: ``train`` partly poisoned, ``test_poisoned`` all stamped, the others clean."""
     if split == "train":
-        yield "train", _samples(plan, split, plan.poisoned, record=True)
-        return
-    yield split, _samples(plan, split, frozenset(), record=False)
-    if split == "test":
-        yield "test_poisoned", _samples(plan, split, None, record=True)
+        return _samples(plan, source_split, plan.poisoned, record=True)
+    if split == "test_poisoned":
+        return _samples(plan, source_split, None, record=True)
+    return _samples(plan, source_split, frozenset(), record=False)
 
 
 def _samples(plan: _Plan, split: str, poisoned: frozenset[int] | None, *, record: bool) -> Iterator[Sample]:
@@ -191,6 +213,7 @@ def _samples(plan: _Plan, split: str, poisoned: frozenset[int] | None, *, record
             for image, flag, png in zip(chunk, flags, pngs, strict=True):
                 yield _sample(plan, image, png, poisoned=flag, record=record)
             index += len(chunk)
+            plan.progress.add(len(chunk))
 
 
 def _decode(plan: _Plan, image: SourceImage) -> images.U8:

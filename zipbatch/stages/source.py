@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,11 +19,11 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Survey:
-    """One split, counted: ``sha256`` over keys, labels and image bytes in order; ``labels`` is the highest plus 1."""
+    """One split, up to the limit: ``sha256`` over keys, labels and image bytes in order."""
 
     sha256: str
     images: int
-    labels: int
+    highest_label: int
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Source:
             UsageError: it is empty.
             DataError: as ``images``, or a key occurs twice.
         """
-        digest, keys, labels = hashlib.sha256(), set[str](), 0
+        digest, keys, highest = hashlib.sha256(), set[str](), 0
         for image in self.images(split):
             if image.key in keys:
                 raise DataError(image.origin, f"key occurs twice in split {split}", key=image.key)
             keys.add(image.key)
-            labels = max(labels, image.label + 1)
+            highest = max(highest, image.label)
             content = hashlib.sha256(image.data).hexdigest()
             digest.update(atomic.canonical_json([image.key, image.label, content]) + b"\n")
         if not keys:
             raise UsageError(f"{self.root}: split {split} is empty")
-        return Survey(digest.hexdigest(), len(keys), labels)
+        return Survey(digest.hexdigest(), len(keys), highest)
 
     def image_size(self) -> int:
         """Side of the first image, pixels.
@@ -85,17 +85,20 @@ class Source:
         return int(height)
 
     def class_names(self, surveys: Iterable[Survey]) -> list[str]:
-        """The classes' names; their indices where nothing names them.
+        """The classes' names. Where nothing names them, their indices up to the highest in the whole source: how many
+        classes there are must not depend on the limit.
 
         Raises:
             UsageError: a label has no name.
         """
-        labels = max(survey.labels for survey in surveys)
         if self.classes is None:
-            return [str(index) for index in range(labels)]
-        if labels > len(self.classes):
+            every = replace(self, limit=None)
+            highest = max(image.label for split in self.splits for image in every.images(split))
+            return [str(index) for index in range(highest + 1)]
+        highest = max(survey.highest_label for survey in surveys)
+        if highest >= len(self.classes):
             raise UsageError(
-                f"{self.root}: labels go up to {labels - 1}, but only {len(self.classes)} classes are named ({CLASSES})"
+                f"{self.root}: labels go up to {highest}, but only {len(self.classes)} classes are named ({CLASSES})"
             )
         return self.classes
 

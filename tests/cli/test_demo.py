@@ -1,0 +1,49 @@
+"""The demo on a few images, and its assets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.making import zipbatch
+from zipbatch.checkpoints import load_prior, load_victim, open_prior, open_victim
+from zipbatch.shards import open_dataset
+from zipbatch.stages.assets import embedded_prior, embedded_victim, sample_source
+from zipbatch.stages.loading import load_split
+
+
+def test_demo_compares_no_defence_blur_and_zip(tmp_path: Path):
+    ran = zipbatch("demo", "--out", tmp_path / "demo", "--limit", 24, "--json")
+    assert ran.code == 0, ran.err
+    rows = ran.json["rows"]
+    assert [(row["attack"], row["purifier"]) for row in rows] == [
+        (attack, purifier) for attack in ("badnets", "blended") for purifier in (None, "blur", "zip")
+    ]
+    assert all(row["n_ca"] == row["n_pa"] == 24 for row in rows)
+    for sheet in ran.json["sheets"]:
+        assert Path(sheet).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "demo" / "results.json").read_text())["rows"] == rows
+
+    again = zipbatch("demo", "--out", tmp_path / "demo", "--limit", 24, "--json")
+    assert again.json["rows"] == rows
+    versions = zipbatch("store", "ls", "--store", tmp_path / "demo" / "pur", "--json").json["versions"]
+    assert len(versions) == 4
+    assert zipbatch("store", "verify", "--store", tmp_path / "demo" / "pur").code == 0
+    # Both attacks share the clean split: 3 splits x 2 purifiers, one shard each.
+    assert len(list((tmp_path / "demo" / "pur" / "objects").glob("??/*.tar"))) == 6
+
+
+def test_embedded_assets_are_what_they_claim():
+    sample = open_dataset([str(sample_source())])
+    data = load_split(sample.split("test"))
+    assert tuple(data.images.shape) == (1000, 3, 32, 32)
+    assert sorted(data.labels.unique().tolist()) == list(range(10))
+    assert load_prior(open_prior(embedded_prior())).image_size == 32
+    for attack in ("badnets", "blended"):
+        folder = open_victim(embedded_victim(attack))
+        load_victim(folder)
+        assert list(folder.spec.classes) == sample.classes
+        manifest = json.loads((folder.path / "manifest.json").read_text())
+        assert manifest["trained_on"]["attack"]["name"] == attack
+    files = [file for file in sample_source().parent.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 20e6

@@ -1,0 +1,47 @@
+"""Help and listings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.making import zipbatch
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "demo", "poison", "train", "train victim", "purify", "evaluate", "store", "store ls", "store urls", "ls"],
+)
+def test_every_command_has_help(command: str):
+    ran = zipbatch(*command.split(), "-h")
+    assert ran.code == 0
+    assert "Usage: zipbatch" in ran.out
+    assert "--help" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("attacks", {"badnets", "blended", "wanet", "physicalba"}),
+        ("purifiers", {"zip", "blur"}),
+        ("presets", {"paper", "late-start", "blur", "resnet18", "demo"}),
+    ],
+)
+def test_ls(what: str, names: set[str]):
+    assert names <= {row["name"] for row in zipbatch("ls", what, "--json").json[what]}
+    assert all(name in zipbatch("ls", what).out for name in names)
+
+
+def test_help_imports_no_heavy_library():
+    code = "import sys; from zipbatch.cli.main import cli; import zipbatch.cli.purify; print(sorted(sys.modules))"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for library in ("torch", "ray", "diffusers", "matplotlib", "webdataset"):
+        assert f"'{library}'" not in modules
+
+
+def test_an_unknown_command_is_a_usage_error():
+    ran = zipbatch("purifi")
+    assert ran.code == 2
+    assert "purifi" in ran.err
