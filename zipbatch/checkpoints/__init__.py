@@ -1,14 +1,16 @@
 """Model files: read, never trusted. Safetensors, or ``.bin`` with weights only; nothing is ever unpickled as code."""
 
-from zipbatch.checkpoints.prior import PriorFolder, load_prior, open_prior
+from zipbatch.checkpoints.prior import PriorFolder, fresh_prior, load_prior, open_prior, save_prior
 from zipbatch.checkpoints.victim import VictimFolder, load_victim, open_victim, save_victim
 
 __all__ = [
     "PriorFolder",
     "VictimFolder",
+    "fresh_prior",
     "load_prior",
     "load_victim",
     "open_prior",
     "open_victim",
+    "save_prior",
     "save_victim",
 ]

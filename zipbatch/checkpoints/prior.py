@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from zipbatch import atomic
@@ -82,6 +83,41 @@ def open_prior(path: Path) -> PriorFolder:
     return PriorFolder(path, unet_config, scheduler_config, weights)
 
 
+def fresh_prior(unet_config: dict[str, Any], scheduler_config: dict[str, Any], *, seed: int) -> Prior:
+    """A prior with new weights that depend on the seed alone; the global generator is left as it was.
+
+    Raises:
+        UsageError: diffusers cannot build such a network or schedule.
+    """
+    where = Path("unet settings")
+    _check_configs(where, unet_config, Path("schedule settings"), scheduler_config)
+    folder = PriorFolder(where, unet_config, scheduler_config, where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _prior(folder, _build_unet(folder))
+
+
+def save_prior(
+    path: Path,
+    prior: Prior,
+    unet_config: dict[str, Any],
+    scheduler_config: dict[str, Any],
+    manifest: dict[str, Any],
+) -> None:
+    """Write a diffusers pipeline folder with fp16 weights and a manifest, each file atomically, weights last."""
+    model_index = {
+        "_class_name": "DDPMPipeline",
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    atomic.write_json(path / "model_index.json", model_index)
+    atomic.write_json(path / "scheduler" / SCHEDULER_CONFIG, {"_class_name": "DDPMScheduler", **scheduler_config})
+    atomic.write_json(path / "unet" / "config.json", {"_class_name": "UNet2DModel", **unet_config})
+    atomic.write_json(path / "manifest.json", manifest)
+    state = {key: value.detach().cpu().half().contiguous() for key, value in prior.unet.state_dict().items()}
+    atomic.write_bytes(path / "unet" / WEIGHT_NAMES[0], save(state))
+
+
 def _check_configs(unet_file: Path, unet: dict[str, Any], scheduler_file: Path, scheduler: dict[str, Any]) -> None:
     name = unet.get("_class_name", "UNet2DModel")
     if name != "UNet2DModel":
@@ -108,15 +144,18 @@ def load_prior(folder: PriorFolder) -> Prior:
     """
     unet = _build_unet(folder)
     load_strictly(unet, _current_names(read_tensors(folder.weights)), where=folder.weights)
+    return _prior(folder, unet).eval().requires_grad_(False)
+
+
+def _prior(folder: PriorFolder, unet: nn.Module) -> Prior:
     config = folder.unet_config
-    prior = Prior(
+    return Prior(
         unet,
         in_channels=config["in_channels"],
         out_channels=config["out_channels"],
         sample_size=config["sample_size"],
         alpha_bar=alpha_bar_of(folder),
     )
-    return prior.eval().requires_grad_(False)
 
 
 def _current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:

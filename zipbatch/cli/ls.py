@@ -57,6 +57,6 @@ def _presets() -> list[dict[str, object]]:
 
     return [
         {"name": name, "group": group, "file": str(find_config(group, name))}
-        for group in ("purifiers", "victims", "pipelines")
+        for group in ("purifiers", "victims", "priors", "pipelines")
         for name in list_configs(group)
     ]

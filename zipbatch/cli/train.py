@@ -90,3 +90,69 @@ def victim(
         return
     measures = ", ".join(f"{k.upper()} {s.value:.3f} (n={s.n})" for k, s in shares.items() if s and s.value is not None)
     click.echo(f"{out}: {'already trained' if result.reused else 'trained'}, {result.epochs} epochs, {measures}")
+
+
+@train.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Prior folder to write.")
+@click.option(
+    "--preset",
+    default="small32",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="Settings from configs/priors; flags override them.",
+)
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Optimizer steps.")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most."
+)
+@click.option("--batch-size", type=click.IntRange(1), metavar="N")
+@click.option(
+    "--lr", type=click.FloatRange(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay)."
+)
+@click.option("--seed", type=click.IntRange(0), metavar="N")
+@DEVICE
+@JSON
+def prior(
+    source: Path,
+    out: Path,
+    preset: str,
+    steps: int | None,
+    minutes: float | None,
+    batch_size: int | None,
+    lr: float | None,
+    seed: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train a diffusion prior on the train split of SOURCE; its test or val split measures it, never trains it.
+
+    SOURCE is as for 'zipbatch poison'; labels are not needed. A run that was stopped goes on from its checkpoint when
+    the same command is given again.
+
+    \b
+    Example:
+      zipbatch train prior cifar10/ --out priors/cifar10 --minutes 60
+    """
+    from zipbatch.cluster import pick_device
+    from zipbatch.config import PriorConfig, find_config, load_config
+    from zipbatch.stages.source import open_source
+    from zipbatch.stages.train_prior import PriorProgress, train_prior
+
+    overrides = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "seed": seed}
+    config = load_config(find_config("priors", preset), PriorConfig, overrides)
+    opened = open_source(source, (), labelled=False)
+    with progress_bar("%") as bar:
+        task = bar.add_task("training", total=100, note="")
+
+        def show(p: PriorProgress) -> None:
+            held_out = "" if p.held_out is None else f"  held out {p.held_out:.4f}"
+            note = f"step {p.step}  eps-MSE {p.loss:.4f}{held_out}  {p.images_per_s:.0f} images/s"
+            bar.update(task, completed=round(100 * p.fraction, 1), note=note)
+
+        result = train_prior(opened, out, config, device=pick_device(device), on_progress=show)
+    if as_json:
+        emit_json({"out": str(out), "steps": result.steps, "held_out": result.held_out, "reused": result.reused})
+        return
+    state = "already trained" if result.reused else "trained"
+    click.echo(f"{out}: {state}, {result.steps} steps, held-out eps-MSE {result.held_out:.4f}, {out / 'samples.png'}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -51,3 +51,33 @@ class DemoConfig(Settings):
     seed: int = 0
     samples_per_shard: int = Field(250, ge=1)
     batch_size: int = Field(32, ge=1)
+
+
+class PriorConfig(Settings):
+    """How a prior is trained. ``unet`` is a diffusers UNet2DModel config without channels and sample size."""
+
+    unet: dict[str, Any] = {
+        "block_out_channels": [64, 128],
+        "down_block_types": ["DownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "UpBlock2D"],
+        "layers_per_block": 1,
+        "add_attention": False,
+        "norm_num_groups": 16,
+    }
+    patch: int = Field(2, ge=1, le=8)
+    beta_schedule: str = "linear"
+    beta_start: float = Field(1e-4, gt=0, lt=1)
+    beta_end: float = Field(0.02, gt=0, lt=1)
+    training_steps: int = Field(1000, ge=10)
+    steps: int = Field(30_000, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    batch_size: int = Field(16, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    final_lr: float = Field(0.02, ge=0, le=1)
+    warmup: float = Field(0.01, ge=0, lt=1)
+    beta2: float = Field(0.99, gt=0, lt=1)
+    clip_grad_norm: float = Field(1.0, gt=0)
+    ema: float = Field(0.9992, ge=0, lt=1)
+    flip: bool = True
+    held_out: int = Field(512, ge=1)
+    seed: int = Field(0, ge=0)

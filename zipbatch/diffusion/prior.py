@@ -37,10 +37,10 @@ class Prior(nn.Module):
         self.alpha_bar = alpha_bar
         self._eps_channels = in_channels
 
-    def forward(self, x_t: Tensor, t: int) -> Tensor:
-        """State [B, 3, H, W] at timestep ``t`` -> noise estimate, float32, same shape."""
+    def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        """State [B, 3, H, W] at timestep ``t``, one for all or int64 [B] -> noise estimate, float32, same shape."""
         packed = F.pixel_unshuffle(x_t, self.patch) if self.patch > 1 else x_t
-        timestep = torch.full((len(x_t),), t, dtype=torch.int64, device=x_t.device)
+        timestep = t if isinstance(t, Tensor) else torch.full((len(x_t),), t, dtype=torch.int64, device=x_t.device)
         eps: Tensor = self.unet(packed, timestep, return_dict=False)[0][:, : self._eps_channels].float()
         return F.pixel_shuffle(eps, self.patch) if self.patch > 1 else eps
 

@@ -137,7 +137,7 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
     """
     if not sources:
         raise UsageError("no input: name a staged folder or shards")
-    paths = [Path(text) for source in sources for text in braceexpand.braceexpand(str(source))]
+    paths = [path for source in sources for path in _expand(source)]
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
@@ -151,6 +151,13 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
     folder = root if root is not None else files[0].resolve().parent
     shards = tuple(ShardRef(_bare_split(file.name), file.name, file) for file in files)
     return ShardDataset(name or folder.resolve().name, shards, None, root)
+
+
+def _expand(source: str) -> list[Path]:
+    try:
+        return [Path(text) for text in braceexpand.braceexpand(source)]
+    except ValueError as error:
+        raise UsageError(f"{source}: not a path or brace pattern ({error})") from error
 
 
 def _tars_in(folder: Path) -> list[Path]:

@@ -9,10 +9,12 @@ from pathlib import Path
 from zipbatch.errors import DataError, UsageError
 from zipbatch.images import EXTENSIONS
 
+UNLABELLED = -1
+
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One encoded image of a source. ``origin`` is its place there, for tracing back."""
+    """One encoded image of a source. ``origin`` is its place there, for tracing back; ``label`` may be UNLABELLED."""
 
     key: str
     origin: str

@@ -12,7 +12,7 @@ from zipbatch import atomic, images
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import read_shard
 from zipbatch.shards.dataset import CLASSES, SUFFIXES, read_classes
-from zipbatch.sources import SourceImage, class_names, is_image_folder, read_image_folder
+from zipbatch.sources import UNLABELLED, SourceImage, class_names, is_image_folder, read_image_folder
 
 SPLITS = ("train", "val", "test")
 
@@ -28,12 +28,21 @@ class Survey:
 
 @dataclass(frozen=True)
 class Source:
-    """A source and the splits wanted of it. ``classes`` is None where neither folders nor ``classes.txt`` name them."""
+    """A source and the splits wanted of it.
+
+    Attributes:
+        root: its folder.
+        splits: the splits wanted, in the order of ``SPLITS``.
+        limit: how many images of each split, None for all.
+        classes: their names, None where neither folders nor ``classes.txt`` give them.
+        labelled: whether an image without a label is an error.
+    """
 
     root: Path
     splits: tuple[str, ...]
     limit: int | None
     classes: list[str] | None
+    labelled: bool = True
 
     def images(self, split: str) -> Iterator[SourceImage]:
         """The images of a split in the source's order, up to the limit.
@@ -42,7 +51,11 @@ class Source:
             DataError: an unreadable shard, a sample without a label, a file that is no image.
         """
         shards = _shards_of(self.root, split)
-        found = _from_shards(shards) if shards else read_image_folder(self.root, split, self.classes or [])
+        found = (
+            _from_shards(shards, labelled=self.labelled)
+            if shards
+            else read_image_folder(self.root, split, self.classes or [])
+        )
         return islice(found, self.limit)
 
     def survey(self, split: str) -> Survey:
@@ -103,7 +116,7 @@ class Source:
         return self.classes
 
 
-def open_source(root: Path, splits: Sequence[str], limit: int | None) -> Source:
+def open_source(root: Path, splits: Sequence[str], limit: int | None = None, *, labelled: bool = True) -> Source:
     """Recognise a source and the splits it has.
 
     Raises:
@@ -121,7 +134,7 @@ def open_source(root: Path, splits: Sequence[str], limit: int | None) -> Source:
     if missing:
         raise UsageError(f"{root}: no split {missing[0]!r}; it has {', '.join(available)}")
     chosen = tuple(split for split in available if not splits or split in splits)
-    return Source(root, chosen, limit, _named_classes(root, chosen))
+    return Source(root, chosen, limit, _named_classes(root, chosen), labelled)
 
 
 def _named_classes(root: Path, splits: Sequence[str]) -> list[str] | None:
@@ -135,11 +148,12 @@ def _shards_of(root: Path, split: str) -> list[Path]:
     return sorted(file for file in root.glob(f"{split}-*") if file.name.endswith(SUFFIXES))
 
 
-def _from_shards(shards: Sequence[Path]) -> Iterator[SourceImage]:
+def _from_shards(shards: Sequence[Path], *, labelled: bool) -> Iterator[SourceImage]:
     for shard in shards:
         for sample in read_shard(shard):
             label = sample.original_label()
-            if label is None:
+            if label is None and labelled:
                 raise DataError(shard, "has no label (.cls or .json); a source needs one", key=sample.key)
             extension = sample.image_extension
-            yield SourceImage(sample.key, shard.name, sample.members[extension], extension, label)
+            number = UNLABELLED if label is None else label
+            yield SourceImage(sample.key, shard.name, sample.members[extension], extension, number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from zipbatch.metrics import Share, attack_success, clean_accuracy
 from zipbatch.pixels import from_u8
 from zipbatch.shards import ShardDataset
 from zipbatch.stages.loading import LoadedSplit, load_split
+from zipbatch.stages.training import Budget, Checkpoint, Stopwatch, cosine_rate, has_bfloat16
 from zipbatch.victims import Victim, build_victim, crop_and_flip, physical_transforms
 
 log = logging.getLogger(__name__)
@@ -55,22 +55,15 @@ class _Run:
     """A training run: what it was asked to do, and how far it has come."""
 
     config: VictimConfig
-    identity: str
     transform: str | None
     device: torch.device
-    checkpoint: Path
     victim: Victim
     optimizer: torch.optim.Optimizer
+    budget: Budget
+    checkpoint: Checkpoint
     on_progress: Callable[[TrainProgress], None]
     epoch: int = 0
-    seconds: float = 0.0
     loss: float = math.nan
-
-    def fraction(self, of_epoch: float = 0.0) -> float:
-        """Share of the budget that is spent: of the epochs, or of the minutes where those run out first."""
-        by_epochs = (self.epoch + of_epoch) / self.config.epochs
-        by_time = self.seconds / 60 / self.config.minutes if self.config.minutes else 0.0
-        return max(by_epochs, by_time)
 
 
 def train_victim(
@@ -105,18 +98,31 @@ def train_victim(
         std=config.std,
         classes=tuple(manifest.classes),
     )
+    data = load_split(dataset.split("train"))
+    run = _start(spec, config, identity, out, device=device, images=len(data.labels))
+    run.transform, run.on_progress = manifest.attack.train_transform, on_progress
+    _fit(data, run)
+    ca, asr = _measure(dataset, run.victim, device)
+    save_victim(out, spec, run.victim.network, _manifest(dataset, run, identity, ca, asr))
+    run.checkpoint.remove()
+    return TrainedVictim(out, run.epoch, ca, asr, reused=False)
+
+
+def _start(
+    spec: VictimSpec, config: VictimConfig, identity: str, out: Path, *, device: torch.device, images: int
+) -> _Run:
+    """A fresh run, or one that goes on from its checkpoint."""
     victim = _fresh_victim(spec, config.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         victim.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
     )
-    transform = manifest.attack.train_transform
-    run = _Run(config, identity, transform, device, out / CHECKPOINT, victim, optimizer, on_progress)
-    _resume(run)
-    _fit(load_split(dataset.split("train")), run)
-    ca, asr = _measure(dataset, victim, device)
-    save_victim(out, spec, victim.network, _manifest(dataset, run, ca, asr))
-    run.checkpoint.unlink(missing_ok=True)
-    return TrainedVictim(out, run.epoch, ca, asr, reused=False)
+    budget = Budget(config.epochs * math.ceil(images / config.batch_size), config.minutes)
+    checkpoint = Checkpoint(out / CHECKPOINT, identity, {"victim": victim, "optimizer": optimizer}, budget)
+    run = _Run(config, None, device, victim, optimizer, budget, checkpoint, lambda _: None)
+    if resumed := checkpoint.resume():
+        run.epoch, run.loss = int(resumed["epoch"]), resumed["loss"]
+        log.info("resuming after epoch %d", run.epoch)
+    return run
 
 
 def _fresh_victim(spec: VictimSpec, seed: int) -> Victim:
@@ -130,39 +136,33 @@ def _fresh_victim(spec: VictimSpec, seed: int) -> Victim:
 
 
 def _fit(data: LoadedSplit, run: _Run) -> None:
-    while run.fraction() < 1:
+    while not run.budget.spent:
         _epoch(data, run)
         if not math.isfinite(run.loss):
             raise UsageError(f"training diverged in epoch {run.epoch} (loss {run.loss}); lower --lr")
-        log.info("epoch %d: loss %.4f after %.0f s", run.epoch, run.loss, run.seconds)
-        _save_checkpoint(run)
-
-
-def _learning_rate(config: VictimConfig, fraction: float) -> float:
-    """Linear warm-up over the first share ``warmup`` of the budget, then half a cosine down to 0."""
-    if fraction < config.warmup:
-        return config.lr * max(fraction, 1e-3) / config.warmup
-    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, (fraction - config.warmup) / (1 - config.warmup))))
+        log.info("epoch %d: loss %.4f after %.0f s", run.epoch, run.loss, run.budget.seconds)
+        run.checkpoint.save(epoch=run.epoch, loss=run.loss)
 
 
 def _epoch(data: LoadedSplit, run: _Run) -> None:
     """One pass in an order, and with augmentation, that depend on (seed, epoch) alone."""
     generator = torch.Generator().manual_seed(run.config.seed * 1_000_003 + run.epoch)
-    batches = torch.split(torch.randperm(len(data.labels), generator=generator), run.config.batch_size)
+    order = torch.randperm(len(data.labels), generator=generator)
     run.victim.train()
-    total, done, fraction = 0.0, 0, run.fraction()
-    started, seconds = time.monotonic(), run.seconds
-    for number, rows in enumerate(batches):
-        if len(rows) < 2 or fraction >= 1:  # batch norm needs two images; the minutes may run out within an epoch
+    total, done = 0.0, 0
+    watch, before = Stopwatch(run.budget), run.budget.seconds
+    for rows in torch.split(order, run.config.batch_size):
+        if run.budget.spent:  # the minutes may run out within an epoch
             break
-        for group in run.optimizer.param_groups:
-            group["lr"] = _learning_rate(run.config, fraction)
-        total += len(rows) * _step(_augmented(data, rows, run, generator), data.labels[rows], run)
-        done += len(rows)
-        run.seconds = seconds + time.monotonic() - started
-        fraction = run.fraction((number + 1) / len(batches))
-        rate = done / max(1e-9, run.seconds - seconds)
-        run.on_progress(TrainProgress(run.epoch + 1, min(1.0, fraction), total / done, rate))
+        if len(rows) > 1:  # batch norm needs two images
+            for group in run.optimizer.param_groups:
+                group["lr"] = cosine_rate(run.budget.fraction, peak=run.config.lr, warmup=run.config.warmup)
+            total += len(rows) * _step(_augmented(data, rows, run, generator), data.labels[rows], run)
+            done += len(rows)
+        run.budget.step += 1
+        watch.tick()
+        rate = done / max(1e-9, run.budget.seconds - before)
+        run.on_progress(TrainProgress(run.epoch + 1, run.budget.fraction, total / max(1, done), rate))
     run.epoch += 1
     run.loss = total / max(1, done)
 
@@ -177,50 +177,13 @@ def _augmented(data: LoadedSplit, rows: Tensor, run: _Run, generator: torch.Gene
 def _step(unit: Tensor, labels: Tensor, run: _Run) -> float:
     device = run.device
     x = unit.to(device, memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
+    with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
         scores = run.victim(x)
     loss = F.cross_entropy(scores.float(), labels.to(device))
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     run.optimizer.step()
     return loss.item()
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _save_checkpoint(run: _Run) -> None:
-    content = {
-        "identity": run.identity,
-        "victim": run.victim.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "epoch": run.epoch,
-        "seconds": run.seconds,
-        "loss": run.loss,
-    }
-    atomic.write_with(run.checkpoint, lambda stream: torch.save(content, stream))
-
-
-def _resume(run: _Run) -> None:
-    if not run.checkpoint.is_file():
-        return
-    try:
-        content = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
-        identity = content["identity"]
-        if identity == run.identity:
-            run.victim.load_state_dict(content["victim"])
-            run.optimizer.load_state_dict(content["optimizer"])
-            run.epoch, run.seconds, run.loss = content["epoch"], content["seconds"], content["loss"]
-    except Exception as error:
-        raise UsageError(
-            f"{run.checkpoint}: not a checkpoint of this tool ({error}); remove it to start over"
-        ) from error
-    if identity != run.identity:
-        raise UsageError(f"{run.checkpoint}: belongs to other settings or data; choose another --out or remove it")
-    log.info("resuming after epoch %d", run.epoch)
 
 
 def _finished(out: Path, identity: str) -> TrainedVictim:
@@ -254,7 +217,7 @@ def _predict(victim: Victim, pixels: Tensor, device: torch.device) -> Tensor:
     return torch.cat(answers)
 
 
-def _manifest(dataset: ShardDataset, run: _Run, ca: Share | None, asr: Share | None) -> dict[str, Any]:
+def _manifest(dataset: ShardDataset, run: _Run, identity: str, ca: Share | None, asr: Share | None) -> dict[str, Any]:
     assert dataset.manifest is not None  # checked at the door
     staged = dataset.manifest
 
@@ -263,7 +226,7 @@ def _manifest(dataset: ShardDataset, run: _Run, ca: Share | None, asr: Share | N
 
     return {
         "format_version": 1,
-        "identity": run.identity,
+        "identity": identity,
         "trained_on": {
             "dataset": dataset.name,
             "attack": staged.attack.model_dump(mode="json"),
@@ -272,7 +235,7 @@ def _manifest(dataset: ShardDataset, run: _Run, ca: Share | None, asr: Share | N
         },
         "training": run.config.model_dump(mode="json"),
         "epochs": run.epoch,
-        "seconds": round(run.seconds, 1),
+        "seconds": round(run.budget.seconds, 1),
         "loss": run.loss,
         "ca": share(ca),
         "asr": share(asr),

@@ -1,0 +1,280 @@
+"""``zipbatch train prior``: train a diffusion prior on the images of a source, resumable, with held-out loss."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from zipbatch import __version__, atomic, images
+from zipbatch.checkpoints import fresh_prior, save_prior
+from zipbatch.checkpoints.tensors import read_json
+from zipbatch.config import PriorConfig
+from zipbatch.diffusion import Prior, guided_sample, noise_streams, standard_normal
+from zipbatch.errors import DataError, UsageError
+from zipbatch.pixels import from_u8, to_u8
+from zipbatch.sources import SourceImage
+from zipbatch.stages.source import Source
+from zipbatch.stages.training import Budget, Checkpoint, Stateful, Stopwatch, cosine_rate, has_bfloat16
+
+log = logging.getLogger(__name__)
+CHECKPOINT = "checkpoint.pt"
+_REPORT_EVERY = 25
+_CHECKPOINT_EVERY = 1000
+_HELD_OUT_SPLITS = ("test", "val")
+_SHEET_ROWS, _SHEET_STEPS = 6, 50
+
+
+@dataclass(frozen=True)
+class PriorProgress:
+    """What a progress bar shows. ``loss`` is a running mean, ``held_out`` the last held-out eps-MSE."""
+
+    fraction: float
+    step: int
+    loss: float
+    held_out: float | None
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class TrainedPrior:
+    """The result: the folder, its held-out eps-MSE and the steps taken."""
+
+    path: Path
+    steps: int
+    held_out: float
+    reused: bool
+
+
+@dataclass
+class _Run:
+    config: PriorConfig
+    device: torch.device
+    prior: Prior
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    budget: Budget
+    checkpoint: Checkpoint
+    on_progress: Callable[[PriorProgress], None]
+    network: nn.Module
+    loss: float = math.nan
+    held_out: float | None = None
+
+
+def train_prior(
+    source: Source,
+    out: Path,
+    config: PriorConfig,
+    *,
+    device: torch.device,
+    on_progress: Callable[[PriorProgress], None] = lambda _: None,
+) -> TrainedPrior:
+    """Train an epsilon predictor (Ho et al. 2020, arXiv 2006.11239, eq. 14) on the split ``train`` of a source.
+
+    Held-out loss is measured on ``test`` or ``val``, which are never trained on; without either, on the last images
+    of ``train``, which are then left out of training. A checkpoint is kept in ``out``; a rerun with the same settings
+    goes on from it, and a finished folder is left as it is.
+
+    Raises:
+        UsageError: no split train, settings that diffusers cannot build, ``out`` holds another prior.
+        DataError: images that cannot be decoded or differ in size.
+    """
+    train, held_out, where = _load(source, config.held_out)
+    identity = atomic.sha256_json({"config": config.model_dump(mode="json"), "data": source.survey("train").sha256})
+    if (out / "manifest.json").is_file():
+        return _finished(out, identity)
+    unet, schedule = _configs(config, int(train.shape[-1]))
+    run = _start(fresh_prior(unet, schedule, seed=config.seed), config, identity, out, device=device)
+    run.on_progress = on_progress
+    _fit(train, held_out, run)
+    prior = _averaged(run)
+    loss = _held_out_loss(held_out, prior, run)
+    atomic.write_bytes(out / "samples.png", _sample_sheet(prior, config, device))
+    trained_on = {"source_sha256": source.survey("train").sha256, "images": len(train), "image_size": train.shape[-1]}
+    manifest = {
+        "format_version": 1,
+        "identity": identity,
+        "trained_on": trained_on,
+        "training": config.model_dump(mode="json"),
+        "steps": run.budget.step,
+        "seconds": round(run.budget.seconds, 1),
+        "held_out_eps_mse": {"value": loss, "images": len(held_out), "split": where},
+        "device": str(device),
+        "versions": {"zipbatch": __version__, "torch": torch.__version__},
+    }
+    save_prior(out, prior, unet, schedule, manifest)
+    run.checkpoint.remove()
+    return TrainedPrior(out, run.budget.step, loss, reused=False)
+
+
+def _load(source: Source, held_out: int) -> tuple[Tensor, Tensor, str]:
+    """Training and held-out images, uint8 [N, 3, S, S], and the split that the latter are from."""
+    train = _decode_all(source, "train", None)
+    for split in _HELD_OUT_SPLITS:
+        if split in source.splits:
+            return train, _decode_all(source, split, held_out), split
+    if len(train) <= held_out:
+        raise UsageError(f"{source.root}: {len(train)} images are too few to hold {held_out} out; set held_out lower")
+    return train[:-held_out], train[-held_out:], "train"
+
+
+def _decode_all(source: Source, split: str, limit: int | None) -> Tensor:
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        encoded = list(source.images(split))[:limit]
+        pixels = list(pool.map(_decode, encoded))
+    sizes = {array.shape for array in pixels}
+    if len(sizes) != 1 or pixels[0].shape[0] != pixels[0].shape[1]:
+        raise UsageError(f"{source.root}: images of split {split} must be square and of one size")
+    return torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
+
+
+def _decode(image: SourceImage) -> images.U8:
+    try:
+        return images.decode(image.data, image.extension)
+    except ValueError as error:
+        raise DataError(image.origin, str(error), key=image.key) from error
+
+
+def _configs(config: PriorConfig, image_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    if image_size % config.patch:
+        raise UsageError(f"patch {config.patch} does not divide the images' {image_size} px")
+    channels = 3 * config.patch**2
+    unet = {
+        **config.unet,
+        "sample_size": image_size // config.patch,
+        "in_channels": channels,
+        "out_channels": channels,
+    }
+    schedule = {
+        "num_train_timesteps": config.training_steps,
+        "beta_schedule": config.beta_schedule,
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
+        "prediction_type": "epsilon",
+        "clip_sample": False,
+    }
+    return unet, schedule
+
+
+def _start(prior: Prior, config: PriorConfig, identity: str, out: Path, *, device: torch.device) -> _Run:
+    prior.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = AveragedModel(prior, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
+    optimizer = torch.optim.Adam(prior.parameters(), lr=config.lr, betas=(0.9, config.beta2), fused=True)
+    budget = Budget(config.steps, config.minutes)
+    parts: dict[str, Stateful] = {"prior": prior, "average": average, "optimizer": optimizer}
+    checkpoint = Checkpoint(out / CHECKPOINT, identity, parts, budget)
+    if checkpoint.resume():
+        log.info("resuming after step %d", budget.step)
+    network: nn.Module = torch.compile(prior) if device.type == "cuda" else prior  # type: ignore[assignment]
+    return _Run(config, device, prior, average, optimizer, budget, checkpoint, lambda _: None, network)
+
+
+def _fit(train: Tensor, held_out: Tensor, run: _Run) -> None:
+    """Optimise until the budget is spent; order, timesteps and noise depend on (seed, step) alone."""
+    watch, first, seconds = Stopwatch(run.budget), run.budget.step, run.budget.seconds
+    smooth = math.nan
+    while not run.budget.spent:
+        loss = _step(train, run)
+        run.budget.step += 1
+        watch.tick()
+        step = run.budget.step
+        if step % _REPORT_EVERY == 0 or run.budget.spent:
+            value = loss.item()
+            smooth = value if math.isnan(smooth) else 0.95 * smooth + 0.05 * value
+            rate = (step - first) * run.config.batch_size / max(1e-9, run.budget.seconds - seconds)
+            run.on_progress(PriorProgress(run.budget.fraction, step, smooth, run.held_out, rate))
+            if not math.isfinite(value):
+                raise UsageError(f"training diverged at step {step} (loss {value}); lower lr")
+        if step % _CHECKPOINT_EVERY == 0:
+            run.held_out = _held_out_loss(held_out, _averaged(run), run)
+            log.info("step %d: held-out eps-MSE %.4f after %.0f s", step, run.held_out, run.budget.seconds)
+            run.checkpoint.save()
+            watch.tick()
+
+
+def _step(train: Tensor, run: _Run) -> Tensor:
+    config = run.config
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + run.budget.step)
+    rows = torch.randint(len(train), (config.batch_size,), generator=generator)
+    x_0 = from_u8(train[rows], "model")
+    if config.flip:
+        mirrored = torch.rand(len(rows), generator=generator) < 0.5
+        x_0 = torch.where(mirrored[:, None, None, None], x_0.flip(-1), x_0)
+    rate = cosine_rate(run.budget.fraction, peak=config.lr, warmup=config.warmup, final=config.final_lr)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    loss = _eps_mse(x_0, run.network, run, generator)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(run.prior.parameters(), config.clip_grad_norm)
+    run.optimizer.step()
+    run.average.update_parameters(run.prior)
+    return loss.detach()
+
+
+def _eps_mse(x_0: Tensor, network: nn.Module, run: _Run, generator: torch.Generator) -> Tensor:
+    """Mean squared error of the noise estimate at uniform timesteps."""
+    alpha_bar = torch.from_numpy(run.prior.alpha_bar).float()
+    t = torch.randint(len(alpha_bar), (len(x_0),), generator=generator)
+    eps = torch.randn(x_0.shape, generator=generator)
+    ab = alpha_bar[t][:, None, None, None]
+    x_t = (ab.sqrt() * x_0 + (1 - ab).sqrt() * eps).to(run.device)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=has_bfloat16(run.device)):
+        estimate = network(x_t.contiguous(memory_format=torch.channels_last), t.to(run.device))
+    return F.mse_loss(estimate.float(), eps.to(run.device))
+
+
+def _averaged(run: _Run) -> Prior:
+    prior = run.average.module
+    assert isinstance(prior, Prior)
+    return prior.eval()
+
+
+@torch.no_grad()
+def _held_out_loss(held_out: Tensor, prior: Prior, run: _Run) -> float:
+    """Eps-MSE of the averaged weights on the held-out images, with the same timesteps and noise every time."""
+    generator = torch.Generator().manual_seed(run.config.seed)
+    total = 0.0
+    for rows in torch.split(held_out, 128):
+        total += len(rows) * _eps_mse(from_u8(rows, "model"), prior, run, generator).item()
+    return total / len(held_out)
+
+
+@torch.inference_mode()
+def _sample_sheet(prior: Prior, config: PriorConfig, device: torch.device) -> bytes:
+    """Unguided samples, to judge by eye what the prior has learned."""
+    size = prior.image_size
+    shape = (3, size, size)
+    streams = noise_streams(config.seed, [str(i) for i in range(_SHEET_ROWS**2)], device=device)
+    x = guided_sample(
+        prior,
+        torch.zeros(_SHEET_ROWS**2, *shape, device=device),
+        alpha_bar=prior.alpha_bar,
+        project=torch.zeros_like,
+        guidance_exponent=1.0,
+        steps=min(_SHEET_STEPS, config.training_steps),
+        start_step=config.training_steps,
+        eta=1.0,
+        noise_at=lambda counter: standard_normal(streams, step=counter, shape=shape),
+    )
+    tiles = to_u8(x, "model").cpu().view(_SHEET_ROWS, _SHEET_ROWS, *shape)
+    grid = tiles.permute(0, 3, 1, 4, 2).reshape(_SHEET_ROWS * size, _SHEET_ROWS * size, 3).numpy()
+    scale = max(1, 64 // size)
+    return images.encode_png(np.ascontiguousarray(grid.repeat(scale, axis=0).repeat(scale, axis=1)))
+
+
+def _finished(out: Path, identity: str) -> TrainedPrior:
+    manifest = read_json(out / "manifest.json")
+    if manifest.get("identity") != identity:
+        raise UsageError(f"{out}: holds a prior of other settings or data; choose another --out or remove it")
+    return TrainedPrior(out, manifest["steps"], manifest["held_out_eps_mse"]["value"], reused=True)

@@ -1,0 +1,115 @@
+"""What every training run shares: a budget, a learning rate, a checkpoint that knows which run it belongs to."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from zipbatch import atomic
+from zipbatch.errors import UsageError
+
+
+class Stateful(Protocol):
+    """A module, an optimizer: anything whose state can be saved."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+@dataclass
+class Budget:
+    """How far a run may go and has gone: optimizer steps, or minutes where those run out first."""
+
+    steps: int
+    minutes: float | None
+    step: int = 0
+    seconds: float = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Share that is spent, 0..1."""
+        by_time = self.seconds / 60 / self.minutes if self.minutes else 0.0
+        return min(1.0, max(self.step / self.steps, by_time))
+
+    @property
+    def spent(self) -> bool:
+        """Whether the run is over."""
+        return self.fraction >= 1
+
+
+class Stopwatch:
+    """Adds the time that passes between its ticks to a budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget, self._last = budget, time.monotonic()
+
+    def tick(self) -> None:
+        """Charge the time since the last tick."""
+        now = time.monotonic()
+        self._budget.seconds += now - self._last
+        self._last = now
+
+
+def cosine_rate(fraction: float, *, peak: float, warmup: float, final: float = 0.0) -> float:
+    """Linear warm-up over the first share ``warmup`` of the budget, then half a cosine down to ``final * peak``."""
+    if fraction < warmup:
+        return peak * max(fraction, 1e-3) / warmup
+    down = 0.5 * (1 + math.cos(math.pi * min(1.0, (fraction - warmup) / (1 - warmup))))
+    return peak * (final + (1 - final) * down)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether autocast to bfloat16 pays on this device."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class Checkpoint:
+    """The state of a run in one file, tied to the run's identity. Written atomically, read without running code."""
+
+    def __init__(self, path: Path, identity: str, parts: Mapping[str, Stateful], budget: Budget) -> None:
+        self._path, self._identity, self._parts, self._budget = path, identity, parts, budget
+
+    def save(self, **extra: float) -> None:
+        """Replace the file with the present state; ``extra`` comes back from ``resume``."""
+        content = {
+            "identity": self._identity,
+            "parts": {name: part.state_dict() for name, part in self._parts.items()},
+            "step": self._budget.step,
+            "seconds": self._budget.seconds,
+            "extra": extra,
+        }
+        atomic.write_with(self._path, lambda stream: torch.save(content, stream))
+
+    def resume(self) -> dict[str, float]:
+        """Load the file into the run's parts and budget, if there is one.
+
+        Raises:
+            UsageError: it is of another run, or not a checkpoint at all.
+        """
+        if not self._path.is_file():
+            return {}
+        try:
+            content = torch.load(self._path, map_location="cpu", weights_only=True)
+            ours = content["identity"] == self._identity
+            if ours:
+                for name, part in self._parts.items():
+                    part.load_state_dict(content["parts"][name])
+                self._budget.step, self._budget.seconds = content["step"], content["seconds"]
+        except Exception as error:
+            # The cause is left out: torch's own text invites to load the file unsafely.
+            raise UsageError(f"{self._path}: not a checkpoint of this tool; remove it to start over") from error
+        if not ours:
+            raise UsageError(f"{self._path}: belongs to other settings or data; choose another --out or remove it")
+        return dict(content["extra"])
+
+    def remove(self) -> None:
+        """Delete the file of a run that is over."""
+        self._path.unlink(missing_ok=True)
