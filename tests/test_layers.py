@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"sources", "checkpoints", "report"},
     {"purifiers"},
     {"attacks", "diffusion", "victims", "metrics"},
-    {"images", "pixels"},
+    {"images", "pixels", "keys"},
     {"config", "errors", "atomic", "__init__"},
 ]
 HEIGHT = {name: len(LAYERS) - i for i, names in enumerate(LAYERS) for name in names}

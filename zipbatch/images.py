@@ -7,12 +7,17 @@ import warnings
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 U8 = npt.NDArray[np.uint8]
 
 EXTENSIONS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 MAX_PIXELS = 64_000_000
+_PNG_BIT_DEPTH = 24  # offset in the file: signature 8, chunk head 8, width 4, height 4
+
+# Pillow warns on stderr of large images and damaged EXIF; our own limits and errors say what matters.
+warnings.filterwarnings("ignore", module="PIL")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
@@ -26,13 +31,17 @@ def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
     Raises:
         ValueError: not that format, damaged, too large, animated, or of a mode that RGB cannot hold losslessly.
     """
+    if extension not in EXTENSIONS:
+        raise ValueError(f"extension {extension!r} is none of {', '.join(EXTENSIONS)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=[EXTENSIONS[extension]])
+        image = Image.open(io.BytesIO(data), formats=[EXTENSIONS[extension]])
         _check_header(image, max_pixels)
+        if extension == "png" and data[_PNG_BIT_DEPTH] == 16:  # Pillow would drop the low byte without a word
+            raise ValueError("16 bits a channel are not supported; convert the image to 8 bits first")
         image.load()
         return np.array(_to_rgb(image), dtype=np.uint8)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"is not a {extension} image") from error
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"unreadable {extension} image ({error})") from error
 
@@ -42,7 +51,7 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ValueError(f"image of {width}x{height} pixels is over the limit of {max_pixels} pixels")
     if getattr(image, "n_frames", 1) != 1:
-        raise ValueError("animated image; only still images are supported")
+        raise ValueError("several pictures in one file (animated, or MPO); only single images are supported")
     if image.mode not in {"RGB", "L", "1", "P", "RGBA", "LA"}:
         raise ValueError(f"image mode {image.mode} is not supported; convert it to 8-bit RGB or grey first")
 

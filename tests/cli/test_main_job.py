@@ -7,7 +7,24 @@ from pathlib import Path
 
 from tests.making import files_below, zipbatch
 
-PURIFY = ["--transform", "blur:2", "--guidance-exponent", "1", "--steps", "4", "--eta", "1", "--start-step", "1000", "--seed", "0", "--batch-size", "2", "--tag", "t"]
+PURIFY = [
+    "--transform",
+    "blur:2",
+    "--guidance-exponent",
+    "1",
+    "--steps",
+    "4",
+    "--eta",
+    "1",
+    "--start-step",
+    "1000",
+    "--seed",
+    "0",
+    "--batch-size",
+    "2",
+    "--tag",
+    "t",
+]
 
 
 def test_purify_then_evaluate(staged: Path, prior: Path, victim: Path, tmp_path: Path):

@@ -15,8 +15,8 @@ from zipbatch.attacks.base import U8, Trigger, check_size
 class BadNets:
     """A patch of random colours, three pixels in from the corner, as the ZIP reference code places it.
 
-    ``patch_size`` 0 means 3 x 3 up to 128 px and 9 x 9 above; the patch ends ``3`` (``3 x patch_size / 3``) pixels
-    before the edge: rows and columns S-6..S-4 for 3 x 3, S-12..S-4 for 9 x 9.
+    ``patch_size`` 0 means 3 x 3 up to 128 px and 9 x 9 above. The last three rows and columns stay free: the patch is
+    at S-6..S-4 for 3 x 3, at S-12..S-4 for 9 x 9.
     """
 
     name: ClassVar[str] = "badnets"
@@ -27,6 +27,10 @@ class BadNets:
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 
     patch_size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 0:
+            raise ValueError(f"patch_size must be 1 or more (0: by the image's size), got {self.patch_size}")
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``patch`` uint8 [k, k, 3]: ``randn * 255`` cast to uint8 modulo 256, which is what x86 does with it."""

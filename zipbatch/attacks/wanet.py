@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +34,8 @@ class WaNet:
     def __post_init__(self) -> None:
         if self.grid_size < 2:
             raise ValueError(f"grid_size must be 2 or more, got {self.grid_size}")
+        if not math.isfinite(self.strength):
+            raise ValueError(f"strength must be finite, got {self.strength}")
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``grid`` float32 [S, S, 2]: where each output pixel is sampled, (x, y) in [-1, 1], corners aligned."""

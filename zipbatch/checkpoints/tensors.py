@@ -53,7 +53,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path}: refused: it is a pickle with more than tensors in it (nothing was run)") from error
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise UsageError(f"{path}: not a readable checkpoint ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UsageError(f"{path}: is not a flat state dict of tensors")
     return state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ from zipbatch.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_CONFIG_BYTES = 1_000_000
+_SHORT = reprlib.Repr(maxlevel=2, maxlist=8, maxdict=8, maxstring=120, maxother=120)  # aliases can make values vast
 
 
 def _folder(kind: str) -> Path:
@@ -54,7 +56,7 @@ def read_config(path: Path) -> dict[str, object]:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise UsageError(f"{path}: over {MAX_CONFIG_BYTES} bytes; that is no config")
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, RecursionError, ValueError, AttributeError) as error:
         raise UsageError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must be a mapping of fields, is {type(values).__name__}")
@@ -81,7 +83,7 @@ def validate(model: type[Model], values: Mapping[str, object], *, where: str) ->
         return model.model_validate(dict(values))
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(map(str, e['loc'])) or 'settings'} = {e['input']!r}: {e['msg']}"
+            f"  {'.'.join(map(str, e['loc'])) or 'settings'} = {_SHORT.repr(e['input'])}: {e['msg']}"
             for e in error.errors(include_url=False)
         ]
         allowed = ", ".join(model.model_fields)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 def _transform(text: str) -> str:
     if text == "gray":
         return text
-    match = re.fullmatch(r"blur:([1-9]\d{0,4})", text)
+    match = re.fullmatch(r"blur:([1-9][0-9]{0,4})", text)
     if not match:
         raise ValueError("a transform is 'gray' or 'blur:N' with a whole number N of 1 or more (blur:1 keeps all)")
     return text

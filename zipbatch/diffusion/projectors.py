@@ -58,7 +58,7 @@ def parse_projector(text: str) -> Projector:
     """
     if text == "gray":
         return gray()
-    match = re.fullmatch(r"blur:([1-9]\d*)", text)
+    match = re.fullmatch(r"blur:([1-9][0-9]*)", text)
     if not match:
         raise ValueError(f"unknown transform {text!r}; it is 'gray' or 'blur:N'")
     return blur(int(match.group(1)))

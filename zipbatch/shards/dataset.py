@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -45,6 +44,17 @@ class SplitCounts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     shards: int = Field(ge=0)
     samples: int = Field(ge=0)
+
+
+class _ListedShard(BaseModel):
+    """A line of ``shards.jsonl``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    split: str
+    shard: str
+    samples: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
 
 
 class StagedManifest(BaseModel):
@@ -107,7 +117,10 @@ def read_classes(file: Path) -> list[str]:
     Raises:
         DataError: empty, or a name twice.
     """
-    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(file, "is not UTF-8 text") from error
     if not names or len(set(names)) != len(names):
         raise DataError(file, "must list each class name once, one a line")
     return names
@@ -144,16 +157,24 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
     if len(paths) == 1 and (paths[0] / MANIFEST).is_file():
         return _open_staged(paths[0], name)
     files = [file for path in paths for file in (_tars_in(path) if path.is_dir() else [path])]
-    repeated = [shard for shard, n in Counter(file.name for file in files).items() if n > 1]
-    if repeated:
-        raise UsageError(f"two shards are named {repeated[0]}; names must differ, purify their folders separately")
+    _check_distinct((file.name for file in files), " ".join(sources))
     root = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
     folder = root if root is not None else files[0].resolve().parent
     shards = tuple(ShardRef(_bare_split(file.name), file.name, file) for file in files)
     return ShardDataset(name or folder.resolve().name, shards, None, root)
 
 
+def _check_distinct(names: Iterable[str], where: object) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UsageError(
+            f"{where}: two shards are named {repeated[0]}; names must differ, take their folders one by one"
+        )
+
+
 def _expand(source: str) -> list[Path]:
+    if Path(source).exists():
+        return [Path(source)]
     try:
         return [Path(text) for text in braceexpand.braceexpand(source)]
     except ValueError as error:
@@ -175,13 +196,13 @@ def _bare_split(file_name: str) -> str:
 def _open_staged(folder: Path, name: str | None) -> ShardDataset:
     try:
         manifest = StagedManifest.model_validate_json((folder / MANIFEST).read_bytes())
-        rows = [json.loads(line) for line in (folder / SHARD_LIST).read_text().splitlines()]
+        rows = [_ListedShard.model_validate_json(line) for line in (folder / SHARD_LIST).read_bytes().splitlines()]
         shards = tuple(
-            ShardRef(row["split"], row["shard"], folder / _plain(row["shard"]), row["sha256"], row["samples"])
-            for row in rows
+            ShardRef(row.split, row.shard, folder / _plain(row.shard), row.sha256, row.samples) for row in rows
         )
-    except (ValidationError, ValueError, KeyError, TypeError, OSError) as error:
+    except (ValidationError, ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{folder / MANIFEST}: not a staged dataset of this version: {error}") from error
+    _check_distinct((shard.name for shard in shards), folder / SHARD_LIST)
     _check_counts(folder, manifest, shards)
     return ShardDataset(name or folder.resolve().name, shards, manifest, folder)
 

@@ -12,7 +12,8 @@ from typing import IO, cast
 
 from zipbatch.errors import DataError
 from zipbatch.images import MAX_PIXELS
-from zipbatch.shards.sample import Sample, split_name
+from zipbatch.keys import split_name
+from zipbatch.shards.sample import Sample
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -96,8 +97,13 @@ def _members(path: Path, stream: IO[bytes], limits: Limits) -> Iterator[tuple[st
                 raise DataError(path, f".{extension} is truncated: {len(data)} of {member.size} bytes", key=key)
             yield key, extension, data
         stream.seek(tar.offset)
-        if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-            raise DataError(path, "truncated tar or garbage in it: the end-of-archive block is missing")
-        if isinstance(stream, gzip.GzipFile):
-            while stream.read(1 << 20):  # the rest, so that gzip checks its own checksum
-                pass
+        _check_end(path, stream)
+
+
+def _check_end(path: Path, stream: IO[bytes]) -> None:
+    """From the end-of-archive block on there must be zeros only; reading all of it also checks a gzip's checksum."""
+    if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise DataError(path, "truncated tar or garbage in it: the end-of-archive block is missing")
+    while chunk := stream.read(1 << 20):
+        if chunk.strip(tarfile.NUL):
+            raise DataError(path, "data after the end of the archive (concatenated tars?); pack its samples anew")

@@ -1,47 +1,15 @@
-"""One sample of a shard and the names its members may have."""
+"""One sample of a shard."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from zipbatch.errors import DataError
 from zipbatch.images import EXTENSIONS, MAX_PIXELS, U8, decode
 
-MAX_KEY_BYTES = 1024
-_NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]+)$", re.DOTALL)  # webdataset's own split: at the base name's first dot
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Tar member name -> (key, extension), at the first dot of the base name, as webdataset splits it.
-
-    Raises:
-        ValueError: there is no key or no extension, or the key could not be a path inside a folder.
-    """
-    match = _NAME.match(name)
-    if not match:
-        raise ValueError(f"member name {name!r} has no <key>.<extension>")
-    key, extension = match.group(1), match.group(2).lower()
-    check_key(key)
-    if len(extension) > 64 or not extension.isprintable():
-        raise ValueError(f"extension {extension[:64]!r} is over 64 characters or not printable")
-    return key, extension
-
-
-def check_key(key: str) -> None:
-    """Refuse keys that would escape a folder or break a listing once they become paths or lines.
-
-    Raises:
-        ValueError: empty, absolute, with ``.``, ``..`` or empty parts, a backslash, unprintable characters, too long.
-    """
-    if len(key.encode(errors="surrogatepass")) > MAX_KEY_BYTES:
-        raise ValueError(f"key {key[:40]!r}… is over {MAX_KEY_BYTES} bytes")
-    if not key.isprintable() or "\\" in key:
-        raise ValueError(f"key {key!r} has unprintable characters or a backslash")
-    if any(part in {"", ".", ".."} for part in key.split("/")):
-        raise ValueError(f"key {key!r} would escape its folder (absolute, empty, '.' or '..' part)")
+MAX_LABEL = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -121,7 +89,9 @@ class Sample:
 
     def _integer(self, value: object, what: str) -> int:
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-            return int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_LABEL:
             return value
-        raise DataError(self.shard, f"{what} is not a class index: {str(value)[:40]!r}", key=self.key)
+        raise DataError(
+            self.shard, f"{what} is not a class index of 0 to {MAX_LABEL}: {str(value)[:40]!r}", key=self.key
+        )

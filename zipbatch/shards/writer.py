@@ -10,7 +10,8 @@ from typing import BinaryIO, Self
 import webdataset as wds
 
 from zipbatch import atomic
-from zipbatch.shards.sample import Sample, check_key
+from zipbatch.keys import check_key
+from zipbatch.shards.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,13 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._stream.closed:
+        try:
+            self._tar.close()  # even when all is lost: tarfile would complain on stderr while it is collected
             self._stream.close()
-        self.temp.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            pass  # a full disk, or a stream that finish() closed: nothing of this file is kept
+        finally:
+            self.temp.unlink(missing_ok=True)
 
     def write(self, sample: Sample) -> None:
         """Append a sample.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zipbatch.errors import DataError, UsageError
 from zipbatch.images import EXTENSIONS
+from zipbatch.keys import check_key
 
 UNLABELLED = -1
 
@@ -54,6 +55,10 @@ def read_image_folder(root: Path, split: str, classes: list[str]) -> Iterator[So
                 raise DataError(file, f"not a supported image ({', '.join(EXTENSIONS)})")
             stem = file.relative_to(root / split / name).with_suffix("").as_posix()
             key = f"{name}/{stem}".replace(".", "_")
+            try:
+                check_key(key)
+            except ValueError as error:
+                raise DataError(repr(str(file)), f"unfit file name: {error}") from error
             if key in seen:
                 raise DataError(file, f"gets the same key as {seen[key].name}; rename one of them", key=key)
             seen[key] = file

@@ -97,8 +97,8 @@ def poison(
     try:
         with atomic.whole_folder(request.out) as folder:
             _write_all(plan, folder, wanted)
-    except FileExistsError as error:
-        raise UsageError(f"{error} and holds something else; choose another --out or remove it") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"--out {request.out}: taken by something else; choose another --out or remove it") from error
     return PoisonResult(open_dataset([str(request.out)]), reused=False)
 
 

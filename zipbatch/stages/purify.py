@@ -200,7 +200,7 @@ def _row(shard: ShardRef, record: TaskRecord) -> VersionRow:
 
 
 def _failure(plan: PurifyPlan, failed: dict[str, str]) -> str:
-    lines = [f"  {name}: {reason}" for name, reason in sorted(failed.items())]
+    lines = [f"  {reason if name in reason else f'{name}: {reason}'}" for name, reason in sorted(failed.items())]
     head = f"{len(failed)} of {len(plan.shards)} shards failed; no version was published, finished shards are kept"
     return "\n".join([head, *lines[:20], *([f"  … and {len(lines) - 20} more"] if len(lines) > 20 else [])])
 

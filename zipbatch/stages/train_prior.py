@@ -25,7 +25,7 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.sources import SourceImage
 from zipbatch.stages.source import Source
-from zipbatch.stages.training import Budget, Checkpoint, Stateful, Stopwatch, cosine_rate, has_bfloat16
+from zipbatch.stages.training import Budget, Checkpoint, Stateful, Stopwatch, cosine_rate, has_bfloat16, prepare_out
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
@@ -96,6 +96,7 @@ def train_prior(
     unet, schedule = _configs(config, int(train.shape[-1]))
     run = _start(fresh_prior(unet, schedule, seed=config.seed), config, identity, out, device=device)
     run.on_progress = on_progress
+    prepare_out(out)
     _fit(train, held_out, run)
     prior = _averaged(run)
     loss = _held_out_loss(held_out, prior, run)

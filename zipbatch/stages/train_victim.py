@@ -22,7 +22,7 @@ from zipbatch.metrics import Share, attack_success, clean_accuracy
 from zipbatch.pixels import from_u8
 from zipbatch.shards import ShardDataset
 from zipbatch.stages.loading import LoadedSplit, load_split
-from zipbatch.stages.training import Budget, Checkpoint, Stopwatch, cosine_rate, has_bfloat16
+from zipbatch.stages.training import Budget, Checkpoint, Stopwatch, cosine_rate, has_bfloat16, prepare_out
 from zipbatch.victims import Victim, build_victim, crop_and_flip, physical_transforms
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,10 @@ def train_victim(
         classes=tuple(manifest.classes),
     )
     data = load_split(dataset.split("train"))
+    if len(data.labels) < 2:
+        raise UsageError(f"{dataset.name}: the split train has a single image; training needs two or more")
     run = _start(spec, config, identity, out, device=device, images=len(data.labels))
+    prepare_out(out)
     run.transform, run.on_progress = manifest.attack.train_transform, on_progress
     _fit(data, run)
     ca, asr = _measure(dataset, run.victim, device)

@@ -43,6 +43,18 @@ class Budget:
         return self.fraction >= 1
 
 
+def prepare_out(out: Path) -> None:
+    """Make the folder of a run before any work is put into it.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be made ({error.strerror}); choose another place") from error
+
+
 class Stopwatch:
     """Adds the time that passes between its ticks to a budget."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 
 from zipbatch import atomic
@@ -21,7 +22,7 @@ class RememberedInputs:
             for line in gzip.decompress(self._file.read_bytes()).splitlines():
                 path, size, mtime_ns, sha256 = json.loads(line)
                 self._known[str(path)] = (int(size), int(mtime_ns), str(sha256))
-        except (OSError, EOFError, ValueError, TypeError):
+        except (OSError, EOFError, ValueError, TypeError, zlib.error, RecursionError):
             self._known = {}  # missing or damaged: workers read the shards again
 
     def digest(self, path: Path) -> str | None:

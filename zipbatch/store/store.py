@@ -16,7 +16,7 @@ from zipbatch.shards import ShardWriter
 from zipbatch.shards.writer import ShardInfo
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"^[0-9a-f]{64}$")
 
 
 def check_name(name: str, what: str) -> str:
@@ -35,8 +35,8 @@ class TaskRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format_version: Literal[1] = 1
-    input_sha256: str
-    output_sha256: str
+    input_sha256: str = Field(pattern=_DIGEST.pattern)
+    output_sha256: str = Field(pattern=_DIGEST.pattern)
     samples_in: int = Field(ge=0)
     samples_out: int = Field(ge=0)
     quarantined: list[str] = []
@@ -99,7 +99,7 @@ class Store:
         """The record of a task whose object is there too, else None: then the work is still to be done."""
         try:
             record = TaskRecord.model_validate_json(self._task_path(key).read_bytes())
-        except (FileNotFoundError, ValidationError):
+        except (FileNotFoundError, NotADirectoryError, ValidationError):
             return None
         return record if self.has_object(record.output_sha256) else None
 

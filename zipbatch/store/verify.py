@@ -82,10 +82,19 @@ def _check_versions(versions: Versions, samples: dict[str, int], counted: dict[s
         for header in headers:
             counted["versions"] += 1
             yield from _check_version(versions, f"{dataset}@{header.version}", samples)
-        for tag, version in versions.tags(dataset).items():
+        for tag in versions.tag_names(dataset):
             counted["tags"] += 1
-            if version not in known:
-                yield Fault(f"tags/{dataset}/{tag}", f"points to {version}, which is not there")
+            yield from _check_tag(versions, dataset, tag, known)
+
+
+def _check_tag(versions: Versions, dataset: str, tag: str, known: set[str]) -> Iterator[Fault]:
+    try:
+        version = versions.tag(dataset, tag)
+    except (DataError, UsageError) as error:
+        yield Fault(f"tags/{dataset}/{tag}", str(error))
+        return
+    if version not in known:
+        yield Fault(f"tags/{dataset}/{tag}", f"points to {version}, which is not there")
 
 
 def _check_version(versions: Versions, reference: str, samples: dict[str, int]) -> Iterator[Fault]:

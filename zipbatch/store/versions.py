@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ class Versions:
         self._root = store.root
 
     def publish(self, header: VersionHeader, rows: Sequence[VersionRow]) -> bool:
-        """Write a version, list first, header last; a version that is there already is left alone.
+        """Write a version, list first, header last; a sound version that is there already is left alone.
 
         Returns:
             Whether it is new.
@@ -93,12 +94,19 @@ class Versions:
             if not self._store.has_object(row.output):
                 raise DataError(row.shard, f"object {row.output} is not in the store; run again")
         path = self._header_path(header.dataset, header.version)
-        if path.is_file():
+        if path.is_file() and self._is_sound(header, rows):
             return False
         lines = b"".join(atomic.canonical_json(row.model_dump(mode="json")) + b"\n" for row in rows)
         atomic.write_bytes(path.with_suffix(".jsonl.gz"), gzip.compress(lines, mtime=0))
         atomic.write_json(path, header.model_dump(mode="json"))
         return True
+
+    def _is_sound(self, header: VersionHeader, rows: Sequence[VersionRow]) -> bool:
+        """Whether the version on disk is the one that was asked for; a damaged one is to be written again."""
+        try:
+            return self.read(f"{header.dataset}@{header.version}").rows == tuple(rows)
+        except DataError:
+            return False
 
     def read(self, reference: str) -> Version:
         """The version behind ``NAME@TAG``, ``NAME@VERSION`` or ``NAME`` (latest).
@@ -117,23 +125,30 @@ class Versions:
             header = VersionHeader.model_validate_json(path.read_bytes())
             lines = gzip.decompress(path.with_suffix(".jsonl.gz").read_bytes()).splitlines()
             return Version(header, tuple(VersionRow.model_validate(json.loads(line)) for line in lines))
-        except (ValidationError, ValueError, OSError, EOFError) as error:
+        except (ValidationError, ValueError, OSError, EOFError, zlib.error, RecursionError) as error:
             raise DataError(path, f"damaged version: {error}") from error
 
     def latest(self, dataset: str) -> Version | None:
         """The version tagged ``latest``, None when there is none or it cannot be read."""
-        version = self.tag(dataset, LATEST)
         try:
+            version = self.tag(dataset, LATEST)
             return None if version is None else self.read(f"{dataset}@{version}")
         except (UsageError, DataError):
             return None
 
     def tag(self, dataset: str, tag: str) -> str | None:
-        """The version id a tag points to, None when there is no such tag."""
+        """The version id a tag points to, None when there is no such tag.
+
+        Raises:
+            DataError: the tag's file does not hold a version id.
+        """
+        path = self._tag_path(dataset, tag)
         try:
-            return check_name(self._tag_path(dataset, tag).read_text().strip(), "version")
-        except FileNotFoundError:
+            return check_name(path.read_text(encoding="ascii").strip(), "version")
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except (UnicodeDecodeError, UsageError) as error:
+            raise DataError(path, "damaged tag; run purify again, which moves it") from error
 
     def move_tag(self, dataset: str, tag: str, version: str, *, started_ns: int) -> bool:
         """Point a tag at a version, unless a run that started later has moved it already.
@@ -145,7 +160,10 @@ class Versions:
         """
         path = self._tag_path(dataset, check_name(tag, "tag"))
         if path.is_file() and path.stat().st_mtime_ns > started_ns:
-            return self.tag(dataset, tag) == version
+            try:
+                return self.tag(dataset, tag) == version
+            except DataError:
+                pass  # a damaged tag is nobody's newer result: put it right
         temp = atomic.temp_path(path.parent)
         try:
             temp.write_text(f"{version}\n")
@@ -175,9 +193,17 @@ class Versions:
         return sorted(headers, key=lambda header: (header.started, header.version))
 
     def tags(self, dataset: str) -> dict[str, str]:
-        """Tag -> version id of a dataset."""
-        found = {tag: self.tag(dataset, tag) for tag in _names(self._root / "tags" / dataset)}
+        """Tag -> version id of a dataset.
+
+        Raises:
+            DataError: a tag's file is damaged.
+        """
+        found = {tag: self.tag(dataset, tag) for tag in self.tag_names(dataset)}
         return {tag: version for tag, version in found.items() if version is not None}
+
+    def tag_names(self, dataset: str) -> list[str]:
+        """Names of a dataset's tags."""
+        return _names(self._root / "tags" / dataset)
 
     def _header_path(self, dataset: str, version: str) -> Path:
         return self._root / "versions" / dataset / f"{version}.json"
@@ -186,7 +212,7 @@ class Versions:
         return self._root / "tags" / dataset / tag
 
     def _what_there_is(self, dataset: str) -> str:
-        tags = ", ".join(self.tags(dataset))
+        tags = ", ".join(self.tag_names(dataset))
         if tags:
             return f"{dataset} has the tags {tags}"
         return f"datasets there: {', '.join(self.datasets()) or 'none'}"

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def crop_and_flip(unit: Tensor, *, generator: Generator, padding: int = 4) -> Tensor:
-    """Zero-pad by ``padding``, crop back at a random offset, flip every other image left to right.
+    """Zero-pad by ``padding``, crop back at a random offset, flip each image left to right with probability 1/2.
 
     Shapes: unit pixels [B, C, H, W] in and out.
     """

@@ -1,0 +1,107 @@
+"""What every attack has in common, and getting one by name."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from zipbatch.attacks import ATTACKS, Attack, attack_params, get_attack
+from zipbatch.errors import UsageError
+
+EVERY = pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
+
+
+def pictures(count: int, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (count, size, size, 3)).astype(np.uint8)
+
+
+def test_published_defaults():
+    assert {
+        name: (attack.name, attack.default_target, attack.default_poison_rate) for name, attack in ATTACKS.items()
+    } == {
+        "badnets": ("badnets", 1, 0.05),
+        "blended": ("blended", 1, 0.05),
+        "wanet": ("wanet", 0, 0.10),
+        "physicalba": ("physicalba", 1, 0.05),
+    }
+
+
+@EVERY
+def test_arguments_are_not_modified(attack: Attack):
+    images, trigger = pictures(3), dict(attack.make_trigger(32, seed=1))
+    before = images.copy(), {name: array.copy() for name, array in trigger.items()}
+    stamped = attack.apply(images, trigger)
+    assert np.array_equal(images, before[0])
+    assert all(np.array_equal(trigger[name], before[1][name]) for name in trigger)
+    assert not np.shares_memory(stamped, images)
+    assert (stamped.shape, stamped.dtype) == (images.shape, np.uint8)
+    assert not np.array_equal(stamped, images)
+
+
+@EVERY
+def test_images_do_not_affect_each_other(attack: Attack):
+    images, trigger = pictures(4), attack.make_trigger(32, seed=1)
+    together = attack.apply(images, trigger)
+    alone = np.concatenate([attack.apply(images[i : i + 1], trigger) for i in reversed(range(4))])[::-1]
+    assert np.array_equal(together, alone)
+
+
+@EVERY
+def test_empty_batch(attack: Attack):
+    assert attack.apply(pictures(0), attack.make_trigger(32, seed=1)).shape == (0, 32, 32, 3)
+
+
+@EVERY
+def test_seed_decides_and_global_generators_stay(attack: Attack):
+    torch.manual_seed(5)
+    random.seed(5)
+    states = torch.get_rng_state(), random.getstate()
+    first, again, other = (attack.make_trigger(32, seed=seed) for seed in (3, 3, 4))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert any(not np.array_equal(first[name], other[name]) for name in first)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1] == random.getstate()
+
+
+@EVERY
+@pytest.mark.parametrize("shape", [(2, 31, 31, 3), (2, 32, 31, 3), (2, 32, 32, 1), (2, 3, 32, 32), (32, 32, 3)])
+def test_wrong_image_size(attack: Attack, shape: tuple[int, ...]):
+    with pytest.raises(ValueError, match="the trigger is for 32x32 RGB images"):
+        attack.apply(np.zeros(shape, np.uint8), attack.make_trigger(32, seed=1))
+
+
+def test_parameters_come_from_text():
+    assert attack_params(get_attack("wanet", {"grid_size": "256", "strength": "0.75"})) == {
+        "grid_size": 256,
+        "strength": 0.75,
+    }
+    assert attack_params(get_attack("blended", {"alpha": "0.1"})) == {"alpha": 0.1}
+    assert attack_params(get_attack("physicalba", {"patch_size": "4"})) == {"patch_size": 4}
+    assert get_attack("badnets") == ATTACKS["badnets"]
+    assert attack_params(ATTACKS["wanet"]) == {"grid_size": 4, "strength": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("badnet", {}, "unknown attack 'badnet'; known: badnets, blended, physicalba, wanet"),
+        ("badnets", {"alpha": "1"}, "attack badnets has no parameter 'alpha'; it has: patch_size"),
+        ("wanet", {"grid_size": "4.5"}, "attack wanet: grid_size must be a int, got '4.5'"),
+        ("wanet", {"strength": "much"}, "attack wanet: strength must be a float, got 'much'"),
+        ("wanet", {"grid_size": "1"}, "attack wanet: grid_size must be 2 or more, got 1"),
+        ("blended", {"alpha": "1.5"}, r"attack blended: alpha must be in \(0, 1\], got 1.5"),
+        ("blended", {"alpha": "nan"}, r"attack blended: alpha must be in \(0, 1\], got nan"),
+    ],
+)
+def test_wrong_requests(name: str, params: dict[str, str], message: str):
+    with pytest.raises(UsageError, match=message):
+        get_attack(name, params)
+
+
+@pytest.mark.parametrize(("name", "param"), [("badnets", ("patch_size", "-2")), ("wanet", ("strength", "nan"))])
+def test_parameters_out_of_range_are_usage_errors(name: str, param: tuple[str, str]):
+    with pytest.raises(UsageError, match=param[0]):
+        get_attack(name, dict([param]))

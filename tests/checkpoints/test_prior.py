@@ -1,0 +1,354 @@
+"""Priors: every layout that diffusers writes is read; what cannot be used, or would run code, is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.making import write_prior
+from zipbatch.checkpoints import load_prior, open_prior
+from zipbatch.checkpoints.prior import alpha_bar_of
+from zipbatch.errors import UsageError
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def copy(prior: Path, tmp_path: Path) -> Path:
+    """A prior that a test may damage."""
+    return Path(shutil.copytree(prior, tmp_path / "copy"))
+
+
+def change(file: Path, **fields: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def schedule(folder: Path, **fields: Any) -> None:
+    change(folder / "scheduler" / "scheduler_config.json", **fields)
+
+
+def unet(folder: Path, **fields: Any) -> None:
+    change(folder / "unet" / "config.json", **fields)
+
+
+def refused(folder: Path, *parts: str, load: bool = False) -> None:
+    """Opening (or loading) names the folder and each of ``parts``."""
+    with pytest.raises(UsageError) as caught:
+        opened = open_prior(folder)
+        assert load, "open_prior should have refused it"
+        load_prior(opened)
+    for part in (str(folder), *parts):
+        assert part in str(caught.value)
+
+
+# ---- what it reads
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("binary", [False, True])
+def test_layouts(prior: Path, tmp_path: Path, flat: bool, binary: bool):
+    folder = write_prior(tmp_path / "p", flat=flat, binary=binary)
+    opened = open_prior(folder)
+    assert opened.weights.suffix == (".bin" if binary else ".safetensors")
+    assert (opened.image_size, opened.training_steps) == (16, 1000)
+    model, reference = load_prior(opened), load_prior(open_prior(prior))
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(model(x, 500), reference(x, 500))
+
+
+def test_evaluation_mode_without_gradients_in_float32(prior: Path):
+    model = load_prior(open_prior(prior))
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+@pytest.mark.parametrize("learned_sigma", [False, True])
+def test_patch_and_learned_sigma(tmp_path: Path, patch: int, learned_sigma: bool):
+    from diffusers import UNet2DModel
+    from torch.nn import functional as F
+
+    folder = write_prior(tmp_path / "p", patch=patch, learned_sigma=learned_sigma)
+    assert open_prior(folder).image_size == 16
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    theirs = UNet2DModel.from_pretrained(folder / "unet").eval()
+    with torch.inference_mode():
+        eps = load_prior(open_prior(folder))(x, 37)
+        out = theirs(F.pixel_unshuffle(x, patch), torch.tensor([37, 37])).sample[:, : 3 * patch**2]
+    assert eps.shape == x.shape
+    assert torch.allclose(eps, F.pixel_shuffle(out, patch), atol=1e-6)
+
+
+def test_half_precision_weights_become_float32(copy: Path):
+    state = load_file(copy / WEIGHTS)
+    save_file({k: v.half() for k, v in state.items()}, copy / WEIGHTS)
+    loaded = load_prior(open_prior(copy)).unet.state_dict()
+    assert all(torch.equal(loaded[k], v.half().float()) for k, v in state.items())
+
+
+# ---- configs
+
+
+def test_missing_scheduler(copy: Path):
+    (copy / "scheduler" / "scheduler_config.json").unlink()
+    refused(copy, "scheduler_config.json", "missing", "noise schedule")
+
+
+def test_missing_files(copy: Path, tmp_path: Path):
+    refused(tmp_path / "gone", "no such folder")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "config.json", "missing")
+    (copy / WEIGHTS).unlink()
+    refused(copy, "no weights", "diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "1", "[" * 50_000])
+@pytest.mark.parametrize("file", ["unet/config.json", "scheduler/scheduler_config.json"])
+def test_damaged_configs(copy: Path, file: str, text: str):
+    (copy / file).write_text(text)
+    refused(copy, file)
+
+
+def test_an_enormous_config(copy: Path):
+    (copy / "unet" / "config.json").write_text(" " * 5_000_000)
+    refused(copy, "unet/config.json", "4000000")
+
+
+def test_v_prediction(copy: Path):
+    schedule(copy, prediction_type="v_prediction")
+    refused(copy, "scheduler_config.json", "prediction_type", "v_prediction", "epsilon")
+
+
+@pytest.mark.parametrize("fields", [{"num_class_embeds": 10}, {"class_embed_type": "timestep"}])
+def test_class_conditional(copy: Path, fields: dict[str, Any]):
+    unet(copy, **fields)
+    refused(copy, "unet/config.json", "class-conditional")
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"in_channels": 4}, "got 4"),
+        ({"in_channels": 1}, "got 1"),
+        ({"in_channels": 6}, "got 6"),
+        ({"in_channels": "12"}, "in_channels"),
+        ({"out_channels": 3}, "got 3"),
+        ({"out_channels": 36}, "learned sigma"),
+        ({"sample_size": None}, "sample_size"),
+        ({"sample_size": 0}, "sample_size"),
+        ({"sample_size": [8, 8]}, "sample_size"),
+        ({"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
+    ],
+)
+def test_networks_of_another_kind(copy: Path, fields: dict[str, Any], part: str):
+    unet(copy, **fields)
+    refused(copy, "unet/config.json", part)
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [({"nonsense": 1}, "nonsense"), ({"norm_num_groups": 0}, "config"), ({"down_block_types": ["X", "Y"]}, "X")],
+)
+def test_configs_that_diffusers_cannot_build(copy: Path, fields: dict[str, Any], part: str):
+    unet(copy, **fields)
+    refused(copy, part, load=True)
+
+
+# ---- weights
+
+
+def test_unfit_tensors_are_all_named(copy: Path):
+    state = load_file(copy / WEIGHTS)
+    del state["conv_in.weight"]
+    state["conv_out.bias"] = torch.zeros(5)
+    state["stranger"] = torch.zeros(1)
+    save_file(state, copy / WEIGHTS)
+    refused(
+        copy, "1 missing: conv_in.weight", "1 unexpected: stranger", "conv_out.bias is (5,)", "says (12,)", load=True
+    )
+
+
+def test_many_unfit_tensors_are_counted(copy: Path):
+    count = len(load_file(copy / WEIGHTS))
+    save_file({f"x{i}": torch.zeros(1) for i in range(9)}, copy / WEIGHTS)
+    refused(copy, f"{count} missing:", "9 unexpected: x0, x1, x2, x3 …", load=True)
+
+
+class Evil:
+    """Unpickling it creates a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self.marker), "w"))
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle", "nested"])
+def test_a_malicious_bin_runs_nothing(tmp_path: Path, how: str):
+    folder, marker = write_prior(tmp_path / "p", binary=True), tmp_path / "marker"
+    weights = folder / "unet" / "diffusion_pytorch_model.bin"
+    if how == "pickle":
+        weights.write_bytes(pickle.dumps(Evil(marker), protocol=2))
+    elif how == "torch":
+        torch.save(Evil(marker), weights)
+    else:
+        torch.save({**torch.load(weights, weights_only=True), "extra": Evil(marker)}, weights)
+    refused(folder, weights.name, "nothing was run", load=True)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickle_renamed_safetensors(copy: Path, tmp_path: Path, how: str):
+    marker = tmp_path / "marker"
+    if how == "pickle":
+        (copy / WEIGHTS).write_bytes(pickle.dumps(Evil(marker)))
+    else:
+        torch.save({"x": Evil(marker)}, copy / WEIGHTS)
+    refused(copy, WEIGHTS, "not a readable checkpoint", load=True)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("damage", ["empty", "text", "half"])
+def test_damaged_weights(tmp_path: Path, binary: bool, damage: str):
+    folder = write_prior(tmp_path / "p", binary=binary)
+    weights = open_prior(folder).weights
+    data = weights.read_bytes()
+    weights.write_bytes({"empty": b"", "text": b"hello " * 100, "half": data[: len(data) // 2]}[damage])
+    refused(folder, weights.name, load=True)
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": {"b": torch.zeros(1)}}, {"a": 1}, torch.zeros(2)])
+def test_a_bin_that_is_no_state_dict(tmp_path: Path, value: object):
+    folder = write_prior(tmp_path / "p", binary=True)
+    torch.save(value, open_prior(folder).weights)
+    refused(folder, "flat state dict", load=True)
+
+
+# ---- the schedule
+
+
+def betas(kind: str, start: float, end: float, count: int) -> np.ndarray:
+    """Published formulas: Ho et al. 2020 (linear), LDM (scaled_linear), Nichol & Dhariwal 2021 (squared cosine)."""
+    if kind == "linear":
+        return np.linspace(start, end, count)
+    if kind == "scaled_linear":
+        return np.linspace(start**0.5, end**0.5, count) ** 2
+
+    def bar(u: float) -> float:
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    return np.array([min(1 - bar((i + 1) / count) / bar(i / count), 0.999) for i in range(count)])
+
+
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize(("start", "end", "count"), [(1e-4, 0.02, 1000), (0.00085, 0.012, 400)])
+def test_alpha_bar(copy: Path, kind: str, start: float, end: float, count: int):
+    schedule(copy, beta_schedule=kind, beta_start=start, beta_end=end, num_train_timesteps=count)
+    opened = open_prior(copy)
+    alpha_bar = alpha_bar_of(opened)
+    assert (alpha_bar.dtype, alpha_bar.shape, opened.training_steps) == (np.float64, (count,), count)
+    np.testing.assert_allclose(alpha_bar, np.cumprod(1 - betas(kind, start, end, count)), rtol=1e-4)
+    assert (np.diff(alpha_bar) < 0).all()
+
+
+def test_trained_betas(copy: Path):
+    schedule(copy, trained_betas=[0.1] * 1000)
+    np.testing.assert_allclose(alpha_bar_of(open_prior(copy)), np.cumprod(np.full(1000, 0.9)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"rescale_betas_zero_snr": True}, "zero terminal SNR"),
+        ({"beta_end": 1.0}, "alpha_bar"),
+        ({"beta_start": -1.0}, "alpha_bar"),
+        ({"beta_start": 0.0}, "alpha_bar"),
+        ({"beta_schedule": "nonsense"}, "nonsense"),
+    ],
+)
+def test_schedules_that_cannot_be_sampled(copy: Path, fields: dict[str, Any], part: str):
+    schedule(copy, **fields)
+    refused(copy, "scheduler_config.json", part, load=True)
+
+
+# ---- the digest
+
+
+def test_digest_is_of_what_decides_the_output(copy: Path, tmp_path: Path):
+    digest = open_prior(copy).digest
+    assert open_prior(Path(shutil.copytree(copy, tmp_path / "elsewhere"))).digest == digest
+    unet(copy, _diffusers_version="9.9", _name_or_path="/home/someone")
+    schedule(copy, clip_sample=True, _diffusers_version="9.9")
+    assert open_prior(copy).digest == digest
+    state = load_file(copy / WEIGHTS)
+    state["conv_in.bias"][0] += 1e-3
+    save_file(state, copy / WEIGHTS)
+    other = open_prior(copy).digest
+    assert other != digest
+    schedule(copy, beta_end=0.03)
+    third = open_prior(copy).digest
+    assert third not in {digest, other}
+    unet(copy, act_fn="gelu")
+    assert open_prior(copy).digest not in {digest, other, third}
+
+
+def test_flat_and_pipeline_of_one_model_share_a_digest(prior: Path, tmp_path: Path):
+    assert open_prior(write_prior(tmp_path / "flat", flat=True)).digest == open_prior(prior).digest
+
+
+@pytest.mark.parametrize("steps", [None, [1], "abc", 0, 10**13])
+def test_an_unfit_number_of_training_steps_names_file_and_field(tmp_path: Path, steps: object):
+    folder = write_prior(tmp_path / "p")
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_train_timesteps": steps}))
+    with pytest.raises(UsageError, match=r"scheduler_config\.json: num_train_timesteps"):
+        open_prior(folder)
+
+
+@pytest.mark.parametrize("channels", [[], [-8, 16], "many"])
+def test_channels_that_no_network_has(tmp_path: Path, channels: object):
+    folder = write_prior(tmp_path / "p")
+    file = folder / "unet" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "block_out_channels": channels}))
+    with pytest.raises(UsageError, match="not one that diffusers can build"):
+        load_prior(open_prior(folder))
+
+
+def test_attention_names_of_old_diffusers_are_understood(tmp_path: Path):
+    from diffusers import UNet2DModel
+
+    folder = write_prior(tmp_path / "p")
+    file = folder / "unet" / "config.json"
+    config = {k: v for k, v in json.loads(file.read_text()).items() if not k.startswith("_")}
+    config["down_block_types"], config["up_block_types"] = (
+        ["DownBlock2D", "AttnDownBlock2D"],
+        ["AttnUpBlock2D", "UpBlock2D"],
+    )
+    config["attention_head_dim"] = None
+    unet = UNet2DModel(**config)
+    unet.save_pretrained(folder / "unet", safe_serialization=False)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    new = load_prior(open_prior(folder)).unet.state_dict()
+    old = {}
+    for name, tensor in unet.state_dict().items():
+        renamed = name
+        for current, before in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+            renamed = renamed.replace(f".{current}.", f".{before}.")
+        old[renamed] = tensor
+    assert any(".query." in name for name in old)
+    torch.save(old, folder / "unet" / "diffusion_pytorch_model.bin")
+    loaded = load_prior(open_prior(folder)).unet.state_dict()
+    assert all(torch.equal(new[name], loaded[name]) for name in new)

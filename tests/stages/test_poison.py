@@ -1,0 +1,342 @@
+"""Staging: every sample checked against its source, the same bytes each time, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.making import CLASSES, files_below, picture, sample, write_shard, write_source, zipbatch
+from zipbatch import images
+from zipbatch.atomic import sha256_file
+from zipbatch.attacks import ATTACKS, get_attack, poison_indices
+from zipbatch.errors import DataError, UsageError
+from zipbatch.shards import Sample, ShardDataset, open_dataset, read_shard
+from zipbatch.stages.poison import PoisonRequest, poison
+
+PER_SHARD = 5
+
+
+def stage(source: Path, out: Path, attack: str = "badnets", **fields: object) -> ShardDataset:
+    result = poison(PoisonRequest(source, attack, out, samples_per_shard=PER_SHARD, **fields))  # type: ignore[arg-type]
+    assert not result.reused
+    return result.dataset
+
+
+def samples_of(dataset: ShardDataset, split: str) -> list[Sample]:
+    return [s for shard in dataset.split(split) for s in read_shard(shard.path)]
+
+
+def of_source(source: Path, split: str) -> list[tuple[str, Sample]]:
+    return [(f.name, s) for f in sorted(source.glob(f"{split}-*.tar")) for s in read_shard(f)]
+
+
+def trigger_of(out: Path) -> dict[str, np.ndarray]:
+    with np.load(out / "trigger.npz", allow_pickle=False) as stored:
+        return dict(stored)
+
+
+@pytest.mark.parametrize("attack", list(ATTACKS))
+def test_every_sample(source: Path, tmp_path: Path, attack: str):
+    dataset = stage(source, tmp_path / "out", attack, poison_rate=0.3)
+    assert dataset.manifest is not None
+    kind, trigger, target = get_attack(attack), trigger_of(tmp_path / "out"), ATTACKS[attack].default_target
+    sizes = [{"train": 24, "test": 12}[split] for split in kind.shuffles]
+    poisoned = poison_indices(sizes, 0.3, seed=1234)
+    assert len(poisoned) == dataset.manifest.attack.poisoned_train_samples == 7
+    for split, origin in (("train", "train"), ("test", "test"), ("test_poisoned", "test")):
+        rows = of_source(source, origin)
+        staged = samples_of(dataset, split)
+        assert [s.key for s in staged] == [s.key for _, s in rows]
+        for i, ((shard, clean), s) in enumerate(zip(rows, staged, strict=True)):
+            stamped = split == "test_poisoned" or (split == "train" and i in poisoned)
+            label = target if stamped else clean.label()
+            expected: dict[str, object] = {"label": label, "source": shard}
+            if split != "test":
+                expected |= {"original_label": clean.label(), "poisoned": stamped}
+            assert set(s.members) == {"png", "cls", "json"}
+            assert s.metadata() == expected
+            assert (s.label(), s.original_label()) == (label, clean.label())
+            pixels = kind.apply(clean.image()[None], trigger)[0] if stamped else clean.image()
+            assert (s.image() == pixels).all()
+
+
+def test_the_trigger_changes_pixels(staged: Path):
+    dataset = open_dataset([str(staged)])
+    for clean, stamped in zip(samples_of(dataset, "test"), samples_of(dataset, "test_poisoned"), strict=True):
+        changed = (clean.image() != stamped.image()).any(axis=2)
+        assert 0 < changed.sum() <= 9
+        assert not changed[:10].any()
+
+
+def test_manifest_and_list(source: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    manifest = stage(source, out, "blended", params={"alpha": "0.5"}, target=2, seed=7).manifest
+    assert manifest is not None
+    assert (manifest.classes, manifest.image_size, manifest.seed) == (CLASSES, 16, 7)
+    assert {k: (v.shards, v.samples) for k, v in manifest.splits.items()} == {
+        "train": (5, 24),
+        "test": (3, 12),
+        "test_poisoned": (3, 12),
+    }
+    assert (manifest.attack.name, manifest.attack.params, manifest.attack.target) == ("blended", {"alpha": 0.5}, 2)
+    assert manifest.attack.trigger_sha256 == sha256_file(out / "trigger.npz")
+    assert set(manifest.source_sha256) == {"train", "test"}
+    for row in map(json.loads, (out / "shards.jsonl").read_text().splitlines()):
+        assert row["sha256"] == sha256_file(out / row["shard"])
+        assert row["bytes"] == (out / row["shard"]).stat().st_size
+    assert {f for f in files_below(out) if not f.endswith(".tar")} == {
+        "classes.txt",
+        "manifest.json",
+        "shards.jsonl",
+        "trigger.npz",
+        "trigger.png",
+    }
+
+
+def test_attacks_share_the_clean_split(source: Path, tmp_path: Path):
+    one, two = stage(source, tmp_path / "one", "badnets"), stage(source, tmp_path / "two", "wanet", target=2, seed=5)
+    names = [s.name for s in one.split("test")]
+    assert [s.name for s in two.split("test")] == names
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert [s.sha256 for s in one.split("test_poisoned")] != [s.sha256 for s in two.split("test_poisoned")]
+    assert not any({"original_label", "poisoned"} & set(s.metadata()) for s in samples_of(one, "test"))
+
+
+def test_two_fresh_runs_are_equal_to_the_byte(source: Path, tmp_path: Path):
+    moved = Path(shutil.copytree(source, tmp_path / "moved"))
+    stage(source, tmp_path / "one")
+    stage(moved, tmp_path / "two")
+    assert files_below(tmp_path / "one") == files_below(tmp_path / "two")
+
+
+def test_rerun_is_reused(source: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    first = zipbatch("poison", source, "--attack", "badnets", "--out", out, "--json")
+    assert (first.code, first.json["reused"]) == (0, False)
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.iterdir()}
+    second = zipbatch("poison", source, "--attack", "badnets", "--out", out, "--json")
+    assert (second.code, second.json["reused"]) == (0, True)
+    assert second.json["manifest"] == first.json["manifest"]
+    assert "already staged" in zipbatch("poison", source, "--attack", "badnets", "--out", out).out
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--seed", 1],
+        ["--target", 2],
+        ["--poison-rate", 0.5],
+        ["--limit", 6],
+        ["--image-size", 8],
+        ["--split", "test"],
+        ["--samples-per-shard", 3],
+        ["--param", "patch_size=4"],
+        ["--resize", "center-crop"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_other_options_into_the_same_folder_are_refused(staged: Path, source: Path, options: list[object]):
+    before = files_below(staged.parent)
+    base = ["--attack", "badnets", "--out", staged, "--samples-per-shard", 4]
+    assert zipbatch("poison", source, *base).code == 0
+    ran = zipbatch("poison", source, *base, *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert str(staged) in ran.err
+    assert "choose another --out" in ran.err
+    assert files_below(staged.parent) == before
+
+
+def test_a_changed_source_into_the_same_folder_is_refused(tmp_path: Path):
+    source = write_source(tmp_path / "in")
+    stage(source, tmp_path / "out")
+    write_shard(source / "test-000001.tar", [sample("new", 1, seed=99)])
+    with pytest.raises(UsageError, match="choose another --out"):
+        stage(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_an_occupied_out_is_refused(source: Path, tmp_path: Path, what: str):
+    out = tmp_path / "out"
+    if what == "folder":
+        out.mkdir()
+    (out / "mine.txt" if what == "folder" else out).write_text("mine")
+    before = files_below(tmp_path)
+    with pytest.raises(UsageError, match="choose another --out"):
+        stage(source, out)
+    assert files_below(tmp_path) == before
+
+
+def test_limit_and_split(source: Path, tmp_path: Path):
+    dataset = stage(source, tmp_path / "out", limit=7, splits=("test",))
+    assert dataset.manifest is not None
+    assert dataset.splits == ("test", "test_poisoned")
+    assert dataset.manifest.attack.poisoned_train_samples is None
+    expected = [s.key for _, s in of_source(source, "test")][:7]
+    assert [[s.key for s in samples_of(dataset, split)] for split in dataset.splits] == [expected, expected]
+    ran = zipbatch("poison", source, "--attack", "badnets", "--out", tmp_path / "both", "--limit", 7, "--json")
+    assert {k: v["samples"] for k, v in ran.json["manifest"]["splits"].items()} == {
+        "train": 7,
+        "test": 7,
+        "test_poisoned": 7,
+    }
+
+
+def test_limit_draws_the_poison_from_what_is_left(source: Path, tmp_path: Path):
+    dataset = stage(source, tmp_path / "out", limit=10, poison_rate=0.4)
+    flags = [s.metadata()["poisoned"] for s in samples_of(dataset, "train")]
+    assert {i for i, flag in enumerate(flags) if flag} == poison_indices([10], 0.4, seed=1234)
+
+
+@pytest.mark.parametrize(("rate", "count"), [(0.0, 0), (0.04, 0), (0.05, 1), (1.0, 24)])
+def test_poison_rate(source: Path, tmp_path: Path, rate: float, count: int):
+    dataset = stage(source, tmp_path / "out", poison_rate=rate, splits=("train",))
+    assert sum(s.metadata()["poisoned"] for s in samples_of(dataset, "train")) == count
+
+
+@pytest.mark.parametrize("policy", ["stretch", "center-crop"])
+def test_image_size(source: Path, tmp_path: Path, policy: str):
+    dataset = stage(source, tmp_path / "out", image_size=12, resize=policy, splits=("test",))
+    assert dataset.manifest is not None
+    assert dataset.manifest.image_size == 12
+    attack, trigger = get_attack("badnets"), trigger_of(tmp_path / "out")
+    for (_, clean), plain, stamped in zip(
+        of_source(source, "test"), samples_of(dataset, "test"), samples_of(dataset, "test_poisoned"), strict=True
+    ):
+        small = images.resize(clean.image(), 12, policy=policy)
+        assert (plain.image() == small).all()
+        assert (stamped.image() == attack.apply(small[None], trigger)[0]).all()
+
+
+def test_params_reach_the_trigger(source: Path, tmp_path: Path):
+    stage(source, tmp_path / "out", params={"patch_size": "5"})
+    assert trigger_of(tmp_path / "out")["patch"].shape == (5, 5, 3)
+
+
+def test_a_staged_dataset_is_a_source(staged: Path, tmp_path: Path):
+    """Its true labels are read, not those of the poisoned training images."""
+    again = stage(staged, tmp_path / "out", "blended", poison_rate=0.0)
+    first = samples_of(open_dataset([str(staged)]), "train")
+    assert [s.label() for s in samples_of(again, "train")] == [s.original_label() for s in first]
+
+
+def image_folder(root: Path) -> Path:
+    for split, count in (("train", 6), ("test", 4)):
+        for i in range(count):
+            file = root / split / ["z.1", "a"][i % 2] / f"im.{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(images.encode_png(picture(i)))
+    return root
+
+
+def test_image_folder(tmp_path: Path):
+    root = image_folder(tmp_path / "in")
+    dataset = stage(root, tmp_path / "out", poison_rate=0.5)
+    assert dataset.classes == ["a", "z.1"]
+    train = samples_of(dataset, "train")
+    assert [s.key for s in train] == ["a/im_1", "a/im_3", "a/im_5", "z_1/im_0", "z_1/im_2", "z_1/im_4"]
+    assert train[3].metadata()["source"] == "train/z.1/im.0.png"
+    assert {i for i, s in enumerate(train) if s.metadata()["poisoned"]} == poison_indices([6], 0.5, seed=1234)
+    assert [s.label() for s in samples_of(dataset, "test")] == [0, 0, 1, 1]
+
+
+def test_mixed_sizes_need_an_image_size(tmp_path: Path):
+    rows = [sample("a", 0, seed=0), sample("b", 1, seed=1, size=20)]
+    write_shard(tmp_path / "in" / "test-0.tar", rows)
+    with pytest.raises(DataError, match=r"test-0\.tar: key 'b': is 20x20.*--image-size"):
+        stage(tmp_path / "in", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+    dataset = stage(tmp_path / "in", tmp_path / "out", image_size=16)
+    assert {s.image().shape for s in samples_of(dataset, "test")} == {(16, 16, 3)}
+
+
+def test_an_oblong_first_image_needs_an_image_size(tmp_path: Path):
+    png = images.encode_png(np.zeros((8, 16, 3), np.uint8))
+    write_shard(tmp_path / "in" / "test-0.tar", [Sample("a", {"png": png, "cls": b"1"})])
+    with pytest.raises(UsageError, match="'a' is 16x8; name --image-size"):
+        stage(tmp_path / "in", tmp_path / "out")
+
+
+REFUSED: dict[str, tuple[list[object], str]] = {
+    "attack": (["--attack", "nope"], "nope"),
+    "parameter": (["--param", "nope=1"], "nope"),
+    "parameter without value": (["--param", "patch_size"], "patch_size"),
+    "parameter of another type": (["--param", "patch_size=x"], "'x'"),
+    "trigger too large": (["--param", "patch_size=14"], "14"),
+    "target": (["--target", 3], "--target 3"),
+    "rate above 1": (["--poison-rate", 1.5], "1.5"),
+    "rate below 0": (["--poison-rate", -0.1], "-0.1"),
+    "rate nan": (["--poison-rate", "nan"], "nan"),
+    "split": (["--split", "val"], "'val'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_requests_leave_nothing(source: Path, tmp_path: Path, case: str):
+    options, named = REFUSED[case]
+    ran = zipbatch("poison", source, "--attack", "badnets", "--out", tmp_path / "out", *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert named in ran.err
+    assert "Traceback" not in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("labels", [None, 3])
+def test_unfit_labels(tmp_path: Path, labels: int | None):
+    source = write_source(tmp_path / "in")
+    write_shard(source / "test-000002.tar", [sample("odd", labels, seed=1)])
+    ran = zipbatch("poison", source, "--attack", "badnets", "--out", tmp_path / "out")
+    assert ran.code == (1 if labels is None else 2)
+    assert ("test-000002.tar: key 'odd'" if labels is None else "labels go up to 3") in ran.err
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_key_in_two_shards_of_a_split(tmp_path: Path):
+    source = write_source(tmp_path / "in")
+    write_shard(source / "test-000002.tar", [sample("test_0003", 1, seed=1)])
+    with pytest.raises(DataError, match=r"test-000002\.tar: key 'test_0003'.*twice"):
+        stage(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "undecodable"])
+def test_a_source_that_breaks_half_way_leaves_nothing(tmp_path: Path, damage: str):
+    source = write_source(tmp_path / "in")
+    last = source / "test-000001.tar"
+    if damage == "truncated":
+        last.write_bytes(last.read_bytes()[:2000])
+    else:
+        rows = list(read_shard(last))
+        write_shard(last, [*rows[:-1], Sample("bad", {"png": b"\x89PNG\r\n\x1a\n", "cls": b"1"})])
+    ran = zipbatch("poison", source, "--attack", "badnets", "--out", tmp_path / "out", "--samples-per-shard", 4)
+    assert (ran.code, ran.out) == (1, "")
+    assert "test-000001.tar" in ran.err
+    assert damage == "truncated" or "'bad'" in ran.err
+    assert "Traceback" not in ran.err
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_an_interrupt_half_way_leaves_nothing_and_a_rerun_is_whole(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    attack, calls = type(get_attack("badnets")), io.StringIO()
+    real = attack.apply
+
+    def interrupted(*arguments: object) -> np.ndarray:
+        calls.write("x")
+        if len(calls.getvalue()) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(attack, "apply", interrupted)
+        assert zipbatch("poison", source, "--attack", "badnets", "--out", tmp_path / "out").code == 130
+    assert list(tmp_path.iterdir()) == []
+    stage(source, tmp_path / "out")
+    stage(source, tmp_path / "whole")
+    assert files_below(tmp_path / "out") == files_below(tmp_path / "whole")

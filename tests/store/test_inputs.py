@@ -1,0 +1,81 @@
+"""Remembered digests of bare shards: never wrong, and never missed."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.making import write_source, zipbatch
+from zipbatch.store import RememberedInputs, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "pur")
+
+
+def test_remembers_across_runs(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shard = tmp_path / "ä b.tar"
+    shard.write_bytes(b"one")
+    inputs = RememberedInputs(store, "d")
+    assert inputs.digest(shard) is None
+    inputs.remember(shard, "1" * 64)
+    inputs.save()
+    again = RememberedInputs(store, "d")
+    assert again.digest(shard) == "1" * 64
+    monkeypatch.chdir(tmp_path)
+    assert again.digest(Path("ä b.tar")) == "1" * 64
+    assert RememberedInputs(store, "e").digest(shard) is None
+
+
+@pytest.mark.parametrize("change", ["size", "mtime"])
+def test_forgets_a_changed_file(store: Store, tmp_path: Path, change: str):
+    shard = tmp_path / "a.tar"
+    shard.write_bytes(b"one")
+    inputs = RememberedInputs(store, "d")
+    inputs.remember(shard, "1" * 64)
+    inputs.save()
+    stat = shard.stat()
+    if change == "size":
+        shard.write_bytes(b"three")
+        os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    else:
+        shard.write_bytes(b"two")
+        os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert RememberedInputs(store, "d").digest(shard) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"not gzip", b"\x1f\x8b", "cut", "list", "fields"])
+def test_survives_damage(store: Store, tmp_path: Path, damage: bytes | str):
+    shard = tmp_path / "a.tar"
+    shard.write_bytes(b"one")
+    inputs = RememberedInputs(store, "d")
+    inputs.remember(shard, "1" * 64)
+    inputs.save()
+    file = store.root / "inputs" / "d.jsonl.gz"
+    made = {"cut": file.read_bytes()[:-9], "list": gzip.compress(b"[1]\n"), "fields": gzip.compress(b'[1,null,3,"x"]')}
+    file.write_bytes(made[damage] if isinstance(damage, str) else damage)
+    again = RememberedInputs(store, "d")
+    assert again.digest(shard) is None
+    again.remember(shard, "2" * 64)
+    again.save()
+    assert RememberedInputs(store, "d").digest(shard) == "2" * 64
+
+
+def test_saves_only_what_changed(store: Store, tmp_path: Path):
+    RememberedInputs(store, "d").save()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replaced_shard_is_computed_anew(tmp_path: Path):
+    source, store = write_source(tmp_path / "in", counts={"test": 6}, shards=3), tmp_path / "pur"
+    command = ["purify", source, "--purifier", "blur", "--store", store, "--json"]
+    assert zipbatch(*command).json["computed"] == 3
+    assert zipbatch(*command, "--dry-run").json["of_unknown_digest"] == 0
+    first, second = source / "test-000000.tar", source / "test-000001.tar"
+    first.write_bytes(second.read_bytes())
+    ran = zipbatch(*command)
+    assert (ran.json["computed"], ran.json["reused"], ran.json["new_version"]) == (0, 3, True)

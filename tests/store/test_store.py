@@ -1,0 +1,139 @@
+"""Objects, task records and names: content-addressed, object first, safe as paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.making import files_below, sample, write_shard
+from zipbatch.atomic import sha256_file
+from zipbatch.errors import DataError, UsageError
+from zipbatch.shards import Sample
+from zipbatch.store import Store, TaskRecord, check_name, parse_reference, task_key
+
+KEY = task_key("0" * 64, {"method": "blur"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "pur")
+    store.prepare()
+    return store
+
+
+def put(store: Store, *samples: Sample) -> str:
+    with store.new_object() as writer:
+        for item in samples:
+            writer.write(item)
+        info = writer.finish()
+        store.publish_object(writer, info)
+    return info.sha256
+
+
+def record(output: str, **fields: object) -> TaskRecord:
+    given = {"input_sha256": "0" * 64, "output_sha256": output, "samples_in": 1, "samples_out": 1} | fields
+    return TaskRecord(**given, seconds=0.5, device="cpu", worker={}, versions={})
+
+
+def test_an_object_lies_under_its_digest(store: Store, tmp_path: Path):
+    digest = put(store, sample("a", 1, seed=1))
+    assert store.has_object(digest)
+    path = tmp_path / "pur" / "objects" / digest[:2] / f"{digest}.tar"
+    assert (store.object_path(digest), sha256_file(path)) == (path, digest)
+    assert path.read_bytes() == write_shard(tmp_path / "s.tar", [sample("a", 1, seed=1)]).read_bytes()
+    assert put(store, sample("a", 1, seed=1)) == digest
+    assert list(store.objects()) == [path]
+
+
+def test_a_failed_object_leaves_nothing(store: Store, tmp_path: Path):
+    def fail() -> None:
+        with store.new_object() as writer:
+            writer.write(sample("a", 1, seed=1))
+            writer.finish()
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        fail()
+    assert files_below(tmp_path) == {}
+
+
+def test_task_records_come_after_their_object(store: Store):
+    with pytest.raises(RuntimeError, match="not there"):
+        store.put_task(KEY, record("1" * 64))
+    assert list(store.tasks()) == []
+    digest = put(store, sample("a", 1, seed=1))
+    store.put_task(KEY, record(digest))
+    assert store.task(KEY) == record(digest)
+    assert list(store.tasks()) == [(KEY, record(digest))]
+    assert (store.root / "tasks" / KEY[:2] / f"{KEY}.json").is_file()
+
+
+def test_a_task_without_its_object_is_still_to_do(store: Store):
+    digest = put(store, sample("a", 1, seed=1))
+    store.put_task(KEY, record(digest))
+    store.object_path(digest).unlink()
+    assert store.task(KEY) is None
+    assert store.task("f" * 64) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": 2}', "[" * 50_000])
+def test_a_damaged_record_is_still_to_do(store: Store, text: str):
+    store.put_task(KEY, record(put(store, sample("a", 1, seed=1))))
+    (store.root / "tasks" / KEY[:2] / f"{KEY}.json").write_text(text)
+    assert store.task(KEY) is None
+    assert list(store.tasks()) == [(KEY, None)]
+
+
+@pytest.mark.parametrize("digest", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "\n"])
+def test_only_digests_become_paths(store: Store, digest: str):
+    with pytest.raises(DataError, match="not a digest"):
+        store.object_path(digest)
+
+
+def test_task_key_is_of_input_and_identity():
+    assert task_key("0" * 64, {"a": 1, "b": 2}) == task_key("0" * 64, {"b": 2, "a": 1})
+    others = {task_key("1" * 64, {"a": 1}), task_key("0" * 64, {"a": 2}), task_key("0" * 64, {"a": 1})}
+    assert len(others) == 3
+
+
+BAD_NAMES = ["", "../x", "/x", "a/b", "a\\b", ".hidden", "-x", "a b", "a\n", "ä", "x" * 129, "a\0", "a@b", ".."]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_unfit_names(name: str):
+    with pytest.raises(UsageError, match="use letters"):
+        check_name(name, "--tag")
+
+
+@pytest.mark.parametrize("name", ["a", "cifar10-badnets", "2024.01.31_b", "x" * 128, "a..b"])
+def test_fit_names(name: str):
+    assert check_name(name, "--tag") == name
+
+
+def test_references():
+    assert parse_reference("a") == parse_reference("a@") == ("a", "latest")
+    assert parse_reference("a@nightly") == ("a", "nightly")
+    for text in ("../x@y", "a@../y", "a@b@c", "@x"):
+        with pytest.raises(UsageError):
+            parse_reference(text)
+
+
+def test_reading_makes_nothing(tmp_path: Path):
+    store = Store(tmp_path / "pur")
+    with pytest.raises(UsageError, match="no store there"):
+        store.require()
+    assert (store.task(KEY), store.has_object("0" * 64), list(store.objects()), list(store.tasks())) == (
+        None,
+        False,
+        [],
+        [],
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prepare_says_what_is_wrong(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="cannot be written"):
+        Store(tmp_path / "file" / "pur").prepare()
+    assert files_below(tmp_path) == {"file": b"x"}

@@ -1,0 +1,167 @@
+"""``verify`` finds every kind of damage, and says where it is."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.making import sample, write_shard, write_source, zipbatch
+from zipbatch.errors import UsageError
+from zipbatch.store import Store, verify
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one version of three shards."""
+    folder = tmp_path_factory.mktemp("verify")
+    source = write_source(folder / "in", counts={"test": 6}, shards=3)
+    ran = zipbatch("purify", source, "--purifier", "blur", "--store", folder / "pur", "--tag", "nightly")
+    assert ran.code == 0, ran.err
+    return folder / "pur"
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "pur"))
+
+
+def an_object(store: Path) -> Path:
+    return sorted((store / "objects").rglob("*.tar"))[1]
+
+
+def a_task(store: Path) -> Path:
+    return sorted((store / "tasks").rglob("*.json"))[1]
+
+
+def a_header(store: Path) -> Path:
+    (found,) = (store / "versions" / "in").glob("*.json")
+    return found
+
+
+def change(file: Path, **fields: object) -> str:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+    return file.stem
+
+
+def flip(store: Path) -> str:
+    file = an_object(store)
+    data = bytearray(file.read_bytes())
+    data[700] ^= 1
+    file.write_bytes(data)
+    return file.stem
+
+
+def remove(store: Path) -> str:
+    file = an_object(store)
+    file.unlink()
+    return file.stem
+
+
+def stranger(store: Path) -> str:
+    write_shard(store / "objects" / "zz" / "x.tar", [sample("a", 1, seed=1)])
+    return "zz/x.tar"
+
+
+def misplaced(store: Path) -> str:
+    file = an_object(store)
+    target = store / "objects" / "00" / file.name
+    target.parent.mkdir(exist_ok=True)
+    file.rename(target)
+    return file.stem
+
+
+def damage_task(store: Path) -> str:
+    a_task(store).write_text("{")
+    return a_task(store).stem
+
+
+def relist(store: Path, edit: Callable[[list[dict[str, object]]], object]) -> str:
+    file = a_header(store).with_suffix(".jsonl.gz")
+    rows = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+    edit(rows)
+    file.write_bytes(gzip.compress(b"".join(json.dumps(row).encode() + b"\n" for row in rows)))
+    return a_header(store).stem
+
+
+def cut_list(store: Path) -> str:
+    file = a_header(store).with_suffix(".jsonl.gz")
+    file.write_bytes(file.read_bytes()[:-6])
+    return a_header(store).stem
+
+
+def damage_header(store: Path) -> str:
+    a_header(store).write_text("[]")
+    return a_header(store).stem
+
+
+def tag_to_nowhere(store: Path) -> str:
+    (store / "tags" / "in" / "nightly").write_text("0123456789abcdef0123\n")
+    return "tags/in/nightly"
+
+
+DAMAGE: dict[str, Callable[[Path], str]] = {
+    "flipped byte": flip,
+    "removed object": remove,
+    "strange object": stranger,
+    "misplaced object": misplaced,
+    "damaged task": damage_task,
+    "task of another output": lambda s: change(a_task(s), output_sha256="0" * 64),
+    "task of another count": lambda s: change(a_task(s), samples_in=9, samples_out=9),
+    "task that lost a sample": lambda s: change(a_task(s), samples_in=3),
+    "task with a quarantined key too many": lambda s: change(a_task(s), quarantined=["x"]),
+    "list cut": cut_list,
+    "list without a row": lambda s: relist(s, lambda rows: rows.pop()),
+    "list in another order": lambda s: relist(s, lambda rows: rows.reverse()),
+    "list of another count": lambda s: relist(s, lambda rows: rows[0].update(samples=5)),
+    "header damaged": damage_header,
+    "header of another purifier": lambda s: change(a_header(s), purifier={"method": "zip"}),
+    "header of other counts": lambda s: change(a_header(s), counts={"test": {"shards": 3, "samples": 7}}),
+    "tag to nowhere": tag_to_nowhere,
+}
+
+
+def test_a_good_store(store: Path):
+    checked = verify(Store(store))
+    assert (checked.objects, checked.tasks, checked.versions, checked.tags, checked.faults) == (3, 3, 1, 2, ())
+
+
+def test_temp_files_of_other_runs_are_no_fault(store: Path):
+    for folder in ("objects", "tasks/ab", "versions/in", "tags/in", f"objects/{an_object(store).stem[:2]}"):
+        (store / folder).mkdir(exist_ok=True)
+        (store / folder / ".tmp-1-abc").write_bytes(b"half")
+    assert verify(Store(store)).faults == ()
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_found_and_named(store: Path, case: str):
+    named = DAMAGE[case](store)
+    faults = verify(Store(store)).faults
+    assert faults
+    assert any(named in f"{fault.where} {fault.reason}" for fault in faults)
+    ran = zipbatch("store", "verify", "--store", store)
+    assert ran.code == 1
+    assert ran.out.count("FAULT") == len(faults)
+    assert "Traceback" not in ran.err
+    as_json = zipbatch("store", "verify", "--store", store, "--json")
+    assert (as_json.code, len(as_json.json["faults"])) == (1, len(faults))
+
+
+def test_a_removed_object_is_computed_again(store: Path, made: Path):
+    source = made.parent / "in"
+    before = an_object(store).read_bytes()
+    name = an_object(store)
+    name.unlink()
+    ran = zipbatch("purify", source, "--purifier", "blur", "--store", store, "--json")
+    assert (ran.code, ran.json["computed"], ran.json["reused"]) == (0, 1, 2)
+    assert name.read_bytes() == before
+    assert verify(Store(store)).faults == ()
+
+
+def test_no_store(tmp_path: Path):
+    with pytest.raises(UsageError, match="no store there"):
+        verify(Store(tmp_path))

@@ -1,0 +1,222 @@
+"""Versions never change, tags only move forward, references say what there is."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from tests.making import files_below, sample, write_source, zipbatch
+from zipbatch.errors import DataError, UsageError
+from zipbatch.store import Store, VersionHeader, VersionRow, Versions
+from zipbatch.store.versions import version_id
+
+IDENTITY = {"method": "blur", "settings": {"transforms": ["blur:2"]}}
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Versions:
+    store = Store(tmp_path / "pur")
+    store.prepare()
+    return Versions(store)
+
+
+def rows(store: Store, count: int = 2) -> list[VersionRow]:
+    made = []
+    for i in range(count):
+        with store.new_object() as writer:
+            writer.write(sample(f"k{i}", i, seed=i))
+            info = writer.finish()
+            store.publish_object(writer, info)
+        made.append(
+            VersionRow(split="test", shard=f"test-{i}.tar", output=info.sha256, input=str(i) * 64, samples=info.samples)
+        )
+    return made
+
+
+def header(
+    listed: list[VersionRow], *, started: str = "2024-01-01T00:00:00+00:00", dataset: str = "d"
+) -> VersionHeader:
+    return VersionHeader(
+        dataset=dataset,
+        version=version_id(dataset, IDENTITY, listed),
+        purifier=IDENTITY,
+        prior_sha256=None,
+        seed=None,
+        counts={"test": {"shards": len(listed), "samples": sum(r.samples for r in listed)}},
+        quarantined=0,
+        parent=None,
+        started=started,
+        zipbatch="0",
+    )
+
+
+def test_publish_and_read(versions: Versions, tmp_path: Path):
+    listed = rows(Store(tmp_path / "pur"))
+    head = header(listed)
+    assert versions.publish(head, listed)
+    versions.move_tag("d", "latest", head.version, started_ns=1)
+    for reference in ("d", "d@latest", f"d@{head.version}"):
+        found = versions.read(reference)
+        assert (found.header, list(found.rows), found.reference) == (head, listed, f"d@{head.version}")
+    assert (versions.datasets(), versions.versions("d"), versions.tags("d")) == (
+        ["d"],
+        [head],
+        {"latest": head.version},
+    )
+    assert not (tmp_path / "pur" / "inputs").exists()
+
+
+def test_a_version_id_is_independent_of_time(versions: Versions, tmp_path: Path):
+    listed = rows(Store(tmp_path / "pur"))
+    first, second = header(listed), header(listed, started="2030-01-01T00:00:00+00:00")
+    assert first.version == second.version
+    assert versions.publish(first, listed)
+    before = files_below(tmp_path)
+    assert not versions.publish(second, listed)
+    assert files_below(tmp_path) == before
+
+
+def test_a_version_id_depends_on_all_it_names(tmp_path: Path, versions: Versions):
+    listed = rows(Store(tmp_path / "pur"))
+    ids = {
+        version_id("d", IDENTITY, listed),
+        version_id("e", IDENTITY, listed),
+        version_id("d", {**IDENTITY, "seed": 1}, listed),
+        version_id("d", IDENTITY, listed[::-1]),
+        version_id("d", IDENTITY, listed[:1]),
+    }
+    assert len(ids) == 5
+
+
+def test_the_same_run_at_another_time_adds_nothing(tmp_path: Path):
+    source = write_source(tmp_path / "in", counts={"test": 4})
+    found = []
+    for store in ("one", "two"):
+        ran = zipbatch("purify", source, "--purifier", "blur", "--store", tmp_path / store, "--json")
+        found.append(ran.json["version"])
+    assert found[0] == found[1]
+    lists = [next((tmp_path / s / "versions" / "in").glob("*.jsonl.gz")).read_bytes() for s in ("one", "two")]
+    assert lists[0] == lists[1]
+    assert len(gzip.decompress(lists[0]).splitlines()) == 2
+
+
+def test_a_version_needs_its_objects(versions: Versions, tmp_path: Path):
+    store = Store(tmp_path / "pur")
+    listed = rows(store)
+    store.object_path(listed[1].output).unlink()
+    with pytest.raises(DataError, match=r"test-1\.tar.*not in the store"):
+        versions.publish(header(listed), listed)
+    assert versions.datasets() == []
+
+
+def test_versions_are_listed_by_their_start(versions: Versions, tmp_path: Path):
+    listed = rows(Store(tmp_path / "pur"), 3)
+    heads = [header(listed[:n], started=f"2024-01-0{4 - n}T00:00:00+00:00") for n in (1, 2, 3)]
+    for n, head in enumerate(heads, 1):
+        versions.publish(head, listed[:n])
+    assert versions.versions("d") == heads[::-1]
+
+
+def test_tags_move_forward_only(versions: Versions, tmp_path: Path):
+    assert versions.move_tag("d", "latest", "aaaa", started_ns=1000)
+    assert versions.move_tag("d", "latest", "bbbb", started_ns=2000)
+    before = files_below(tmp_path)
+    assert not versions.move_tag("d", "latest", "aaaa", started_ns=1999)
+    assert versions.move_tag("d", "latest", "bbbb", started_ns=1)  # older, but of one mind
+    assert files_below(tmp_path) == before
+    assert versions.tag("d", "latest") == "bbbb"
+    assert versions.move_tag("d", "latest", "cccc", started_ns=2000)
+    assert versions.tags("d") == {"latest": "cccc"}
+    assert (tmp_path / "pur/tags/d/latest").stat().st_mtime_ns == 2000
+
+
+def test_tags_of_datasets_are_apart(versions: Versions):
+    versions.move_tag("d", "x", "aaaa", started_ns=2)
+    versions.move_tag("e", "x", "bbbb", started_ns=1)
+    assert (versions.tags("d"), versions.tags("e"), versions.tags("f")) == ({"x": "aaaa"}, {"x": "bbbb"}, {})
+    assert versions.tag("d", "y") is None
+
+
+@pytest.mark.parametrize("tag", ["../x", "a/b", "", ".x"])
+def test_unfit_tags(versions: Versions, tmp_path: Path, tag: str):
+    with pytest.raises(UsageError, match="tag"):
+        versions.move_tag("d", tag, "aaaa", started_ns=1)
+    assert files_below(tmp_path) == {}
+
+
+def test_an_unknown_reference_says_what_there_is(versions: Versions, tmp_path: Path):
+    listed = rows(Store(tmp_path / "pur"))
+    head = header(listed)
+    versions.publish(head, listed)
+    versions.move_tag("d", "nightly", head.version, started_ns=1)
+    with pytest.raises(UsageError, match="d has the tags nightly"):
+        versions.read("d@gone")
+    with pytest.raises(UsageError, match="datasets there: d"):
+        versions.read("e")
+    with pytest.raises(UsageError, match="use letters"):
+        versions.read("../d")
+
+
+@pytest.mark.parametrize("damage", ["header", "list", "no list", "list of numbers", "not gzip"])
+def test_damaged_versions(versions: Versions, tmp_path: Path, damage: str):
+    listed = rows(Store(tmp_path / "pur"))
+    head = header(listed)
+    versions.publish(head, listed)
+    file = tmp_path / "pur" / "versions" / "d" / f"{head.version}.json"
+    listing = file.with_suffix(".jsonl.gz")
+    if damage == "header":
+        file.write_text("{}")
+    elif damage == "no list":
+        listing.unlink()
+    else:
+        content = {"list": listing.read_bytes()[:-5], "list of numbers": gzip.compress(b"1\n"), "not gzip": b"x"}
+        listing.write_bytes(content[damage])
+    with pytest.raises(DataError, match=head.version):
+        versions.read(f"d@{head.version}")
+
+
+@pytest.mark.parametrize(
+    "damage", ["header", "list cut", "no header", "tag to nowhere", "empty tag", "tag of bytes", "tag to a path"]
+)
+def test_a_damaged_latest_does_not_break_a_new_run(tmp_path: Path, damage: str):
+    source, store = write_source(tmp_path / "in", counts={"test": 4}), tmp_path / "pur"
+    command = ["purify", source, "--purifier", "blur", "--store", store, "--json"]
+    first = zipbatch(*command).json
+    file = store / "versions" / "in" / f"{first['version']}.json"
+    if damage == "header":
+        file.write_text("{")
+    elif damage == "list cut":
+        listing = file.with_suffix(".jsonl.gz")
+        listing.write_bytes(listing.read_bytes()[:-5])
+    elif damage == "no header":
+        file.unlink()
+    else:
+        content = {
+            "tag to nowhere": b"nowhere\n",
+            "empty tag": b"",
+            "tag of bytes": b"\xff\xfe",
+            "tag to a path": b"../x",
+        }
+        (store / "tags" / "in" / "latest").write_bytes(content[damage])
+        assert zipbatch("store", "verify", "--store", store).code == 1
+    again = zipbatch(*command)
+    assert again.code == 0, again.err
+    assert (again.json["computed"], again.json["reused"], again.json["version"]) == (0, 2, first["version"])
+    verified = zipbatch("store", "verify", "--store", store)
+    assert verified.code == 0, verified.out
+
+
+def test_any_flipped_byte_of_a_list_is_a_data_error(tmp_path: Path):
+    source, store = write_source(tmp_path / "in", counts={"test": 4}), tmp_path / "pur"
+    version = zipbatch("purify", source, "--purifier", "blur", "--store", store, "--json").json["version"]
+    listing = store / "versions" / "in" / f"{version}.jsonl.gz"
+    content, versions = listing.read_bytes(), Versions(Store(store))
+    sound = versions.read("in")
+    for at in range(10, len(content)):
+        listing.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
+        try:
+            assert versions.read("in") == sound
+        except DataError:
+            pass
