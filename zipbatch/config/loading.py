@@ -14,7 +14,8 @@ from zipbatch.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_CONFIG_BYTES = 1_000_000
-_SHORT = reprlib.Repr(maxlevel=2, maxlist=8, maxdict=8, maxstring=120, maxother=120)  # aliases can make values vast
+_SHORT = reprlib.Repr()  # aliases can make values vast
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
 
 def _folder(kind: str) -> Path:
