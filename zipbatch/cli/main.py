@@ -58,19 +58,19 @@ def cli(verbose: int, quiet: bool) -> None:
     logging.getLogger("zipbatch").setLevel(level)
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
+_signals_seen: set[int] = set()
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough: a second must not break the way out
-    raise _Terminated
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    """Leave as for Ctrl-C (Ray lets no other exception through its waits), but remember why."""
+    if number not in _signals_seen:  # one is enough: a second must not break the way out
+        _signals_seen.add(number)
+        raise KeyboardInterrupt
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded at run time
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run())
 
@@ -86,9 +86,8 @@ def _run() -> int:
     except ZipbatchError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted; what is published stays valid, run the same command again to go on", INTERRUPTED)
-    except _Terminated:
-        return _fail("terminated; what is published stays valid, run the same command again to go on", TERMINATED)
+        how, code = ("terminated", TERMINATED) if _signals_seen else ("interrupted", INTERRUPTED)
+        return _fail(f"{how}; what is published stays valid, run the same command again to go on", code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -17,7 +17,11 @@ from zipbatch.errors import UsageError
 def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[Outcome]:
     """See ``run_tasks``."""
     stop = threading.Event()
-    label = {"host": socket.gethostname(), "pid": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    label = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
     context = WorkerContext(workers.device, cpu_cores(), stop.is_set, label)
     built = guarded(setup, context)
     if built.error is not None:

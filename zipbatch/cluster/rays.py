@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +25,7 @@ from zipbatch.errors import UsageError, WorkFailed
 log = logging.getLogger(__name__)
 MAX_TRIES = 3
 START_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 10.0
 _OBJECT_STORE_BYTES = 100 * 1024**2
 
 
@@ -31,29 +35,35 @@ class WorkerActor:
     def __init__(self, setup: Setup, device: str, lanes: int) -> None:
         self._setup, self._device, self._lanes = setup, device, lanes
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
         self._built: Answer | None = None
 
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> Answer:
-        """Build the worker; the error of a worker that cannot be built."""
+        """Build the worker; the error of a worker that cannot be built. Ray repeats the call until an actor is up."""
         with self._lock:
             if self._built is None:
                 label = {
                     "host": socket.gethostname(),
                     "pid": os.getpid(),
-                    "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                    "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
                     "actor": ray.get_runtime_context().get_actor_id(),
                 }
-                context = WorkerContext(self._device, self._lanes, lambda: False, label)
+                context = WorkerContext(self._device, self._lanes, self._stopping.is_set, label)
                 self._built = guarded(self._setup, context)
             return Answer(error=self._built.error, exit_code=self._built.exit_code)
 
     def run(self, task: Any) -> Answer:
         """Run one task; never raises for what happens in it."""
-        ready = self.ready()
+        ready: Answer = self.ready()
         if ready.error is not None:
             return ready
         assert self._built is not None
         return guarded(self._built.result, task)
+
+    def stop(self) -> None:
+        """Let what runs come to its next safe point and go no further."""
+        self._stopping.set()
 
 
 @dataclass
@@ -67,14 +77,17 @@ class _Entry:
 
 @dataclass
 class _Slot:
-    """An actor and what it is working on."""
+    """An actor and what it is working on; ``waking`` is the pending answer of one that died, and no work till then."""
 
     actor: Any
     running: dict[Any, _Entry] = field(default_factory=dict)
+    waking: Any = None
+    down_since: float = 0.0
 
     @property
-    def held_alone(self) -> bool:
-        return any(entry.suspect for entry in self.running.values())
+    def open(self) -> bool:
+        """Whether it may take tasks beside those it has."""
+        return self.waking is None and not any(entry.suspect for entry in self.running.values())
 
 
 def run_ray(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[Outcome]:
@@ -84,14 +97,33 @@ def run_ray(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[Ou
         try:
             yield from _drive(slots, iter(tasks), workers.in_flight)
         finally:
+            _stop(slots)
+
+
+def _stop(slots: list[_Slot]) -> None:
+    """Give what still runs a moment to leave nothing half-written behind, then end the actors."""
+    running = [ref for slot in slots for ref in slot.running]
+    try:
+        if running:
             for slot in slots:
-                ray.kill(slot.actor, no_restart=True)
+                slot.actor.stop.remote()
+            ray.wait(running, num_returns=len(running), timeout=STOP_TIMEOUT_S)
+        for slot in slots:
+            ray.kill(slot.actor, no_restart=True)
+    except RayError as error:
+        log.warning("workers could not be stopped in order: %s", error)
 
 
 @contextmanager
 def _cluster(workers: Workers) -> Iterator[None]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    """Join a cluster or start an embedded one, and leave it.
+
+    Ray prints notices of dead workers on stdout and takes SIGTERM for itself; stdout is for results and the signal
+    ours, so both are put right as long as Ray is there.
+    """
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    main_thread = threading.current_thread() is threading.main_thread()
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if workers.address is not None:
             ray.init(address=workers.address, **common)
@@ -105,9 +137,15 @@ def _cluster(workers: Workers) -> Iterator[None]:
                 **common,
             )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise UsageError(f"--address {workers.address}: cannot join a Ray cluster there: {error}") from error
+        first_line = str(error).strip().partition("\n")[0]
+        if workers.address is None:
+            raise WorkFailed(f"Ray could not be started here: {first_line}; --workers 0 does without it") from error
+        raise UsageError(f"--address {workers.address}: cannot join a Ray cluster there: {first_line}") from error
+    if main_thread:
+        signal.signal(signal.SIGTERM, on_terminate)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         ray.shutdown()
 
@@ -125,7 +163,7 @@ def _start_actors(setup: Setup, workers: Workers) -> list[Any]:
         "num_cpus": 0 if workers.gpus else 1,
         "max_restarts": -1,
         "max_task_retries": 0,
-        "max_concurrency": workers.in_flight + 1,
+        "max_concurrency": workers.in_flight + 2,  # beside its tasks it answers ready and stop
     }
     remote = ray.remote(WorkerActor).options(**options)
     actors = [remote.remote(setup, workers.device, lanes) for _ in range(workers.count)]
@@ -147,32 +185,65 @@ def _start_actors(setup: Setup, workers: Workers) -> list[Any]:
 
 def _drive(slots: list[_Slot], queue: Iterator[Any], in_flight: int) -> Iterator[Outcome]:
     suspects: deque[_Entry] = deque()
+    exhausted = False
     while True:
-        _dispatch(slots, queue, suspects, in_flight)
+        exhausted = _dispatch(slots, queue, suspects, in_flight) or exhausted
         running = {ref: slot for slot in slots for ref in slot.running}
-        if not running:
+        waking = {slot.waking: slot for slot in slots if slot.waking is not None}
+        if exhausted and not running and not suspects:
             return
-        done, _ = ray.wait(list(running), num_returns=1)
-        slot = running[done[0]]
-        yield from _collect(slot, done[0], suspects)
+        done, _ = ray.wait([*running, *waking], num_returns=1, timeout=START_TIMEOUT_S if waking else None)
+        for ref in done:
+            if ref in waking:
+                _woken(waking[ref])
+            else:
+                yield from _collect(running[ref], ref, suspects)
+        _give_up_lost(slots)
 
 
-def _dispatch(slots: list[_Slot], queue: Iterator[Any], suspects: deque[_Entry], in_flight: int) -> None:
-    """Hand the next tasks to the least loaded workers.
+def _woken(slot: _Slot) -> None:
+    """Open a restarted worker for tasks again."""
+    try:
+        answer: Answer = ray.get(slot.waking)
+    except RayError as error:
+        log.warning("a worker died again while it was starting: %s", type(error).__name__)
+        slot.waking = slot.actor.ready.remote()
+        return
+    if answer.error is not None:
+        raise WorkFailed(f"a worker could not be set up again: {answer.error}")
+    slot.waking = None
+
+
+def _give_up_lost(slots: list[_Slot]) -> None:
+    """Drop workers that did not come back in time; without any left, the run fails."""
+    now = time.monotonic()
+    for slot in list(slots):
+        if slot.waking is not None and now - slot.down_since > START_TIMEOUT_S:
+            log.warning("a worker did not come back within %g s; going on without it", START_TIMEOUT_S)
+            slots.remove(slot)
+    if not slots:
+        raise WorkFailed("all workers are lost; run the same command again to go on")
+
+
+def _dispatch(slots: list[_Slot], queue: Iterator[Any], suspects: deque[_Entry], in_flight: int) -> bool:
+    """Hand the next tasks to the least loaded workers; True when the queue has no more.
 
     A suspect gets an idle worker to itself; while one waits for that, the least loaded worker takes nothing new.
     """
     for slot in slots:
-        if suspects and not slot.running:
+        if suspects and slot.open and not slot.running:
             _start(slot, suspects.popleft())
-    open_to_all = sorted((slot for slot in slots if not slot.held_alone), key=lambda slot: len(slot.running))
+    ready = sorted((slot for slot in slots if slot.open), key=lambda slot: len(slot.running))
     if suspects:
-        open_to_all = open_to_all[1:]
-    while open_to_all:
-        slot = min(open_to_all, key=lambda slot: len(slot.running))
-        if len(slot.running) == in_flight or (task := next(queue, None)) is None:
-            return
+        ready = ready[1:]
+    while ready:
+        slot = min(ready, key=lambda slot: len(slot.running))
+        if len(slot.running) == in_flight:
+            break
+        if (task := next(queue, None)) is None:
+            return True
         _start(slot, _Entry(task))
+    return False
 
 
 def _start(slot: _Slot, entry: _Entry) -> None:
@@ -205,6 +276,7 @@ def _after_death(slot: _Slot, entry: _Entry, suspects: deque[_Entry]) -> Iterato
             finished.append(Outcome(other.task, answer.result, answer.error, other.tries + 1))
         except RayError:
             dead.append(other)
+    slot.waking, slot.down_since = slot.actor.ready.remote(), time.monotonic()
     yield from finished
     for victim in dead:
         victim.suspect = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from zipbatch.cluster.device import pick_device
@@ -115,9 +116,21 @@ def run_tasks(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[
         from zipbatch.cluster.local import run_local
 
         return run_local(setup, tasks, workers)
+    _set_ray_environment(joining=workers.address is not None)
     from zipbatch.cluster.rays import run_ray
 
     return run_ray(setup, tasks, workers)
+
+
+def _set_ray_environment(*, joining: bool) -> None:
+    """What Ray reads once, when it is imported: no usage reports, and the token of clusters started on this machine.
+
+    ``ray start`` asks for a token as soon as one exists, but ``ray.init`` does not present it of its own accord.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if joining and (token.is_file() or "RAY_AUTH_TOKEN" in os.environ):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def cpu_cores() -> int:

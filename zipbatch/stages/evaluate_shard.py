@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zipbatch.atomic import sha256_file
 from zipbatch.checkpoints import VictimFolder, load_victim
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.errors import Cancelled, DataError
@@ -108,12 +109,8 @@ class EvaluateWorker:
         Raises:
             DataError: the forms do not hold the same samples, sizes or classes that do not fit the victims.
         """
-        forms = [_read(path) if path is not None else None for path in (task.data, *task.purified)]
-        original = forms[0]
-        assert original is not None  # the shard itself is always there
-        for path, form in zip(task.purified, forms[1:], strict=True):
-            if form is not None and form.keys != original.keys:
-                raise DataError(str(path), f"does not hold the samples of {task.data.name} in their order")
+        original = _read(task.data)
+        forms = [original, *(None if path is None else _read_purified(path, original, task) for path in task.purified)]
         tallies = [
             self._tallies(task, folder, victim, forms)
             for folder, victim in zip(self._folders, self._victims, strict=True)
@@ -180,6 +177,16 @@ def _read(path: Path) -> _Images:
         raise DataError(path, "holds no samples")
     stacked = torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
     return _Images(keys, stacked, _all_known(labels), _all_known(originals))
+
+
+def _read_purified(path: Path, original: _Images, task: EvaluateTask) -> _Images:
+    """A purified object, its bytes checked; labels are those of the data that it was made from."""
+    if sha256_file(path) != path.stem:
+        raise DataError(path, "its bytes are not those its name says; see 'zipbatch store verify'")
+    purified = _read(path)
+    if purified.keys != original.keys:
+        raise DataError(path, f"does not hold the samples of {task.data.name} in their order")
+    return replace(purified, labels=original.labels, originals=original.originals)
 
 
 def _same_size(sample: Sample, others: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

@@ -179,7 +179,8 @@ def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = 
                 reused += result.reused
                 samples += 0 if result.reused else result.record.samples_out
                 if shard.sha256 is None:
-                    plan.inputs.remember(shard.path, result.record.input_sha256)
+                    digest = result.record.input_sha256
+                    plan.inputs.remember(shard.path, digest, size=result.size, mtime_ns=result.mtime_ns)
             rate = samples / max(1e-9, time.monotonic() - started)
             on_progress(PurifyProgress(len(rows) + len(failed), len(plan.shards), samples, rate))
     finally:

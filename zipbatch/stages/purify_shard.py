@@ -37,10 +37,12 @@ class PurifyTask:
 
 @dataclass(frozen=True)
 class PurifyResult:
-    """The record in the store, and whether it was there already."""
+    """The record in the store, whether it was there already, and the shard's size and time before it was read."""
 
     record: TaskRecord
     reused: bool
+    size: int
+    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,13 @@ class PurifyWorker:
         Raises:
             DataError: the shard is not what it claims to be, or a sample cannot be purified; nothing is published.
         """
+        stat = task.path.stat()
         digest = sha256_file(task.path)
         if task.sha256 is not None and digest != task.sha256:
             raise DataError(task.path, "its bytes are not those the manifest lists; stage the dataset again")
         key = task_key(digest, self._spec.identity)
         if (known := self._store.task(key)) is not None and not known.quarantined:
-            return PurifyResult(known, reused=True)
+            return PurifyResult(known, reused=True, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
         started = time.monotonic()
         source = _Counted(read_shard(task.path))
         with self._store.new_object() as writer:
@@ -124,7 +127,7 @@ class PurifyWorker:
             versions={"zipbatch": __version__, "torch": torch.__version__},
         )
         self._store.put_task(key, record)
-        return PurifyResult(record, reused=False)
+        return PurifyResult(record, reused=False, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
     def _purified(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Purified samples in order, with at most one batch a lane waiting."""

@@ -33,10 +33,9 @@ class RememberedInputs:
         stat = path.stat()
         return known[2] if known[:2] == (stat.st_size, stat.st_mtime_ns) else None
 
-    def remember(self, path: Path, sha256: str) -> None:
-        """Note a digest that a worker found."""
-        stat = path.stat()
-        self._known[str(path.resolve())] = (stat.st_size, stat.st_mtime_ns, sha256)
+    def remember(self, path: Path, sha256: str, *, size: int, mtime_ns: int) -> None:
+        """Note a digest that a worker found, with the size and time that the file had before it was read."""
+        self._known[str(path.resolve())] = (size, mtime_ns, sha256)
         self._changed = True
 
     def save(self) -> None:
