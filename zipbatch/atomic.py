@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,30 @@ def temp_path(folder: Path) -> Path:
     """A fresh temp name in ``folder``, which is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder and its parents; the ones that were missing, outermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()][::-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def hold(stream: BinaryIO) -> None:
+    """Mark an open temp file as in use by this process, for ``sweep``; ends with the process at the latest."""
+    fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def sweep(folder: Path, *, older_than_s: float = 600.0) -> None:
+    """Remove temp files right in ``folder`` that nobody holds and that were not written to for a while."""
+    for path in folder.glob(f"{TEMP_PREFIX}*"):
+        try:
+            with path.open("rb") as stream:
+                fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - path.stat().st_mtime > older_than_s:
+                    path.unlink()
+        except OSError:
+            continue  # held by a run, or gone already
 
 
 def fsync_folder(folder: Path) -> None:

@@ -14,6 +14,8 @@ def split_name(name: str) -> tuple[str, str]:
     Raises:
         ValueError: there is no key or no extension, or the key could not be a path inside a folder.
     """
+    while name.startswith("./"):  # as tar writes them when it is given a folder
+        name = name[2:]
     match = _NAME.match(name)
     if not match:
         raise ValueError(f"member name {name!r} has no <key>.<extension>")

@@ -91,7 +91,7 @@ def test_parameters_come_from_text():
         ("badnets", {"alpha": "1"}, "attack badnets has no parameter 'alpha'; it has: patch_size"),
         ("wanet", {"grid_size": "4.5"}, "attack wanet: grid_size must be a int, got '4.5'"),
         ("wanet", {"strength": "much"}, "attack wanet: strength must be a float, got 'much'"),
-        ("wanet", {"grid_size": "1"}, "attack wanet: grid_size must be 2 or more, got 1"),
+        ("wanet", {"grid_size": "1"}, "attack wanet: grid_size must be in 2 to 4096, got 1"),
         ("blended", {"alpha": "1.5"}, r"attack blended: alpha must be in \(0, 1\], got 1.5"),
         ("blended", {"alpha": "nan"}, r"attack blended: alpha must be in \(0, 1\], got nan"),
     ],

@@ -131,5 +131,5 @@ def test_grid_stays_on_the_image():
 
 @pytest.mark.parametrize("k", [1, 0, -4])
 def test_grid_size_of_one_is_no_warp(k: int):
-    with pytest.raises(ValueError, match="grid_size must be 2 or more"):
+    with pytest.raises(ValueError, match="grid_size must be in 2 to 4096"):
         WaNet(grid_size=k)

@@ -179,7 +179,6 @@ def test_paper_preset_is_the_published_method():
         "guidance_exponent": 1,
         "steps": 20,
         "eta": 1,
-        "start_step": 1000,
     }
 
 

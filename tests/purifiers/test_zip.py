@@ -73,7 +73,7 @@ def test_defaults_are_the_published_ones():
         "guidance_exponent": 1.0,
         "steps": 20,
         "eta": 1.0,
-        "start_step": 1000,
+        "start_step": None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -141,7 +142,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer format": (lambda f: change_manifest(f, format_version=2), "format_version"),
     "unknown field": (lambda f: change_manifest(f, extra=1), "extra"),
     "unfit field": (lambda f: change_manifest(f, image_size=0), "image_size"),
-    "no shard list": (lambda f: (f / "shards.jsonl").unlink(), "shards.jsonl"),
+    "shard cut": (lambda f: os.truncate(f / "test-000000.tar", 512), "test-000000.tar"),
     "shard list is not json": (lambda f: (f / "shards.jsonl").write_text("x\n"), "manifest.json"),
     "shard list of numbers": (lambda f: (f / "shards.jsonl").write_text("1\n"), "manifest.json"),
     "row without a field": (drop_field, "sha256"),

@@ -222,7 +222,7 @@ WRONG: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     "absolute": ([("/etc/a.png", PNG)], "/etc/a"),
     "parent": ([("../a.png", PNG)], "../a"),
     "parent inside": ([("x/../../a.png", PNG)], "x/../../a"),
-    "current": ([("./a.png", PNG)], "./a"),
+    "current inside": ([("a/./b.png", PNG)], "a/./b"),
     "empty part": ([("x//a.png", PNG)], "x//a"),
     "backslash": ([("x\\a.png", PNG)], r"x\\a"),
     "newline": ([("x\na.png", PNG)], r"x\na"),
@@ -340,3 +340,11 @@ def test_a_label_cannot_ask_for_memory(tmp_path: Path, label: bytes):
     path = write_tar(tmp_path / "j.tar", [("a.png", PNG), ("a.json", b'{"label": 1%s}' % (b"0" * 30))])
     with pytest.raises(DataError, match="class index"):
         next(iter(read_shard(path))).label()
+
+
+def test_a_tar_of_a_folder_is_read(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(PNG)
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        tar.add(tmp_path / "in", arcname=".")
+    assert [s.key for s in read_shard(tmp_path / "t.tar")] == ["a"]

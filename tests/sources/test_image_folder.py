@@ -85,7 +85,9 @@ def test_a_foreign_file_is_named(tmp_path: Path, name: str):
 def test_a_class_that_the_data_does_not_have(tmp_path: Path):
     root = tree(tmp_path, "train/a/1.png", "test/b/1.png")
     with pytest.raises(UsageError, match="'b'"):
-        list(open_source(root, (), None).images("test"))
+        list(read_image_folder(root, "test", ["a"]))
+    assert open_source(root, ("test",)).classes == ["a", "b"]
+    assert [i.label for i in open_source(root, ("test",)).images("test")] == [1]
 
 
 def test_a_class_that_a_split_lacks_keeps_the_numbers(tmp_path: Path):

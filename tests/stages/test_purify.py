@@ -30,7 +30,7 @@ from tests.making import (
 )
 from zipbatch import images
 from zipbatch.cluster import WorkerContext
-from zipbatch.errors import Cancelled, DataError
+from zipbatch.errors import Cancelled, DataError, WorkFailed
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.stages import purify_shard
@@ -327,7 +327,7 @@ def test_out_of_memory_with_a_single_row_is_an_error(one_shard: PurifyTask, tmp_
     def never(_pixels: Tensor, _keys: Sequence[str]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(MemoryError, match="single row"):
+    with pytest.raises(WorkFailed, match="single row"):
         worker_with(Fake(never), tmp_path / "pur")(one_shard)
     assert files_below(tmp_path / "pur") == {}
 

@@ -32,8 +32,8 @@ class WaNet:
     strength: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.grid_size < 2:
-            raise ValueError(f"grid_size must be 2 or more, got {self.grid_size}")
+        if not 2 <= self.grid_size <= 4096:
+            raise ValueError(f"grid_size must be in 2 to 4096, got {self.grid_size}")
         if not math.isfinite(self.strength):
             raise ValueError(f"strength must be finite, got {self.strength}")
 

@@ -66,6 +66,7 @@ def open_prior(path: Path) -> PriorFolder:
     Raises:
         UsageError: a file is missing, the network is no RGB epsilon predictor, or the schedule is not supported.
     """
+    path = path.absolute()
     if not path.is_dir():
         raise UsageError(f"{path}: no such folder; a prior is a folder in diffusers' format")
     unet = path / "unet" if (path / "unet").is_dir() else path

@@ -12,6 +12,7 @@ from torch import nn
 
 from zipbatch import atomic
 from zipbatch.checkpoints.tensors import load_strictly, read_json, read_tensors
+from zipbatch.config import problems
 from zipbatch.errors import UsageError
 from zipbatch.victims import Victim, build_victim
 
@@ -57,10 +58,10 @@ def open_victim(path: Path) -> VictimFolder:
     try:
         spec = VictimSpec.model_validate(read_json(path / CONFIG))
     except ValidationError as error:
-        raise UsageError(f"{path / CONFIG}: not a victim's config: {error}") from error
+        raise UsageError(f"{path / CONFIG}: not a victim's config\n{problems(error)}") from error
     if not (path / WEIGHTS).is_file():
         raise UsageError(f"{path / WEIGHTS}: missing")
-    return VictimFolder(path, spec)
+    return VictimFolder(path.absolute(), spec)
 
 
 def load_victim(folder: VictimFolder) -> Victim:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from zipbatch.cli.options import JSON, emit_json, progress_bar, worker_options
+from zipbatch.errors import UsageError
 
 
 @click.command()
@@ -53,17 +54,18 @@ def evaluate(
         store=None if store is None else Store(store),
         workers=resolve_workers(gpus, workers, address, device),
     )
+    if sheet is not None and not sheet.absolute().parent.is_dir():
+        raise UsageError(f"--sheet {sheet}: its folder is not there")
     plan = plan_evaluate(request)
     with progress_bar("shards") as bar:
         task = bar.add_task("evaluating", total=len(plan.tasks), note="")
         rows = run(plan, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+    if as_json:
+        emit_json({"rows": rows})
+    else:
+        click.echo(evaluation_table(rows), nl=False)
     if sheet is not None:
         from zipbatch.stages.sheet import write_sheet
 
         write_sheet(plan, sheet)
-    if as_json:
-        emit_json({"rows": rows})
-        return
-    click.echo(evaluation_table(rows), nl=False)
-    if sheet is not None:
-        click.echo(f"contact sheet: {sheet}")
+        click.echo(f"contact sheet: {sheet}", err=True)

@@ -93,6 +93,10 @@ def _run() -> int:
         return 1
     except OSError as error:
         return _fail(_os_error(error), 1)
+    except Exception as error:  # the last boundary: a traceback for those who ask, one line for everyone else
+        logging.getLogger("zipbatch").debug("internal error", exc_info=True)
+        hint = "run again with -vv for the traceback, and please report it"
+        return _fail(f"internal error: {type(error).__name__}: {error} ({hint})", 1)
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from zipbatch.cli.options import JSON, emit_json
-from zipbatch.errors import WorkFailed
+from zipbatch.errors import UsageError, WorkFailed
 
 STORE = click.option("--store", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The store.")
 
@@ -75,20 +75,29 @@ def urls(reference: str, store: Path, splits: tuple[str, ...]) -> None:
     from zipbatch.store import Store, Versions
 
     opened = Store(store)
-    for row in Versions(opened).read(reference).rows:
-        if not splits or row.split in splits:
-            click.echo(str(opened.object_path(row.output).resolve()))
+    version = Versions(opened).read(reference)
+    there = dict.fromkeys(row.split for row in version.rows)
+    for split in splits:
+        if split not in there:
+            raise UsageError(f"{reference}: no split {split!r}; it has {', '.join(there)}")
+    paths = [opened.object_path(row.output) for row in version.rows if not splits or row.split in splits]
+    for path in paths:
+        if not path.is_file():
+            raise WorkFailed(f"{path}: missing; run purify again")
+    for path in paths:
+        click.echo(str(path))
 
 
 @store.command()
 @STORE
+@click.option("--repair", is_flag=True, help="Remove damaged objects and records; the next purify computes them anew.")
 @JSON
-def verify(store: Path, as_json: bool) -> None:
+def verify(store: Path, repair: bool, as_json: bool) -> None:
     """Check every byte against its digest and every reference. Exit 1 when something is wrong."""
     from zipbatch.store import Store
     from zipbatch.store import verify as run
 
-    checked = run(Store(store))
+    checked = run(Store(store), repair=repair)
     if as_json:
         emit_json(asdict(checked))
     else:
@@ -99,4 +108,5 @@ def verify(store: Path, as_json: bool) -> None:
             f"{checked.tags} tags: {'all good' if not checked.faults else f'{len(checked.faults)} faults'}"
         )
     if checked.faults:
-        raise WorkFailed(f"{len(checked.faults)} faults; run purify again to compute damaged shards anew")
+        first = "" if repair else "run verify --repair, then "
+        raise WorkFailed(f"{len(checked.faults)} faults; {first}run purify again to compute damaged shards anew")

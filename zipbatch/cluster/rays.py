@@ -140,7 +140,10 @@ def _cluster(workers: Workers) -> Iterator[None]:
         first_line = str(error).strip().partition("\n")[0]
         if workers.address is None:
             raise WorkFailed(f"Ray could not be started here: {first_line}; --workers 0 does without it") from error
-        raise UsageError(f"--address {workers.address}: cannot join a Ray cluster there: {first_line}") from error
+        raise UsageError(
+            f"--address {workers.address}: cannot join a Ray cluster there: {first_line} (if it asks for a token, give "
+            "this machine the same one: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH)"
+        ) from error
     if main_thread:
         signal.signal(signal.SIGTERM, on_terminate)
     try:

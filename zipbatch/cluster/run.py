@@ -91,6 +91,10 @@ def resolve_workers(gpus: int | None, workers: int | None, address: str | None, 
         raise UsageError("--gpus and --workers exclude each other: a worker has a GPU or it has not")
     if address is not None and gpus is None and not workers:
         raise UsageError("--address needs --gpus N or --workers N: how many actors should the cluster run?")
+    if workers and device == "cuda":
+        raise UsageError("--workers N shares the CPU cores; --device cuda goes with --gpus N, or with --workers 0")
+    if workers:
+        device = "cpu"
     if address is None and gpus is not None:
         import torch
 

@@ -83,9 +83,16 @@ def validate(model: type[Model], values: Mapping[str, object], *, where: str) ->
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, e['loc'])) or 'settings'} = {_SHORT.repr(e['input'])}: {e['msg']}"
-            for e in error.errors(include_url=False)
-        ]
         allowed = ", ".join(model.model_fields)
-        raise UsageError(f"{where}: unfit settings (fields: {allowed})\n" + "\n".join(lines)) from error
+        raise UsageError(f"{where}: unfit settings (fields: {allowed})\n{problems(error)}") from error
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong with each field, a line each. A list that lost its unfit items is not called too short as well."""
+    found = error.errors(include_url=False)
+    deeper = {e["loc"][:1] for e in found if len(e["loc"]) > 1}
+    return "\n".join(
+        f"  {'.'.join(map(str, e['loc'])) or 'settings'} = {_SHORT.repr(e['input'])}: {e['msg']}"
+        for e in found
+        if not (e["type"] == "too_short" and e["loc"][:1] in deeper)
+    )

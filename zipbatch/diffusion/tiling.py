@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 
+class DoesNotTileError(ValueError):
+    """The image is neither of the canvas's size nor a whole fraction of it."""
+
+
 @dataclass(frozen=True)
 class Tiling:
     """``rows`` x ``columns`` images a canvas; image i of a shard is in slot i % slots of canvas i // slots."""
@@ -20,10 +24,10 @@ class Tiling:
         """The tiling of H x W images on a square canvas.
 
         Raises:
-            ValueError: the image neither equals nor tiles the canvas.
+            DoesNotTileError: the image neither equals nor tiles the canvas.
         """
         if height > canvas or width > canvas or canvas % height or canvas % width:
-            raise ValueError(
+            raise DoesNotTileError(
                 f"image of {width}x{height} pixels neither equals nor tiles the prior's {canvas}x{canvas}; "
                 "use --resize stretch or --resize center-crop"
             )

@@ -30,7 +30,7 @@ class ZipSettings(Settings):
     guidance_exponent: float = Field(1.0, gt=0)
     steps: int = Field(20, ge=1)
     eta: float = Field(1.0, ge=0, le=1)
-    start_step: int = Field(1000, ge=1)
+    start_step: int | None = Field(None, ge=1, description="None: T, pure noise")
 
 
 class Zip:
@@ -46,16 +46,19 @@ class Zip:
         self._settings, self._prior, self._device = settings, resources.prior, resources.device
         self._seed, self._precision = resources.seed, resources.precision
         self._projectors = [parse_projector(text) for text in settings.transforms]
-        timesteps(len(self._prior.alpha_bar), settings.steps, settings.start_step)  # says what is wrong, before work
+        training_steps = len(self._prior.alpha_bar)
+        self._start_step = training_steps if settings.start_step is None else settings.start_step
+        timesteps(training_steps, settings.steps, self._start_step)  # says what is wrong, before work
 
     @classmethod
     def row_of(cls, settings: ZipSettings, height: int, width: int, *, prior_size: int | None) -> int:
         """Tiles a canvas; raises ``ValueError`` when the size neither equals nor tiles the prior's, or a block of a
         projector does not divide it (a block must not reach into a neighbour)."""
         assert prior_size is not None  # needs_prior
+        slots = Tiling.fit(height, width, prior_size).slots
         for text in settings.transforms:
             parse_projector(text).check(height, width)
-        return Tiling.fit(height, width, prior_size).slots
+        return slots
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
@@ -76,7 +79,7 @@ class Zip:
             project=mean_projection(self._projectors),
             guidance_exponent=settings.guidance_exponent,
             steps=settings.steps,
-            start_step=settings.start_step,
+            start_step=self._start_step,
             eta=settings.eta,
             noise_at=noise_at,
         )

@@ -13,6 +13,7 @@ import braceexpand
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zipbatch import atomic
+from zipbatch.config import problems
 from zipbatch.errors import DataError, UsageError
 
 MANIFEST = "manifest.json"
@@ -154,8 +155,11 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
-    if len(paths) == 1 and (paths[0] / MANIFEST).is_file():
+    staged = [path for path in paths if (path / MANIFEST).is_file() and (path / SHARD_LIST).is_file()]
+    if len(paths) == 1 and staged:
         return _open_staged(paths[0], name)
+    if staged:
+        raise UsageError(f"{staged[0]}: is a staged dataset and must be the only input; take the others separately")
     files = [file for path in paths for file in (_tars_in(path) if path.is_dir() else [path])]
     _check_distinct((file.name for file in files), " ".join(sources))
     root = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
@@ -174,9 +178,9 @@ def _check_distinct(names: Iterable[str], where: object) -> None:
 
 def _expand(source: str) -> list[Path]:
     if Path(source).exists():
-        return [Path(source)]
+        return [Path(source).absolute()]
     try:
-        return [Path(text) for text in braceexpand.braceexpand(source)]
+        return [Path(text).absolute() for text in braceexpand.braceexpand(source)]
     except ValueError as error:
         raise UsageError(f"{source}: not a path or brace pattern ({error})") from error
 
@@ -200,9 +204,12 @@ def _open_staged(folder: Path, name: str | None) -> ShardDataset:
         shards = tuple(
             ShardRef(row.split, row.shard, folder / _plain(row.shard), row.sha256, row.samples) for row in rows
         )
-    except (ValidationError, ValueError, OSError, RecursionError) as error:
+    except ValidationError as error:
+        raise UsageError(f"{folder / MANIFEST}: not a staged dataset of this version\n{problems(error)}") from error
+    except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{folder / MANIFEST}: not a staged dataset of this version: {error}") from error
     _check_distinct((shard.name for shard in shards), folder / SHARD_LIST)
+    _check_sizes(shards, rows)
     _check_counts(folder, manifest, shards)
     return ShardDataset(name or folder.resolve().name, shards, manifest, folder)
 
@@ -213,12 +220,18 @@ def _plain(file_name: str) -> str:
     return file_name
 
 
+def _check_sizes(shards: Sequence[ShardRef], rows: Sequence[_ListedShard]) -> None:
+    for shard, row in zip(shards, rows, strict=True):
+        if not shard.path.is_file():
+            raise UsageError(f"{shard.path}: listed in {SHARD_LIST} but missing")
+        if (size := shard.path.stat().st_size) != row.bytes:
+            raise UsageError(f"{shard.path}: has {size} bytes, {SHARD_LIST} says {row.bytes}; stage the dataset again")
+
+
 def _check_counts(folder: Path, manifest: StagedManifest, shards: Iterable[ShardRef]) -> None:
     listed: dict[str, SplitCounts] = {}
     for shard in shards:
         old = listed.get(shard.split, SplitCounts(shards=0, samples=0))
         listed[shard.split] = SplitCounts(shards=old.shards + 1, samples=old.samples + (shard.samples or 0))
-        if not shard.path.is_file():
-            raise UsageError(f"{shard.path}: listed in {SHARD_LIST} but missing")
     if listed != manifest.splits:
         raise UsageError(f"{folder / SHARD_LIST}: does not agree with the counts in {MANIFEST}")

@@ -33,6 +33,7 @@ class ShardWriter:
     def __init__(self, folder: Path) -> None:
         self.temp = atomic.temp_path(folder)
         self._stream: BinaryIO = self.temp.open("xb")
+        atomic.hold(self._stream)
         self._tar = wds.TarWriter(self._stream, user="", group="", mode=0o644, mtime=0, encoder=False, keep_meta=True)
         self._keys: set[str] = set()
 

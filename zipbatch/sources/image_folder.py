@@ -48,6 +48,8 @@ def read_image_folder(root: Path, split: str, classes: list[str]) -> Iterator[So
     if unknown:
         raise UsageError(f"{root / split}: class folder {sorted(unknown)[0]!r} is not among the classes of the data")
     for label, name in enumerate(classes):
+        if not (root / split / name).is_dir():
+            continue  # a class without images in this split
         seen: dict[str, Path] = {}
         for file in sorted(path for path in (root / split / name).rglob("*") if path.is_file()):
             extension = file.suffix[1:].lower()

@@ -10,6 +10,7 @@ from typing import Any
 from zipbatch import atomic
 from zipbatch.cluster import Workers
 from zipbatch.config import DemoConfig, find_config, read_config
+from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS
 from zipbatch.shards import ShardDataset
 from zipbatch.stages.assets import embedded_prior, embedded_victim, sample_source
@@ -80,7 +81,12 @@ def _stage(out: Path, attack: str, config: DemoConfig, limit: int | None) -> Sha
         limit=limit,
         samples_per_shard=config.samples_per_shard,
     )
-    return poison(request).dataset
+    try:
+        return poison(request).dataset
+    except UsageError as error:
+        raise UsageError(
+            f"{out}: holds a demo of other images or settings; choose another --out or remove it"
+        ) from error
 
 
 def _purify(

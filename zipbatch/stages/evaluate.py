@@ -70,7 +70,8 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
             shard.split,
             shard.path,
             shard.path if shard.split == CLEAN_SPLIT else clean.get(shard.name),
-            tuple(found.get(shard.name) for found in outputs),
+            tuple(found[shard.name][0] if shard.name in found else None for found in outputs),
+            tuple(found[shard.name][1] if shard.name in found else None for found in outputs),
         )
         for shard in shards
     )
@@ -92,20 +93,23 @@ def _check_victim(victim: VictimFolder, dataset: ShardDataset) -> None:
 
 
 def _evaluated(dataset: ShardDataset) -> tuple[ShardRef, ...]:
-    if dataset.manifest is None:
-        return dataset.shards
     shards = dataset.split(CLEAN_SPLIT) + dataset.split(POISONED_SPLIT)
+    if dataset.manifest is None:
+        return shards or dataset.shards
     if not shards:
         raise UsageError(f"{dataset.name}: has neither split {CLEAN_SPLIT} nor {POISONED_SPLIT}; nothing to evaluate")
     return shards
 
 
-def _outputs(version: Version, shards: Sequence[ShardRef], request: EvaluateRequest) -> dict[str, Path]:
-    """Shard name -> purified object. Splits the version lacks are left out; a shard missing within a split is not."""
+def _outputs(version: Version, shards: Sequence[ShardRef], request: EvaluateRequest) -> dict[str, tuple[Path, str]]:
+    """Shard name -> (purified object, digest of what it was made from).
+
+    Splits that the version lacks are left out; a shard missing within a split is an error.
+    """
     assert request.store is not None
     rows = {row.shard: row for row in version.rows}
     splits = {row.split for row in version.rows}
-    found: dict[str, Path] = {}
+    found: dict[str, tuple[Path, str]] = {}
     for shard in shards:
         if shard.split not in splits:
             continue
@@ -115,7 +119,7 @@ def _outputs(version: Version, shards: Sequence[ShardRef], request: EvaluateRequ
                 f"{version.reference} was not made from {request.data_label}: {shard.name} "
                 f"{'is missing in it' if row is None else 'has other content'}; purify this data first"
             )
-        found[shard.name] = request.store.object_path(row.output)
+        found[shard.name] = (request.store.object_path(row.output), row.input)
     if not found:
         raise UsageError(f"{version.reference} holds none of the splits of {request.data_label}")
     return found
@@ -152,7 +156,7 @@ def evaluate(
         raise WorkFailed("\n".join([f"{len(failed)} of {len(plan.tasks)} shards could not be measured", *failed[:20]]))
     return [
         _row(plan, victim, number, tallies[v][number], fidelity[number - 1] if number else {})
-        for v, victim in enumerate(plan.victims)
+        for v, victim in enumerate(plan.request.victims)
         for number in range(forms)
     ]
 
@@ -167,14 +171,12 @@ def _add(result: EvaluateResult, tallies: list[list[Tally]], fidelity: list[dict
             sums[result.split] = sums.get(result.split, Fidelity()) + measured
 
 
-def _row(
-    plan: EvaluatePlan, victim: VictimFolder, number: int, tally: Tally, fidelity: dict[str, Fidelity]
-) -> dict[str, Any]:
+def _row(plan: EvaluatePlan, victim: Path, number: int, tally: Tally, fidelity: dict[str, Fidelity]) -> dict[str, Any]:
     manifest = plan.request.dataset.manifest
     version = plan.versions[number - 1] if number else None
     row: dict[str, Any] = {
         "data": plan.request.data_label,
-        "victim": str(victim.path),
+        "victim": str(victim),
         "attack": None if manifest is None else manifest.attack.name,
         "purifier": None if version is None else version.header.purifier["method"],
         "purified": None if version is None else plan.request.purified[number - 1],

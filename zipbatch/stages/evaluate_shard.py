@@ -35,13 +35,17 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class EvaluateTask:
-    """One shard: suspect images, their clean twins where there are any, and their purified forms (None: missing)."""
+    """One shard: suspect images, their clean twins where there are any, and their purified forms (None: missing).
+
+    ``made_from`` is the digest that the data must have for its purified forms to be of it.
+    """
 
     name: str
     split: str
     data: Path
     clean: Path | None
     purified: tuple[Path | None, ...]
+    made_from: tuple[str | None, ...]
 
 
 @dataclass
@@ -109,7 +113,12 @@ class EvaluateWorker:
         Raises:
             DataError: the forms do not hold the same samples, sizes or classes that do not fit the victims.
         """
+        digest = sha256_file(task.data)
+        if any(expected not in {None, digest} for expected in task.made_from):
+            raise DataError(task.data, "is not what the purified version was made from; purify this data first")
         original = _read(task.data)
+        if not original.keys:
+            return _nothing(task, self._folders)
         forms = [original, *(None if path is None else _read_purified(path, original, task) for path in task.purified)]
         tallies = [
             self._tallies(task, folder, victim, forms)
@@ -163,6 +172,13 @@ class EvaluateWorker:
         ]
 
 
+def _nothing(task: EvaluateTask, victims: Sequence[VictimFolder]) -> EvaluateResult:
+    """The result of a shard without samples."""
+    forms = 1 + len(task.purified)
+    tallies: list[list[Tally | None]] = [[Tally(victim.spec.num_classes) for _ in range(forms)] for victim in victims]
+    return EvaluateResult(task.split, tallies, [None for _ in task.purified])
+
+
 def _read(path: Path) -> _Images:
     keys: list[str] = []
     pixels: list[npt.NDArray[np.uint8]] = []
@@ -174,9 +190,9 @@ def _read(path: Path) -> _Images:
         labels.append(sample.label())
         originals.append(sample.original_label())
     if not keys:
-        raise DataError(path, "holds no samples")
+        return _Images([], torch.empty(0, 3, 0, 0, dtype=torch.uint8), None, None)
     stacked = torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
-    return _Images(keys, stacked, _all_known(labels), _all_known(originals))
+    return _Images(keys, stacked, _all_or_none(path, keys, labels), _all_or_none(path, keys, originals))
 
 
 def _read_purified(path: Path, original: _Images, task: EvaluateTask) -> _Images:
@@ -196,9 +212,11 @@ def _same_size(sample: Sample, others: Sequence[npt.NDArray[np.uint8]]) -> npt.N
     return image
 
 
-def _all_known(labels: Sequence[int | None]) -> npt.NDArray[np.int64] | None:
+def _all_or_none(path: Path, keys: Sequence[str], labels: Sequence[int | None]) -> npt.NDArray[np.int64] | None:
     known = [label for label in labels if label is not None]
-    return np.array(known, np.int64) if len(known) == len(labels) else None
+    if known and len(known) < len(labels):
+        raise DataError(path, "has no label, others in its shard have", key=keys[labels.index(None)])
+    return np.array(known, np.int64) if known else None
 
 
 def _check_fit(task: EvaluateTask, folder: VictimFolder, form: _Images) -> None:

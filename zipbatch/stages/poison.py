@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from zipbatch.sources import SourceImage
 from zipbatch.stages.source import Source, Survey, open_source
 
 _CHUNK = 256
-STAGED_AS = {"train": ("train",), "val": ("val",), "test": ("test", "test_poisoned")}
+_TESTED = ("test", "test_poisoned")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,10 @@ def poison(
             _write_all(plan, folder, wanted)
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"--out {request.out}: taken by something else; choose another --out or remove it") from error
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        raise UsageError(f"--out {request.out}: another run has just staged it; run again") from error
     return PoisonResult(open_dataset([str(request.out)]), reused=False)
 
 
@@ -118,18 +123,32 @@ def _plan(request: PoisonRequest, on_progress: Callable[[int, int], None]) -> _P
     classes = source.class_names(surveys.values())
     if not 0 <= target < len(classes):
         raise UsageError(f"--target {target} is not one of the {len(classes)} classes 0..{len(classes) - 1}")
-    poisoned = _poisoned_indices(attack, surveys, rate, request.seed)
+    poisoned = _poisoned_indices(source, attack, surveys, rate, request.seed)
     digests = {split: survey.sha256 for split, survey in surveys.items()}
-    total = sum(survey.images * len(STAGED_AS[split]) for split, survey in surveys.items())
+    total = sum(survey.images * len(_staged_as(source, split)) for split, survey in surveys.items())
     progress = _Progress(total, on_progress)
     return _Plan(request, source, attack, trigger, classes, size, target, rate, digests, poisoned, progress)
 
 
-def _poisoned_indices(attack: Attack, surveys: Mapping[str, Survey], rate: float, seed: int) -> frozenset[int]:
+def _poisoned_indices(
+    source: Source, attack: Attack, surveys: Mapping[str, Survey], rate: float, seed: int
+) -> frozenset[int]:
+    """Indices of the attack's own shuffles, whose splits count even when they are not staged themselves."""
     if "train" not in surveys:
         return frozenset()
-    sizes = [surveys[split].images for split in attack.shuffles if split in surveys]
+    sizes = [
+        surveys[split].images if split in surveys else source.survey(split).images
+        for split in attack.shuffles
+        if split in source.available
+    ]
     return poison_indices(sizes, rate, seed=seed)
+
+
+def _staged_as(source: Source, split: str) -> tuple[str, ...]:
+    """Names under which a source split is staged. Where there is no ``test``, ``val`` is what attacks are tested on."""
+    if split == "test" or (split == "val" and "test" not in source.available):
+        return _TESTED
+    return (split,)
 
 
 def _options(plan: _Plan) -> dict[str, object]:
@@ -154,7 +173,7 @@ def _write_all(plan: _Plan, folder: Path, options: dict[str, object]) -> None:
     shards: list[ShardRef] = []
     sizes: list[int] = []
     for source_split in plan.source.splits:
-        for split in STAGED_AS[source_split]:
+        for split in _staged_as(plan.source, source_split):
             samples = _staged(plan, source_split, split)
             for size, ref in _write_split(folder, split, samples, plan.request.samples_per_shard):
                 shards.append(ref)

@@ -83,26 +83,33 @@ def purifier_spec(
     if method not in PURIFIERS:
         raise UsageError(f"{where}: unknown purifier {method!r}; known: {', '.join(PURIFIERS)}")
     kind = PURIFIERS[method]
+    if resize is not None and not kind.needs_prior:
+        raise UsageError(f"--resize does not apply to the purifier {method}: it takes images of any size")
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     for key in given:
         if key not in kind.settings_type.model_fields:
             raise UsageError(f"--{key.replace('_', '-')} does not apply to the purifier {method}")
-    settings = validate(kind.settings_type, {**values, **given}, where=where)
-    folder = _prior(kind, method, prior, settings)
-    return PurifierSpec(method, settings, seed, precision, resize, folder)
-
-
-def _prior(kind: type[Purifier], method: str, path: Path | None, settings: Settings) -> PriorFolder | None:
+    validate(kind.settings_type, values, where=where)
+    settings = validate(kind.settings_type, {**values, **given}, where="settings given as flags")
     if not kind.needs_prior:
-        return None
-    if path is None:
+        return PurifierSpec(method, settings, seed, precision, resize, None)
+    if prior is None:
         raise UsageError(f"the purifier {method} needs a diffusion model: --prior DIR (or --prior embedded)")
-    folder = open_prior(path)
+    folder = open_prior(prior)
+    return PurifierSpec(method, _resolved(settings, folder), seed, precision, resize, folder)
+
+
+def _resolved(settings: Settings, folder: PriorFolder) -> Settings:
+    """Settings held against the prior's schedule; a start at or above T is T: one behaviour, one identity."""
+    steps, start = getattr(settings, "steps", 1), getattr(settings, "start_step", None)
     try:
-        timesteps(folder.training_steps, getattr(settings, "steps", 1), getattr(settings, "start_step", 1))
+        timesteps(folder.training_steps, steps, folder.training_steps if start is None else start)
     except ValueError as error:
-        raise UsageError(f"{path}: {error}") from error
-    return folder
+        raise UsageError(f"{folder.path}: {error}") from error
+    if "start_step" not in type(settings).model_fields:
+        return settings
+    resolved = min(start or folder.training_steps, folder.training_steps)
+    return settings.model_copy(update={"start_step": resolved})
 
 
 def build_purifier(spec: PurifierSpec, device: torch.device) -> Purifier:
@@ -112,6 +119,9 @@ def build_purifier(spec: PurifierSpec, device: torch.device) -> Purifier:
         UsageError: the prior cannot be loaded.
     """
     prior = None
+    if device.type == "cuda":  # float32 means float32: TF32 keeps 10 bits, and results would differ between devices
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
     if spec.prior is not None:
         prior = load_prior(spec.prior).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return PURIFIERS[spec.method](spec.settings, Resources(device, prior, spec.seed, spec.precision))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from zipbatch.store import (
 )
 from zipbatch.store.versions import LATEST, version_id
 
+log = logging.getLogger(__name__)
 DEFAULT_SPLITS = ("test", "test_poisoned")
 
 
@@ -163,11 +165,11 @@ def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = 
     """
     request = plan.request
     started = time.monotonic()
-    request.store.prepare()
+    made = request.store.prepare()
     rows, failed = dict(plan.rows), dict[str, str]()
     shards = {shard.name: shard for shard in plan.shards}
     reused, samples = len(plan.rows), 0
-    setup = PurifySetup(request.spec, request.store.root.resolve(), request.batch_size)
+    setup = PurifySetup(request.spec, request.store.root, request.batch_size)
     try:
         for outcome in run_tasks(setup, plan.tasks, request.workers) if plan.tasks else ():
             shard = shards[outcome.task.name]
@@ -175,6 +177,9 @@ def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = 
                 failed[shard.name] = outcome.error
             else:
                 result: PurifyResult = outcome.result
+                log.info("%s: %s", shard.name, "reused" if result.reused else f"{result.record.seconds:.1f} s")
+                if request.workers.gpus and result.record.device == "cpu" and request.workers.device == "auto":
+                    log.warning("%s: a GPU worker found no CUDA and computed on the CPU", shard.name)
                 rows[shard.name] = _row(shard, result.record)
                 reused += result.reused
                 samples += 0 if result.reused else result.record.samples_out
@@ -184,10 +189,20 @@ def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = 
             rate = samples / max(1e-9, time.monotonic() - started)
             on_progress(PurifyProgress(len(rows) + len(failed), len(plan.shards), samples, rate))
     finally:
-        plan.inputs.save()
+        _remember(plan.inputs)
+        if len(rows) == len(plan.rows):
+            request.store.discard_empty(made)
     if failed:
         raise WorkFailed(_failure(plan, failed))
     return _publish(plan, rows, reused=reused, samples=samples, seconds=time.monotonic() - started)
+
+
+def _remember(inputs: RememberedInputs) -> None:
+    """Keep the cache of digests; it must not hide why a run ends."""
+    try:
+        inputs.save()
+    except OSError as error:
+        log.warning("digests of input shards could not be remembered: %s", error)
 
 
 def _row(shard: ShardRef, record: TaskRecord) -> VersionRow:
@@ -229,6 +244,9 @@ def _publish(
     new = versions.publish(header, ordered)
     tags = [LATEST] if request.tag in {None, LATEST} else [str(request.tag), LATEST]
     moved = tuple(tag for tag in tags if versions.move_tag(dataset, tag, version, started_ns=plan.started_ns))
+    for tag in set(tags) - set(moved):
+        there = versions.tag(dataset, tag)
+        log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, tag, there)
     return PurifySummary(
         reference=f"{dataset}@{request.tag or LATEST}",
         version=version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,8 @@ import torch
 from zipbatch import __version__, images
 from zipbatch.atomic import sha256_file
 from zipbatch.cluster import WorkerContext, pick_device
-from zipbatch.errors import Cancelled, DataError
+from zipbatch.diffusion.tiling import DoesNotTileError
+from zipbatch.errors import Cancelled, DataError, WorkFailed
 from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
@@ -113,6 +115,8 @@ class PurifyWorker:
             for sample in self._purified(source):
                 writer.write(sample)
             info = writer.finish()
+            if _changed(stat, task.path.stat()):
+                raise DataError(task.path, "changed while it was read; run again")
             if source.count != info.samples:
                 raise RuntimeError(f"{task.name}: {source.count} samples in, {info.samples} out")
             self._store.publish_object(writer, info)
@@ -165,7 +169,7 @@ class PurifyWorker:
             return image
         try:
             self._spec.row_of(*image.shape[:2])
-        except ValueError:
+        except DoesNotTileError:
             return images.resize(image, self._spec.prior.image_size, policy=self._spec.resize)
         return image
 
@@ -187,21 +191,27 @@ class PurifyWorker:
             try:
                 pieces.append(self._purifier(batch.pixels[rows], keys[rows]))
                 start = rows.stop
+                continue
             except NonFiniteError as error:
                 raise DataError(batch.samples[0].shard, str(error), key=error.key) from error
             except torch.OutOfMemoryError:
-                self._halve()
+                pass  # the exception holds on to the memory: go on outside of it
+            self._halve()
         return torch.cat(pieces)
 
     def _halve(self) -> None:
         if self._rows_that_fit == 1:
-            raise MemoryError("out of GPU memory with a single row; use a smaller prior or --precision bfloat16")
+            raise WorkFailed("out of GPU memory with a single row; use a smaller prior or --precision bfloat16")
         self._rows_that_fit //= 2
         torch.cuda.empty_cache()
         log.warning("out of GPU memory: going on with batches of %d", self._rows_that_fit)
 
     def _device_name(self) -> str:
         return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
+
+
+def _changed(before: os.stat_result, after: os.stat_result) -> bool:
+    return (before.st_ino, before.st_size, before.st_mtime_ns) != (after.st_ino, after.st_size, after.st_mtime_ns)
 
 
 def _batch(samples: list[Sample], pixels: list[images.U8], unit: int) -> _Batch:

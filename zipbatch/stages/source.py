@@ -32,13 +32,15 @@ class Source:
 
     Attributes:
         root: its folder.
-        splits: the splits wanted, in the order of ``SPLITS``.
+        available: the splits that it has, in the order of ``SPLITS``.
+        splits: those of them that are wanted.
         limit: how many images of each split, None for all.
         classes: their names, None where neither folders nor ``classes.txt`` give them.
         labelled: whether an image without a label is an error.
     """
 
     root: Path
+    available: tuple[str, ...]
     splits: tuple[str, ...]
     limit: int | None
     classes: list[str] | None
@@ -134,14 +136,15 @@ def open_source(root: Path, splits: Sequence[str], limit: int | None = None, *, 
     if missing:
         raise UsageError(f"{root}: no split {missing[0]!r}; it has {', '.join(available)}")
     chosen = tuple(split for split in available if not splits or split in splits)
-    return Source(root, chosen, limit, _named_classes(root, chosen), labelled)
+    return Source(root, available, chosen, limit, _named_classes(root), labelled)
 
 
-def _named_classes(root: Path, splits: Sequence[str]) -> list[str] | None:
+def _named_classes(root: Path) -> list[str] | None:
+    """From ``classes.txt``, else from the class folders of all splits: numbers must not depend on the split chosen."""
     if (root / CLASSES).is_file():
         return read_classes(root / CLASSES)
-    folders = [split for split in splits if not _shards_of(root, split)]
-    return class_names(root, folders[0]) if folders else None
+    folders = [split for split in SPLITS if not _shards_of(root, split) and is_image_folder(root, split)]
+    return sorted({name for split in folders for name in class_names(root, split)}) if folders else None
 
 
 def _shards_of(root: Path, split: str) -> list[Path]:

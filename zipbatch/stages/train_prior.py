@@ -176,6 +176,7 @@ def _start(prior: Prior, config: PriorConfig, identity: str, out: Path, *, devic
     checkpoint = Checkpoint(out / CHECKPOINT, identity, parts, budget)
     if checkpoint.resume():
         log.info("resuming after step %d", budget.step)
+    torch._dynamo.config.suppress_errors = True  # without a C compiler it goes on uncompiled
     network: nn.Module = torch.compile(prior) if device.type == "cuda" else prior  # type: ignore[assignment]
     return _Run(config, device, prior, average, optimizer, budget, checkpoint, lambda _: None, network)
 

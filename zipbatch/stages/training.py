@@ -79,7 +79,7 @@ def cosine_rate(fraction: float, *, peak: float, warmup: float, final: float = 0
 def has_bfloat16(device: torch.device) -> bool:
     """Whether autocast to bfloat16 pays on this device."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

@@ -16,6 +16,7 @@ from zipbatch.shards import ShardWriter
 from zipbatch.shards.writer import ShardInfo
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_FOLDERS = ("objects", "tasks", "versions", "tags")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 
 
@@ -50,24 +51,37 @@ class Store:
     """A store rooted at a folder. Reading never creates anything; ``prepare`` makes it ready for writing."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()
 
-    def prepare(self) -> None:
-        """Create the store's folders and show that they can be written.
+    def prepare(self) -> list[Path]:
+        """Create the store's folders, show that they can be written, and sweep up what killed runs left behind.
+
+        Returns:
+            The folders that were not there before.
 
         Raises:
-            UsageError: they cannot.
+            UsageError: they cannot be written.
         """
         try:
-            for name in ("objects", "tasks", "versions", "tags"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+            made = [folder for name in _FOLDERS for folder in atomic.make_folder(self.root / name)]
             probe = atomic.temp_path(self.root)
             probe.touch()
             probe.unlink()
+            atomic.sweep(self.root / "objects")
         except OSError as error:
             raise UsageError(
                 f"{self.root}: the store cannot be written ({error.strerror}); choose another --store or fix it"
             ) from error
+        return made
+
+    @staticmethod
+    def discard_empty(made: list[Path]) -> None:
+        """Take back folders of ``prepare`` that are still empty, after a run that published nothing."""
+        for folder in reversed(made):
+            try:
+                folder.rmdir()
+            except OSError:
+                pass  # no longer empty: it stays
 
     def require(self) -> None:
         """Raises ``UsageError`` when there is no store at the root."""
@@ -108,6 +122,10 @@ class Store:
         if not self.has_object(record.output_sha256):
             raise RuntimeError(f"task {key} would name an object that is not there")
         atomic.write_json(self._task_path(key), record.model_dump(mode="json"))
+
+    def remove_task(self, key: str) -> None:
+        """Forget a damaged record; its work is then still to be done."""
+        self._task_path(key).unlink(missing_ok=True)
 
     def objects(self) -> Iterator[Path]:
         """All objects, for ``verify`` only: nothing else lists the store."""

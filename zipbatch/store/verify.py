@@ -9,7 +9,7 @@ from pathlib import Path
 from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import read_shard
-from zipbatch.store.store import Store
+from zipbatch.store.store import Store, TaskRecord
 from zipbatch.store.versions import Version, Versions, version_id
 
 
@@ -32,46 +32,83 @@ class Checked:
     faults: tuple[Fault, ...]
 
 
-def verify(store: Store) -> Checked:
+class _Objects:
+    """Sample counts of sound objects. One that was published after the listing is looked at when it is asked for."""
+
+    def __init__(self, store: Store, *, repair: bool) -> None:
+        self._store, self._repair = store, repair
+        self.faults: list[Fault] = []
+        self._samples: dict[str, int | None] = {}
+        for path in store.objects():
+            self._samples[path.stem] = self._check(path)
+        self.count = len(self._samples)
+
+    def samples(self, sha256: str) -> int | None:
+        """How many samples the object holds, None when it is missing or damaged."""
+        if sha256 not in self._samples:
+            path = self._store.object_path(sha256)
+            self._samples[sha256] = self._check(path) if path.is_file() else None
+        return self._samples[sha256]
+
+    def _check(self, path: Path) -> int | None:
+        try:
+            return _check_object(path)
+        except DataError as error:
+            self.faults.append(Fault(error.where, error.reason + (" (removed)" if self._repair else "")))
+            if self._repair:
+                path.unlink(missing_ok=True)
+            return None
+
+
+def verify(store: Store, *, repair: bool = False) -> Checked:
     """Hash every object, read every shard, follow every reference of tasks, versions and tags.
+
+    Safe beside a running purify: what is published meanwhile is looked at when something refers to it.
+
+    Args:
+        store: the store.
+        repair: remove damaged objects and task records, so that the next purify computes them anew.
 
     Raises:
         UsageError: there is no store.
     """
     store.require()
+    objects = _Objects(store, repair=repair)
     faults: list[Fault] = []
-    samples: dict[str, int] = {}
-    objects = list(store.objects())
-    for path in objects:
-        try:
-            samples[path.stem] = _check_object(path)
-        except DataError as error:
-            faults.append(Fault(error.where, str(error.reason)))
     tasks = 0
     for key, record in store.tasks():
         tasks += 1
-        if record is None:
-            faults.append(Fault(f"tasks/{key}", "damaged record"))
-        elif record.output_sha256 not in samples:
-            faults.append(Fault(f"tasks/{key}", f"its object {record.output_sha256} is missing or damaged"))
-        elif record.samples_out != samples[record.output_sha256]:
-            faults.append(Fault(f"tasks/{key}", "its sample count is not its object's"))
-        elif record.samples_in != record.samples_out + len(record.quarantined):
-            faults.append(Fault(f"tasks/{key}", "samples in are not samples out plus quarantined"))
+        if reason := _task_fault(record, objects):
+            faults.append(Fault(f"tasks/{key}", reason))
+            if repair:
+                store.remove_task(key)
     counted = {"versions": 0, "tags": 0}
-    faults += _check_versions(Versions(store), samples, counted)
-    return Checked(len(objects), tasks, counted["versions"], counted["tags"], tuple(faults))
+    faults += _check_versions(Versions(store), objects, counted)
+    return Checked(objects.count, tasks, counted["versions"], counted["tags"], tuple(objects.faults + faults))
+
+
+def _task_fault(record: TaskRecord | None, objects: _Objects) -> str | None:
+    if record is None:
+        return "damaged record"
+    samples = objects.samples(record.output_sha256)
+    if samples is None:
+        return f"its object {record.output_sha256} is missing or damaged"
+    if record.samples_out != samples:
+        return "its sample count is not its object's"
+    if record.samples_in != record.samples_out + len(record.quarantined):
+        return "samples in are not samples out plus quarantined"
+    return None
 
 
 def _check_object(path: Path) -> int:
     if path.suffix != ".tar" or path.parent.name != path.stem[:2]:
         raise DataError(path, "does not belong here")
     if sha256_file(path) != path.stem:
-        raise DataError(path, "its bytes are not those its name says; remove it and run purify again")
+        raise DataError(path, "its bytes are not those its name says")
     return sum(1 for _ in read_shard(path))
 
 
-def _check_versions(versions: Versions, samples: dict[str, int], counted: dict[str, int]) -> Iterator[Fault]:
+def _check_versions(versions: Versions, objects: _Objects, counted: dict[str, int]) -> Iterator[Fault]:
     for dataset in versions.datasets():
         try:
             headers = versions.versions(dataset)
@@ -81,7 +118,7 @@ def _check_versions(versions: Versions, samples: dict[str, int], counted: dict[s
         known = {header.version for header in headers}
         for header in headers:
             counted["versions"] += 1
-            yield from _check_version(versions, f"{dataset}@{header.version}", samples)
+            yield from _check_version(versions, f"{dataset}@{header.version}", objects)
         for tag in versions.tag_names(dataset):
             counted["tags"] += 1
             yield from _check_tag(versions, dataset, tag, known)
@@ -97,7 +134,7 @@ def _check_tag(versions: Versions, dataset: str, tag: str, known: set[str]) -> I
         yield Fault(f"tags/{dataset}/{tag}", f"points to {version}, which is not there")
 
 
-def _check_version(versions: Versions, reference: str, samples: dict[str, int]) -> Iterator[Fault]:
+def _check_version(versions: Versions, reference: str, objects: _Objects) -> Iterator[Fault]:
     try:
         version: Version = versions.read(reference)
     except (DataError, UsageError) as error:
@@ -111,9 +148,10 @@ def _check_version(versions: Versions, reference: str, samples: dict[str, int]) 
         split = counts.setdefault(row.split, {"shards": 0, "samples": 0})
         split["shards"] += 1
         split["samples"] += row.samples
-        if row.output not in samples:
+        samples = objects.samples(row.output)
+        if samples is None:
             yield Fault(reference, f"{row.shard}: object {row.output} is missing or damaged")
-        elif samples[row.output] != row.samples:
-            yield Fault(reference, f"{row.shard}: {samples[row.output]} samples, the list says {row.samples}")
+        elif samples != row.samples:
+            yield Fault(reference, f"{row.shard}: {samples} samples, the list says {row.samples}")
     if counts != header.counts:
         yield Fault(reference, "its counts are not those of its list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import os
@@ -159,6 +160,12 @@ class Versions:
             Whether the tag now points to ``version``.
         """
         path = self._tag_path(dataset, check_name(tag, "tag"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (path.parent / ".lock").open("wb") as lock:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX)  # two runs must not move it between each other's look and move
+            return self._move(path, dataset, tag, version, started_ns=started_ns)
+
+    def _move(self, path: Path, dataset: str, tag: str, version: str, *, started_ns: int) -> bool:
         if path.is_file() and path.stat().st_mtime_ns > started_ns:
             try:
                 return self.tag(dataset, tag) == version
