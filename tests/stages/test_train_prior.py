@@ -106,3 +106,17 @@ def test_budget_and_rate():
     assert cosine_rate(0.5, peak=1.0, warmup=0.0) == pytest.approx(0.5)
     assert cosine_rate(1.0, peak=1.0, warmup=0.1, final=0.02) == pytest.approx(0.02)
     assert cosine_rate(0.05, peak=1.0, warmup=0.1) == pytest.approx(0.5)
+
+
+def test_a_run_cut_before_its_weights_are_saved_is_not_finished(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(_state: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zipbatch.checkpoints.prior.save", full)
+        with pytest.raises(OSError, match="No space"):
+            train_prior(open_source(source, ()), tmp_path / "p", config(), device=CPU)
+    assert not train_prior(open_source(source, ()), tmp_path / "p", config(), device=CPU).reused
+    load_prior(open_prior(tmp_path / "p"))

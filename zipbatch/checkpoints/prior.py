@@ -106,7 +106,10 @@ def save_prior(
     scheduler_config: dict[str, Any],
     manifest: dict[str, Any],
 ) -> None:
-    """Write a diffusers pipeline folder with fp16 weights and a manifest, each file atomically, weights last."""
+    """Write a diffusers pipeline folder with fp16 weights and a manifest, each file atomically.
+
+    The manifest comes last: a folder that has one is whole.
+    """
     model_index = {
         "_class_name": "DDPMPipeline",
         "unet": ["diffusers", "UNet2DModel"],
@@ -115,9 +118,9 @@ def save_prior(
     atomic.write_json(path / "model_index.json", model_index)
     atomic.write_json(path / "scheduler" / SCHEDULER_CONFIG, {"_class_name": "DDPMScheduler", **scheduler_config})
     atomic.write_json(path / "unet" / "config.json", {"_class_name": "UNet2DModel", **unet_config})
-    atomic.write_json(path / "manifest.json", manifest)
     state = {key: value.detach().cpu().half().contiguous() for key, value in prior.unet.state_dict().items()}
     atomic.write_bytes(path / "unet" / WEIGHT_NAMES[0], save(state))
+    atomic.write_json(path / "manifest.json", manifest)
 
 
 def _check_configs(unet_file: Path, unet: dict[str, Any], scheduler_file: Path, scheduler: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import click
 from zipbatch.cli.options import JSON, emit_json, progress_bar, worker_options
 
 if TYPE_CHECKING:
-    from zipbatch.stages.purify import PurifyPlan, PurifyProgress
+    from zipbatch.stages.purify import PurifyPlan, PurifyProgress, PurifySummary
 
 
 @click.command()
@@ -122,6 +122,10 @@ def purify(
             bar.update(task, completed=p.shards_done, note=f"{p.samples_per_s:.1f} images/s")
 
         summary = run(plan, on_progress=show)
+    _show_summary(summary, as_json=as_json)
+
+
+def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
     if as_json:
         emit_json(asdict(summary))
         return

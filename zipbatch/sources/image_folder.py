@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zipbatch.errors import DataError, UsageError
-from zipbatch.images import EXTENSIONS
+from zipbatch.images import EXTENSIONS, U8, decode
 from zipbatch.keys import check_key
 
 UNLABELLED = -1
@@ -22,6 +22,17 @@ class SourceImage:
     data: bytes
     extension: str
     label: int
+
+    def pixels(self) -> U8:
+        """The decoded image, uint8 RGB [H, W, 3].
+
+        Raises:
+            DataError: it cannot be decoded; names its origin and key.
+        """
+        try:
+            return decode(self.data, self.extension)
+        except ValueError as error:
+            raise DataError(self.origin, str(error), key=self.key) from error
 
 
 def is_image_folder(root: Path, split: str) -> bool:

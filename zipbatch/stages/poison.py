@@ -236,10 +236,7 @@ def _samples(plan: _Plan, split: str, poisoned: frozenset[int] | None, *, record
 
 
 def _decode(plan: _Plan, image: SourceImage) -> images.U8:
-    try:
-        pixels = images.decode(image.data, image.extension)
-    except ValueError as error:
-        raise DataError(image.origin, str(error), key=image.key) from error
+    pixels = image.pixels()
     if plan.request.image_size is None and pixels.shape[:2] != (plan.image_size, plan.image_size):
         height, width = pixels.shape[:2]
         reason = f"is {width}x{height}, the first image is {plan.image_size} px; name --image-size to resize all"

@@ -89,6 +89,7 @@ class PurifyWorker:
 
     def __init__(self, setup: PurifySetup, context: WorkerContext) -> None:
         self._spec, self._context = setup.spec, context
+        self._identity = setup.spec.identity
         self._store = Store(setup.store)
         self._device = pick_device(context.device)
         self._purifier: Purifier = build_purifier(setup.spec, self._device)
@@ -106,7 +107,7 @@ class PurifyWorker:
         digest = sha256_file(task.path)
         if task.sha256 is not None and digest != task.sha256:
             raise DataError(task.path, "its bytes are not those the manifest lists; stage the dataset again")
-        key = task_key(digest, self._spec.identity)
+        key = task_key(digest, self._identity)
         if (known := self._store.task(key)) is not None and not known.quarantined:
             return PurifyResult(known, reused=True, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
         started = time.monotonic()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from zipbatch import atomic, images
+from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import read_shard
 from zipbatch.shards.dataset import CLASSES, SUFFIXES, read_classes
@@ -89,10 +89,7 @@ class Source:
         image = next(self.images(self.splits[0]), None)
         if image is None:
             raise UsageError(f"{self.root}: split {self.splits[0]} is empty")
-        try:
-            height, width = images.decode(image.data, image.extension).shape[:2]
-        except ValueError as error:
-            raise DataError(image.origin, str(error), key=image.key) from error
+        height, width = image.pixels().shape[:2]
         if height != width:
             raise UsageError(
                 f"{image.origin}: key {image.key!r} is {width}x{height}; name --image-size to make images square"

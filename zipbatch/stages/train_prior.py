@@ -18,17 +18,26 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zipbatch import __version__, atomic, images
 from zipbatch.checkpoints import fresh_prior, save_prior
-from zipbatch.checkpoints.tensors import read_json
 from zipbatch.config import PriorConfig
 from zipbatch.diffusion import Prior, guided_sample, noise_streams, standard_normal
-from zipbatch.errors import DataError, UsageError
+from zipbatch.errors import UsageError
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.sources import SourceImage
 from zipbatch.stages.source import Source
-from zipbatch.stages.training import Budget, Checkpoint, Stateful, Stopwatch, cosine_rate, has_bfloat16, prepare_out
+from zipbatch.stages.training import (
+    Budget,
+    Checkpoint,
+    Stateful,
+    Stopwatch,
+    cosine_rate,
+    finished_manifest,
+    has_bfloat16,
+    prepare_out,
+)
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
+MANIFEST = "manifest.json"
 _REPORT_EVERY = 25
 _CHECKPOINT_EVERY = 1000
 _HELD_OUT_SPLITS = ("test", "val")
@@ -89,10 +98,11 @@ def train_prior(
         UsageError: no split train, settings that diffusers cannot build, ``out`` holds another prior.
         DataError: images that cannot be decoded or differ in size.
     """
+    source_sha256 = source.survey("train").sha256
+    identity = atomic.sha256_json({"config": config.model_dump(mode="json"), "data": source_sha256})
+    if (done := finished_manifest(out, MANIFEST, identity)) is not None:
+        return TrainedPrior(out, done["steps"], done["held_out_eps_mse"]["value"], reused=True)
     train, held_out, where = _load(source, config.held_out)
-    identity = atomic.sha256_json({"config": config.model_dump(mode="json"), "data": source.survey("train").sha256})
-    if (out / "manifest.json").is_file():
-        return _finished(out, identity)
     unet, schedule = _configs(config, int(train.shape[-1]))
     run = _start(fresh_prior(unet, schedule, seed=config.seed), config, identity, out, device=device)
     run.on_progress = on_progress
@@ -101,7 +111,7 @@ def train_prior(
     prior = _averaged(run)
     loss = _held_out_loss(held_out, prior, run)
     atomic.write_bytes(out / "samples.png", _sample_sheet(prior, config, device))
-    trained_on = {"source_sha256": source.survey("train").sha256, "images": len(train), "image_size": train.shape[-1]}
+    trained_on = {"source_sha256": source_sha256, "images": len(train), "image_size": train.shape[-1]}
     manifest = {
         "format_version": 1,
         "identity": identity,
@@ -132,18 +142,11 @@ def _load(source: Source, held_out: int) -> tuple[Tensor, Tensor, str]:
 def _decode_all(source: Source, split: str, limit: int | None) -> Tensor:
     with ThreadPoolExecutor(max_workers=4) as pool:
         encoded = list(source.images(split))[:limit]
-        pixels = list(pool.map(_decode, encoded))
+        pixels = list(pool.map(SourceImage.pixels, encoded))
     sizes = {array.shape for array in pixels}
     if len(sizes) != 1 or pixels[0].shape[0] != pixels[0].shape[1]:
         raise UsageError(f"{source.root}: images of split {split} must be square and of one size")
     return torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
-
-
-def _decode(image: SourceImage) -> images.U8:
-    try:
-        return images.decode(image.data, image.extension)
-    except ValueError as error:
-        raise DataError(image.origin, str(error), key=image.key) from error
 
 
 def _configs(config: PriorConfig, image_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -273,10 +276,3 @@ def _sample_sheet(prior: Prior, config: PriorConfig, device: torch.device) -> by
     grid = tiles.permute(0, 3, 1, 4, 2).reshape(_SHEET_ROWS * size, _SHEET_ROWS * size, 3).numpy()
     scale = max(1, 64 // size)
     return images.encode_png(np.ascontiguousarray(grid.repeat(scale, axis=0).repeat(scale, axis=1)))
-
-
-def _finished(out: Path, identity: str) -> TrainedPrior:
-    manifest = read_json(out / "manifest.json")
-    if manifest.get("identity") != identity:
-        raise UsageError(f"{out}: holds a prior of other settings or data; choose another --out or remove it")
-    return TrainedPrior(out, manifest["steps"], manifest["held_out_eps_mse"]["value"], reused=True)

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zipbatch import __version__, atomic
-from zipbatch.checkpoints.tensors import read_json
 from zipbatch.checkpoints.victim import CONFIG, VictimSpec, save_victim
 from zipbatch.config import VictimConfig
 from zipbatch.errors import UsageError
@@ -22,7 +21,15 @@ from zipbatch.metrics import Share, attack_success, clean_accuracy
 from zipbatch.pixels import from_u8
 from zipbatch.shards import ShardDataset
 from zipbatch.stages.loading import LoadedSplit, load_split
-from zipbatch.stages.training import Budget, Checkpoint, Stopwatch, cosine_rate, has_bfloat16, prepare_out
+from zipbatch.stages.training import (
+    Budget,
+    Checkpoint,
+    Stopwatch,
+    cosine_rate,
+    finished_manifest,
+    has_bfloat16,
+    prepare_out,
+)
 from zipbatch.victims import Victim, build_victim, crop_and_flip, physical_transforms
 
 log = logging.getLogger(__name__)
@@ -88,8 +95,8 @@ def train_victim(
     identity = atomic.sha256_json(
         {"config": config.model_dump(mode="json"), "data": [shard.sha256 for shard in dataset.shards]}
     )
-    if (out / CONFIG).is_file():
-        return _finished(out, identity)
+    if (done := finished_manifest(out, CONFIG, identity)) is not None:
+        return TrainedVictim(out, done["epochs"], _read_share(done["ca"]), _read_share(done["asr"]), reused=True)
     spec = VictimSpec(
         arch=config.arch,
         num_classes=len(manifest.classes),
@@ -187,14 +194,6 @@ def _step(unit: Tensor, labels: Tensor, run: _Run) -> float:
     loss.backward()  # type: ignore[no-untyped-call]
     run.optimizer.step()
     return loss.item()
-
-
-def _finished(out: Path, identity: str) -> TrainedVictim:
-    manifest = read_json(out / "manifest.json")
-    if manifest.get("identity") != identity:
-        raise UsageError(f"{out}: holds a victim of other settings or data; choose another --out or remove it")
-    ca, asr = _read_share(manifest["ca"]), _read_share(manifest["asr"])
-    return TrainedVictim(out, manifest["epochs"], ca, asr, reused=True)
 
 
 def _read_share(value: dict[str, Any] | None) -> Share | None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from zipbatch import atomic
+from zipbatch.checkpoints.tensors import read_json
 from zipbatch.errors import UsageError
 
 
@@ -41,6 +42,20 @@ class Budget:
     def spent(self) -> bool:
         """Whether the run is over."""
         return self.fraction >= 1
+
+
+def finished_manifest(out: Path, marker: str, identity: str) -> dict[str, Any] | None:
+    """The manifest of a finished run in ``out``, None when its last file, ``marker``, is not there yet.
+
+    Raises:
+        UsageError: the folder is of another run.
+    """
+    if not (out / marker).is_file():
+        return None
+    manifest = read_json(out / "manifest.json")
+    if manifest.get("identity") != identity:
+        raise UsageError(f"{out}: holds the result of other settings or data; choose another --out or remove it")
+    return manifest
 
 
 def prepare_out(out: Path) -> None:
