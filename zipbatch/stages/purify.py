@@ -136,7 +136,7 @@ def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...
     wanted = splits
     if not splits:
         wanted = dataset.splits if dataset.manifest is None else [s for s in DEFAULT_SPLITS if s in dataset.splits]
-    shards = tuple(shard for shard in dataset.shards if shard.split in set(wanted))
+    shards = tuple(shard for shard in dataset.shards if shard.split in wanted)
     if not shards:
         raise UsageError(f"{dataset.name}: nothing to purify; name a split of {', '.join(dataset.splits)} with --split")
     return shards
