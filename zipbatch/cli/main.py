@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "zipbatch.cli.train:train",
     "purify": "zipbatch.cli.purify:purify",
     "evaluate": "zipbatch.cli.evaluate:evaluate",
+    "tune": "zipbatch.cli.tune:tune",
     "store": "zipbatch.cli.store:store",
     "ls": "zipbatch.cli.ls:ls",
 }

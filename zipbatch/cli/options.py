@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+STORE = click.option(
+    "--store", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where results are kept."
+)
+SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
+PRECISION = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the network.",
+)
+BATCH_SIZE = click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Network batch."
+)
 DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zipbatch.cli.options import JSON, emit_json, progress_bar, worker_options
+from zipbatch.cli.options import BATCH_SIZE, JSON, PRECISION, SEED, STORE, emit_json, progress_bar, worker_options
 
 if TYPE_CHECKING:
     from zipbatch.stages.purify import PurifyPlan, PurifyProgress, PurifySummary
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="STAGED|SHARDS…")
 @click.option("--prior", metavar="DIR", help="Diffusion model in diffusers' format; 'embedded' is the shipped one.")
-@click.option("--store", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where results are kept.")
+@STORE
 @click.option("--name", metavar="NAME", help="Name of the dataset in the store.  [default: the input folder's]")
 @click.option("--tag", metavar="TAG", help="Tag to move to the result, beside 'latest'.")
 @click.option(
@@ -36,16 +36,10 @@ if TYPE_CHECKING:
 @click.option("--steps", type=int, metavar="S", help="Sampling steps over the whole schedule.")
 @click.option("--eta", type=float, metavar="ETA", help="0 deterministic (DDIM) … 1 ancestral.")
 @click.option("--start-step", type=int, metavar="T0", help="Start at the first step below T0; T is pure noise.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Of the network.",
-)
+@SEED
+@PRECISION
 @click.option("--resize", type=click.Choice(["stretch", "center-crop"]), help="Make images fit that do not.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Network batch.")
+@BATCH_SIZE
 @worker_options
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")
 @JSON

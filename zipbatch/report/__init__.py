@@ -1,6 +1,6 @@
 """Tables and pictures for people."""
 
 from zipbatch.report.sheet import SheetColumn, contact_sheet
-from zipbatch.report.tables import evaluation_table, versions_table
+from zipbatch.report.tables import evaluation_table, tune_table, versions_table
 
-__all__ = ["SheetColumn", "contact_sheet", "evaluation_table", "versions_table"]
+__all__ = ["SheetColumn", "contact_sheet", "evaluation_table", "tune_table", "versions_table"]

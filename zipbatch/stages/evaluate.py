@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,29 @@ def _clean_twins(dataset: ShardDataset) -> dict[str, Path]:
     return {name: clean[twin] for name, twin in twins.items() if twin in clean}
 
 
+def results(
+    plan: EvaluatePlan,
+    *,
+    keep_answers: bool = False,
+    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Iterator[EvaluateResult]:
+    """What the victims answer on each shard, as workers finish them.
+
+    Raises:
+        WorkFailed: at the end, when shards could not be measured; names each.
+    """
+    failed: list[str] = []
+    setup = EvaluateSetup(plan.victims, keep_answers)
+    for number, outcome in enumerate(run_tasks(setup, plan.tasks, plan.request.workers)):
+        if outcome.error is not None:
+            failed.append(f"  {outcome.task.name}: {outcome.error}")
+        else:
+            yield outcome.result
+        on_progress(number + 1, len(plan.tasks))
+    if failed:
+        raise WorkFailed("\n".join([f"{len(failed)} of {len(plan.tasks)} shards could not be measured", *failed[:20]]))
+
+
 def evaluate(
     plan: EvaluatePlan, *, on_progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> list[dict[str, Any]]:
@@ -145,15 +168,8 @@ def evaluate(
     forms = 1 + len(plan.versions)
     tallies = [[Tally(victim.spec.num_classes) for _ in range(forms)] for victim in plan.victims]
     fidelity: list[dict[str, Fidelity]] = [{} for _ in plan.versions]
-    failed: list[str] = []
-    for number, outcome in enumerate(run_tasks(EvaluateSetup(plan.victims), plan.tasks, plan.request.workers)):
-        if outcome.error is not None:
-            failed.append(f"  {outcome.task.name}: {outcome.error}")
-        else:
-            _add(outcome.result, tallies, fidelity)
-        on_progress(number + 1, len(plan.tasks))
-    if failed:
-        raise WorkFailed("\n".join([f"{len(failed)} of {len(plan.tasks)} shards could not be measured", *failed[:20]]))
+    for result in results(plan, on_progress=on_progress):
+        _add(result, tallies, fidelity)
     return [
         _row(plan, victim, number, tallies[v][number], fidelity[number - 1] if number else {})
         for v, victim in enumerate(plan.request.victims)
@@ -163,12 +179,17 @@ def evaluate(
 
 def _add(result: EvaluateResult, tallies: list[list[Tally]], fidelity: list[dict[str, Fidelity]]) -> None:
     for totals, parts in zip(tallies, result.tallies, strict=True):
-        for total, part in zip(totals, parts, strict=True):
-            if part is not None:
-                total.add(part)
+        add_tallies(totals, parts)
     for sums, measured in zip(fidelity, result.fidelity, strict=True):
         if measured is not None:
             sums[result.split] = sums.get(result.split, Fidelity()) + measured
+
+
+def add_tallies(totals: Sequence[Tally], parts: Sequence[Tally | None]) -> None:
+    """Add a shard's tallies of one victim's forms to the totals; a form that the shard lacks adds nothing."""
+    for total, part in zip(totals, parts, strict=True):
+        if part is not None:
+            total.add(part)
 
 
 def _row(plan: EvaluatePlan, victim: Path, number: int, tally: Tally, fidelity: dict[str, Fidelity]) -> dict[str, Any]:

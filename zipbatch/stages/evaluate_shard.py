@@ -25,9 +25,8 @@ from zipbatch.metrics import (
     poisoned_accuracy,
     robust_accuracy,
 )
-from zipbatch.pixels import from_u8
 from zipbatch.shards import Sample, read_shard
-from zipbatch.victims import Victim
+from zipbatch.victims import Victim, classify
 
 POISONED_SPLIT = "test_poisoned"
 _BATCH = 128
@@ -73,18 +72,26 @@ class Tally:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """``tallies[v][f]`` of victim v on form f (0: as it came, 1…: purified); ``fidelity[f - 1]`` of purified forms."""
+    """What the victims answer on a shard.
+
+    Attributes:
+        tallies: ``[v][f]`` of victim v on form f (0: as it came, 1…: purified); None where a form is missing.
+        fidelity: ``[f - 1]`` of purified forms.
+        answers: ``[v][f]`` int64 [N], in the shard's order; empty unless the setup asks for them.
+    """
 
     split: str
     tallies: list[list[Tally | None]]
     fidelity: list[Fidelity | None]
+    answers: list[list[npt.NDArray[np.int64] | None]]
 
 
 @dataclass(frozen=True)
 class EvaluateSetup:
-    """Builds an ``EvaluateWorker`` wherever it is called; picklable."""
+    """Builds an ``EvaluateWorker`` wherever it is called; picklable. ``keep_answers``: return each image's answer."""
 
     victims: tuple[VictimFolder, ...]
+    keep_answers: bool = False
 
     def __call__(self, context: WorkerContext) -> EvaluateWorker:
         return EvaluateWorker(self, context)
@@ -104,7 +111,7 @@ class EvaluateWorker:
     def __init__(self, setup: EvaluateSetup, context: WorkerContext) -> None:
         self._context = context
         self._device = pick_device(context.device)
-        self._folders = setup.victims
+        self._folders, self._keep_answers = setup.victims, setup.keep_answers
         self._victims = [load_victim(folder).to(self._device) for folder in setup.victims]
 
     def __call__(self, task: EvaluateTask) -> EvaluateResult:
@@ -113,6 +120,7 @@ class EvaluateWorker:
         Raises:
             DataError: the forms do not hold the same samples, sizes or classes that do not fit the victims.
         """
+        torch.set_num_threads(self._context.lanes)
         digest = sha256_file(task.data)
         if any(expected not in {None, digest} for expected in task.made_from):
             raise DataError(task.data, "is not what the purified version was made from; purify this data first")
@@ -120,41 +128,33 @@ class EvaluateWorker:
         if not original.keys:
             return _nothing(task, self._folders)
         forms = [original, *(None if path is None else _read_purified(path, original, task) for path in task.purified)]
-        tallies = [
-            self._tallies(task, folder, victim, forms)
+        answers = [
+            self._answers(task, folder, victim, forms)
             for folder, victim in zip(self._folders, self._victims, strict=True)
         ]
-        return EvaluateResult(task.split, tallies, self._fidelity(task, original, forms[1:]))
+        tallies = [
+            _tallies(task.split, given, forms, folder.spec.num_classes)
+            for folder, given in zip(self._folders, answers, strict=True)
+        ]
+        fidelity = self._fidelity(task, original, forms[1:])
+        return EvaluateResult(task.split, tallies, fidelity, answers if self._keep_answers else [])
 
-    def _tallies(
+    def _answers(
         self, task: EvaluateTask, folder: VictimFolder, victim: Victim, forms: Sequence[_Images | None]
-    ) -> list[Tally | None]:
-        before: npt.NDArray[np.int64] | None = None
-        tallies: list[Tally | None] = []
-        for number, form in enumerate(forms):
-            if form is None:
-                tallies.append(None)
-                continue
-            _check_fit(task, folder, form)
-            predicted = self._predict(victim, form.pixels)
-            tally = _tally(task.split, predicted, form, folder.spec.num_classes)
-            if number == 0:
-                before = predicted
-            elif before is not None:
-                tally.flips = flips(before, predicted, folder.spec.num_classes)
-            tallies.append(tally)
-        return tallies
+    ) -> list[npt.NDArray[np.int64] | None]:
+        for form in forms:
+            if form is not None:
+                _check_fit(task, folder, form)
+        return [
+            None
+            if form is None
+            else classify(victim, form.pixels, batch_size=_BATCH, before_batch=self._check_cancelled)
+            for form in forms
+        ]
 
-    @torch.inference_mode()
-    def _predict(self, victim: Victim, pixels: Tensor) -> npt.NDArray[np.int64]:
-        torch.set_num_threads(self._context.lanes)
-        answers = []
-        for rows in torch.split(pixels, _BATCH):
-            if self._context.cancelled():
-                raise Cancelled("stopped between two batches")
-            answers.append(victim(from_u8(rows.to(self._device), "unit")).argmax(dim=1).cpu())
-        predicted: npt.NDArray[np.int64] = torch.cat(answers).numpy()
-        return predicted
+    def _check_cancelled(self) -> None:
+        if self._context.cancelled():
+            raise Cancelled("stopped between two batches")
 
     def _fidelity(
         self, task: EvaluateTask, original: _Images, purified: Sequence[_Images | None]
@@ -176,7 +176,9 @@ def _nothing(task: EvaluateTask, victims: Sequence[VictimFolder]) -> EvaluateRes
     """The result of a shard without samples."""
     forms = 1 + len(task.purified)
     tallies: list[list[Tally | None]] = [[Tally(victim.spec.num_classes) for _ in range(forms)] for victim in victims]
-    return EvaluateResult(task.split, tallies, [None for _ in task.purified])
+    none = np.empty(0, np.int64)
+    answers: list[list[npt.NDArray[np.int64] | None]] = [[none for _ in range(forms)] for _ in victims]
+    return EvaluateResult(task.split, tallies, [None for _ in task.purified], answers)
 
 
 def _read(path: Path) -> _Images:
@@ -233,6 +235,25 @@ def _check_fit(task: EvaluateTask, folder: VictimFolder, form: _Images) -> None:
                 f"label {labels[worst]} is not one of the {classes} classes of {folder.name}",
                 key=form.keys[worst],
             )
+
+
+def _tallies(
+    split: str,
+    answers: Sequence[npt.NDArray[np.int64] | None],
+    forms: Sequence[_Images | None],
+    classes: int,
+) -> list[Tally | None]:
+    """One victim's tallies of each form; the first form is the data as it came."""
+    tallies: list[Tally | None] = []
+    for number, (given, form) in enumerate(zip(answers, forms, strict=True)):
+        if given is None or form is None:
+            tallies.append(None)
+            continue
+        tally = _tally(split, given, form, classes)
+        if number and answers[0] is not None:
+            tally.flips = flips(answers[0], given, classes)
+        tallies.append(tally)
+    return tallies
 
 
 def _tally(split: str, predicted: npt.NDArray[np.int64], form: _Images, classes: int) -> Tally:

@@ -19,7 +19,7 @@ from zipbatch.report import SheetColumn, contact_sheet
 from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.evaluate import EvaluatePlan
 from zipbatch.stages.evaluate_shard import POISONED_SPLIT
-from zipbatch.victims import Victim
+from zipbatch.victims import Victim, classify
 
 
 def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
@@ -76,8 +76,7 @@ def _column(
     title: str, images: Sequence[U8], victim: Victim, truth: Sequence[int | None], classes: list[str] | None
 ) -> SheetColumn:
     pixels = np.stack(images)
-    with torch.inference_mode():
-        answers = victim(from_u8(torch.from_numpy(pixels).permute(0, 3, 1, 2), "unit")).argmax(dim=1).tolist()
+    answers = classify(victim, torch.from_numpy(pixels).permute(0, 3, 1, 2)).tolist()
     names = [_class_name(answer, classes) for answer in answers]
     return SheetColumn(title, pixels, names, [t is not None and a != t for a, t in zip(answers, truth, strict=True)])
 

@@ -30,7 +30,7 @@ from zipbatch.stages.training import (
     has_bfloat16,
     prepare_out,
 )
-from zipbatch.victims import Victim, build_victim, crop_and_flip, physical_transforms
+from zipbatch.victims import Victim, build_victim, classify, crop_and_flip, physical_transforms
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
@@ -112,7 +112,7 @@ def train_victim(
     prepare_out(out)
     run.transform, run.on_progress = manifest.attack.train_transform, on_progress
     _fit(data, run)
-    ca, asr = _measure(dataset, run.victim, device)
+    ca, asr = _measure(dataset, run.victim)
     save_victim(out, spec, run.victim.network, _manifest(dataset, run, identity, ca, asr))
     run.checkpoint.remove()
     return TrainedVictim(out, run.epoch, ca, asr, reused=False)
@@ -200,23 +200,16 @@ def _read_share(value: dict[str, Any] | None) -> Share | None:
     return None if value is None else Share(value["hits"], value["n"])
 
 
-def _measure(dataset: ShardDataset, victim: Victim, device: torch.device) -> tuple[Share | None, Share | None]:
+def _measure(dataset: ShardDataset, victim: Victim) -> tuple[Share | None, Share | None]:
     ca = asr = None
     if clean := dataset.split("test"):
         data = load_split(clean)
-        ca = clean_accuracy(_predict(victim, data.images, device).numpy(), data.labels.numpy())
+        ca = clean_accuracy(classify(victim, data.images), data.labels.numpy())
     if poisoned := dataset.split("test_poisoned"):
         data = load_split(poisoned)
-        predicted = _predict(victim, data.images, device).numpy()
+        predicted = classify(victim, data.images)
         asr = attack_success(predicted, data.labels.numpy(), data.original_labels.numpy())
     return ca, asr
-
-
-def _predict(victim: Victim, pixels: Tensor, device: torch.device) -> Tensor:
-    victim.eval()
-    with torch.inference_mode():
-        answers = [victim(from_u8(rows.to(device), "unit")).argmax(dim=1).cpu() for rows in torch.split(pixels, 256)]
-    return torch.cat(answers)
 
 
 def _manifest(dataset: ShardDataset, run: _Run, identity: str, ca: Share | None, asr: Share | None) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from zipbatch.pixels import from_u8
 from zipbatch.victims.resnet import CifarResNet
 
 CIFAR_ARCHITECTURES = {
@@ -73,3 +76,23 @@ def build_victim(
         raise ValueError(f"torchvision has no classifier named {name!r}")
     extra = {"init_weights": True, "aux_logits": False} if name in {"googlenet", "inception_v3"} else {}
     return Victim(models.get_model(name, weights=None, num_classes=num_classes, **extra), mean=mean, std=std, bgr=bgr)
+
+
+@torch.inference_mode()
+def classify(
+    victim: Victim, images: Tensor, *, batch_size: int = 128, before_batch: Callable[[], None] = lambda: None
+) -> npt.NDArray[np.int64]:
+    """The top-1 class of each of uint8 images [N, 3, H, W], int64 [N]; ``before_batch`` may raise to stop.
+
+    The victim is asked in evaluation mode, on its own device, and left in the mode it was in.
+    """
+    device, training = victim.get_buffer("mean").device, victim.training
+    victim.eval()
+    try:
+        answers = [np.empty(0, np.int64)]
+        for rows in torch.split(images, batch_size):
+            before_batch()
+            answers.append(victim(from_u8(rows.to(device), "unit")).argmax(dim=1).cpu().numpy())
+        return np.concatenate(answers)
+    finally:
+        victim.train(training)

@@ -1,0 +1,130 @@
+"""Compare settings over attacks: purify staged datasets with each and let their victims answer.
+
+    python benchmarks/settings.py benchmarks/grids/presets.yaml --store pur/ --out results.json \\
+        --case shards/cifar10-badnets victims/badnets --case shards/cifar10-wanet victims/wanet
+
+``--half first`` takes the first half of the shards of each split, ``--half second`` the others, so that settings can be
+chosen on one half and reported on the other. The store is the resume: what is purified already is not purified again,
+and the clean split, which all attacks share, is purified once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zipbatch import atomic
+from zipbatch.cluster import resolve_workers
+from zipbatch.config import read_config
+from zipbatch.diffusion import timesteps
+from zipbatch.shards import ShardDataset, open_dataset
+from zipbatch.stages.assets import EMBEDDED, embedded_prior
+from zipbatch.stages.evaluate import EvaluateRequest, evaluate, plan_evaluate
+from zipbatch.stages.purifier import PurifierSpec, purifier_spec
+from zipbatch.stages.purify import PurifyRequest, plan_purify, purify
+from zipbatch.store import Store
+
+MEASURES = ("ca", "asr", "pa", "ra")
+
+
+def settings_of(grid: dict[str, object]) -> Iterator[dict[str, Any]]:
+    """Each entry of ``settings``, once for every combination of the values in its ``vary``."""
+    entries = grid["settings"]
+    assert isinstance(entries, list)
+    for entry in entries:
+        varied = entry.pop("vary", {})
+        for values in itertools.product(*varied.values()):
+            yield {**entry, **dict(zip(varied, values, strict=True))}
+
+
+def part_of(dataset: ShardDataset, half: str, shards: int | None) -> ShardDataset:
+    """Half of the shards of each split, or all of them, and no more than ``shards`` of each."""
+    chosen = []
+    for split in ("test", "test_poisoned"):
+        all_ = dataset.split(split)
+        middle = len(all_) // 2
+        chosen += {"first": all_[:middle], "second": all_[middle:], "both": all_}[half][:shards]
+    return replace(dataset, name=f"{dataset.name}-{half}", shards=tuple(chosen))
+
+
+def spec_of(setting: dict[str, Any], prior: Path, precision: str) -> PurifierSpec:
+    """A preset by name with single settings over it."""
+    overrides = {key: value for key, value in setting.items() if key != "preset"}
+    found = purifier_spec(preset=setting["preset"], overrides=overrides, prior=prior)
+    return replace(found, precision="bfloat16" if precision == "bfloat16" else "float32")
+
+
+def calls_of(spec: PurifierSpec) -> int:
+    """Network calls an image."""
+    settings = spec.settings.model_dump()
+    if "steps" not in settings:
+        return 0
+    return len(timesteps(spec.prior.training_steps if spec.prior else 1000, settings["steps"], settings["start_step"]))
+
+
+def shares(row: dict[str, Any]) -> dict[str, str]:
+    """The measures as text with half their interval."""
+    texts = {}
+    for name in MEASURES:
+        low, high = row[f"{name}_ci95"]
+        texts[name] = f"{row[name]:.3f} ±{(high - low) / 2:.3f}"
+    return texts
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table for a README."""
+    lines = ["| case | defence | calls | CA | ASR | PA | RA | PSNR dB |", "|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        text = shares(row)
+        psnr = "" if row["psnr_poisoned_db"] is None else f"{row['psnr_poisoned_db']:.1f}"
+        cells = [row["case"], row["name"], str(row["calls"]), *(text[name] for name in MEASURES), psnr]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path)
+    parser.add_argument("--case", nargs=2, action="append", required=True, metavar=("STAGED", "VICTIM"))
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--prior", default=EMBEDDED)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--half", default="both", choices=["first", "second", "both"])
+    parser.add_argument("--shards", type=int, help="of each split, at most")
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--gpus", type=int)
+    asked = parser.parse_args()
+    prior = embedded_prior() if asked.prior == EMBEDDED else Path(asked.prior)
+    specs = [(s, spec_of(s, prior, asked.precision)) for s in settings_of(read_config(asked.grid))]
+    workers = resolve_workers(asked.gpus, asked.workers, None, "auto")
+    store = Store(asked.store)
+    rows: list[dict[str, Any]] = []
+    for number, (setting, spec) in enumerate(specs):
+        for staged, victim in asked.case:
+            dataset = part_of(open_dataset([staged]), asked.half, asked.shards)
+            started = time.monotonic()
+            done = purify(plan_purify(PurifyRequest(dataset, spec, store, workers)))
+            reference = f"{dataset.name}@{done.version}"
+            request = EvaluateRequest((Path(victim),), dataset, staged, (reference,), store, workers)
+            measured = evaluate(plan_evaluate(request))
+            case = {"case": Path(staged).name, "half": asked.half, "precision": asked.precision}
+            if number == 0:
+                rows.append({**case, "name": "no defence", "calls": 0, "setting": {}, **measured[0]})
+            name = setting["preset"] if len(setting) == 1 else measured[1]["settings"]
+            rows.append({**case, "name": name, "calls": calls_of(spec), "setting": setting, **measured[1]})
+            took = time.monotonic() - started
+            sys.stdout.write(f"{case['case']:20} {measured[1]['settings']:50} {shares(rows[-1])} {took:.0f} s\n")
+            sys.stdout.flush()
+            atomic.write_json(asked.out, {"rows": rows})
+    sys.stdout.write(markdown(sorted(rows, key=lambda row: str(row["case"]))) + "\n")
+
+
+if __name__ == "__main__":
+    main()

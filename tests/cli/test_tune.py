@@ -1,0 +1,99 @@
+"""``zipbatch tune`` on the embedded sample, prior and victim: a real backdoor, found without its labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.making import Ran, zipbatch
+from zipbatch.stages.assets import embedded_victim, sample_source
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """72 images and their stamped twins, in shards of 24."""
+    out = tmp_path_factory.mktemp("staged") / "badnets"
+    ran = zipbatch(
+        *("poison", sample_source(), "--attack", "badnets", "--out", out, "--limit", 72, "--samples-per-shard", 24)
+    )
+    assert ran.code == 0, ran.err
+    return out
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared by the tests of this module, as by the runs of an operator."""
+    return tmp_path_factory.mktemp("stores") / "pur"
+
+
+def tune(data: Path | str, store: Path, *options: object) -> Ran:
+    return zipbatch(
+        *("tune", embedded_victim("badnets"), "--data", data, "--prior", "embedded", "--store", store),
+        *("--preset", "late-start", "--guidance-exponent", 3, "--guidance-exponent", 1000, *options),
+    )
+
+
+def test_the_target_is_found_and_the_weakest_strength_that_frees_from_it(shards: Path, store: Path, tmp_path: Path):
+    ran = tune(shards, store, "--out", tmp_path / "ours.yaml", "--json")
+    assert ran.code == 0, ran.err
+    found = ran.json
+    assert found["suspect"] == "automobile"
+    assert found["triggered"] == pytest.approx(72 * 0.9, rel=0.15)
+    weak, own, strong = found["rungs"]
+    assert [rung["guidance_exponent"] for rung in found["rungs"]] == [1000, 10, 3]
+    assert weak["asr"] > 0.3, "the weakest strength is to leave the attack in"
+    for rung in found["rungs"]:
+        assert rung["residual"] == pytest.approx(rung["asr"], abs=0.06)
+    assert weak["agreement"] > own["agreement"] > strong["agreement"]
+    assert (found["chosen"], [rung["chosen"] for rung in found["rungs"]]) == (10, [False, True, False])
+
+    preset = yaml.safe_load((tmp_path / "ours.yaml").read_text())
+    assert (preset["method"], preset["guidance_exponent"], preset["start_step"]) == ("zip", 10, 300)
+    again = zipbatch(
+        *("purify", shards, "--prior", "embedded", "--preset", tmp_path / "ours.yaml", "--store", store, "--json")
+    )
+    assert again.code == 0, again.err
+    assert (again.json["computed"], again.json["reused"]) == (0, 6), "what tuning purified is used again"
+
+
+def test_without_labels_the_same_is_chosen(shards: Path, store: Path):
+    """Bare tars: the same images, and nothing said about them."""
+    ran = tune(f"{shards}/test_poisoned-{{000000..000002}}.tar", store)
+    assert ran.code == 0, ran.err
+    assert "answers flee the class 1" in ran.out
+    assert [line.split()[0] for line in ran.out.splitlines() if line.endswith("  chosen")] == ["10"]
+
+
+def test_where_nothing_is_triggered_the_preset_stays(shards: Path, store: Path):
+    ran = tune(shards, store, "--split", "test", "--shards", 2)
+    assert ran.code == 0, ran.err
+    assert "no class stands out" in ran.out
+    assert [line.split()[0] for line in ran.out.splitlines() if line.endswith("  chosen")] == ["10"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--preset", "blur"), "has no strength to tune"),
+        (("--guidance-exponent", 0), "must be above 0, got 0"),
+        (("--guidance-exponent", "nan"), "must be above 0, got nan"),
+        (("--split", "val"), "no split 'val'; it has"),
+        (("--out", "no-such-folder/ours.yaml"), "a .yaml file in a folder that is there"),
+        (("--out", "ours.json"), "a .yaml file in a folder that is there"),
+        (("--limit", 2), "0<=x<=1"),
+    ],
+)
+def test_wrong_inputs(shards: Path, tmp_path: Path, options: tuple[object, ...], words: str):
+    ran = tune(shards, tmp_path / "pur", *options)
+    assert ran.code == 2
+    assert words in ran.err
+    assert not (tmp_path / "pur").exists()
+
+
+def test_a_victim_that_does_not_fit_is_refused_before_any_work(shards: Path, victim: Path, tmp_path: Path):
+    ran = zipbatch("tune", victim, "--data", shards, "--prior", "embedded", "--store", tmp_path / "pur")
+    assert ran.code == 2
+    assert "the victim has 3 classes" in ran.err
+    assert not (tmp_path / "pur").exists()

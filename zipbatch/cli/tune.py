@@ -1,0 +1,129 @@
+"""``zipbatch tune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from zipbatch.cli.options import BATCH_SIZE, JSON, PRECISION, SEED, STORE, emit_json, progress_bar, worker_options
+from zipbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from zipbatch.stages.purify import PurifyProgress
+
+
+@click.command()
+@click.argument("victim", type=click.Path(path_type=Path))
+@click.option("--data", "data", required=True, multiple=True, metavar="STAGED|SHARDS", help="Suspect images; repeats.")
+@click.option(
+    "--prior",
+    required=True,
+    metavar="DIR",
+    help="Diffusion model in diffusers' format; 'embedded' is the shipped one.",
+)
+@STORE
+@click.option("--preset", metavar="NAME|FILE", help="Settings whose strength is tuned.  [default: balanced]")
+@click.option(
+    "--guidance-exponent",
+    "exponents",
+    multiple=True,
+    type=float,
+    metavar="K",
+    help="A strength to try beside the preset's; repeats.  [default: 8, 4, 2, 1/2, 1/4 times the preset's]",
+)
+@click.option("--split", "splits", multiple=True, metavar="NAME", help="Split; repeats.  [default: as in purify]")
+@click.option("--shards", type=click.IntRange(1), metavar="N", help="Shards of each split to look at.  [default: all]")
+@click.option(
+    "--limit",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    metavar="SHARE",
+    help="Attack success rate that may be left, as the answers let it be estimated.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE.yaml", help="Write the choice, for 'purify --preset'."
+)
+@SEED
+@PRECISION
+@BATCH_SIZE
+@worker_options
+@JSON
+def tune(
+    victim: Path,
+    data: tuple[str, ...],
+    prior: str,
+    store: Path,
+    preset: str | None,
+    exponents: tuple[float, ...],
+    splits: tuple[str, ...],
+    shards: int | None,
+    limit: float,
+    out: Path | None,
+    seed: int,
+    precision: str,
+    batch_size: int,
+    gpus: int | None,
+    workers: int | None,
+    address: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Choose how strongly to purify, from what VICTIM answers: no labels, no trigger, no look inside.
+
+    The data is purified at several strengths. When one class loses far more images than the others, it is taken for
+    an attacker's target, and the weakest strength is chosen that brings those images out of it. When none does, the
+    preset's own strength is kept.
+
+    \b
+    Example:
+      zipbatch tune victims/theirs --data 'incoming/day-{000..009}.tar' --prior embedded --store pur/ --out ours.yaml
+      zipbatch purify 'incoming/day-{000..099}.tar' --prior embedded --preset ours.yaml --store pur/
+    """
+    from zipbatch.cluster import resolve_workers
+    from zipbatch.report import tune_table
+    from zipbatch.shards import open_dataset
+    from zipbatch.stages.assets import EMBEDDED, embedded_prior
+    from zipbatch.stages.tune import TuneRequest, ladder, some_shards, tune_report, write_preset
+    from zipbatch.stages.tune import tune as run
+    from zipbatch.store import Store
+
+    if out is not None and (out.suffix not in {".yaml", ".yml"} or not out.absolute().parent.is_dir()):
+        raise UsageError(f"--out {out}: must be a .yaml file in a folder that is there")
+    folder = embedded_prior() if prior == EMBEDDED else Path(prior)
+    rungs, fallback = ladder(
+        preset=preset, exponents=exponents, prior=folder, seed=seed, bfloat16=precision == "bfloat16"
+    )
+    request = TuneRequest(
+        victim=victim,
+        dataset=some_shards(open_dataset(data), splits, shards),
+        data_label=" ".join(data),
+        rungs=rungs,
+        fallback=fallback,
+        store=Store(store),
+        limit=limit,
+        workers=resolve_workers(gpus, workers, address, device),
+        batch_size=batch_size,
+    )
+    with progress_bar("shards") as bar:
+        task = bar.add_task("starting", total=None, note="")
+
+        def report(what: str, progress: PurifyProgress | None) -> None:
+            if progress is None:
+                bar.update(task, description=what, total=None, completed=0, note="")
+            else:
+                rate = f"{progress.samples_per_s:.1f} images/s"
+                bar.update(task, total=progress.shards, completed=progress.shards_done, note=rate)
+
+        result = run(request, report=report)
+    if out is not None:
+        write_preset(out, result)
+    found = tune_report(result)
+    if as_json:
+        emit_json(found)
+        return
+    click.echo(tune_table(found), nl=False)
+    if out is not None:
+        click.echo(f"written to {out}")
