@@ -23,6 +23,7 @@ from zipbatch import atomic
 from zipbatch.cluster import resolve_workers
 from zipbatch.config import read_config
 from zipbatch.diffusion import timesteps
+from zipbatch.report import StrengthLine, strength_curve
 from zipbatch.shards import ShardDataset, open_dataset
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
 from zipbatch.stages.evaluate import EvaluateRequest, evaluate, plan_evaluate
@@ -88,6 +89,23 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def curve(rows: Sequence[dict[str, Any]], title: str) -> bytes:
+    """CA and ASR of each case against the guidance exponent."""
+    lines = []
+    for case in dict.fromkeys(row["case"] for row in rows):
+        own = [row for row in rows if row["case"] == case]
+        points = [row for row in own if "guidance_exponent" in row["setting"]]
+        lines.append(
+            StrengthLine(
+                case,
+                [row["setting"]["guidance_exponent"] for row in points],
+                *([row[name] for row in points] for name in ("ca", "ca_ci95", "asr", "asr_ci95")),
+                undefended_ca=own[0]["ca"],
+            )
+        )
+    return strength_curve(title, lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path)
@@ -98,6 +116,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--half", default="both", choices=["first", "second", "both"])
     parser.add_argument("--shards", type=int, help="of each split, at most")
+    parser.add_argument("--curve", type=Path, help="PNG of CA and ASR against the guidance exponent")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--gpus", type=int)
     asked = parser.parse_args()
@@ -123,6 +142,9 @@ def main() -> None:
             sys.stdout.write(f"{case['case']:20} {measured[1]['settings']:50} {shares(rows[-1])} {took:.0f} s\n")
             sys.stdout.flush()
             atomic.write_json(asked.out, {"rows": rows})
+    if asked.curve is not None:
+        title = f"CIFAR-10 test set ({asked.half} half, JPEG copy), exponents of {specs[0][0]['preset']}"
+        atomic.write_bytes(asked.curve, curve(rows, title))
     sys.stdout.write(markdown(sorted(rows, key=lambda row: str(row["case"]))) + "\n")
 
 

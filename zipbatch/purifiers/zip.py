@@ -20,7 +20,7 @@ from zipbatch.diffusion import (
     timesteps,
 )
 from zipbatch.pixels import from_u8, to_u8
-from zipbatch.purifiers.base import Resources, check_finite
+from zipbatch.purifiers.base import Precision, Resources, check_finite
 
 
 class ZipSettings(Settings):
@@ -43,8 +43,10 @@ class Zip:
     def __init__(self, settings: ZipSettings, resources: Resources) -> None:
         if resources.prior is None:
             raise ValueError("zip needs a prior")
-        self._settings, self._prior, self._device = settings, resources.prior, resources.device
+        self._settings, self._device = settings, resources.device
         self._seed, self._precision = resources.seed, resources.precision
+        self._layout = _fastest_layout(self._device, self._precision)
+        self._prior = resources.prior.to(memory_format=self._layout)
         self._projectors = [parse_projector(text) for text in settings.transforms]
         training_steps = len(self._prior.alpha_bar)
         self._start_step = training_steps if settings.start_step is None else settings.start_step
@@ -89,5 +91,11 @@ class Zip:
 
     def _predict(self, x_t: Tensor, t: int) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
-            eps: Tensor = self._prior(x_t.contiguous(memory_format=torch.channels_last), t)
+            eps: Tensor = self._prior(x_t.contiguous(memory_format=self._layout), t)
         return eps
+
+
+def _fastest_layout(device: torch.device, precision: Precision) -> torch.memory_format:
+    """Channels last, except for bfloat16 on CPUs, where planes are a quarter faster."""
+    planes = device.type == "cpu" and precision == "bfloat16"
+    return torch.contiguous_format if planes else torch.channels_last

@@ -123,7 +123,7 @@ def build_purifier(spec: PurifierSpec, device: torch.device) -> Purifier:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
     if spec.prior is not None:
-        prior = load_prior(spec.prior).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        prior = load_prior(spec.prior).to(device)
     return PURIFIERS[spec.method](spec.settings, Resources(device, prior, spec.seed, spec.precision))
 
 
