@@ -26,7 +26,7 @@ def test_every_command_has_help(command: str):
     [
         ("attacks", {"badnets", "blended", "wanet", "physicalba"}),
         ("purifiers", {"zip", "blur"}),
-        ("presets", {"paper", "late-start", "blur", "resnet18", "demo"}),
+        ("presets", {"paper", "balanced", "blur", "resnet18", "demo"}),
     ],
 )
 def test_ls(what: str, names: set[str]):

@@ -137,7 +137,7 @@ def test_presets_by_name():
     assert find_config("victims", "resnet34-paper").parent.name == "victims"
     assert find_config("pipelines", "demo").parent.name == "pipelines"
     assert list_configs("purifiers") == sorted(list_configs("purifiers"))
-    assert {"paper", "blur", "late-start"} <= set(list_configs("purifiers"))
+    assert {"paper", "blur", "balanced"} <= set(list_configs("purifiers"))
 
 
 @pytest.mark.parametrize("group", ["purifiers", "victims", "pipelines"])

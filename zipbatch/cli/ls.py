@@ -8,11 +8,11 @@ from zipbatch.cli.options import JSON, emit_json
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["attacks", "purifiers", "presets"]))
+@click.argument("what", type=click.Choice(["attacks", "purifiers", "presets", "pipelines"]))
 @JSON
 def ls(what: str, as_json: bool) -> None:
-    """List attacks, purifiers or presets, with their parameters and source."""
-    rows = {"attacks": _attacks, "purifiers": _purifiers, "presets": _presets}[what]()
+    """List attacks, purifiers, presets or pipelines, with their parameters and source."""
+    rows = {"attacks": _attacks, "purifiers": _purifiers, "presets": _presets, "pipelines": _pipelines}[what]()
     if as_json:
         emit_json({what: rows})
         return
@@ -60,3 +60,15 @@ def _presets() -> list[dict[str, object]]:
         for group in ("purifiers", "victims", "priors", "pipelines")
         for name in list_configs(group)
     ]
+
+
+def _pipelines() -> list[dict[str, object]]:
+    from zipbatch.config import PipelineConfig, find_config, list_configs, load_config
+
+    rows: list[dict[str, object]] = []
+    for name in list_configs("pipelines"):
+        file = find_config("pipelines", name)
+        config = load_config(file, PipelineConfig)
+        matrix = {axis: list(cases) for axis, cases in config.matrix.items()}
+        rows.append({"name": name, "about": config.about, "vars": config.vars, "matrix": matrix, "file": str(file)})
+    return rows

@@ -16,12 +16,13 @@ from zipbatch import __version__
 from zipbatch.errors import ZipbatchError
 
 COMMANDS = {
-    "demo": "zipbatch.cli.demo:demo",
+    "demo": "zipbatch.cli.run:demo",
     "poison": "zipbatch.cli.poison:poison",
     "train": "zipbatch.cli.train:train",
     "purify": "zipbatch.cli.purify:purify",
     "evaluate": "zipbatch.cli.evaluate:evaluate",
     "tune": "zipbatch.cli.tune:tune",
+    "run": "zipbatch.cli.run:run",
     "store": "zipbatch.cli.store:store",
     "ls": "zipbatch.cli.ls:ls",
 }

@@ -24,6 +24,8 @@ def train() -> None:
     metavar="NAME|FILE",
     help="Settings from configs/victims; flags override them.",
 )
+@click.option("--purified", metavar="NAME[@TAG]", help="Train on the purified form of the train split; needs --store.")
+@click.option("--store", type=click.Path(path_type=Path), metavar="DIR", help="The store of the purified version.")
 @click.option("--arch", metavar="NAME", help="resnet20, resnet18, resnet34 or torchvision:NAME.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N")
 @click.option(
@@ -41,6 +43,8 @@ def victim(
     staged: Path,
     out: Path,
     preset: str,
+    purified: str | None,
+    store: Path | None,
     arch: str | None,
     epochs: int | None,
     minutes: float | None,
@@ -51,18 +55,22 @@ def victim(
     device: str,
     as_json: bool,
 ) -> None:
-    """Train a victim classifier on the train split of STAGED.
+    """Train a victim classifier on the train split of STAGED, or on its purified form.
 
     A run that was stopped goes on from its last epoch when the same command is given again.
 
     \b
-    Example:
+    Examples:
       zipbatch train victim shards/cifar10-badnets --out victims/badnets --arch resnet20 --epochs 30
+      zipbatch purify shards/cifar10-badnets --split train --prior embedded --store pur/ --tag train
+      zipbatch train victim shards/cifar10-badnets --purified cifar10-badnets@train --store pur/ --out victims/cleaned
     """
     from zipbatch.cluster import pick_device
     from zipbatch.config import VictimConfig, find_config, load_config
     from zipbatch.shards import open_dataset
+    from zipbatch.stages.evaluate import with_purified
     from zipbatch.stages.train_victim import TrainProgress, train_victim
+    from zipbatch.store import Store, Versions
 
     overrides = {
         "arch": arch,
@@ -75,6 +83,10 @@ def victim(
     }
     config = load_config(find_config("victims", preset), VictimConfig, overrides)
     dataset = open_dataset([str(staged)])
+    if (purified is None) != (store is None):
+        raise click.UsageError("--purified and --store go together: which version, and where is it?")
+    if purified is not None and store is not None:
+        dataset = with_purified(dataset, Versions(Store(store)).read(purified), Store(store), split="train")
     with progress_bar("%") as bar:
         task = bar.add_task("training", total=100, note="")
 

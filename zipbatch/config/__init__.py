@@ -1,10 +1,19 @@
 """Settings, validated whole at the door, and the presets that ship with the tool."""
 
-from zipbatch.config.loading import find_config, list_configs, load_config, problems, read_config, validate
-from zipbatch.config.models import DemoConfig, PriorConfig, Settings, Transform, VictimConfig
+from zipbatch.config.loading import (
+    find_config,
+    list_configs,
+    load_config,
+    parse_scalar,
+    problems,
+    read_config,
+    validate,
+)
+from zipbatch.config.models import PriorConfig, Settings, Transform, VictimConfig
+from zipbatch.config.pipeline import PipelineConfig, references, resolved
 
 __all__ = [
-    "DemoConfig",
+    "PipelineConfig",
     "PriorConfig",
     "Settings",
     "Transform",
@@ -12,7 +21,10 @@ __all__ = [
     "find_config",
     "list_configs",
     "load_config",
+    "parse_scalar",
     "problems",
     "read_config",
+    "references",
+    "resolved",
     "validate",
 ]

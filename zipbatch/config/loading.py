@@ -64,6 +64,21 @@ def read_config(path: Path) -> dict[str, object]:
     return values
 
 
+def parse_scalar(text: str) -> object:
+    """A value from the command line, as a YAML file would have it: ``24`` a number, ``null`` None, other text itself.
+
+    Raises:
+        UsageError: not YAML, or no single value.
+    """
+    try:
+        value: object = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:
+        raise UsageError(f"{text!r}: not a value that YAML can hold: {error}") from error
+    if isinstance(value, dict | list):
+        raise UsageError(f"{text!r}: must be a single value")
+    return value if isinstance(value, str | int | float | bool) or value is None else text
+
+
 def load_config(path: Path, model: type[Model], overrides: Mapping[str, object] | None = None) -> Model:
     """Read ``path`` into ``model``; entries of ``overrides`` that are not None win over the file's.
 

@@ -43,16 +43,6 @@ class VictimConfig(Settings):
     seed: int = Field(0, ge=0)
 
 
-class DemoConfig(Settings):
-    """What the demo compares."""
-
-    attacks: tuple[str, ...]
-    purifiers: tuple[str, ...]
-    seed: int = 0
-    samples_per_shard: int = Field(250, ge=1)
-    batch_size: int = Field(32, ge=1)
-
-
 class PriorConfig(Settings):
     """How a prior is trained. ``unet`` is a diffusers UNet2DModel config without channels and sample size."""
 

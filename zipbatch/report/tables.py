@@ -13,19 +13,22 @@ if TYPE_CHECKING:
     from zipbatch.store import VersionHeader
 
 
-def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of ``evaluate`` as a table: shares with their 95 % interval, and n below."""
+def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()) -> str:
+    """Rows of ``evaluate`` as a table: shares with their 95 % interval, and n below.
+
+    With ``axes``, rows are named by the values in their ``axes`` instead of by victim and attack.
+    """
     labelled = any(row[f"n_{name}"] for row in rows for name in ("ca", "asr"))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("victim", "attack", "purifier"):
+    for column in (*(axes or ("victim", "attack")), "purifier"):
         table.add_column(column, overflow="fold")
     names = ("ca", "asr", "pa", "ra") if labelled else ()
     for name in (*(name.upper() for name in names), "flips", "PSNR dB", "SSIM"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
+        named = [row["axes"][axis] or "–" for axis in axes]
         table.add_row(
-            str(row["victim"]).rstrip("/").rsplit("/", 1)[-1],
-            row["attack"] or "",
+            *(named or [str(row["victim"]).rstrip("/").rsplit("/", 1)[-1], row["attack"] or ""]),
             row["settings"] or "no defence",
             *(_share(row, name) for name in names),
             _number(row["flip_rate"], ".3f"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,12 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
         _check_victim(victim, request.dataset)
     if request.purified and request.store is None:
         raise UsageError("--purified needs --store: where are the purified shards?")
-    versions = tuple(Versions(request.store).read(text) for text in request.purified) if request.store else ()
     shards = _evaluated(request.dataset)
-    outputs = [_outputs(version, shards, request) for version in versions]
+    versions: tuple[Version, ...] = ()
+    outputs: list[dict[str, tuple[Path, str]]] = []
+    if request.store is not None:
+        versions = tuple(Versions(request.store).read(text) for text in request.purified)
+        outputs = [_outputs(version, shards, request.data_label, request.store) for version in versions]
     clean = _clean_twins(request.dataset)
     tasks = tuple(
         EvaluateTask(
@@ -101,12 +104,11 @@ def _evaluated(dataset: ShardDataset) -> tuple[ShardRef, ...]:
     return shards
 
 
-def _outputs(version: Version, shards: Sequence[ShardRef], request: EvaluateRequest) -> dict[str, tuple[Path, str]]:
+def _outputs(version: Version, shards: Sequence[ShardRef], data: str, store: Store) -> dict[str, tuple[Path, str]]:
     """Shard name -> (purified object, digest of what it was made from).
 
     Splits that the version lacks are left out; a shard missing within a split is an error.
     """
-    assert request.store is not None
     rows = {row.shard: row for row in version.rows}
     splits = {row.split for row in version.rows}
     found: dict[str, tuple[Path, str]] = {}
@@ -116,13 +118,28 @@ def _outputs(version: Version, shards: Sequence[ShardRef], request: EvaluateRequ
         row = rows.get(shard.name)
         if row is None or (shard.sha256 is not None and row.input != shard.sha256):
             raise UsageError(
-                f"{version.reference} was not made from {request.data_label}: {shard.name} "
+                f"{version.reference} was not made from {data}: {shard.name} "
                 f"{'is missing in it' if row is None else 'has other content'}; purify this data first"
             )
-        found[shard.name] = (request.store.object_path(row.output), row.input)
+        found[shard.name] = (store.object_path(row.output), row.input)
     if not found:
-        raise UsageError(f"{version.reference} holds none of the splits of {request.data_label}")
+        raise UsageError(f"{version.reference} holds none of the splits of {data}")
     return found
+
+
+def with_purified(dataset: ShardDataset, version: Version, store: Store, *, split: str) -> ShardDataset:
+    """A staged dataset with the shards of one split replaced by their purified forms, to train on them.
+
+    Raises:
+        UsageError: the version does not hold that split of this data.
+    """
+    found = _outputs(version, dataset.split(split), dataset.name, store)
+    rows = {row.shard: row for row in version.rows}
+    shards = tuple(
+        replace(shard, path=found[shard.name][0], sha256=rows[shard.name].output) if shard.split == split else shard
+        for shard in dataset.shards
+    )
+    return replace(dataset, shards=shards)
 
 
 def _clean_twins(dataset: ShardDataset) -> dict[str, Path]:

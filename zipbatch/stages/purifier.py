@@ -16,7 +16,7 @@ from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources
 from zipbatch.purifiers.base import Precision
 
-DEFAULT_PRESET = "paper"
+DEFAULT_PRESET = "balanced"
 TILING = "shard order, last canvas repeats its own"
 
 

@@ -1,0 +1,245 @@
+"""``zipbatch run`` on small real data: matrix, references, what is skipped and why, and failures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.making import Ran, files_below, zipbatch
+
+PIPELINE: dict[str, Any] = {
+    "about": "Two attacks, two baselines.",
+    "vars": {"source": None, "victim": None, "rate": 0.5},
+    "matrix": {"attack": ["badnets", "blended"], "transform": {"coarse": {"t": ["blur:4"]}, "fine": {"t": ["blur:2"]}}},
+    "stages": {
+        "table": {  # before what it needs, on purpose
+            "run": "evaluate",
+            "victim": "${victim}",
+            "data": "${shards}",
+            "purified": "${pur}",
+        },
+        "pur": {"run": "purify", "data": "${shards}", "purifier": "blur", "set": {"transforms": "${transform.t}"}},
+        "shards": {
+            "run": "poison",
+            "source": "${source}",
+            "attack": "${attack}",
+            "poison_rate": "${rate}",
+            "samples_per_shard": 5,
+        },
+    },
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path, source: Path, victim: Path):
+    """Runs a pipeline given as a dictionary, on the tiny source and victim, into ``tmp_path/out``."""
+
+    def start(pipeline: dict[str, Any], *options: object, victim: Path = victim) -> Ran:
+        file = tmp_path / "small.yaml"
+        file.write_text(yaml.safe_dump(pipeline))
+        given = [
+            f"--var={name}={path}"
+            for name, path in (("source", source), ("victim", victim))
+            if name in pipeline.get("vars", {})
+        ]
+        return zipbatch("run", file, "--out", tmp_path / "out", *given, *options)
+
+    return start
+
+
+def test_every_case_is_run_once_and_a_second_run_does_nothing(run, tmp_path: Path):
+    first = run(PIPELINE, "--json", "--csv", tmp_path / "table.csv")
+    assert first.code == 0, first.err
+    assert (first.json["ran"], first.json["skipped"]) == (2 + 4 + 4, 0)
+    rows = first.json["rows"]
+    assert [(row["axes"]["attack"], row["axes"]["transform"], row["purifier"]) for row in rows] == [
+        ("badnets", None, None),
+        ("badnets", "coarse", "blur"),
+        ("badnets", "fine", "blur"),
+        ("blended", None, None),
+        ("blended", "coarse", "blur"),
+        ("blended", "fine", "blur"),
+    ]
+    assert all(row["n_ca"] == 12 for row in rows)
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == rows
+    with (tmp_path / "table.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert [(line["attack"], line["transform"], line["ca"]) for line in table] == [
+        (row["axes"]["attack"], row["axes"]["transform"] or "", str(row["ca"])) for row in rows
+    ]
+
+    before = files_below(tmp_path / "out")
+    again = run(PIPELINE, "--json")
+    assert (again.json["ran"], again.json["skipped"], again.json["rows"]) == (0, 10, rows)
+    assert files_below(tmp_path / "out") == before
+    assert {line.split()[0] for line in run(PIPELINE, "--dry-run").out.splitlines()} == {"skip"}
+
+
+def test_a_change_runs_what_depends_on_it_and_dry_run_says_why(run, tmp_path: Path):
+    assert run(PIPELINE).code == 0
+    changed = json.loads(json.dumps(PIPELINE))
+    changed["matrix"]["transform"]["fine"]["t"] = ["blur:8"]
+    before = files_below(tmp_path / "out")
+    plan = run(changed, "--dry-run").out
+    assert files_below(tmp_path / "out") == before
+    states = {line[5:].split("  ")[0]: line for line in plan.splitlines()}
+    assert states["shards[badnets]"].endswith("done")
+    assert states["pur[badnets, coarse]"].endswith("done")
+    assert states["pur[badnets, fine]"].startswith("run")
+    assert states["pur[badnets, fine]"].endswith("changed: set")
+    assert states["table[badnets, fine]"].endswith("after pur[badnets, fine]")
+    ran = run(changed, "--json")
+    assert (ran.json["ran"], ran.json["skipped"]) == (4, 6)
+    assert "blur:8" in {row["settings"].split()[-1] for row in ran.json["rows"] if row["settings"]}
+
+    rate = run(PIPELINE, "--var", "rate=0.25", "--dry-run").out
+    assert "shards[badnets]" in rate
+    assert "changed: poison_rate" in rate
+
+
+def test_changed_input_files_are_noticed_by_content(run, source: Path, tmp_path: Path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(source, copy)
+    pipeline = {**PIPELINE, "vars": {**PIPELINE["vars"], "source": str(copy)}}
+    pipeline["vars"].pop("victim")
+    pipeline["stages"] = {"shards": PIPELINE["stages"]["shards"]}
+    pipeline["matrix"] = {"attack": ["badnets"]}
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(pipeline))
+
+    def state() -> str:
+        return zipbatch("run", file, "--out", tmp_path / "out", "--dry-run").out
+
+    assert zipbatch("run", file, "--out", tmp_path / "out").code == 0
+    (copy / "train-000000.tar").touch()
+    assert state().startswith("skip"), "the same bytes with a newer date"
+    (copy / "train-000001.tar").unlink()
+    assert "changed: source" in state()
+
+
+def test_per_gathers_what_lies_along_the_other_axes(run):
+    pipeline = json.loads(json.dumps(PIPELINE))
+    pipeline["stages"]["table"] |= {"per": ["attack"], "sheet": True}
+    ran = run(pipeline, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["ran"] == 2 + 4 + 2
+    assert [row["axes"]["transform"] for row in ran.json["rows"]] == [None, "coarse", "fine"] * 2
+    assert all(Path(sheet).read_bytes().startswith(b"\x89PNG") for sheet in ran.json["sheets"])
+    assert len(ran.json["sheets"]) == 2
+
+
+def test_the_four_modes_train_and_test_on_original_and_purified_shards(run, tmp_path: Path):
+    """A victim trained on purified shards is another than one trained on the originals; both meet both test sets."""
+    pipeline = {
+        "vars": {"source": None},
+        "matrix": {"trained": {"on-poisoned": {"preset": "resnet20-embedded"}}},
+        "stages": {
+            "shards": {"run": "poison", "source": "${source}", "attack": "badnets"},
+            "pur": {"run": "purify", "data": "${shards}", "purifier": "blur"},
+            "pur-train": {"run": "purify", "data": "${shards}", "purifier": "blur", "splits": ["train"]},
+            "plain": {"run": "train victim", "data": "${shards}", "preset": "${trained.preset}", "set": {"epochs": 1}},
+            "cleaned": {
+                "run": "train victim",
+                "data": "${shards}",
+                "purified": "${pur-train}",
+                "preset": "${trained.preset}",
+                "set": {"epochs": 1},
+            },
+            "modes": {
+                "run": "evaluate",
+                "data": "${shards}",
+                "victim": ["${plain}", "${cleaned}"],
+                "purified": "${pur}",
+            },
+        },
+    }
+    ran = run(pipeline, "--json", "--device", "cpu")
+    assert ran.code == 0, ran.err
+    rows = ran.json["rows"]
+    assert [(Path(row["victim"]).parent.name, row["purifier"]) for row in rows] == [
+        ("plain", None),
+        ("plain", "blur"),
+        ("cleaned", None),
+        ("cleaned", "blur"),
+    ]
+    weights = {row["victim"]: (Path(row["victim"]) / "model.safetensors").read_bytes() for row in rows}
+    assert len(set(weights.values())) == 2
+    assert (run(pipeline, "--json").json["ran"]) == 0
+
+
+def test_a_failed_stage_stops_its_users_alone(run, tmp_path: Path):
+    pipeline = json.loads(json.dumps(PIPELINE))
+    pipeline["matrix"]["transform"]["fine"]["t"] = ["blur:7"]  # 16 px have no blocks of 7
+    ran = run(pipeline)
+    assert ran.code == 1
+    assert ran.out == ""
+    assert "4 of 10 stages failed" in ran.err
+    assert "pur[badnets, fine]:" in ran.err
+    assert "table[badnets, fine]: not run without pur[badnets, fine]" in ran.err
+    assert not (tmp_path / "out" / "results.json").exists()
+    assert len(list((tmp_path / "out" / "table").glob("*.json"))) == 2, "the coarse ones are measured"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p["stages"]["shards"].update(run="poisn"), "shards: run = 'poisn': must be one of poison"),
+        (lambda p: p["stages"]["shards"].update(atack="x"), "atack"),
+        (lambda p: p["stages"]["shards"].update(attack="${attak}"), "nothing is named 'attak'"),
+        (
+            lambda p: p["stages"]["pur"].update(set={"transforms": "${transform.tt}"}),
+            "transform = coarse has no field 'tt'",
+        ),
+        (lambda p: p["stages"]["pur"].update(data="${table}"), "stages that need each other"),
+        (lambda p: p["stages"]["pur"].pop("data"), "pur: needs 'data'"),
+        (lambda p: p["stages"]["table"].update(victim="${shards}"), "a stage that runs 'train victim' or a path"),
+        (
+            lambda p: p["stages"]["table"].update(purified="somewhere@latest"),
+            "purified must be a stage that runs 'purify'",
+        ),
+        (lambda p: p["stages"]["table"].update(per=["nothing"]), "per = \\['nothing'\\]"),
+        (lambda p: p["stages"]["table"].update(data=["${shards}", "${shards}"]), "data is one, not 2"),
+        (lambda p: p["stages"]["shards"].update(source="no/such/folder"), "no such file or folder"),
+        (lambda p: p["stages"]["table"].update(victim="embedded:nobody"), "no such victim"),
+        (lambda p: p["stages"]["pur"].update(purifier=None, preset="nobody"), "no preset 'nobody'"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_run(run, tmp_path: Path, change, words: str):
+    import re
+
+    pipeline = json.loads(json.dumps(PIPELINE))
+    change(pipeline)
+    ran = run(pipeline)
+    assert ran.code == 2, ran.err
+    assert re.search(words, ran.err), ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_variables_are_told(run):
+    ran = run(PIPELINE, "--var", "rat=1")
+    assert ran.code == 2
+    assert "no variable 'rat'; there are: rate, source, victim" in ran.err
+
+
+def test_training_on_purified_shards_needs_their_store(staged: Path, tmp_path: Path):
+    ran = zipbatch("train", "victim", staged, "--purified", "tiny-badnets@t", "--out", tmp_path / "v")
+    assert ran.code == 2
+    assert "--purified and --store go together" in ran.err
+
+
+def test_training_on_a_version_without_train_shards_is_refused(staged: Path, tmp_path: Path):
+    store = tmp_path / "pur"
+    assert zipbatch("purify", staged, "--purifier", "blur", "--store", store).code == 0  # test splits alone
+    ran = zipbatch(
+        *("train", "victim", staged, "--purified", "tiny-badnets", "--store", store, "--out", tmp_path / "v"),
+    )
+    assert ran.code == 2
+    assert "holds none of the splits of tiny-badnets" in ran.err
+    assert not (tmp_path / "v").exists()

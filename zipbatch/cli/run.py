@@ -1,0 +1,174 @@
+"""``zipbatch run`` and ``zipbatch demo``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar, worker_options
+from zipbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from zipbatch.cluster import Workers
+    from zipbatch.stages.pipeline import PipelinePlan, PipelineResult
+
+_OUT = click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Results.  [default: the pipeline's name, + '-out']"
+)
+
+
+@click.command()
+@click.argument("pipeline", metavar="NAME|FILE")
+@_OUT
+@click.option("--var", "values", multiple=True, metavar="NAME=VALUE", help="Override a variable of the file; repeats.")
+@worker_options
+@click.option("--dry-run", is_flag=True, help="Say what would be run and why, and stop.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the table as CSV.")
+@JSON
+def run(
+    pipeline: str,
+    out: Path | None,
+    values: tuple[str, ...],
+    gpus: int | None,
+    workers: int | None,
+    address: str | None,
+    device: str,
+    dry_run: bool,
+    csv_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a PIPELINE: stages chained over a matrix of cases, with one table at the end.
+
+    What an earlier run has made from the same settings and inputs is not made again. 'zipbatch ls pipelines' lists
+    those that ship with the tool.
+
+    \b
+    Examples:
+      zipbatch run demo --dry-run
+      zipbatch run cifar10-attacks --var source=cifar10/ --out results --gpus 8 --csv table.csv
+    """
+    from zipbatch.cluster import resolve_workers
+
+    if csv_file is not None and not csv_file.absolute().parent.is_dir():
+        raise UsageError(f"--csv {csv_file}: its folder is not there")
+    who = resolve_workers(gpus, workers, address, device)
+    plan = _plan(pipeline, out, who, pairs(values, "--var"))
+    if dry_run:
+        _show_plan(plan, as_json=as_json)
+        return
+    result = _run(plan)
+    if csv_file is not None:
+        _write_csv(csv_file, result.rows)
+    _show(plan, result, as_json=as_json)
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo-out"),
+    show_default=True,
+    metavar="DIR",
+    help="Results.",
+)
+@click.option("--limit", type=click.IntRange(8), metavar="N", help="Only the first N images of the sample.")
+@worker_options
+@JSON
+def demo(
+    out: Path,
+    limit: int | None,
+    gpus: int | None,
+    workers: int | None,
+    address: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Poison, purify and evaluate the embedded CIFAR-10 sample, with the embedded prior and victims.
+
+    No training, no download; a minute or two on two CPU cores. It is 'zipbatch run demo'.
+    """
+    from zipbatch.cluster import resolve_workers
+
+    plan = _plan("demo", out, resolve_workers(gpus, workers, address, device), {"limit": str(limit or "null")})
+    _show(plan, _run(plan), as_json=as_json)
+
+
+def _plan(pipeline: str, out: Path | None, workers: Workers, values: Mapping[str, str]) -> PipelinePlan:
+    from zipbatch.config import PipelineConfig, find_config, load_config, parse_scalar
+    from zipbatch.stages.pipeline import plan_pipeline
+    from zipbatch.stages.pipeline_instance import Place
+
+    file = find_config("pipelines", pipeline)
+    place = Place(out or Path(f"{file.stem}-out"), workers)
+    typed = {name: parse_scalar(text) for name, text in values.items()}
+    return plan_pipeline(load_config(file, PipelineConfig), place, typed, where=str(file))
+
+
+def _run(plan: PipelinePlan) -> PipelineResult:
+    from zipbatch.stages.pipeline import run_pipeline
+
+    with progress_bar("%") as bar:
+        task = bar.add_task("starting", total=100, note="")
+        shown: set[str] = set()
+
+        def report(what: str, fraction: float, note: str) -> None:
+            if what not in shown:
+                shown.add(what)
+                bar.console.print(f"{what} …", highlight=False, markup=False)
+            bar.update(task, description=what, completed=round(100 * fraction), note=note)
+
+        return run_pipeline(plan, report=report)
+
+
+def _show(plan: PipelinePlan, result: PipelineResult, *, as_json: bool) -> None:
+    from zipbatch.report import evaluation_table
+
+    place = plan.place
+    if as_json:
+        sheets = [str(sheet) for sheet in result.sheets]
+        emit_json({"rows": result.rows, "ran": result.ran, "skipped": result.skipped, "sheets": sheets})
+        return
+    click.echo(evaluation_table(result.rows, plan.axes), nl=False)
+    click.echo(f"\n{result.ran} stages run, {result.skipped} done before; look at:")
+    for sheet in result.sheets:
+        click.echo(f"  {sheet}   clean, poisoned, purified, with the victim's answers")
+    click.echo(f"  {place.out / 'results.json'}   the table with intervals and counts")
+    click.echo(f"  zipbatch store ls --store {place.store.root}   the versioned store")
+
+
+def _show_plan(plan: PipelinePlan, *, as_json: bool) -> None:
+    states = [(instance, plan.state(instance)) for instance in plan.instances]
+    if as_json:
+        stages = [
+            {"stage": i.stage, "axes": dict(i.axes), "run": i.kind, "state": state, "path": str(i.path(plan.place))}
+            for i, state in states
+        ]
+        emit_json({"out": str(plan.place.out), "stages": stages})
+        return
+    for instance, state in states:
+        click.echo(f"{'skip' if state == 'done' else 'run ':4} {instance.label:<45} {instance.kind:<13} {state}")
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One line a row: axes, names and measures; intervals as two columns."""
+    from zipbatch import atomic
+
+    flat = []
+    for row in rows:
+        line: dict[str, Any] = dict(row["axes"])
+        for key, value in row.items():
+            if key.endswith("_ci95"):
+                line |= {f"{key}_low": value[0] if value else None, f"{key}_high": value[1] if value else None}
+            elif not isinstance(value, dict):
+                line[key] = value
+        flat.append(line)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(flat[0]) if flat else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    atomic.write_bytes(path, text.getvalue().encode())

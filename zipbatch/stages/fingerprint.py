@@ -1,0 +1,55 @@
+"""Digests of files and folders that a pipeline reads, remembered by size and time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from zipbatch import atomic
+from zipbatch.errors import UsageError
+
+
+class Fingerprints:
+    """Content digests of paths. ``cache`` remembers those of files by path, size and modification time."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._known: dict[str, list[object]] = {}
+        try:
+            known = json.loads(cache.read_bytes())
+            if isinstance(known, dict):
+                self._known = known
+        except (OSError, ValueError):
+            pass  # a lost cache costs reading the files once more
+        self._of: dict[Path, str] = {}
+
+    def of(self, path: Path, where: str) -> str:
+        """SHA-256 over the names and contents of the files below ``path``, or of the file itself.
+
+        Raises:
+            UsageError: there is no such file or folder; says ``where`` it was asked for.
+        """
+        path = path.absolute()
+        if not path.exists():
+            raise UsageError(f"{where}: {path}: no such file or folder")
+        if path not in self._of:
+            self._of[path] = self._file(path) if path.is_file() else self._folder(path)
+        return self._of[path]
+
+    def save(self) -> None:
+        """Write the cache."""
+        atomic.write_json(self._cache, self._known)
+
+    def _folder(self, folder: Path) -> str:
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        return atomic.sha256_json([[file.relative_to(folder).as_posix(), self._file(file)] for file in files])
+
+    def _file(self, file: Path) -> str:
+        stat = file.stat()
+        key, now = str(file), [stat.st_size, stat.st_mtime_ns]
+        known = self._known.get(key)
+        if isinstance(known, list) and known[:2] == now and isinstance(known[-1], str):
+            return known[-1]
+        digest = atomic.sha256_file(file)
+        self._known[key] = [*now, digest]
+        return digest

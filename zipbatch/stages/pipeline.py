@@ -1,0 +1,261 @@
+"""``zipbatch run``: stages chained, each for every choice of the axes it depends on, each skipped when it is done."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zipbatch import atomic
+from zipbatch.config import PipelineConfig, references, resolved, validate
+from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
+from zipbatch.stages.assets import embedded_path
+from zipbatch.stages.fingerprint import Fingerprints
+from zipbatch.stages.pipeline_instance import Input, Instance, Place
+from zipbatch.stages.pipeline_kinds import KINDS, Report, read_rows, sheet_file
+
+_IDS = ".ids"
+
+
+@dataclass(frozen=True)
+class PipelinePlan:
+    """Every instance, makers before users."""
+
+    place: Place
+    axes: tuple[str, ...]
+    instances: tuple[Instance, ...]
+    fingerprints: Fingerprints
+
+    def state(self, instance: Instance) -> str:
+        """``done``, or why it is to be run."""
+        if KINDS[instance.kind].is_done(instance, self.place):
+            return "done"
+        for maker in instance.makers:
+            if not KINDS[maker.kind].is_done(maker, self.place):
+                return f"after {maker.label}"
+        return _why(instance, self.place)
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """Combined rows of all evaluations, and the contact sheets that they made."""
+
+    rows: list[dict[str, Any]]
+    sheets: tuple[Path, ...]
+    ran: int
+    skipped: int
+
+
+def plan_pipeline(config: PipelineConfig, place: Place, values: Mapping[str, Any], *, where: str) -> PipelinePlan:
+    """Expand and check a pipeline, without writing anything.
+
+    Args:
+        config: the pipeline.
+        place: where it keeps its results.
+        values: variables that override the file's.
+        where: the file, for messages.
+
+    Raises:
+        UsageError: unknown names, stages that need each other, settings or inputs that do not fit; names the stage.
+    """
+    if unknown := sorted(set(values) - set(config.vars)):
+        raise UsageError(f"{where}: no variable {unknown[0]!r}; there are: {', '.join(config.vars) or 'none'}")
+    fingerprints = Fingerprints(place.out / _IDS / "inputs.json")
+    expansion = _Expansion(config, {**config.vars, **values}, fingerprints, where)
+    instances = tuple(instance for stage in _order(config, where) for instance in expansion.expand(stage))
+    return PipelinePlan(place, tuple(config.matrix), instances, fingerprints)
+
+
+def run_pipeline(plan: PipelinePlan, *, report: Report) -> PipelineResult:
+    """Run what is not done. What a failed stage makes is missing to its users alone; the others go on.
+
+    Raises:
+        WorkFailed: stages failed; names each with its reason, and those that could not be run without them.
+    """
+    plan.fingerprints.save()
+    failed: dict[str, str] = {}
+    ran = skipped = 0
+    for instance in plan.instances:
+        kind = KINDS[instance.kind]
+        if kind.is_done(instance, plan.place):
+            skipped += 1
+            continue
+        if lacking := [item.label for item in instance.makers if item.label in failed]:
+            failed[instance.label] = f"not run without {lacking[0]}"
+            continue
+        report(instance.label, 0.0, "")
+        instance.path(plan.place).parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(_id_file(instance, plan.place), dict(instance.identity))
+        try:
+            kind.run(instance, plan.place, report)
+            ran += 1
+        except ZipbatchError as error:
+            failed[instance.label] = str(error)
+    if failed:
+        lines = [f"  {label}: {reason}" for label, reason in failed.items()]
+        raise WorkFailed("\n".join([f"{len(failed)} of {len(plan.instances)} stages failed", *lines]))
+    rows = combined_rows(plan)
+    atomic.write_json(plan.place.out / "results.json", {"rows": rows})
+    sheets = [sheet_file(i, plan.place) for i in plan.instances if i.kind == "evaluate"]
+    return PipelineResult(rows, tuple(sheet for sheet in sheets if sheet.is_file()), ran, skipped)
+
+
+def combined_rows(plan: PipelinePlan) -> list[dict[str, Any]]:
+    """One row for each victim without a defence and for each of its purified versions, with the axes that made it."""
+    rows: dict[str, dict[str, Any]] = {}
+    for instance in plan.instances:
+        if instance.kind != "evaluate":
+            continue
+        forms: list[Instance | str | None] = [None, *instance.inputs["purified"]]
+        cases = itertools.product(instance.inputs["victim"], forms)
+        for (victim, form), row in zip(cases, read_rows(instance, plan.place), strict=True):
+            makers = [item for item in (instance.one("data"), victim, form) if isinstance(item, Instance)]
+            axes = {axis: value for maker in makers for axis, value in maker.axes.items()}
+            axes |= {axis: value for axis, value in instance.axes.items() if form is not None or axis in axes}
+            key = json.dumps([row["data"], row["victim"], row["version"]])
+            rows.setdefault(key, {"axes": {axis: axes.get(axis) for axis in plan.axes}, **row})
+    return list(rows.values())
+
+
+class _Expansion:
+    """Turns stages into instances; keeps those of the stages before."""
+
+    def __init__(self, config: PipelineConfig, values: Mapping[str, Any], prints: Fingerprints, where: str) -> None:
+        self._config, self._values, self._prints, self._where = config, values, prints, where
+        self._made: dict[str, list[Instance]] = {}
+
+    def expand(self, stage: str) -> list[Instance]:
+        """The instances of a stage whose inputs are expanded already."""
+        axes = self._axes_of(stage)
+        choices = itertools.product(*(self._config.matrix[axis] for axis in axes))
+        self._made[stage] = [self._instance(stage, dict(zip(axes, choice, strict=True))) for choice in choices]
+        return self._made[stage]
+
+    def _axes_of(self, stage: str) -> list[str]:
+        """The axes that a stage names itself or through its inputs, unless ``per`` says them."""
+        fields = self._config.stages[stage]
+        named = references({key: value for key, value in fields.items() if key != "per"})
+        axes = {axis for name in named & set(self._made) for instance in self._made[name] for axis in instance.axes}
+        axes |= named & set(self._config.matrix)
+        if "per" in fields:
+            per = fields["per"]
+            if not isinstance(per, list) or not set(per) <= axes:
+                raise UsageError(f"{self._where}: {stage}: per = {per!r}: a list out of {', '.join(sorted(axes))}")
+            axes = set(per)
+        return [axis for axis in self._config.matrix if axis in axes]
+
+    def _instance(self, stage: str, axes: dict[str, str]) -> Instance:
+        where = f"{self._where}: {stage}"
+        fields = {key: value for key, value in self._config.stages[stage].items() if key not in {"run", "per"}}
+        kind_name = str(self._config.stages[stage].get("run"))
+        kind = KINDS[kind_name]
+        try:
+            values = resolved(fields, lambda name: self._lookup(name, axes, where))
+        except ValueError as error:
+            raise UsageError(f"{where}: {error}") from error
+        assert isinstance(values, dict)
+        given = {name: values.pop(name, None) for name in kind.inputs}
+        settings = validate(kind.settings, values, where=where)
+        inputs = {name: self._input(kind_name, name, given[name], where) for name in kind.inputs}
+        identity = {
+            "run": kind_name,
+            "settings": settings.model_dump(mode="json"),
+            "facts": kind.facts(settings),
+            "inputs": {name: [self._identity_of(item, where) for item in made] for name, made in inputs.items()},
+        }
+        return Instance(stage, kind_name, axes, settings, inputs, atomic.sha256_json(identity)[:8], identity)
+
+    def _lookup(self, reference: str, axes: Mapping[str, str], where: str) -> object:
+        name, _, field = reference.partition(".")
+        if name in self._made:
+            return [
+                i for i in self._made[name] if all(i.axes.get(axis, value) == value for axis, value in axes.items())
+            ]
+        if name in self._values:
+            return self._values[name]
+        if name not in axes:
+            names = sorted({*self._values, *self._config.matrix, *self._config.stages})
+            raise UsageError(f"{where}: nothing is named {name!r} here; there are: {', '.join(names)}")
+        case = self._config.matrix[name][axes[name]]
+        if not field:
+            return axes[name] if isinstance(case, dict) else case
+        if not isinstance(case, dict) or field not in case:
+            raise UsageError(f"{where}: {name} = {axes[name]} has no field {field!r}")
+        return case[field]
+
+    def _input(self, kind: str, name: str, given: object, where: str) -> tuple[Instance | str, ...]:
+        rule = KINDS[kind].inputs[name]
+        items = _flat(given)
+        if not items and rule.required:
+            raise UsageError(f"{where}: needs {name!r}")
+        if len(items) > 1 and not rule.many:
+            raise UsageError(f"{where}: {name} is one, not {len(items)}; does it miss an axis?")
+        return tuple(_checked(item, name, rule, where) for item in items)
+
+    def _identity_of(self, item: Instance | str, where: str) -> str:
+        return item.id if isinstance(item, Instance) else self._prints.of(Path(item), where)
+
+
+def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str:
+    if isinstance(item, Instance) and item.kind in rule.kinds:
+        return item
+    if isinstance(item, str) and rule.path:
+        return embedded_path(name, item)
+    allowed = [*(f"a stage that runs {kind!r}" for kind in rule.kinds), *(["a path"] if rule.path else [])]
+    got = f"{item.stage}, which runs {item.kind!r}" if isinstance(item, Instance) else repr(item)
+    raise UsageError(f"{where}: {name} must be {' or '.join(allowed)}, got {got}")
+
+
+def _order(config: PipelineConfig, where: str) -> Iterator[str]:
+    """Stages, makers before users, otherwise as in the file."""
+    for stage, fields in config.stages.items():
+        if fields.get("run") not in KINDS:
+            raise UsageError(f"{where}: {stage}: run = {fields.get('run')!r}: must be one of {', '.join(KINDS)}")
+    open_, done = list(config.stages), set[str]()
+    while open_:
+        ready = next((s for s in open_ if references(config.stages[s]) & set(config.stages) <= done), None)
+        if ready is None:
+            raise UsageError(f"{where}: stages that need each other: {', '.join(open_)}")
+        yield ready
+        open_.remove(ready)
+        done.add(ready)
+
+
+def _flat(given: object) -> list[object]:
+    if given is None:
+        return []
+    if isinstance(given, list | tuple):
+        return [item for part in given for item in _flat(part)]
+    return [given]
+
+
+def _id_file(instance: Instance, place: Place) -> Path:
+    return place.out / _IDS / instance.stage / f"{instance.slug}.json"
+
+
+def _why(instance: Instance, place: Place) -> str:
+    """What differs from the last time this stage was run for these axes."""
+    stem = instance.slug.removesuffix(instance.id)
+    folder = _id_file(instance, place).parent
+    known = sorted(folder.glob(f"{stem}{'?' * 8}.json"), key=lambda file: file.stat().st_mtime)
+    if not known:
+        return "not run yet"
+    if known[-1] == _id_file(instance, place):
+        return "not finished"
+    try:
+        before: dict[str, Any] = json.loads(known[-1].read_bytes())
+    except ValueError:
+        return "not run yet"
+    return f"changed: {', '.join(_changes(before, dict(instance.identity))) or 'what it is'}"
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[str]:
+    """Names of the entries that differ, one level down."""
+    found = []
+    for part in ("settings", "facts", "inputs"):
+        old, new = before.get(part, {}), now.get(part, {})
+        found += [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return found

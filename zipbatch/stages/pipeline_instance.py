@@ -1,0 +1,81 @@
+"""Stages of a pipeline, resolved: what is to be made, from what, and where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zipbatch.cluster import Workers
+from zipbatch.config import Settings
+from zipbatch.store import Store
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pipeline keeps what it makes, and who works."""
+
+    out: Path
+    workers: Workers = Workers()
+
+    @property
+    def store(self) -> Store:
+        """Purified shards of all stages."""
+        return Store(self.out / "pur")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One stage for one choice of the matrix axes that it depends on.
+
+    Attributes:
+        stage: its name in the pipeline.
+        kind: its ``run``.
+        axes: axis -> value.
+        settings: resolved and validated.
+        inputs: field -> instances that make it, or texts that the user gave.
+        id: digest of settings and inputs: what it makes is named by it, so a change never meets old results.
+    """
+
+    stage: str
+    kind: str
+    axes: Mapping[str, str]
+    settings: Settings
+    inputs: Mapping[str, tuple[Instance | str, ...]]
+    id: str
+    identity: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        """For people: ``purified[badnets, balanced]``."""
+        return f"{self.stage}[{', '.join(self.axes.values())}]" if self.axes else self.stage
+
+    @property
+    def slug(self) -> str:
+        """For files: ``badnets-balanced-1a2b3c4d``."""
+        return "-".join([*(value.replace(":", "_").replace("+", "_") for value in self.axes.values()), self.id])
+
+    @property
+    def makers(self) -> list[Instance]:
+        """The instances whose results it takes."""
+        return [item for made in self.inputs.values() for item in made if isinstance(item, Instance)]
+
+    def path(self, place: Place) -> Path:
+        """The file or folder that it makes."""
+        return place.out / self.stage / self.slug
+
+    def one(self, name: str) -> Instance | str:
+        """The input of that name, of which there is one."""
+        (found,) = self.inputs[name]
+        return found
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input field: the kinds of stages that may make it, and whether it may be a path, left out, or several."""
+
+    kinds: tuple[str, ...] = ()
+    path: bool = True
+    required: bool = True
+    many: bool = False

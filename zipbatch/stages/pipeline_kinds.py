@@ -1,0 +1,273 @@
+"""What a stage of a pipeline can be: its settings, its inputs, what it leaves behind, and how it is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from zipbatch import atomic
+from zipbatch.checkpoints.victim import CONFIG
+from zipbatch.cluster import pick_device
+from zipbatch.config import PriorConfig, Settings, VictimConfig, find_config, load_config, read_config
+from zipbatch.purifiers import PURIFIERS
+from zipbatch.shards import open_dataset
+from zipbatch.shards.dataset import MANIFEST
+from zipbatch.stages.evaluate import EvaluateRequest, evaluate, plan_evaluate, with_purified
+from zipbatch.stages.pipeline_instance import Input, Instance, Place
+from zipbatch.stages.poison import PoisonRequest, poison
+from zipbatch.stages.purifier import DEFAULT_PRESET, purifier_spec
+from zipbatch.stages.purify import PurifyRequest, plan_purify, purify
+from zipbatch.stages.sheet import write_sheet
+from zipbatch.stages.source import open_source
+from zipbatch.stages.train_prior import train_prior
+from zipbatch.stages.train_victim import train_victim
+from zipbatch.store import Versions
+
+Report = Callable[[str, float, str], None]
+"""Called with what is being done, how far it is (0 to 1), and a note."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of stage.
+
+    Attributes:
+        settings: its settings.
+        inputs: its input fields.
+        run: makes what the instance stands for.
+        facts: what decides the result beside settings and inputs: the content of presets, versions of algorithms.
+        is_done: whether what it makes is there.
+    """
+
+    settings: type[Settings]
+    inputs: Mapping[str, Input]
+    run: Callable[[Instance, Place, Report], None]
+    is_done: Callable[[Instance, Place], bool]
+    facts: Callable[[Any], dict[str, Any]] = lambda _: {}
+
+
+class PoisonSettings(Settings):
+    """As the options of ``zipbatch poison``."""
+
+    attack: str
+    target: int | None = None
+    poison_rate: float | None = None
+    seed: int = 1234
+    splits: tuple[str, ...] = ()
+    limit: int | None = Field(None, ge=1)
+    image_size: int | None = Field(None, ge=1)
+    samples_per_shard: int = Field(1000, ge=1)
+    resize: Literal["stretch", "center-crop"] = "stretch"
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+def _poison(instance: Instance, place: Place, report: Report) -> None:
+    settings = instance.settings
+    assert isinstance(settings, PoisonSettings)
+    values = settings.model_dump() | {"params": {name: str(value) for name, value in settings.params.items()}}
+    request = PoisonRequest(source=_path(instance.one("source"), place), out=instance.path(place), **values)
+    poison(request, on_progress=lambda done, total: report(instance.label, done / max(1, total), ""))
+
+
+class TrainSettings(Settings):
+    """A preset and single settings over it."""
+
+    preset: str
+    set: dict[str, Any] = Field(default_factory=dict)
+
+
+def _train_victim(instance: Instance, place: Place, report: Report) -> None:
+    assert isinstance(instance.settings, TrainSettings)
+    dataset = open_dataset([str(_path(instance.one("data"), place))])
+    if instance.inputs["purified"]:
+        version = Versions(place.store).read(_reference(instance.one("purified"), place))
+        dataset = with_purified(dataset, version, place.store, split="train")
+    train_victim(
+        dataset,
+        instance.path(place),
+        _victim_config(instance.settings),
+        device=pick_device(place.workers.device),
+        on_progress=lambda p: report(instance.label, p.fraction, f"loss {p.loss:.3f} {p.images_per_s:.0f} images/s"),
+    )
+
+
+def _train_prior(instance: Instance, place: Place, report: Report) -> None:
+    assert isinstance(instance.settings, TrainSettings)
+    train_prior(
+        open_source(_path(instance.one("source"), place), (), labelled=False),
+        instance.path(place),
+        _prior_config(instance.settings),
+        device=pick_device(place.workers.device),
+        on_progress=lambda p: report(instance.label, p.fraction, f"eps-MSE {p.loss:.4f}"),
+    )
+
+
+class PurifySettings(Settings):
+    """As the options of ``zipbatch purify``; ``set`` are single settings over the preset."""
+
+    preset: str | None = None
+    purifier: str | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+    splits: tuple[str, ...] = ()
+    seed: int = Field(0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    resize: Literal["stretch", "center-crop"] | None = None
+    batch_size: int = Field(32, ge=1)
+
+
+def _purify(instance: Instance, place: Place, report: Report) -> None:
+    settings = instance.settings
+    assert isinstance(settings, PurifySettings)
+    dataset, tag = _reference(instance, place).split("@")
+    method, _ = _method(settings)
+    needs_prior = method in PURIFIERS and PURIFIERS[method].needs_prior and instance.inputs["prior"]
+    spec = purifier_spec(
+        preset=settings.preset,
+        method=settings.purifier,
+        overrides=settings.set,
+        prior=_path(instance.one("prior"), place) if needs_prior else None,
+        seed=settings.seed,
+        precision=settings.precision,
+        resize=settings.resize,
+    )
+    plan = plan_purify(
+        PurifyRequest(
+            open_dataset([str(_path(instance.one("data"), place))], name=dataset),
+            spec,
+            place.store,
+            place.workers,
+            splits=settings.splits,
+            tag=tag,
+            batch_size=settings.batch_size,
+        )
+    )
+    purify(
+        plan,
+        on_progress=lambda p: report(
+            instance.label, p.shards_done / max(1, p.shards), f"{p.samples_per_s:.1f} images/s"
+        ),
+    )
+
+
+class EvaluateSettings(Settings):
+    """``sheet``: also a contact sheet."""
+
+    sheet: bool = False
+
+
+def _evaluate(instance: Instance, place: Place, report: Report) -> None:
+    assert isinstance(instance.settings, EvaluateSettings)
+    data = str(_path(instance.one("data"), place))
+    plan = plan_evaluate(
+        EvaluateRequest(
+            victims=tuple(_path(item, place) for item in instance.inputs["victim"]),
+            dataset=open_dataset([data]),
+            data_label=data,
+            purified=tuple(_reference(item, place) for item in instance.inputs["purified"]),
+            store=place.store,
+            workers=place.workers,
+        )
+    )
+    rows = evaluate(plan, on_progress=lambda done, total: report(instance.label, done / max(1, total), ""))
+    if instance.settings.sheet:
+        write_sheet(plan, sheet_file(instance, place))
+    atomic.write_json(rows_file(instance, place), {"rows": rows})
+
+
+def _has(file: str) -> Callable[[Instance, Place], bool]:
+    """Folders are whole when their last file is there."""
+    return lambda instance, place: (instance.path(place) / file).is_file()
+
+
+def _is_purified(instance: Instance, place: Place) -> bool:
+    dataset, tag = _reference(instance, place).split("@")
+    return Versions(place.store).tag(dataset, tag) is not None
+
+
+def _purify_facts(settings: PurifySettings) -> dict[str, Any]:
+    method, preset = _method(settings)
+    version = PURIFIERS[method].version if method in PURIFIERS else None
+    return {"preset_content": preset, "method": method, "algorithm_version": version}
+
+
+KINDS: dict[str, Kind] = {
+    "poison": Kind(PoisonSettings, {"source": Input()}, _poison, _has(MANIFEST)),
+    "train victim": Kind(
+        TrainSettings,
+        {"data": Input(("poison",)), "purified": Input(("purify",), path=False, required=False)},
+        _train_victim,
+        _has(CONFIG),
+        lambda settings: {"config": _victim_config(settings).model_dump(mode="json")},
+    ),
+    "train prior": Kind(
+        TrainSettings,
+        {"source": Input()},
+        _train_prior,
+        _has(MANIFEST),
+        lambda settings: {"config": _prior_config(settings).model_dump(mode="json")},
+    ),
+    "purify": Kind(
+        PurifySettings,
+        {"data": Input(("poison",)), "prior": Input(("train prior",), required=False)},
+        _purify,
+        _is_purified,
+        _purify_facts,
+    ),
+    "evaluate": Kind(
+        EvaluateSettings,
+        {
+            "victim": Input(("train victim",), many=True),
+            "data": Input(("poison",)),
+            "purified": Input(("purify",), path=False, required=False, many=True),
+        },
+        _evaluate,
+        lambda instance, place: rows_file(instance, place).is_file(),
+    ),
+}
+
+
+def rows_file(instance: Instance, place: Place) -> Path:
+    """Where an evaluation keeps its rows."""
+    return instance.path(place).with_name(f"{instance.slug}.json")
+
+
+def sheet_file(instance: Instance, place: Place) -> Path:
+    """Where an evaluation's contact sheet lies."""
+    return instance.path(place).with_name(f"{instance.slug}.png")
+
+
+def read_rows(instance: Instance, place: Place) -> list[dict[str, Any]]:
+    """The rows of a finished evaluation: for each victim without a defence, then with each purified version."""
+    rows: list[dict[str, Any]] = json.loads(rows_file(instance, place).read_bytes())["rows"]
+    return rows
+
+
+def _victim_config(settings: TrainSettings) -> VictimConfig:
+    return load_config(find_config("victims", settings.preset), VictimConfig, settings.set)
+
+
+def _prior_config(settings: TrainSettings) -> PriorConfig:
+    return load_config(find_config("priors", settings.preset), PriorConfig, settings.set)
+
+
+def _method(settings: PurifySettings) -> tuple[str, dict[str, object]]:
+    """The purifier's name, and the preset's content."""
+    if settings.preset is None and settings.purifier is not None:
+        return settings.purifier, {}
+    preset = read_config(find_config("purifiers", settings.preset or DEFAULT_PRESET))
+    return str(preset.get("method", "zip")), preset
+
+
+def _path(item: Instance | str, place: Place) -> Path:
+    return item.path(place) if isinstance(item, Instance) else Path(item)
+
+
+def _reference(item: Instance | str, place: Place) -> str:
+    """``NAME@TAG`` of what a purify stage makes; the dataset is named after its folder."""
+    assert isinstance(item, Instance)  # its input rule takes no path
+    return f"{_path(item.one('data'), place).resolve().name}@{item.stage}-{item.slug}"
