@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,14 +29,30 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stores") / "pur"
 
 
-def tune(data: Path | str, store: Path, *options: object) -> Ran:
-    return zipbatch(
-        *("tune", embedded_victim("badnets"), "--data", data, "--prior", "embedded", "--store", store),
-        *("--preset", "late-start", "--guidance-exponent", 3, "--guidance-exponent", 1000, *options),
-    )
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three network calls an image, exponent 10."""
+    file = tmp_path_factory.mktemp("presets") / "quick.yaml"
+    file.write_text('{method: zip, transforms: ["blur:2", "blur:1"], guidance_exponent: 10, start_step: 150}\n')
+    return file
 
 
-def test_the_target_is_found_and_the_weakest_strength_that_frees_from_it(shards: Path, store: Path, tmp_path: Path):
+@pytest.fixture
+def tune(preset: Path) -> Callable[..., Ran]:
+    """``zipbatch tune`` over the exponents 1000, 10 and 3."""
+
+    def run(data: Path | str, store: Path, *options: object) -> Ran:
+        return zipbatch(
+            *("tune", embedded_victim("badnets"), "--data", data, "--prior", "embedded", "--store", store),
+            *("--preset", preset, "--guidance-exponent", 3, "--guidance-exponent", 1000, *options),
+        )
+
+    return run
+
+
+def test_the_target_is_found_and_the_weakest_strength_that_frees_from_it(
+    tune: Callable[..., Ran], shards: Path, store: Path, tmp_path: Path
+):
     ran = tune(shards, store, "--out", tmp_path / "ours.yaml", "--json")
     assert ran.code == 0, ran.err
     found = ran.json
@@ -50,7 +67,7 @@ def test_the_target_is_found_and_the_weakest_strength_that_frees_from_it(shards:
     assert (found["chosen"], [rung["chosen"] for rung in found["rungs"]]) == (10, [False, True, False])
 
     preset = yaml.safe_load((tmp_path / "ours.yaml").read_text())
-    assert (preset["method"], preset["guidance_exponent"], preset["start_step"]) == ("zip", 10, 300)
+    assert (preset["method"], preset["guidance_exponent"], preset["start_step"]) == ("zip", 10, 150)
     again = zipbatch(
         *("purify", shards, "--prior", "embedded", "--preset", tmp_path / "ours.yaml", "--store", store, "--json")
     )
@@ -58,7 +75,7 @@ def test_the_target_is_found_and_the_weakest_strength_that_frees_from_it(shards:
     assert (again.json["computed"], again.json["reused"]) == (0, 6), "what tuning purified is used again"
 
 
-def test_without_labels_the_same_is_chosen(shards: Path, store: Path):
+def test_without_labels_the_same_is_chosen(tune: Callable[..., Ran], shards: Path, store: Path):
     """Bare tars: the same images, and nothing said about them."""
     ran = tune(f"{shards}/test_poisoned-{{000000..000002}}.tar", store)
     assert ran.code == 0, ran.err
@@ -66,7 +83,7 @@ def test_without_labels_the_same_is_chosen(shards: Path, store: Path):
     assert [line.split()[0] for line in ran.out.splitlines() if line.endswith("  chosen")] == ["10"]
 
 
-def test_where_nothing_is_triggered_the_preset_stays(shards: Path, store: Path):
+def test_where_nothing_is_triggered_the_preset_stays(tune: Callable[..., Ran], shards: Path, store: Path):
     ran = tune(shards, store, "--split", "test", "--shards", 2)
     assert ran.code == 0, ran.err
     assert "no class stands out" in ran.out
@@ -85,7 +102,7 @@ def test_where_nothing_is_triggered_the_preset_stays(shards: Path, store: Path):
         (("--limit", 2), "0<=x<=1"),
     ],
 )
-def test_wrong_inputs(shards: Path, tmp_path: Path, options: tuple[object, ...], words: str):
+def test_wrong_inputs(tune: Callable[..., Ran], shards: Path, tmp_path: Path, options: tuple[object, ...], words: str):
     ran = tune(shards, tmp_path / "pur", *options)
     assert ran.code == 2
     assert words in ran.err
