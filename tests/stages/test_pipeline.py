@@ -222,6 +222,14 @@ def test_mistakes_are_told_before_anything_is_run(run, tmp_path: Path, change, w
     assert not (tmp_path / "out").exists()
 
 
+def test_a_variable_that_was_not_given_is_told(tmp_path: Path):
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(PIPELINE))
+    ran = zipbatch("run", file, "--out", tmp_path / "out")
+    assert ran.code == 2
+    assert "shards: needs 'source': give --var source=" in ran.err
+
+
 def test_unknown_variables_are_told(run):
     ran = run(PIPELINE, "--var", "rat=1")
     assert ran.code == 2

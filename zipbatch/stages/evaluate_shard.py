@@ -75,11 +75,13 @@ class EvaluateResult:
     """What the victims answer on a shard.
 
     Attributes:
+        name, split: the shard's.
         tallies: ``[v][f]`` of victim v on form f (0: as it came, 1…: purified); None where a form is missing.
         fidelity: ``[f - 1]`` of purified forms.
         answers: ``[v][f]`` int64 [N], in the shard's order; empty unless the setup asks for them.
     """
 
+    name: str
     split: str
     tallies: list[list[Tally | None]]
     fidelity: list[Fidelity | None]
@@ -137,7 +139,7 @@ class EvaluateWorker:
             for folder, given in zip(self._folders, answers, strict=True)
         ]
         fidelity = self._fidelity(task, original, forms[1:])
-        return EvaluateResult(task.split, tallies, fidelity, answers if self._keep_answers else [])
+        return EvaluateResult(task.name, task.split, tallies, fidelity, answers if self._keep_answers else [])
 
     def _answers(
         self, task: EvaluateTask, folder: VictimFolder, victim: Victim, forms: Sequence[_Images | None]
@@ -178,7 +180,7 @@ def _nothing(task: EvaluateTask, victims: Sequence[VictimFolder]) -> EvaluateRes
     tallies: list[list[Tally | None]] = [[Tally(victim.spec.num_classes) for _ in range(forms)] for victim in victims]
     none = np.empty(0, np.int64)
     answers: list[list[npt.NDArray[np.int64] | None]] = [[none for _ in range(forms)] for _ in victims]
-    return EvaluateResult(task.split, tallies, [None for _ in task.purified], answers)
+    return EvaluateResult(task.name, task.split, tallies, [None for _ in task.purified], answers)
 
 
 def _read(path: Path) -> _Images:

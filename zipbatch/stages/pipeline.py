@@ -190,10 +190,15 @@ class _Expansion:
         rule = KINDS[kind].inputs[name]
         items = _flat(given)
         if not items and rule.required:
-            raise UsageError(f"{where}: needs {name!r}")
+            raise UsageError(f"{where}: needs {name!r}{self._hint(where.rpartition(': ')[2], name)}")
         if len(items) > 1 and not rule.many:
             raise UsageError(f"{where}: {name} is one, not {len(items)}; does it miss an axis?")
         return tuple(_checked(item, name, rule, where) for item in items)
+
+    def _hint(self, stage: str, name: str) -> str:
+        """How to give what is missing, where a variable stands for it."""
+        empty = [n for n in references(self._config.stages[stage].get(name)) if n in self._values]
+        return f": give --var {empty[0]}=…" if empty else ""
 
     def _identity_of(self, item: Instance | str, where: str) -> str:
         return item.id if isinstance(item, Instance) else self._prints.of(Path(item), where)
