@@ -126,7 +126,8 @@ def line(row: dict[str, Any]) -> str:
     """A row of the table in the documentation."""
     shares = (f"{row[name]:.0%}" for name in ("share", "target_found", "other_class_accused"))
     measures = (f"{row[name]:.3f}" for name in ("undefended_ca", "ca", "asr", "worst_asr"))
-    return f"| {' | '.join([row['case'], *shares, f'{np.median(row["chosen"]):g}', *measures])} |"
+    median = f"{np.median(row['chosen']):g}"
+    return f"| {' | '.join([row['case'], *shares, median, *measures])} |"
 
 
 def main() -> None:
