@@ -23,6 +23,7 @@ class BadNets:
     source: ClassVar[str] = "Gu et al. 2017, arXiv 1708.06733; pattern and place as in sycny/ZIP 3778253"
     default_target: ClassVar[int] = 1
     default_poison_rate: ClassVar[float] = 0.05
+    clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 

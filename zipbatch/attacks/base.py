@@ -20,6 +20,7 @@ class Attack(Protocol):
         source: paper and reference implementation whose behaviour is reproduced.
         default_target: class that triggered images are to be taken for.
         default_poison_rate: share of the training images that get the trigger.
+        clean_label: whether those are drawn from the target class alone, so that no label is wrong.
         train_transform: name of a training-time augmentation that belongs to the attack, or None.
         shuffles: splits shuffled one after another before the poisoned training indices are read off the last
             (the published code shuffles once per dataset it builds, so the attack's place in it matters).
@@ -29,6 +30,7 @@ class Attack(Protocol):
     source: ClassVar[str]
     default_target: ClassVar[int]
     default_poison_rate: ClassVar[float]
+    clean_label: ClassVar[bool]
     train_transform: ClassVar[str | None]
     shuffles: ClassVar[tuple[str, ...]]
 

@@ -19,6 +19,7 @@ class Blended:
     source: ClassVar[str] = "Chen et al. 2017, arXiv 1712.05526; pattern as in sycny/ZIP 3778253"
     default_target: ClassVar[int] = 1
     default_poison_rate: ClassVar[float] = 0.05
+    clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 
-def poison_indices(sizes: Sequence[int], rate: float, *, seed: int) -> frozenset[int]:
+def poison_indices(
+    sizes: Sequence[int], rate: float, *, seed: int, among: Container[int] | None = None
+) -> frozenset[int]:
     """Indices of the poisoned images, as the published code draws them: shuffle, take the first ``int(n * rate)``.
 
     One generator shuffles ``range(n)`` for each ``n`` of ``sizes`` in turn, and the indices are read off the last
-    shuffle. Images of the target class are drawn like any others.
+    shuffle. Images of the target class are drawn like any others, unless ``among`` says which alone may be drawn: then
+    the first ``int(n * rate)`` of those are taken, where ``n`` still counts all images (BackdoorBench's pratio).
 
     Args:
         sizes: image counts of the datasets built before and including the poisoned one.
         rate: share of the last dataset to poison, 0..1.
         seed: seed of the shuffles.
+        among: indices that may be poisoned, those of the target class for a clean-label attack; None for all.
 
     Raises:
-        ValueError: the rate is outside [0, 1] or ``sizes`` is empty.
+        ValueError: the rate is outside [0, 1], ``sizes`` is empty, or fewer images may be poisoned than are wanted.
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"poison rate must be in [0, 1], got {rate}")
@@ -29,4 +33,8 @@ def poison_indices(sizes: Sequence[int], rate: float, *, seed: int) -> frozenset
     for n in sizes:
         order = list(range(n))
         generator.shuffle(order)
-    return frozenset(order[: int(len(order) * rate)])
+    wanted = int(len(order) * rate)
+    eligible = order if among is None else [index for index in order if index in among]
+    if len(eligible) < wanted:
+        raise ValueError(f"a poison rate of {rate} of {len(order)} images is {wanted}, but only {len(eligible)} may be")
+    return frozenset(eligible[:wanted])

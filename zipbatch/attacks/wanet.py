@@ -25,6 +25,7 @@ class WaNet:
     source: ClassVar[str] = "Nguyen & Tran 2021, arXiv 2102.10369; rounding as in sycny/ZIP 3778253"
     default_target: ClassVar[int] = 0
     default_poison_rate: ClassVar[float] = 0.10
+    clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 

@@ -24,14 +24,20 @@ def ls(what: str, as_json: bool) -> None:
 
 
 def _attacks() -> list[dict[str, object]]:
-    from zipbatch.attacks import ATTACKS, attack_params
+    from zipbatch.attacks import ATTACKS, PROFILES, attack_params
 
     return [
         {
             "name": attack.name,
             "target": attack.default_target,
             "poison_rate": attack.default_poison_rate,
-            "params": attack_params(attack),
+            "clean_label": attack.clean_label,
+            "train_transform": attack.train_transform,
+            "params": {
+                profile: attack_params(known[attack.name])
+                for profile, known in PROFILES.items()
+                if attack.name in known
+            },
             "source": attack.source,
         }
         for attack in ATTACKS.values()

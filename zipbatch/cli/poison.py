@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -12,10 +13,29 @@ from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--attack", required=True, metavar="NAME", help="The attack; 'zipbatch ls attacks' lists them.")
+@click.option(
+    "--profile",
+    type=click.Choice(["standard", "zip-code"]),
+    default="standard",
+    show_default=True,
+    help="Whose choices are the attack's defaults: the literature's, or those of the ZIP reference code.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Staged dataset to write.")
 @click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Resize to PX x PX.  [default: the source's]")
 @click.option("--resize", type=click.Choice(["stretch", "center-crop"]), default="stretch", show_default=True)
 @click.option("--target", type=click.IntRange(0), metavar="CLASS", help="Target class.  [default: the attack's]")
+@click.option(
+    "--target-mode",
+    type=click.Choice(["all-to-one", "all-to-all"]),
+    default="all-to-one",
+    show_default=True,
+    help="All-to-all takes each class for the next.",
+)
+@click.option(
+    "--clean-label/--no-clean-label",
+    default=None,
+    help="Poison training images of the target class alone, labels true.  [default: the attack's]",
+)
 @click.option("--poison-rate", type=float, metavar="SHARE", help="Share of train to poison.  [default: the attack's]")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Attack parameter; repeats.")
 @click.option("--seed", type=click.IntRange(0), default=1234, show_default=True, help="Of trigger and poison indices.")
@@ -28,10 +48,13 @@ from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar
 def poison(
     source: Path,
     attack: str,
+    profile: str,
     out: Path,
     image_size: int | None,
     resize: str,
     target: int | None,
+    target_mode: Literal["all-to-one", "all-to-all"],
+    clean_label: bool | None,
     poison_rate: float | None,
     params: tuple[str, ...],
     seed: int,
@@ -48,7 +71,8 @@ def poison(
     \b
     Examples:
       zipbatch poison cifar10/ --attack badnets --out shards/cifar10-badnets
-      zipbatch poison cifar10/ --attack wanet --param grid_size=256 --split test --out shards/cifar10-wanet256
+      zipbatch poison cifar10/ --attack wanet --profile zip-code --split test --out shards/cifar10-wanet256
+      zipbatch poison cifar10/ --attack badnets --param patch_size=2 --target-mode all-to-all --out shards/cifar10-a2a
     """
     from zipbatch.stages import poison as stage
 
@@ -65,6 +89,9 @@ def poison(
         samples_per_shard=samples_per_shard,
         resize=resize,
         params=pairs(params, "--param"),
+        profile=profile,
+        clean_label=clean_label,
+        target_mode=target_mode,
     )
     with progress_bar("images") as bar:
         task = bar.add_task(f"staging {attack}", total=None, note="")
@@ -74,8 +101,10 @@ def poison(
     if as_json:
         emit_json({"out": str(out), "reused": result.reused, "manifest": manifest.model_dump(mode="json")})
         return
-    click.echo(f"{out}: {'already staged' if result.reused else 'staged'} ({attack}, target {manifest.attack.target})")
+    goal = f"target {manifest.attack.target}" if manifest.attack.target is not None else manifest.attack.target_mode
+    click.echo(f"{out}: {'already staged' if result.reused else 'staged'} ({attack}, {goal})")
     for split, counts in manifest.splits.items():
         click.echo(f"  {split:<14} {counts.samples:>8} images in {counts.shards} shards")
     if manifest.attack.poisoned_train_samples is not None:
-        click.echo(f"  {manifest.attack.poisoned_train_samples} training images are poisoned")
+        labels = ", of the target class, labels true" if manifest.attack.clean_label else ""
+        click.echo(f"  {manifest.attack.poisoned_train_samples} training images are poisoned{labels}")

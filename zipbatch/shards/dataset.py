@@ -21,18 +21,24 @@ SHARD_LIST = "shards.jsonl"
 CLASSES = "classes.txt"
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 BARE_SPLIT = "data"
+TargetMode = Literal["all-to-one", "all-to-all"]
+ALL_TO_ONE: TargetMode = "all-to-one"
+ALL_TO_ALL: TargetMode = "all-to-all"
 KNOWN_SPLITS = ("train", "val", "test", "test_poisoned")
 _SHARD_NAME = re.compile(r"^(?P<split>[A-Za-z][A-Za-z0-9_]*?)-\d+\.(?:tar|tar\.gz|tgz)$")
 
 
 class StagedAttack(BaseModel):
-    """The attack of a staged dataset, with every parameter."""
+    """The attack of a staged dataset, with every parameter. ``target`` is None where it is all-to-all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     source: str
     params: dict[str, Any]
-    target: int = Field(ge=0)
+    profile: str = "standard"
+    target: int | None = Field(ge=0)
+    target_mode: TargetMode = ALL_TO_ONE
+    clean_label: bool = False
     poison_rate: float = Field(ge=0, le=1)
     poisoned_train_samples: int | None
     trigger_sha256: str

@@ -67,6 +67,10 @@ class Sample:
         original = self._json_integer("original_label")
         return self.label() if original is None else original
 
+    def poisoned(self) -> bool:
+        """Whether ``.json`` says that it carries a trigger."""
+        return self.metadata().get("poisoned") is True
+
     def metadata(self) -> dict[str, Any]:
         """The ``.json`` member as a dict, empty when there is none.
 

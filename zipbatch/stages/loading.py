@@ -16,11 +16,12 @@ from zipbatch.shards import Sample, ShardRef, read_shard
 
 @dataclass(frozen=True)
 class LoadedSplit:
-    """``images`` uint8 [N, 3, H, W]; ``labels`` and ``original_labels`` int64 [N]."""
+    """``images`` uint8 [N, 3, H, W]; ``labels`` and ``original_labels`` int64 [N]; ``poisoned`` bool [N]."""
 
     images: Tensor
     labels: Tensor
     original_labels: Tensor
+    poisoned: Tensor
 
 
 def load_split(shards: Sequence[ShardRef]) -> LoadedSplit:
@@ -31,7 +32,7 @@ def load_split(shards: Sequence[ShardRef]) -> LoadedSplit:
         DataError: a sample without a label, or images of different sizes.
     """
     pixels: list[Tensor] = []
-    labels: list[tuple[int, int]] = []
+    labels: list[tuple[int, int, bool]] = []
     shape: tuple[int, ...] | None = None
     with ThreadPoolExecutor(max_workers=4) as pool:
         for shard in shards:
@@ -44,8 +45,8 @@ def load_split(shards: Sequence[ShardRef]) -> LoadedSplit:
                 if label is None or original is None:
                     raise DataError(shard.path, "has no label (.cls or .json)", key=sample.key)
                 pixels.append(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))))
-                labels.append((label, original))
+                labels.append((label, original, sample.poisoned()))
     if not pixels:
         raise UsageError("the split has no samples")
     columns = torch.tensor(labels, dtype=torch.int64)
-    return LoadedSplit(torch.stack(pixels), columns[:, 0].clone(), columns[:, 1].clone())
+    return LoadedSplit(torch.stack(pixels), columns[:, 0].clone(), columns[:, 1].clone(), columns[:, 2].bool())

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from zipbatch import __version__, atomic, images
-from zipbatch.attacks import Attack, Trigger, attack_params, get_attack, poison_indices
+from zipbatch.attacks import Attack, Goal, Trigger, attack_params, get_attack
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, ShardDataset, ShardRef, ShardWriter, StagedManifest, open_dataset
-from zipbatch.shards.dataset import MANIFEST, SplitCounts, StagedAttack, write_manifest
+from zipbatch.shards.dataset import ALL_TO_ONE, MANIFEST, SplitCounts, StagedAttack, TargetMode, write_manifest
 from zipbatch.sources import SourceImage
-from zipbatch.stages.source import Source, Survey, open_source
+from zipbatch.stages.poison_choice import attack_goal, choose_poisoned
+from zipbatch.stages.source import Source, open_source
 
 _CHUNK = 256
 _TESTED = ("test", "test_poisoned")
@@ -26,7 +27,9 @@ _TESTED = ("test", "test_poisoned")
 
 @dataclass(frozen=True)
 class PoisonRequest:
-    """What to stage. ``None`` means the attack's own default (target, rate) or the source's (splits, image size)."""
+    """What to stage. ``None`` means the attack's own default (target, rate, clean label) or the source's (splits, image
+    size); ``target`` belongs to ``all-to-one`` alone.
+    """
 
     source: Path
     attack: str
@@ -40,6 +43,9 @@ class PoisonRequest:
     samples_per_shard: int = 1000
     resize: str = "stretch"
     params: Mapping[str, str] = field(default_factory=dict)
+    profile: str = "standard"
+    clean_label: bool | None = None
+    target_mode: TargetMode = ALL_TO_ONE
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class _Plan:
     trigger: Trigger
     classes: list[str]
     image_size: int
-    target: int
+    goal: Goal
     rate: float
     source_sha256: dict[str, str]
     poisoned: frozenset[int]
@@ -86,7 +92,8 @@ def poison(
         on_progress: called with the images written so far and in all.
 
     Raises:
-        UsageError: source, split or attack unknown, sizes or target that do not fit, ``out`` holds something else.
+        UsageError: source, split or attack unknown, sizes or target that do not fit, too few images that may be
+            poisoned, ``out`` holds something else.
         DataError: an image or label of the source is unfit; it names the shard or file and the key.
     """
     plan = _plan(request, on_progress)
@@ -108,9 +115,8 @@ def poison(
 
 
 def _plan(request: PoisonRequest, on_progress: Callable[[int, int], None]) -> _Plan:
-    attack = get_attack(request.attack, request.params)
+    attack = get_attack(request.attack, request.params, profile=request.profile)
     source = open_source(request.source, request.splits, request.limit)
-    target = attack.default_target if request.target is None else request.target
     rate = attack.default_poison_rate if request.poison_rate is None else request.poison_rate
     size = request.image_size or source.image_size()
     if not 0 <= rate <= 1:
@@ -121,27 +127,14 @@ def _plan(request: PoisonRequest, on_progress: Callable[[int, int], None]) -> _P
         raise UsageError(f"attack {attack.name}: {error}") from error
     surveys = {split: source.survey(split) for split in source.splits}
     classes = source.class_names(surveys.values())
-    if not 0 <= target < len(classes):
-        raise UsageError(f"--target {target} is not one of the {len(classes)} classes 0..{len(classes) - 1}")
-    poisoned = _poisoned_indices(source, attack, surveys, rate, request.seed)
+    goal = attack_goal(
+        attack, len(classes), mode=request.target_mode, target=request.target, clean_label=request.clean_label
+    )
+    poisoned = choose_poisoned(source, surveys, shuffles=attack.shuffles, rate=rate, seed=request.seed, goal=goal)
     digests = {split: survey.sha256 for split, survey in surveys.items()}
     total = sum(survey.images * len(_staged_as(source, split)) for split, survey in surveys.items())
     progress = _Progress(total, on_progress)
-    return _Plan(request, source, attack, trigger, classes, size, target, rate, digests, poisoned, progress)
-
-
-def _poisoned_indices(
-    source: Source, attack: Attack, surveys: Mapping[str, Survey], rate: float, seed: int
-) -> frozenset[int]:
-    """Indices of the attack's own shuffles, whose splits count even when they are not staged themselves."""
-    if "train" not in surveys:
-        return frozenset()
-    sizes = [
-        surveys[split].images if split in surveys else source.survey(split).images
-        for split in attack.shuffles
-        if split in source.available
-    ]
-    return poison_indices(sizes, rate, seed=seed)
+    return _Plan(request, source, attack, trigger, classes, size, goal, rate, digests, poisoned, progress)
 
 
 def _staged_as(source: Source, split: str) -> tuple[str, ...]:
@@ -157,9 +150,10 @@ def _options(plan: _Plan) -> dict[str, object]:
     return {
         "attack": plan.attack.name,
         "params": attack_params(plan.attack),
+        "clean_label": plan.goal.clean_label,
         "classes": plan.classes,
         "image_size": plan.image_size,
-        "target": plan.target,
+        "target": plan.goal.target,
         "poison_rate": plan.rate,
         "seed": request.seed,
         "limit": request.limit,
@@ -192,7 +186,10 @@ def _manifest(
         name=plan.attack.name,
         source=plan.attack.source,
         params=attack_params(plan.attack),
-        target=plan.target,
+        profile=plan.request.profile,
+        target=plan.goal.target,
+        target_mode=plan.request.target_mode,
+        clean_label=plan.goal.clean_label,
         poison_rate=plan.rate,
         poisoned_train_samples=len(plan.poisoned) if "train" in plan.source.splits else None,
         trigger_sha256=trigger_sha256,
@@ -252,7 +249,7 @@ def _stamp(plan: _Plan, pixels: images.U8, flags: Sequence[bool]) -> images.U8:
 
 
 def _sample(plan: _Plan, image: SourceImage, png: bytes, *, poisoned: bool, record: bool) -> Sample:
-    label = plan.target if poisoned else image.label
+    label = plan.goal.answer(image.label) if poisoned else image.label
     metadata: dict[str, object] = {"label": label, "source": image.origin}
     if record:
         metadata |= {"original_label": image.label, "poisoned": poisoned}

@@ -30,7 +30,7 @@ from zipbatch.stages.training import (
     has_bfloat16,
     prepare_out,
 )
-from zipbatch.victims import Victim, build_victim, classify, crop_and_flip, physical_transforms
+from zipbatch.victims import TRAIN_TRANSFORMS, TrainTransform, Victim, build_victim, classify, crop_and_flip
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
@@ -62,7 +62,7 @@ class _Run:
     """A training run: what it was asked to do, and how far it has come."""
 
     config: VictimConfig
-    transform: str | None
+    transform: TrainTransform | None
     device: torch.device
     victim: Victim
     optimizer: torch.optim.Optimizer
@@ -87,11 +87,13 @@ def train_victim(
     folder is left as it is.
 
     Raises:
-        UsageError: not a staged dataset with a train split, an unknown architecture, or ``out`` holds another victim.
+        UsageError: not a staged dataset with a train split, an unknown architecture or training transform, or ``out``
+            holds another victim.
     """
     manifest = dataset.manifest
     if manifest is None or not dataset.split("train"):
         raise UsageError(f"{dataset.name}: training needs a staged dataset with a split train (zipbatch poison)")
+    transform = _train_transform(dataset.name, manifest.attack.train_transform)
     identity = atomic.sha256_json(
         {"config": config.model_dump(mode="json"), "data": [shard.sha256 for shard in dataset.shards]}
     )
@@ -110,12 +112,20 @@ def train_victim(
         raise UsageError(f"{dataset.name}: the split train has a single image; training needs two or more")
     run = _start(spec, config, identity, out, device=device, images=len(data.labels))
     prepare_out(out)
-    run.transform, run.on_progress = manifest.attack.train_transform, on_progress
+    run.transform, run.on_progress = transform, on_progress
     _fit(data, run)
     ca, asr = _measure(dataset, run.victim)
     save_victim(out, spec, run.victim.network, _manifest(dataset, run, identity, ca, asr))
     run.checkpoint.remove()
     return TrainedVictim(out, run.epoch, ca, asr, reused=False)
+
+
+def _train_transform(dataset: str, name: str | None) -> TrainTransform | None:
+    if name is not None and name not in TRAIN_TRANSFORMS:
+        raise UsageError(
+            f"{dataset}: unknown train_transform {name!r} in its manifest; known: {sorted(TRAIN_TRANSFORMS)}"
+        )
+    return None if name is None else TRAIN_TRANSFORMS[name]
 
 
 def _start(
@@ -179,8 +189,8 @@ def _epoch(data: LoadedSplit, run: _Run) -> None:
 
 def _augmented(data: LoadedSplit, rows: Tensor, run: _Run, generator: torch.Generator) -> Tensor:
     unit = from_u8(data.images[rows], "unit")
-    if run.transform == "physicalba":
-        return physical_transforms(unit, generator=generator)
+    if run.transform is not None:
+        return run.transform(unit, data.poisoned[rows], generator=generator)
     return crop_and_flip(unit, generator=generator) if run.config.augment else unit
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -59,3 +61,46 @@ def physical_transforms(unit: Tensor, *, generator: Generator) -> Tensor:
     )
     grid = F.affine_grid(theta, list(unit.shape), align_corners=False)
     return F.grid_sample(jittered, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+def random_rotation(unit: Tensor, *, generator: Generator, degrees: float = 10) -> Tensor:
+    """Turn each image about its middle by a random angle of up to ``degrees`` either way, nearest, black outside.
+
+    Shapes: unit pixels [B, C, H, W] in and out.
+    """
+    batch, _, height, width = unit.shape
+    angle = (torch.rand(batch, generator=generator) * 2 - 1) * degrees * math.pi / 180
+    cos, sin, none = torch.cos(angle), torch.sin(angle), torch.zeros(batch)
+    theta = torch.stack(
+        [
+            torch.stack([cos, sin * height / width, none], dim=1),
+            torch.stack([-sin * width / height, cos, none], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(theta, list(unit.shape), align_corners=False)
+    return F.grid_sample(unit, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+class _Draw(Protocol):
+    def __call__(self, unit: Tensor, *, generator: Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """A transform that belongs to an attack's training; ``clean_only``: images with the trigger stay as they are."""
+
+    draw: _Draw
+    clean_only: bool = False
+
+    def __call__(self, unit: Tensor, poisoned: Tensor, *, generator: Generator) -> Tensor:
+        """Transform unit pixels [B, C, H, W]; ``poisoned`` bool [B] says which carry the trigger."""
+        drawn = self.draw(unit, generator=generator)
+        return torch.where(poisoned[:, None, None, None], unit, drawn) if self.clean_only else drawn
+
+
+TRAIN_TRANSFORMS = {
+    "physicalba": TrainTransform(physical_transforms),
+    "batt": TrainTransform(random_rotation, clean_only=True),
+}
+"""By the name that an attack gives as its ``train_transform``."""

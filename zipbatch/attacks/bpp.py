@@ -1,0 +1,49 @@
+"""BppAttack: fewer levels a channel (Wang et al. 2022, arXiv 2205.13383)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from zipbatch.attacks.base import U8, Trigger, check_size
+
+
+@dataclass(frozen=True)
+class BPP:
+    """Static quantisation to ``levels`` levels a channel, without dithering and without the negative samples that the
+    published training adds in its batches.
+    """
+
+    name: ClassVar[str] = "bpp"
+    source: ClassVar[str] = "Wang et al. 2022, arXiv 2205.13383; defaults of BackdoorBench f02e353"
+    default_target: ClassVar[int] = 0
+    default_poison_rate: ClassVar[float] = 0.10
+    clean_label: ClassVar[bool] = False
+    train_transform: ClassVar[str | None] = None
+    shuffles: ClassVar[tuple[str, ...]] = ("train",)
+
+    levels: int = 8
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.levels <= 255:
+            raise ValueError(f"levels must be in 2 to 255, got {self.levels}")
+
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (nothing is drawn)
+        """``table`` uint8 [256]: what each level becomes, ``round(x / 255 * (n - 1)) / (n - 1) * 255`` to the nearest
+        level; the same for every seed.
+        """
+        top = self.levels - 1
+        table = np.rint(np.rint(np.arange(256) / 255 * top) / top * 255).astype(np.uint8)
+        return {"table": table, "image_size": np.int64(image_size).reshape(1)}
+
+    def apply(self, images: U8, trigger: Trigger) -> U8:
+        """Look each level of uint8 [B, S, S, 3] up.
+
+        Raises:
+            ValueError: the images are not of the trigger's size.
+        """
+        check_size(images, int(trigger["image_size"][0]))
+        stamped: U8 = trigger["table"][images]
+        return stamped
