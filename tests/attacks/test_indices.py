@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zipbatch.attacks import ATTACKS, poison_indices
+from zipbatch.attacks import PROFILES, poison_indices
 
 SEED = 1234
 IMAGENETTE_TRAIN, IMAGENETTE_TEST, CIFAR_TRAIN = 9469, 3925, 50_000
@@ -38,7 +38,7 @@ def test_attacks_shuffle_as_published():
     counts = {"train": IMAGENETTE_TRAIN, "test": IMAGENETTE_TEST}
     drawn = {
         name: poison_indices([counts[split] for split in attack.shuffles], attack.default_poison_rate, seed=SEED)
-        for name, attack in ATTACKS.items()
+        for name, attack in PROFILES["zip-code"].items()
     }
     assert {name: len(indices) for name, indices in drawn.items()} == {
         "badnets": 473,
@@ -78,3 +78,20 @@ def test_rate_outside_its_range(rate: float):
 def test_no_sizes():
     with pytest.raises(ValueError, match="sizes"):
         poison_indices([], 0.1, seed=SEED)
+
+
+def test_drawn_among_some():
+    """The same shuffle, less the others; the rate is of all images."""
+    among = frozenset(range(3, 100, 10))
+    order = first_in_order([100], 99)
+    drawn = [poison_indices([100], rate / 100 + 1e-9, seed=SEED, among=among) for rate in range(11)]
+    eligible = [index for index in order if index in among]
+    assert len(eligible) == len(among) == 10
+    assert drawn == [frozenset(eligible[:count]) for count in range(11)]
+    assert poison_indices([100], 0.3, seed=SEED, among=range(100)) == poison_indices([100], 0.3, seed=SEED)
+
+
+def test_too_few_to_draw_among():
+    assert poison_indices([100], 0.1, seed=SEED, among=range(10)) == set(range(10))
+    with pytest.raises(ValueError, match=r"0\.11 of 100 images is 11, but only 10 may be"):
+        poison_indices([100], 0.11, seed=SEED, among=range(10))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from zipbatch.attacks import ATTACKS, Attack, attack_params, get_attack
+from zipbatch.attacks import ATTACKS, PROFILES, Attack, attack_params, get_attack
 from zipbatch.errors import UsageError
 
 EVERY = pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
+DRAWN = {"badnets", "blended", "wanet", "physicalba"}  # the others' triggers are formulas without chance
 
 
 def pictures(count: int, size: int = 32) -> np.ndarray:
@@ -20,13 +21,59 @@ def pictures(count: int, size: int = 32) -> np.ndarray:
 
 def test_published_defaults():
     assert {
-        name: (attack.name, attack.default_target, attack.default_poison_rate) for name, attack in ATTACKS.items()
+        name: (attack.name, attack.default_target, attack.default_poison_rate, attack.clean_label)
+        for name, attack in ATTACKS.items()
     } == {
-        "badnets": ("badnets", 1, 0.05),
-        "blended": ("blended", 1, 0.05),
-        "wanet": ("wanet", 0, 0.10),
-        "physicalba": ("physicalba", 1, 0.05),
+        "badnets": ("badnets", 1, 0.05, False),
+        "blended": ("blended", 1, 0.05, False),
+        "wanet": ("wanet", 0, 0.10, False),
+        "physicalba": ("physicalba", 1, 0.05, False),
+        "sig": ("sig", 0, 0.10, True),
+        "ftrojan": ("ftrojan", 0, 0.10, False),
+        "ctrl": ("ctrl", 0, 0.05, True),
+        "bpp": ("bpp", 0, 0.10, False),
+        "batt": ("batt", 1, 0.05, False),
     }
+    assert {name: attack_params(attack) for name, attack in ATTACKS.items()} == {
+        "badnets": {"patch_size": 0},
+        "blended": {"alpha": 0.2},
+        "wanet": {"grid_size": 4, "strength": 0.5},
+        "physicalba": {"patch_size": 0},
+        "sig": {"delta": 40.0, "frequency": 6.0},
+        "ftrojan": {"magnitude": 30.0},
+        "ctrl": {"magnitude": 100.0},
+        "bpp": {"levels": 8},
+        "batt": {"angle_degrees": 16.0},
+    }
+
+
+def test_published_code_as_a_profile():
+    """What the ZIP reference code attacks with; what it lacks is an error that says what it has."""
+    assert {
+        name: (attack_params(attack), attack.default_target, attack.default_poison_rate, attack.shuffles)
+        for name, attack in PROFILES["zip-code"].items()
+    } == {
+        "badnets": ({"patch_size": 0}, 1, 0.05, ("train",)),
+        "blended": ({"alpha": 0.2}, 1, 0.05, ("train",)),
+        "wanet": ({"grid_size": 256, "strength": 0.5}, 0, 0.10, ("train",)),
+        "physicalba": ({"patch_size": 0}, 1, 0.05, ("train", "test", "train")),
+    }
+    assert get_attack("wanet", profile="zip-code") == PROFILES["zip-code"]["wanet"]
+    assert attack_params(get_attack("wanet", {"strength": "1"}, profile="zip-code")) == {
+        "grid_size": 256,
+        "strength": 1.0,
+    }
+    with pytest.raises(UsageError, match="profile zip-code has no attack sig; it has: badnets, blended, wanet, phys"):
+        get_attack("sig", profile="zip-code")
+    with pytest.raises(UsageError, match="unknown profile 'zip'; known: standard, zip-code"):
+        get_attack("wanet", profile="zip")
+
+
+def test_training_transforms_exist():
+    from zipbatch.victims import TRAIN_TRANSFORMS
+
+    named = {attack.train_transform for attack in ATTACKS.values()} - {None}
+    assert named == set(TRAIN_TRANSFORMS) == {"physicalba", "batt"}
 
 
 @EVERY
@@ -61,7 +108,7 @@ def test_seed_decides_and_global_generators_stay(attack: Attack):
     states = torch.get_rng_state(), random.getstate()
     first, again, other = (attack.make_trigger(32, seed=seed) for seed in (3, 3, 4))
     assert all(np.array_equal(first[name], again[name]) for name in first)
-    assert any(not np.array_equal(first[name], other[name]) for name in first)
+    assert any(not np.array_equal(first[name], other[name]) for name in first) == (attack.name in DRAWN)
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
 
@@ -87,12 +134,21 @@ def test_parameters_come_from_text():
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("badnet", {}, "unknown attack 'badnet'; known: badnets, blended, physicalba, wanet"),
+        (
+            "badnet",
+            {},
+            "unknown attack 'badnet'; known: badnets, batt, blended, bpp, ctrl, ftrojan, physicalba, sig, wanet",
+        ),
         ("badnets", {"alpha": "1"}, "attack badnets has no parameter 'alpha'; it has: patch_size"),
         ("wanet", {"grid_size": "4.5"}, "attack wanet: grid_size must be a int, got '4.5'"),
         ("wanet", {"strength": "much"}, "attack wanet: strength must be a float, got 'much'"),
         ("wanet", {"grid_size": "1"}, "attack wanet: grid_size must be in 2 to 4096, got 1"),
         ("blended", {"alpha": "1.5"}, r"attack blended: alpha must be in \(0, 1\], got 1.5"),
+        ("bpp", {"levels": "1"}, "attack bpp: levels must be in 2 to 255, got 1"),
+        ("batt", {"angle": "16"}, "attack batt has no parameter 'angle'; it has: angle_degrees"),
+        ("sig", {"delta": "inf"}, "attack sig: delta and frequency must be finite, got inf and 6.0"),
+        ("ftrojan", {"magnitude": "nan"}, "attack ftrojan: magnitude must be finite, got nan"),
+        ("ctrl", {"magnitude": "x"}, "attack ctrl: magnitude must be a float, got 'x'"),
         ("blended", {"alpha": "nan"}, r"attack blended: alpha must be in \(0, 1\], got nan"),
     ],
 )

@@ -24,7 +24,7 @@ def test_every_command_has_help(command: str):
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("attacks", {"badnets", "blended", "wanet", "physicalba"}),
+        ("attacks", {"badnets", "blended", "wanet", "physicalba", "sig", "ftrojan", "ctrl", "bpp", "batt"}),
         ("purifiers", {"zip", "blur"}),
         ("presets", {"paper", "balanced", "blur", "resnet18", "demo"}),
     ],
@@ -32,6 +32,29 @@ def test_every_command_has_help(command: str):
 def test_ls(what: str, names: set[str]):
     assert names <= {row["name"] for row in zipbatch("ls", what, "--json").json[what]}
     assert all(name in zipbatch("ls", what).out for name in names)
+
+
+def test_ls_attacks_shows_defaults_of_each_profile():
+    rows = {row["name"]: row for row in zipbatch("ls", "attacks", "--json").json["attacks"]}
+    assert rows["wanet"]["params"] == {
+        "standard": {"grid_size": 4, "strength": 0.5},
+        "zip-code": {"grid_size": 256, "strength": 0.5},
+    }
+    assert rows["sig"]["params"] == {"standard": {"delta": 40.0, "frequency": 6.0}}
+    assert {name for name, row in rows.items() if row["clean_label"]} == {"sig", "ctrl"}
+    assert {name: row["train_transform"] for name, row in rows.items() if row["train_transform"]} == {
+        "physicalba": "physicalba",
+        "batt": "batt",
+    }
+    assert "clean_label: True" in zipbatch("ls", "attacks").out
+
+
+def test_poison_offers_every_profile():
+    from zipbatch.attacks import PROFILES
+    from zipbatch.cli.poison import poison
+
+    choice = next(option for option in poison.params if option.name == "profile").type
+    assert list(choice.choices) == list(PROFILES)
 
 
 def test_help_imports_no_heavy_library():

@@ -217,3 +217,28 @@ def test_the_known_victim_is_what_it_claims(red: Path):
     unit[0, 0] = 0.8
     with torch.inference_mode():
         assert load_victim(open_victim(red))(unit).argmax(dim=1).tolist() == [1, 0]
+
+
+def test_all_to_all_is_measured_image_by_image(source: Path, constant: Path, tmp_path: Path):
+    """Four images of each class, all answered 2: the goal for the four of class 1, the truth of the four of class 2.
+
+    No class is the target's own, so ASR and RA are of all images.
+    """
+    staged = tmp_path / "all"
+    assert zipbatch("poison", source, "--attack", "badnets", "--target-mode", "all-to-all", "--out", staged).code == 0
+    (row,) = evaluated(constant, "--data", staged)
+    assert {name: (row[name], row[f"n_{name}"]) for name in MEASURES} == dict.fromkeys(
+        MEASURES, (pytest.approx(1 / 3), 12)
+    )
+
+
+def test_clean_label_is_measured_like_any_single_target(source: Path, tmp_path: Path):
+    staged = tmp_path / "sig"
+    assert zipbatch("poison", source, "--attack", "sig", "--target", 2, "--out", staged).code == 0
+    (row,) = evaluated(write_known_victim(tmp_path / "two", answer=2), "--data", staged)
+    assert {name: (row[name], row[f"n_{name}"]) for name in MEASURES} == {
+        "ca": (pytest.approx(1 / 3), 12),
+        "asr": (1.0, 8),
+        "pa": (pytest.approx(1 / 3), 12),
+        "ra": (0.0, 8),
+    }

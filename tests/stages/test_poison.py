@@ -13,7 +13,7 @@ import pytest
 from tests.making import CLASSES, files_below, picture, sample, write_shard, write_source, zipbatch
 from zipbatch import images
 from zipbatch.atomic import sha256_file
-from zipbatch.attacks import ATTACKS, get_attack, poison_indices
+from zipbatch.attacks import ATTACKS, PROFILES, attack_params, get_attack, poison_indices
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, ShardDataset, open_dataset, read_shard
 from zipbatch.stages.poison import PoisonRequest, poison
@@ -40,13 +40,33 @@ def trigger_of(out: Path) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-@pytest.mark.parametrize("attack", list(ATTACKS))
-def test_every_sample(source: Path, tmp_path: Path, attack: str):
-    dataset = stage(source, tmp_path / "out", attack, poison_rate=0.3)
+@pytest.fixture(scope="module")
+def source32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like ``source``, of 32 px, which the frequency attacks need."""
+    return write_source(tmp_path_factory.mktemp("source32") / "in", size=32)
+
+
+def labels_of(source: Path, split: str) -> list[int | None]:
+    return [s.label() for _, s in of_source(source, split)]
+
+
+@pytest.mark.parametrize(
+    ("attack", "profile"),
+    [*((name, "standard") for name in ATTACKS), *((name, "zip-code") for name in PROFILES["zip-code"])],
+)
+def test_every_sample(source32: Path, tmp_path: Path, attack: str, profile: str):
+    source = source32
+    dataset = stage(source, tmp_path / "out", attack, poison_rate=0.3, profile=profile)
     assert dataset.manifest is not None
-    kind, trigger, target = get_attack(attack), trigger_of(tmp_path / "out"), ATTACKS[attack].default_target
+    kind, trigger = get_attack(attack, profile=profile), trigger_of(tmp_path / "out")
+    target = kind.default_target
+    recorded = dataset.manifest.attack
+    assert (recorded.profile, recorded.params, recorded.clean_label) == (profile, attack_params(kind), kind.clean_label)
+    assert (recorded.target_mode, recorded.target) == ("all-to-one", target)
     sizes = [{"train": 24, "test": 12}[split] for split in kind.shuffles]
-    poisoned = poison_indices(sizes, 0.3, seed=1234)
+    of_target = {i for i, label in enumerate(labels_of(source, "train")) if label == target}
+    poisoned = poison_indices(sizes, 0.3, seed=1234, among=of_target if kind.clean_label else None)
+    assert (poisoned <= of_target) == kind.clean_label
     assert len(poisoned) == dataset.manifest.attack.poisoned_train_samples == 7
     for split, origin in (("train", "train"), ("test", "test"), ("test_poisoned", "test")):
         rows = of_source(source, origin)
@@ -138,6 +158,8 @@ def test_rerun_is_reused(source: Path, tmp_path: Path):
         ["--split", "test"],
         ["--samples-per-shard", 3],
         ["--param", "patch_size=4"],
+        ["--clean-label", "--poison-rate", 0.05],
+        ["--target-mode", "all-to-all"],
         ["--resize", "center-crop"],
     ],
     ids=lambda options: options[0],
@@ -263,7 +285,78 @@ def test_an_oblong_first_image_needs_an_image_size(tmp_path: Path):
         stage(tmp_path / "in", tmp_path / "out")
 
 
+def test_clean_labels_are_drawn_from_the_target_class(source: Path, tmp_path: Path):
+    """Of 24 images 8 are of each class; a third of all is all of the target class, and more are refused."""
+    dataset = stage(source, tmp_path / "out", clean_label=True, poison_rate=1 / 3, target=2)
+    assert dataset.manifest is not None
+    assert (dataset.manifest.attack.clean_label, dataset.manifest.attack.poisoned_train_samples) == (True, 8)
+    for s in samples_of(dataset, "train"):
+        meta = s.metadata()
+        assert (meta["label"], meta["poisoned"]) == (meta["original_label"], meta["original_label"] == 2)
+    assert {s.label() for s in samples_of(dataset, "test_poisoned")} == {2}
+    dirty = stage(source, tmp_path / "dirty", "sig", clean_label=False, poison_rate=0.5)
+    assert any(s.label() != s.original_label() for s in samples_of(dirty, "train"))
+
+
+def test_too_few_images_of_the_target_class(source: Path, tmp_path: Path):
+    ran = zipbatch("poison", source, "--attack", "sig", "--poison-rate", 0.4, "--out", tmp_path / "out")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--poison-rate 0.4 of 24 training images is 9, but class 0, the target, has only 8" in ran.err
+    assert "lower --poison-rate to 0.3333 or less" in ran.err
+    assert not (tmp_path / "out").exists()
+    again = zipbatch("poison", source, "--attack", "sig", "--poison-rate", 0.3333, "--out", tmp_path / "out")
+    assert again.code == 0
+    assert "7 training images are poisoned, of the target class, labels true" in again.out
+
+
+def test_clean_labels_without_a_train_split_ask_for_no_images(source: Path, tmp_path: Path):
+    dataset = stage(source, tmp_path / "out", "sig", poison_rate=0.9, splits=("test",))
+    assert dataset.splits == ("test", "test_poisoned")
+
+
+def test_all_to_all_takes_each_class_for_the_next(source: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    ran = zipbatch(
+        "poison", source, "--attack", "badnets", "--target-mode", "all-to-all", "--poison-rate", 0.5, "--out", out
+    )
+    assert ran.code == 0, ran.err
+    assert "(badnets, all-to-all)" in ran.out
+    dataset = open_dataset([str(out)])
+    assert dataset.manifest is not None
+    assert (dataset.manifest.attack.target, dataset.manifest.attack.target_mode) == (None, "all-to-all")
+    assert dataset.manifest.attack.poisoned_train_samples == 12
+    following = {0: 1, 1: 2, 2: 0}
+    for s in samples_of(dataset, "train"):
+        original = s.original_label()
+        assert original is not None
+        assert s.label() == (following[original] if s.metadata()["poisoned"] else original)
+    poisoned = samples_of(dataset, "test_poisoned")
+    assert [s.original_label() for s in poisoned] == labels_of(source, "test")
+    assert [s.label() for s in poisoned] == [following[s.original_label() or 0] for s in poisoned]
+
+
+def test_profile_reaches_the_trigger(source: Path, tmp_path: Path):
+    """The reference code's WaNet is that of 256 control points; what is named wins over a profile."""
+    stage(source, tmp_path / "code", "wanet", profile="zip-code")
+    stage(source, tmp_path / "named", "wanet", params={"grid_size": "256"})
+    stage(source, tmp_path / "both", "wanet", profile="zip-code", params={"grid_size": "4"}, target=2, poison_rate=0.5)
+    stage(source, tmp_path / "standard", "wanet")
+    grids = {name: trigger_of(tmp_path / name)["grid"] for name in ("code", "named", "both", "standard")}
+    assert np.array_equal(grids["code"], grids["named"])
+    assert np.array_equal(grids["both"], grids["standard"])
+    assert not np.array_equal(grids["code"], grids["standard"])
+    shards = [{f.name: f.read_bytes() for f in (tmp_path / name).glob("*.tar")} for name in ("code", "named")]
+    assert shards[0] == shards[1]
+
+
 REFUSED: dict[str, tuple[list[object], str]] = {
+    "attack outside the profile": (["--attack", "sig", "--profile", "zip-code"], "profile zip-code has no attack sig"),
+    "unknown profile": (["--profile", "paper"], "'paper'"),
+    "target of all-to-all": (["--target-mode", "all-to-all", "--target", 1], "--target is for all-to-one"),
+    "clean labels of all-to-all": (["--target-mode", "all-to-all", "--clean-label"], "add --no-clean-label"),
+    "clean-label attack all-to-all": (["--attack", "sig", "--target-mode", "all-to-all"], "attack sig: all-to-all"),
+    "no 32 px blocks": (["--attack", "ftrojan"], "32 px blocks, got 16 px; --image-size"),
+    "too small for frequencies": (["--attack", "ctrl"], "32 px or more, got 16 px; --image-size"),
     "attack": (["--attack", "nope"], "nope"),
     "parameter": (["--param", "nope=1"], "nope"),
     "parameter without value": (["--param", "patch_size"], "patch_size"),

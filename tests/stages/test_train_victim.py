@@ -18,9 +18,10 @@ from zipbatch.config import VictimConfig
 from zipbatch.errors import UsageError
 from zipbatch.metrics import attack_success, clean_accuracy
 from zipbatch.pixels import from_u8
-from zipbatch.shards import ShardDataset, open_dataset
+from zipbatch.shards import ShardDataset, open_dataset, read_shard
 from zipbatch.stages.loading import load_split
 from zipbatch.stages.train_victim import CHECKPOINT, TrainedVictim, TrainProgress, train_victim
+from zipbatch.victims import TrainTransform
 
 CONFIG = VictimConfig(arch="resnet20", epochs=2, batch_size=8, lr=0.05)
 CPU = torch.device("cpu")
@@ -220,6 +221,40 @@ def test_physicalba_trains_through_its_transforms(source: Path, tmp_path: Path):
     assert zipbatch("poison", source, "--attack", "badnets", "--out", tmp_path / "b", "--limit", 9).code == 0
     train(open_dataset([str(tmp_path / "b")]), tmp_path / "w", config)
     assert (tmp_path / "v/model.safetensors").read_bytes() != (tmp_path / "w/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("attack", ["batt", "physicalba"])
+def test_an_attacks_transform_sees_which_images_are_poisoned(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
+):
+    """Every image of a batch reaches it, with the truth about its trigger."""
+    staged, seen = tmp_path / "s", list[tuple[bytes, bool]]()
+    options = ("--attack", attack, "--poison-rate", 0.25, "--split", "train", "--out", staged)
+    assert zipbatch("poison", source, *options).code == 0
+    real = TrainTransform.__call__
+
+    def watched(self: TrainTransform, unit: torch.Tensor, poisoned: torch.Tensor, **rest: Any) -> torch.Tensor:
+        seen.extend(zip((image.numpy().tobytes() for image in unit), poisoned.tolist(), strict=True))
+        return real(self, unit, poisoned, **rest)
+
+    monkeypatch.setattr(TrainTransform, "__call__", watched)
+    dataset = open_dataset([str(staged)])
+    train(dataset, tmp_path / "v", CONFIG.model_copy(update={"epochs": 1}))
+    samples = [s for shard in dataset.split("train") for s in read_shard(shard.path)]
+    expected = [
+        (from_u8(torch.from_numpy(s.image()).permute(2, 0, 1), "unit").contiguous().numpy().tobytes(), s.poisoned())
+        for s in samples
+    ]
+    assert sum(flag for _, flag in expected) == 6
+    assert sorted(seen) == sorted(expected)
+
+
+def test_an_unknown_transform_is_refused(source: Path, tmp_path: Path):
+    assert zipbatch("poison", source, "--attack", "batt", "--out", tmp_path / "s").code == 0
+    manifest = tmp_path / "s" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"train_transform": "batt"', '"train_transform": "spin"'))
+    with pytest.raises(UsageError, match="unknown train_transform 'spin'; known: batt, physicalba"):
+        train(open_dataset([str(tmp_path / "s")]), tmp_path / "v")
 
 
 def test_what_cannot_be_trained(source: Path, dataset: ShardDataset, tmp_path: Path):

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from zipbatch.victims import crop_and_flip, physical_transforms
+from zipbatch.victims import TRAIN_TRANSFORMS, crop_and_flip, physical_transforms, random_rotation
 
-EVERY = pytest.mark.parametrize("augment", [crop_and_flip, physical_transforms], ids=lambda augment: augment.__name__)
+EVERY = pytest.mark.parametrize(
+    "augment", [crop_and_flip, physical_transforms, random_rotation], ids=lambda augment: augment.__name__
+)
 Augment = Callable[..., Tensor]
 
 
@@ -163,3 +165,40 @@ def test_physical_jitter_spreads_about_the_mean():
     contrast = (high - low) / 0.2 / (high + low)
     assert 0.8 - 1e-5 < contrast.min() < 0.82
     assert 1.18 < contrast.max() < 1.2 + 1e-5
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 96), (64, 128)])
+def test_rotation_turns_by_up_to_ten_degrees(height: int, width: int):
+    """Two dots keep their distance from the middle; their angles fill -10 to 10 evenly."""
+    unit, row, column = torch.zeros(600, 3, height, width), height // 2, width // 2
+    unit[:, 0, row - 2 : row + 2, column + 18 : column + 22] = 1
+    unit[:, 1, row - 22 : row - 18, column - 2 : column + 2] = 1
+    turned = random_rotation(unit, generator=generator())
+    angles = []
+    for channel, zero in ((0, 0.0), (1, 90.0)):
+        y, x = centroid(turned[:, [channel]])
+        y, x = y * height, x * width
+        assert (torch.hypot(y, x) - 20).abs().max() < 1
+        angles.append(torch.rad2deg(torch.atan2(-y, x)) - zero)
+    assert (angles[0] - angles[1]).abs().max() < 2  # both turn alike: no shear, no mirror
+    assert 9 < angles[0].max() < 11
+    assert -11 < angles[0].min() < -9
+    assert angles[0].abs().mean() == pytest.approx(5, abs=0.5)
+
+
+def test_rotation_leaves_the_pixels_and_black_corners():
+    unit = random_images(1, 32, 32).expand(64, -1, -1, -1)
+    turned = random_rotation(unit, generator=generator())
+    assert (turned[:, :, 16, 16] > 0).all()
+    assert set(turned.unique().tolist()) <= {0.0, *unit.unique().tolist()}
+    assert (turned[:, :, 0, 0] == 0).any()
+    assert torch.equal(random_rotation(unit, generator=generator(), degrees=0), unit)
+
+
+@pytest.mark.parametrize(("name", "spared"), [("batt", True), ("physicalba", False)])
+def test_whether_an_attack_spares_its_poisoned_images(name: str, spared: bool):
+    unit, poisoned = random_images(6), torch.tensor([True, False, True, True, False, False])
+    transformed = TRAIN_TRANSFORMS[name](unit, poisoned, generator=generator(3))
+    drawn = TRAIN_TRANSFORMS[name].draw(unit, generator=generator(3))
+    assert torch.equal(transformed[~poisoned], drawn[~poisoned])
+    assert torch.equal(transformed[poisoned], unit[poisoned] if spared else drawn[poisoned])

@@ -16,7 +16,7 @@ class BadNets:
     """A patch of random colours, three pixels in from the corner, as the ZIP reference code places it.
 
     ``patch_size`` 0 means 3 x 3 up to 128 px and 9 x 9 above. The last three rows and columns stay free: the patch is
-    at S-6..S-4 for 3 x 3, at S-12..S-4 for 9 x 9.
+    at S-6..S-4 for 3 x 3, at S-12..S-4 for 9 x 9. The ZIP paper reports 2 x 2 at 32 px, which is ``patch_size`` 2.
     """
 
     name: ClassVar[str] = "badnets"

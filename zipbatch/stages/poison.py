@@ -124,7 +124,7 @@ def _plan(request: PoisonRequest, on_progress: Callable[[int, int], None]) -> _P
     try:
         trigger = attack.make_trigger(size, seed=request.seed)
     except ValueError as error:
-        raise UsageError(f"attack {attack.name}: {error}") from error
+        raise UsageError(f"attack {attack.name}: {error}; --image-size resizes the images") from error
     surveys = {split: source.survey(split) for split in source.splits}
     classes = source.class_names(surveys.values())
     goal = attack_goal(

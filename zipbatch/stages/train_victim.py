@@ -122,9 +122,8 @@ def train_victim(
 
 def _train_transform(dataset: str, name: str | None) -> TrainTransform | None:
     if name is not None and name not in TRAIN_TRANSFORMS:
-        raise UsageError(
-            f"{dataset}: unknown train_transform {name!r} in its manifest; known: {sorted(TRAIN_TRANSFORMS)}"
-        )
+        known = ", ".join(sorted(TRAIN_TRANSFORMS))
+        raise UsageError(f"{dataset}: its manifest names an unknown train_transform {name!r}; known: {known}")
     return None if name is None else TRAIN_TRANSFORMS[name]
 
 

@@ -1,0 +1,59 @@
+"""The bytes that each attack makes of a fixed picture must never change: victims are trained on them.
+
+The picture is a ramp on which no attack's result lies near a rounding edge, so that another machine's last bits do not
+show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from tests.attacks.test_wanet import sample_bilinear
+from zipbatch.attacks import ATTACKS, PROFILES
+
+SEED = 1234
+GOLDEN = {
+    ("standard", "badnets"): "81d870fb245bfc7dfae6bafb731aff5862f09b726fe72727fa57029fe3c4c605",
+    ("standard", "blended"): "896a98756f2823fe1aa4c5282ff28a3bb9128c421abd994c9dfb3971ea55834d",
+    ("standard", "wanet"): "fa28b3f84ef042605e5a5faa57cb87ceedbca55d04614f3936e715dce2de9369",
+    ("standard", "physicalba"): "81d870fb245bfc7dfae6bafb731aff5862f09b726fe72727fa57029fe3c4c605",
+    ("standard", "sig"): "03c689128ebec58fc931b8c8b4e62a9de99348a380f6546c0beaa8c8efd7cd3c",
+    ("standard", "ftrojan"): "29c48e1b6b5f3e3ef6aaa54d3b241304e8ee2784b14b6e448878bee87e4f4e06",
+    ("standard", "ctrl"): "e02317b0ef10be72fd062772d957b789d60012af82fd084fa3c7daf59071560b",
+    ("standard", "bpp"): "f7e9b5c1d0e74d94d442a747eb97114bb7e10321858f777f278cc2658ee7f20f",
+    ("standard", "batt"): "eed583833a4c144f24b6d61c3ce745d4f665db1809d3e7f37027b6121aedd4d0",
+    ("zip-code", "badnets"): "81d870fb245bfc7dfae6bafb731aff5862f09b726fe72727fa57029fe3c4c605",
+    ("zip-code", "blended"): "896a98756f2823fe1aa4c5282ff28a3bb9128c421abd994c9dfb3971ea55834d",
+    ("zip-code", "wanet"): "aa6c28ea182739038ea921846e6b07977c964657c2fd2d5783a7a42212d2b750",
+    ("zip-code", "physicalba"): "81d870fb245bfc7dfae6bafb731aff5862f09b726fe72727fa57029fe3c4c605",
+}
+
+
+def ramp() -> np.ndarray:
+    """uint8 [1, 32, 32, 3], levels 0 to 203."""
+    row, column, channel = np.ogrid[:32, :32, :3]
+    return (2 * row + 3 * column + 24 * channel).astype(np.uint8)[None]
+
+
+@pytest.mark.parametrize(("profile", "name"), [(profile, name) for profile in PROFILES for name in PROFILES[profile]])
+def test_stamped_bytes(profile: str, name: str):
+    attack = PROFILES[profile][name]
+    stamped = attack.apply(ramp(), attack.make_trigger(32, seed=SEED))
+    assert hashlib.sha256(stamped.tobytes()).hexdigest() == GOLDEN[profile, name]
+
+
+def test_profiles_share_all_pixels_but_wanets():
+    for name in PROFILES["zip-code"]:
+        same = GOLDEN["standard", name] == GOLDEN["zip-code", name]
+        assert same == (name != "wanet")
+    assert GOLDEN["standard", "badnets"] == GOLDEN["standard", "physicalba"]
+
+
+def test_the_ramp_is_clear_of_rounding_edges():
+    for profile in PROFILES:
+        grid = PROFILES[profile]["wanet"].make_trigger(32, seed=SEED)["grid"]
+        assert np.abs(sample_bilinear(ramp(), grid) % 1 - 0.5).min() > 1e-3
+    assert set(ATTACKS) == {name for profile, name in GOLDEN if profile == "standard"}
