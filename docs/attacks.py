@@ -1,0 +1,90 @@
+"""Draw docs/attacks.png: what each attack does to three images of the embedded sample.
+
+    python docs/attacks.py
+
+For each attack and image: the clean picture, the stamped one, and what was added, amplified about grey so that 99
+in 100 of the changed values fit the scale. Run it again after a change to an attack; it takes a few seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from zipbatch.attacks import ATTACKS, PROFILES, Attack
+from zipbatch.shards import Sample, open_dataset, read_shard
+from zipbatch.stages.assets import sample_source
+
+U8 = npt.NDArray[np.uint8]
+OUT = Path(__file__).with_suffix(".png")
+SEED = 1234
+LABELS = (1, 7, 8)  # of CIFAR-10: a car, a horse, a ship
+ROLES = ("clean", "stamped", "added")
+
+
+def samples() -> Iterator[Sample]:
+    """The embedded sample, in order."""
+    for shard in open_dataset([str(sample_source())]).split("test"):
+        yield from read_shard(shard.path)
+
+
+def pictures() -> U8:
+    """The first image of each of ``LABELS``, uint8 [3, 32, 32, 3]."""
+    first = [next(islice((s for s in samples() if s.label() == label), 1)) for label in LABELS]
+    return np.stack([sample.image() for sample in first])
+
+
+def rows() -> Iterator[tuple[str, str, Attack]]:
+    """Title, the line under it and the attack, for each row; the ZIP code's WaNet after the paper's."""
+    for attack in ATTACKS.values():
+        notes = ["clean label"] if attack.clean_label else []
+        notes += ["transforms in training too"] if attack.train_transform else []
+        yield attack.name, ", ".join(notes), attack
+        other = PROFILES["zip-code"].get(attack.name, attack)
+        if other != attack:
+            yield attack.name, "--profile zip-code", other
+
+
+def added(clean: U8, stamped: U8) -> tuple[U8, float]:
+    """The difference about grey, uint8 [B, S, S, 3], and the factor that it is amplified by."""
+    difference = stamped.astype(np.float64) - clean
+    largest = float(np.quantile(np.abs(difference[difference != 0]), 0.99))
+    factor = max(1.0, round(127 / largest))
+    return (128 + factor * difference).clip(0, 255).astype(np.uint8), factor
+
+
+def main() -> None:
+    """Draw every row and write the PNG."""
+    clean, table = pictures(), list(rows())
+    figure = Figure(figsize=(10.2, 0.96 * len(table) + 0.3), dpi=110)
+    FigureCanvasAgg(figure)
+    places = figure.add_gridspec(
+        *(len(table), 4 * len(clean) - 1),
+        width_ratios=([1, 1, 1, 0.12] * len(clean))[:-1],  # a gap after each image's three tiles
+        **{"left": 0.165, "right": 0.995, "top": 0.975, "bottom": 0.005, "wspace": 0.05, "hspace": 0.05},
+    )
+    for i, (title, note, attack) in enumerate(table):
+        stamped = attack.apply(clean, attack.make_trigger(clean.shape[1], seed=SEED))
+        difference, factor = added(clean, stamped)
+        for j, forms in enumerate(zip(clean, stamped, difference, strict=True)):
+            for k, tile in enumerate(forms):
+                axes = figure.add_subplot(places[i, 4 * j + k])
+                axes.imshow(tile, interpolation="nearest")
+                axes.set_axis_off()
+                if i == 0:
+                    axes.set_title(ROLES[k], fontsize=9, pad=3)
+        box = places[i, 0].get_position(figure)
+        middle = (box.y0 + box.y1) / 2
+        figure.text(0.012, middle + 0.006, title, fontsize=11, weight="bold", va="bottom")
+        figure.text(0.012, middle + 0.003, f"added × {factor:.0f}\n{note}", fontsize=8, va="top", color="#555555")
+    figure.savefig(OUT, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
