@@ -55,15 +55,18 @@ class PoisonSettings(Settings):
     """As the options of ``zipbatch poison``."""
 
     attack: str
+    profile: str = "standard"
+    params: dict[str, Any] = Field(default_factory=dict)
     target: int | None = None
+    target_mode: Literal["all-to-one", "all-to-all"] = "all-to-one"
     poison_rate: float | None = None
+    clean_label: bool | None = None
     seed: int = 1234
     splits: tuple[str, ...] = ()
     limit: int | None = Field(None, ge=1)
     image_size: int | None = Field(None, ge=1)
     samples_per_shard: int = Field(1000, ge=1)
     resize: Literal["stretch", "center-crop"] = "stretch"
-    params: dict[str, Any] = Field(default_factory=dict)
 
 
 def _poison(instance: Instance, place: Place, report: Report) -> None:
