@@ -1,17 +1,29 @@
 """Guided diffusion: schedule, counter-based noise, projectors, the sampler, the prior's network, tiling. Pure."""
 
-from zipbatch.diffusion.noise import noise_streams, standard_normal
+from zipbatch.diffusion.noise import noise_streams, standard_normal, uniform_integers
 from zipbatch.diffusion.prior import Prior
 from zipbatch.diffusion.projectors import Projector, blur, gray, mean_projection, parse_projector
-from zipbatch.diffusion.sampler import ddim_step, guided_sample, timesteps
+from zipbatch.diffusion.sampler import (
+    NoiseAt,
+    clipped,
+    ddim_step,
+    denoise,
+    diffuse,
+    guided_sample,
+    timesteps,
+)
 from zipbatch.diffusion.tiling import Tiling
 
 __all__ = [
+    "NoiseAt",
     "Prior",
     "Projector",
     "Tiling",
     "blur",
+    "clipped",
     "ddim_step",
+    "denoise",
+    "diffuse",
     "gray",
     "guided_sample",
     "mean_projection",
@@ -19,4 +31,5 @@ __all__ = [
     "parse_projector",
     "standard_normal",
     "timesteps",
+    "uniform_integers",
 ]

@@ -61,13 +61,33 @@ def standard_normal(streams: Tensor, *, step: int, shape: Sequence[int]) -> Tens
     Returns:
         float32 [B, *shape] on the device of ``streams``.
     """
-    device, size = streams.device, math.prod(shape)
-    block = torch.arange((size + 3) // 4, dtype=torch.int64, device=device)[None]
-    zero = torch.zeros_like(block)
-    words = philox((block, zero + step, zero, zero), (streams[:, :1], streams[:, 1:]))
+    size = math.prod(shape)
+    words = _words(streams, step, size)
     pairs = [_box_muller(words[0], words[1]), _box_muller(words[2], words[3])]
     flat = torch.stack([normal for pair in pairs for normal in pair], dim=-1).flatten(1)
     return flat[:, :size].reshape(-1, *shape)
+
+
+def uniform_integers(streams: Tensor, *, bound: int, count: int) -> Tensor:
+    """``count`` whole numbers of [0, bound) for each stream, each as likely to within bound / 2**32.
+
+    Args:
+        streams: int64 [B, 2] of ``noise_streams``.
+        bound: 1 <= bound <= 2**31.
+        count: how many for each stream.
+
+    Returns:
+        int64 [B, count] on the device of ``streams``: ``floor(word * bound / 2**32)`` of the words of step 0.
+    """
+    words = torch.stack(_words(streams, 0, count), dim=-1).flatten(1)[:, :count]
+    return (words * bound) >> 32
+
+
+def _words(streams: Tensor, step: int, size: int) -> tuple[Tensor, ...]:
+    """The four words of each counter block, int64 [B, ceil(size / 4)] each."""
+    block = torch.arange((size + 3) // 4, dtype=torch.int64, device=streams.device)[None]
+    zero = torch.zeros_like(block)
+    return philox((block, zero + step, zero, zero), (streams[:, :1], streams[:, 1:]))
 
 
 def _box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,10 @@
-"""Guided DDIM sampling, ZIP's update (arXiv 2303.12175; Song et al. 2021, arXiv 2010.02502)."""
+"""DDIM sampling (Song et al. 2021, arXiv 2010.02502) and its guided form, ZIP's update (arXiv 2303.12175)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from torch import Tensor
 
 AlphaBar = npt.NDArray[np.float64]
 Guide = Callable[[Tensor], Tensor]
+PredictEps = Callable[[Tensor, int], Tensor]
+NoiseAt = Callable[[int], Tensor]
 
 
 def timesteps(training_steps: int, steps: int, start_step: int) -> list[tuple[int, int]]:
@@ -72,8 +75,62 @@ def ddim_step(
     return math.sqrt(ab_next) * x_0 + direction * eps + sigma * noise
 
 
+def diffuse(x_0: Tensor, noise: Tensor, *, t: int, alpha_bar: AlphaBar) -> Tensor:
+    """Clean images at timestep ``t``, 0 <= t < T: a draw of q(x_t | x_0) (Ho et al. 2020, eq. 4). Shapes as in x_0."""
+    ab = float(alpha_bar[t])
+    return math.sqrt(ab) * x_0 + math.sqrt(1 - ab) * noise
+
+
+def clipped(predict_eps: PredictEps, alpha_bar: AlphaBar) -> PredictEps:
+    """An epsilon predictor whose clean estimate stays within [-1, 1].
+
+    The estimate is clipped and the noise that goes with it is worked out again, so that a step with eta 1 has the
+    mean of DDPM's posterior given the clipped estimate (Ho et al. 2020, eq. 7), as the published samplers do it.
+    An estimate that is not finite stays so: it is an error to report, not a pixel to clip.
+    """
+
+    def predict(x_t: Tensor, t: int) -> Tensor:
+        signal, noise = math.sqrt(float(alpha_bar[t])), math.sqrt(1 - float(alpha_bar[t]))
+        x_0 = (x_t - noise * predict_eps(x_t, t)) / signal
+        x_0 = x_0.clamp(-1, 1).where(x_0.isfinite(), x_0)
+        return (x_t - signal * x_0) / noise
+
+    return predict
+
+
+def denoise(
+    predict_eps: PredictEps,
+    x: Tensor,
+    *,
+    schedule: Sequence[tuple[int, int]],
+    alpha_bar: AlphaBar,
+    guide_at: Callable[[int, Tensor], Tensor],
+    eta: float,
+    noise_at: NoiseAt,
+) -> Tensor:
+    """Take a batch through all steps of a schedule.
+
+    Args:
+        predict_eps: (state [B, C, H, W], t) -> noise estimate of that shape.
+        x: state at the schedule's first timestep, float32 [B, C, H, W], model units.
+        schedule: of ``timesteps``.
+        alpha_bar: the prior's schedule, float64 [T].
+        guide_at: (t, clean estimate) -> guided clean estimate, same shape.
+        eta: as in ``ddim_step``.
+        noise_at: t -> standard normal of x's shape; asked only where a step adds noise.
+
+    Returns:
+        Clean images, float32 [B, C, H, W], model units, not clipped.
+    """
+    for t, t_next in schedule:
+        noise = noise_at(t) if eta and t_next >= 0 else x.new_zeros(()).expand_as(x)
+        eps, guide = predict_eps(x, t), partial(guide_at, t)
+        x = ddim_step(x, eps, t=t, t_next=t_next, alpha_bar=alpha_bar, guide=guide, noise=noise, eta=eta)
+    return x
+
+
 def guided_sample(
-    predict_eps: Callable[[Tensor, int], Tensor],
+    predict_eps: PredictEps,
     y: Tensor,
     *,
     alpha_bar: AlphaBar,
@@ -82,7 +139,7 @@ def guided_sample(
     steps: int,
     start_step: int,
     eta: float,
-    noise_at: Callable[[int], Tensor],
+    noise_at: NoiseAt,
 ) -> Tensor:
     """Paint suspect images anew from noise, held to what ``project`` leaves of them (DESIGN, "The method").
 
@@ -91,7 +148,7 @@ def guided_sample(
         y: suspect images, float32 [B, C, H, W], model units.
         alpha_bar: the prior's schedule, float64 [T].
         project: mean of the projectors, [B, C, H, W] -> the same.
-        guidance_exponent: k; the pull at t is ``1 - alpha_bar[t] ** k``.
+        guidance_exponent: k; the pull at t is ``1 - alpha_bar[t] ** k``, with ``math.inf`` 1 at every step.
         steps: S, sampling steps over the whole schedule.
         start_step: t0; below T the loop starts at the first t < t0 from the noised projection, else from pure noise.
         eta: as in ``ddim_step``.
@@ -104,14 +161,12 @@ def guided_sample(
     schedule = timesteps(training_steps, steps, start_step)
     x = noise_at(training_steps)
     if start_step < training_steps:
-        ab = float(alpha_bar[schedule[0][0]])
-        x = math.sqrt(ab) * project(y) + math.sqrt(1 - ab) * x
-    for t, t_next in schedule:
-        pull = 1 - float(alpha_bar[t]) ** guidance_exponent
+        x = diffuse(project(y), x, t=schedule[0][0], alpha_bar=alpha_bar)
 
-        def guide(x_0: Tensor, pull: float = pull) -> Tensor:
-            return x_0 + pull * project(y - x_0)
+    def guide_at(t: int, x_0: Tensor) -> Tensor:
+        pull: float = 1 - float(alpha_bar[t]) ** guidance_exponent
+        return x_0 + pull * project(y - x_0)
 
-        noise = noise_at(t) if eta and t_next >= 0 else x.new_zeros(()).expand_as(x)
-        x = ddim_step(x, predict_eps(x, t), t=t, t_next=t_next, alpha_bar=alpha_bar, guide=guide, noise=noise, eta=eta)
-    return x
+    return denoise(
+        predict_eps, x, schedule=schedule, alpha_bar=alpha_bar, guide_at=guide_at, eta=eta, noise_at=noise_at
+    )
