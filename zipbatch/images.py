@@ -7,12 +7,14 @@ import warnings
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+import PIL
+from PIL import Image, UnidentifiedImageError, features
 
 U8 = npt.NDArray[np.uint8]
 
 EXTENSIONS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 MAX_PIXELS = 64_000_000
+MAX_JPEG_SIDE = 65_500  # libjpeg's own limit
 _PNG_BIT_DEPTH = 24  # offset in the file: signature 8, chunk head 8, width 4, height 4
 
 # Pillow warns on stderr of large images and damaged EXIF; our own limits and errors say what matters.
@@ -71,6 +73,20 @@ def encode_png(pixels: U8) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
+
+
+def encode_jpeg(pixels: U8, *, quality: int) -> bytes:
+    """uint8 RGB [H, W, 3] -> baseline JPEG bytes, chroma at half resolution; ``quality`` 1 to 100 as libjpeg counts."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+def jpeg_libraries() -> dict[str, str]:
+    """Versions of what decides the pixels of a JPEG that is written and read here."""
+    turbo = features.version_feature("libjpeg_turbo")
+    libjpeg = f"turbo {turbo}" if turbo else str(features.version_codec("jpg"))
+    return {"pillow": PIL.__version__, "libjpeg": libjpeg}
 
 
 def resize(pixels: U8, size: int, *, policy: str = "stretch") -> U8:

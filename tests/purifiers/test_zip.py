@@ -263,7 +263,7 @@ def test_more_steps_than_the_prior_has(tiny: Prior):
 
 
 def test_no_prior():
-    with pytest.raises(ValueError, match="zip needs a prior"):
+    with pytest.raises(ValueError, match="needs a prior"):
         Zip(ZipSettings(), Resources(CPU))
 
 

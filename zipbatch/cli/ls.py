@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from zipbatch.cli.options import JSON, emit_json
@@ -17,13 +19,22 @@ def ls(what: str, as_json: bool) -> None:
         emit_json({what: rows})
         return
     for row in rows:
-        click.echo(row["name"])
+        about = row.pop("about", {})
+        click.echo(row.pop("name"))
         for key, value in row.items():
-            if key != "name":
-                click.echo(f"  {key}: {value}")
+            click.echo(f"  {key}:{'' if isinstance(value, dict) else f' {value}'}")
+            for name, entry in value.items() if isinstance(value, dict) else ():
+                click.echo(f"    {f'{name}={_text(entry)}':<26}{about.get(name, '')}".rstrip())
 
 
-def _attacks() -> list[dict[str, object]]:
+def _text(value: object) -> str:
+    """A value as ``--set`` and ``--param`` take it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value))
+    return "null" if value is None else str(value)
+
+
+def _attacks() -> list[dict[str, Any]]:
     from zipbatch.attacks import ATTACKS, PROFILES, attack_params
 
     return [
@@ -44,7 +55,7 @@ def _attacks() -> list[dict[str, object]]:
     ]
 
 
-def _purifiers() -> list[dict[str, object]]:
+def _purifiers() -> list[dict[str, Any]]:
     from zipbatch.purifiers import PURIFIERS
 
     return [
@@ -52,13 +63,15 @@ def _purifiers() -> list[dict[str, object]]:
             "name": name,
             "does": (kind.__doc__ or "").strip().splitlines()[0],
             "settings": kind.settings_type().model_dump(mode="json"),
+            "about": {name: field.description or "" for name, field in kind.settings_type.model_fields.items()},
             "needs_prior": kind.needs_prior,
+            "source": kind.source,
         }
         for name, kind in PURIFIERS.items()
     ]
 
 
-def _presets() -> list[dict[str, object]]:
+def _presets() -> list[dict[str, Any]]:
     from zipbatch.config import find_config, list_configs
 
     return [

@@ -68,7 +68,13 @@ def pairs(values: tuple[str, ...], flag: str) -> dict[str, str]:
     bad = [value for value in values if "=" not in value]
     if bad:
         raise click.UsageError(f"{flag} takes NAME=VALUE, got {bad[0]!r}")
-    return {name.strip(): text.strip() for name, text in (value.split("=", 1) for value in values)}
+    found: dict[str, str] = {}
+    for value in values:
+        name, text = (part.strip() for part in value.split("=", 1))
+        if name in found:
+            raise click.UsageError(f"{flag} {name} is given twice: {found[name]!r} and {text!r}")
+        found[name] = text
+    return found
 
 
 def emit_json(value: Mapping[str, Any]) -> None:

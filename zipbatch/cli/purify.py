@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zipbatch.cli.options import BATCH_SIZE, JSON, PRECISION, SEED, STORE, emit_json, progress_bar, worker_options
+from zipbatch.cli.options import (
+    BATCH_SIZE,
+    JSON,
+    PRECISION,
+    SEED,
+    STORE,
+    emit_json,
+    pairs,
+    progress_bar,
+    worker_options,
+)
 
 if TYPE_CHECKING:
     from zipbatch.stages.purify import PurifyPlan, PurifyProgress, PurifySummary
@@ -36,6 +46,13 @@ if TYPE_CHECKING:
 @click.option("--steps", type=int, metavar="S", help="Sampling steps over the whole schedule.")
 @click.option("--eta", type=float, metavar="ETA", help="0 deterministic (DDIM) … 1 ancestral.")
 @click.option("--start-step", type=int, metavar="T0", help="Start at the first step below T0; T is pure noise.")
+@click.option(
+    "--set",
+    "assigned",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any setting of the purifier, as 'zipbatch ls purifiers' shows it; repeats. Lists by commas, null for none.",
+)
 @SEED
 @PRECISION
 @click.option("--resize", type=click.Choice(["stretch", "center-crop"]), help="Make images fit that do not.")
@@ -57,6 +74,7 @@ def purify(
     steps: int | None,
     eta: float | None,
     start_step: int | None,
+    assigned: tuple[str, ...],
     seed: int,
     precision: str,
     resize: str | None,
@@ -76,6 +94,7 @@ def purify(
     \b
     Examples:
       zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --workers 2 --tag nightly
+      zipbatch purify shards/cifar10-badnets --purifier jpeg --set quality=75 --store pur/ --tag jpeg75
       zipbatch purify 'incoming/day-{000..009}.tar' --prior priors/cifar10 --store pur/ --gpus 8
     """
     from zipbatch.cluster import resolve_workers
@@ -98,6 +117,7 @@ def purify(
         preset=preset,
         method=method,
         overrides=overrides,
+        assigned={key: None if text == "null" else text for key, text in pairs(assigned, "--set").items()},
         prior=folder,
         seed=seed,
         precision="bfloat16" if precision == "bfloat16" else "float32",

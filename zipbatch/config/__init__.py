@@ -9,14 +9,14 @@ from zipbatch.config.loading import (
     read_config,
     validate,
 )
-from zipbatch.config.models import PriorConfig, Settings, Transform, VictimConfig
+from zipbatch.config.models import PriorConfig, Settings, Transforms, VictimConfig
 from zipbatch.config.pipeline import PipelineConfig, references, resolved
 
 __all__ = [
     "PipelineConfig",
     "PriorConfig",
     "Settings",
-    "Transform",
+    "Transforms",
     "VictimConfig",
     "find_config",
     "list_configs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _transform(text: str) -> str:
@@ -17,7 +17,13 @@ def _transform(text: str) -> str:
     return text
 
 
+def _listed(value: object) -> object:
+    """``blur:2,gray`` as a list; anything else as it is."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
 Transform = Annotated[str, AfterValidator(_transform)]
+Transforms = Annotated[tuple[Transform, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
 class Settings(BaseModel):

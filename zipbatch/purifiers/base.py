@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -37,12 +37,18 @@ class Purifier(Protocol):
 
     Attributes:
         settings_type: its settings, validated.
-        needs_prior: whether a diffusion model is needed; then seed and precision matter too.
+        source: paper and reference implementation whose behaviour is reproduced.
+        needs_prior: whether a diffusion model is needed; then precision matters too.
+        seeded: whether it draws random numbers, so that the seed matters.
+        libraries: versions of those whose own arithmetic decides pixels, such as a codec's.
         version: raised whenever the same settings come to give other pixels.
     """
 
     settings_type: ClassVar[type[Settings]]
+    source: ClassVar[str]
     needs_prior: ClassVar[bool]
+    seeded: ClassVar[bool]
+    libraries: ClassVar[Mapping[str, str]]
     version: ClassVar[int]
 
     def __init__(self, settings: Any, resources: Resources) -> None: ...

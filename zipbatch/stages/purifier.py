@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,21 @@ import torch
 
 from zipbatch.checkpoints import PriorFolder, load_prior, open_prior
 from zipbatch.config import Settings, find_config, read_config, validate
-from zipbatch.diffusion import timesteps
 from zipbatch.errors import UsageError
-from zipbatch.purifiers import PURIFIERS, Purifier, Resources
+from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
 from zipbatch.purifiers.base import Precision
 
 DEFAULT_PRESET = "balanced"
 TILING = "shard order, last canvas repeats its own"
+_SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}
 
 
 @dataclass(frozen=True)
 class PurifierSpec:
-    """Everything that decides how pixels change, resolved and checked. Small and picklable."""
+    """Everything that decides how pixels change, resolved and checked. Small and picklable.
+
+    ``libraries`` are those of the machine that resolved it; a worker with others refuses the work.
+    """
 
     method: str
     settings: Settings
@@ -30,6 +33,7 @@ class PurifierSpec:
     precision: Precision
     resize: str | None
     prior: PriorFolder | None
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
     def row_of(self, height: int, width: int) -> int:
         """Images of that size to a row of the network's batch; raises ``ValueError`` when they cannot be purified."""
@@ -46,13 +50,12 @@ class PurifierSpec:
             "settings": self.settings.model_dump(mode="json"),
             "resize": self.resize,
         }
+        if kind.seeded:
+            identity["seed"] = self.seed
+        if self.libraries:
+            identity["libraries"] = dict(self.libraries)
         if self.prior is not None:
-            identity |= {
-                "prior_sha256": self.prior.digest,
-                "seed": self.seed,
-                "precision": self.precision,
-                "tiling": TILING,
-            }
+            identity |= {"prior_sha256": self.prior.digest, "precision": self.precision, "tiling": TILING}
         return identity
 
 
@@ -61,12 +64,23 @@ def purifier_spec(
     preset: str | None = None,
     method: str | None = None,
     overrides: Mapping[str, object] | None = None,
+    assigned: Mapping[str, object] | None = None,
     prior: Path | None = None,
     seed: int = 0,
     precision: Precision = "float32",
     resize: str | None = None,
 ) -> PurifierSpec:
     """Resolve a preset (or file), flags on top of it, and the prior.
+
+    Args:
+        preset: a name in ``configs/purifiers`` or a file; None for the method's defaults.
+        method: a name in ``PURIFIERS``; None for the preset's.
+        overrides: settings by name that replace the preset's; None leaves one as it is.
+        assigned: the same of ``--set``, where None is a value.
+        prior: the diffusion model's folder.
+        seed: of all that is random.
+        precision: of the network's forward pass.
+        resize: what to do with images that the prior does not fit.
 
     Raises:
         UsageError: unknown preset or method, settings that do not fit or do not apply, no prior where one is needed.
@@ -86,39 +100,56 @@ def purifier_spec(
     if resize is not None and not kind.needs_prior:
         raise UsageError(f"--resize does not apply to the purifier {method}: it takes images of any size")
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    for key in given:
-        if key not in kind.settings_type.model_fields:
-            raise UsageError(f"--{key.replace('_', '-')} does not apply to the purifier {method}")
+    _check_names(kind, method, given, assigned or {})
     validate(kind.settings_type, values, where=where)
-    settings = validate(kind.settings_type, {**values, **given}, where="settings given as flags")
+    settings = validate(kind.settings_type, {**values, **given, **(assigned or {})}, where="settings given as flags")
     if not kind.needs_prior:
-        return PurifierSpec(method, settings, seed, precision, resize, None)
+        return PurifierSpec(method, settings, seed, precision, resize, None, kind.libraries)
     if prior is None:
         raise UsageError(f"the purifier {method} needs a diffusion model: --prior DIR (or --prior embedded)")
     folder = open_prior(prior)
-    return PurifierSpec(method, _resolved(settings, folder), seed, precision, resize, folder)
+    return PurifierSpec(method, _resolved(settings, folder), seed, precision, resize, folder, kind.libraries)
+
+
+def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assigned: Mapping[str, object]) -> None:
+    """Raises ``UsageError`` for a setting that the purifier does not have, or that is given twice."""
+    known = kind.settings_type.model_fields
+    for name in flags:
+        flag = f"--{name.replace('_', '-')}"
+        if name not in known:
+            raise UsageError(f"{flag} does not apply to the purifier {method}")
+        if name in assigned:
+            raise UsageError(f"{flag} and --set {name}={assigned[name]} both set {name}; give one")
+    for name, value in assigned.items():
+        if name not in known:
+            raise UsageError(
+                f"--set {name}={value}: the purifier {method} has no such setting; it has: {', '.join(known)}"
+            )
 
 
 def _resolved(settings: Settings, folder: PriorFolder) -> Settings:
-    """Settings held against the prior's schedule; a start at or above T is T: one behaviour, one identity."""
-    steps, start = getattr(settings, "steps", 1), getattr(settings, "start_step", None)
+    """Settings held against the prior's schedule; null is T, a start above T is T: one behaviour, one identity."""
+    if not isinstance(settings, SamplerSettings):
+        return settings
     try:
-        timesteps(folder.training_steps, steps, folder.training_steps if start is None else start)
+        steps, start_step = settings.grid(folder.training_steps)
     except ValueError as error:
         raise UsageError(f"{folder.path}: {error}") from error
-    if "start_step" not in type(settings).model_fields:
-        return settings
-    resolved = min(start or folder.training_steps, folder.training_steps)
-    return settings.model_copy(update={"start_step": resolved})
+    return settings.model_copy(update={"steps": steps, "start_step": start_step})
 
 
 def build_purifier(spec: PurifierSpec, device: torch.device) -> Purifier:
     """Load what the purifier needs onto ``device``.
 
     Raises:
-        UsageError: the prior cannot be loaded.
+        UsageError: the prior cannot be loaded, or this machine's libraries would make other pixels.
     """
-    prior = None
+    prior, libraries = None, PURIFIERS[spec.method].libraries
+    if libraries != spec.libraries:
+        raise UsageError(
+            f"{spec.method} depends on {_versions(spec.libraries)}, this worker has {_versions(libraries)}; "
+            "install the same on all machines"
+        )
     if device.type == "cuda":  # float32 means float32: TF32 keeps 10 bits, and results would differ between devices
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
@@ -127,13 +158,20 @@ def build_purifier(spec: PurifierSpec, device: torch.device) -> Purifier:
     return PURIFIERS[spec.method](spec.settings, Resources(device, prior, spec.seed, spec.precision))
 
 
+def _versions(libraries: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in libraries.items()) or "none"
+
+
 def describe(identity: Mapping[str, Any]) -> str:
-    """One line for tables: ``zip blur:2+gray k=1 S=20 t0=1000 eta=1``."""
-    names = {"guidance_exponent": "k", "steps": "S", "start_step": "t0"}
-    parts = [str(identity["method"])]
-    for key, value in identity["settings"].items():
-        if key == "transforms":
-            parts.append("+".join(value))
-        else:
-            parts.append(f"{names.get(key, key)}={value:g}" if isinstance(value, int | float) else f"{key}={value}")
-    return " ".join(parts)
+    """One line for tables: ``zip blur:2+gray k=1 S=20 eta=1 t0=1000``, ``jpeg quality=50``."""
+    settings = identity["settings"]
+    known = [name for name in _SYMBOLS if name in settings]
+    parts = [_part(name, settings[name]) for name in (*known, *(name for name in settings if name not in known))]
+    return " ".join([str(identity["method"]), *parts])
+
+
+def _part(name: str, value: object) -> str:
+    if name == "transforms" and isinstance(value, list | tuple):
+        return "+".join(value)
+    symbol = _SYMBOLS.get(name, name)
+    return f"{symbol}={value:g}" if isinstance(value, int | float) else f"{symbol}={value}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,10 @@ from zipbatch.report import SheetColumn, contact_sheet
 from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.evaluate import EvaluatePlan
 from zipbatch.stages.evaluate_shard import POISONED_SPLIT
+from zipbatch.stages.purifier import describe
 from zipbatch.victims import Victim, classify
+
+_TITLE_WIDTH = 20  # characters that fit over a column
 
 
 def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
@@ -51,20 +55,20 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
         add("+".join(transforms), list(to_u8(project(unit), "unit").permute(0, 2, 3, 1).numpy()))
     for version, path in zip(plan.versions, task.purified, strict=True):
         if path is not None:
-            settings = version.header.purifier["settings"]
-            add(f"{version.header.purifier['method']}\n{'+'.join(settings['transforms'])}", _pick(path, suspects))
+            title = textwrap.fill(describe(version.header.purifier), _TITLE_WIDTH, break_long_words=False)
+            add(title, _pick(path, suspects))
     attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
-    title = f"{attack}: the answers of {plan.victims[0].name}, red where they are not the true class on the left"
-    atomic.write_bytes(out, contact_sheet(title, [_class_name(label, classes) for label in truth], columns))
+    head = f"{attack}: the answers of {plan.victims[0].name}, red where they are not the true class on the left"
+    atomic.write_bytes(out, contact_sheet(head, [_class_name(label, classes) for label in truth], columns))
 
 
 def _blur_to_show(plan: EvaluatePlan) -> list[str]:
-    """What ZIP was guided with, less the identity; nothing when a blur version stands in the sheet already."""
-    methods = [version.header.purifier["method"] for version in plan.versions]
-    if "blur" in methods or "zip" not in methods:
+    """What the first guided purifier was guided with, less the identity; nothing when a blur version is there."""
+    purifiers = [version.header.purifier for version in plan.versions]
+    guides = [purifier["settings"]["transforms"] for purifier in purifiers if "transforms" in purifier["settings"]]
+    if not guides or any(purifier["method"] == "blur" for purifier in purifiers):
         return []
-    transforms = plan.versions[methods.index("zip")].header.purifier["settings"]["transforms"]
-    return [text for text in transforms if text != "blur:1"]
+    return [text for text in guides[0] if text != "blur:1"]
 
 
 def _pick(path: Path, suspects: dict[str, Sample]) -> list[U8]:

@@ -1,0 +1,43 @@
+"""Fewer bits a channel (Xu et al. 2017, "Feature squeezing", arXiv 1704.01155)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from zipbatch.config import Settings
+from zipbatch.pixels import from_u8, to_u8
+from zipbatch.purifiers.base import Resources
+
+
+class BitDepthSettings(Settings):
+    """Settings of ``bitdepth``. The toolbox's default of 8 changes no uint8 image; 3 leaves 8 levels a channel."""
+
+    bits: int = Field(3, ge=1, le=8, description="bits a channel, 1 to 8; 8 changes nothing")
+
+
+class BitDepth:
+    """Each channel rounded to 2^bits evenly spaced levels from 0 to 255."""
+
+    settings_type: ClassVar[type[Settings]] = BitDepthSettings
+    source: ClassVar[str] = "Xu et al. 2017, arXiv 1704.01155; rounding as in ART 23539e2"
+    needs_prior: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+    libraries: ClassVar[Mapping[str, str]] = {}
+    version: ClassVar[int] = 1
+
+    def __init__(self, settings: BitDepthSettings, resources: Resources) -> None:
+        self._steps, self._device = 2**settings.bits - 1, resources.device
+
+    @classmethod
+    def row_of(cls, settings: BitDepthSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
+        """Always 1."""
+        return 1
+
+    def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 (deterministic)
+        """Purify uint8 images [N, 3, H, W]; same shape and dtype, on the CPU."""
+        levels = (from_u8(images.to(self._device), "unit") * self._steps).round()
+        return to_u8(levels / self._steps, "unit").cpu()

@@ -1,0 +1,48 @@
+"""JPEG compression: what an eye does not see is thrown away (Dziugaite et al. 2016, arXiv 1608.00853)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from zipbatch import images as pictures
+from zipbatch.config import Settings
+from zipbatch.purifiers.base import Resources
+
+
+class JpegSettings(Settings):
+    """Settings of ``jpeg``; the default is that of Trusted-AI/adversarial-robustness-toolbox."""
+
+    quality: int = Field(50, ge=1, le=100, description="libjpeg's quality, 1 to 100")
+
+
+class Jpeg:
+    """The image as JPEG with half the colour resolution, decoded again."""
+
+    settings_type: ClassVar[type[Settings]] = JpegSettings
+    source: ClassVar[str] = "Dziugaite et al. 2016, arXiv 1608.00853; quality as in ART 23539e2"
+    needs_prior: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+    libraries: ClassVar[Mapping[str, str]] = pictures.jpeg_libraries()
+    version: ClassVar[int] = 1
+
+    def __init__(self, settings: JpegSettings, resources: Resources) -> None:  # noqa: ARG002 (the codec is the CPU's)
+        self._quality = settings.quality
+
+    @classmethod
+    def row_of(cls, settings: JpegSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
+        """Always 1; raises ``ValueError`` for sides that JPEG cannot hold."""
+        if max(height, width) > pictures.MAX_JPEG_SIDE:
+            raise ValueError(f"jpeg: {width}x{height} pixels are more than {pictures.MAX_JPEG_SIDE} a side")
+        return 1
+
+    def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 (deterministic)
+        """Purify uint8 images [N, 3, H, W]; same shape and dtype, on the CPU."""
+        rows = [np.ascontiguousarray(image) for image in images.cpu().permute(0, 2, 3, 1).numpy()]
+        decoded = [pictures.decode(pictures.encode_jpeg(row, quality=self._quality), "jpg") for row in rows]
+        return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,64 @@
+"""Median smoothing (Xu et al. 2017, "Feature squeezing", arXiv 1704.01155)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from zipbatch.config import Settings
+from zipbatch.purifiers.base import Resources
+
+
+def _odd(window: int) -> int:
+    if window % 2 == 0:
+        raise ValueError("a window is odd, so that it has a middle")
+    return window
+
+
+class MedianSettings(Settings):
+    """Settings of ``median``; the default is that of Trusted-AI/adversarial-robustness-toolbox."""
+
+    window: Annotated[int, AfterValidator(_odd)] = Field(3, ge=3, le=31, description="side of the window, odd, 3 to 31")
+
+
+class Median:
+    """Each pixel becomes the median of the window around it, channel by channel.
+
+    Beyond an edge the image is mirrored with the edge pixel repeated (c b a | a b c), which is what scipy, and so
+    the toolbox, calls "reflect".
+    """
+
+    settings_type: ClassVar[type[Settings]] = MedianSettings
+    source: ClassVar[str] = "Xu et al. 2017, arXiv 1704.01155; window and edges as in ART 23539e2"
+    needs_prior: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+    libraries: ClassVar[Mapping[str, str]] = {}
+    version: ClassVar[int] = 1
+
+    def __init__(self, settings: MedianSettings, resources: Resources) -> None:
+        self._window, self._device = settings.window, resources.device
+
+    @classmethod
+    def row_of(cls, settings: MedianSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
+        """Always 1."""
+        return 1
+
+    def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 (deterministic)
+        """Purify uint8 images [N, 3, H, W]; same shape and dtype, on the CPU."""
+        return torch.stack([self._smooth(image.to(self._device)).cpu() for image in images])
+
+    def _smooth(self, image: Tensor) -> Tensor:
+        """One image [3, H, W] at a time: its windows take window² times its memory."""
+        rows, columns = (_mirrored(side, self._window // 2, image.device) for side in image.shape[-2:])
+        windows = image[:, rows][:, :, columns].unfold(1, self._window, 1).unfold(2, self._window, 1)
+        return windows.flatten(-2).median(dim=-1).values
+
+
+def _mirrored(side: int, border: int, device: torch.device) -> Tensor:
+    """Indices of a side with its mirrored borders: int64 [side + 2 border]."""
+    place = torch.arange(-border, side + border, device=device) % (2 * side)
+    return torch.minimum(place, 2 * side - 1 - place)

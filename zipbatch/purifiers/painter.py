@@ -1,0 +1,133 @@
+"""What purifiers with a prior share: the sampler's settings, tiling, noise by key, the network's call, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from zipbatch.config import Settings
+from zipbatch.diffusion import (
+    NoiseAt,
+    Tiling,
+    guided_sample,
+    mean_projection,
+    noise_streams,
+    parse_projector,
+    standard_normal,
+    timesteps,
+)
+from zipbatch.pixels import from_u8, to_u8
+from zipbatch.purifiers.base import Precision, Resources, check_finite
+
+
+class SamplerSettings(Settings):
+    """How a prior is sampled, the same for every purifier that has one."""
+
+    steps: int | None = Field(20, ge=1, description="S, sampling steps over the whole schedule; null: all T")
+    eta: float = Field(1.0, ge=0, le=1, description="0 deterministic (DDIM) to 1 ancestral")
+    start_step: int | None = Field(None, ge=1, description="start at the first step below it; null: T, pure noise")
+
+    def grid(self, training_steps: int) -> tuple[int, int]:
+        """S and start step for a schedule of T steps: null is T, and so is a start above T.
+
+        Raises:
+            ValueError: more steps than T.
+        """
+        steps = training_steps if self.steps is None else self.steps
+        start_step = min(self.start_step or training_steps, training_steps)
+        timesteps(training_steps, steps, start_step)  # says what is wrong
+        return steps, start_step
+
+
+class Painter:
+    """Lets a prior work on uint8 images. Those smaller than the prior's are tiled onto its canvas, in key order.
+
+    Args:
+        settings: how to sample.
+        resources: with a prior.
+
+    Raises:
+        ValueError: no prior, or settings that its schedule cannot serve.
+    """
+
+    def __init__(self, settings: SamplerSettings, resources: Resources) -> None:
+        if resources.prior is None:
+            raise ValueError("this purifier needs a prior")
+        self._device, self._seed, self._precision = resources.device, resources.seed, resources.precision
+        self._layout = _fastest_layout(self._device, self._precision)
+        self._prior = resources.prior.to(memory_format=self._layout)
+        self.alpha_bar, self.eta = self._prior.alpha_bar, settings.eta
+        self.steps, self.start_step = settings.grid(len(self.alpha_bar))
+
+    @torch.inference_mode()
+    def paint(self, images: Tensor, keys: Sequence[str], sample: Callable[[Tensor, NoiseAt], Tensor]) -> Tensor:
+        """Purify uint8 images [N, 3, H, W] named by ``keys``; same shape and dtype, on the CPU.
+
+        Args:
+            images: the suspects.
+            keys: one for each.
+            sample: (canvases float32 [B, 3, S, S] in model units, noise by counter) -> purified canvases.
+
+        Raises:
+            NonFiniteError: a result is not finite.
+        """
+        tiling = Tiling.fit(images.shape[-2], images.shape[-1], self._prior.image_size)
+        streams = noise_streams(self._seed, keys, device=self._device)
+
+        def noise_at(counter: int) -> Tensor:
+            return tiling.pack(standard_normal(streams, step=counter, shape=images.shape[1:]))
+
+        y = tiling.pack(from_u8(images.to(self._device), "model"))
+        purified = tiling.unpack(sample(y, noise_at), len(images))
+        check_finite(purified, keys)
+        return to_u8(purified, "model").cpu()
+
+    def paint_guided(
+        self, images: Tensor, keys: Sequence[str], *, transforms: Sequence[str], guidance_exponent: float
+    ) -> Tensor:
+        """``paint`` by ``guided_sample``, held to the mean of the transforms."""
+        project = mean_projection([parse_projector(text) for text in transforms])
+
+        def sample(y: Tensor, noise_at: NoiseAt) -> Tensor:
+            return guided_sample(
+                self.predict,
+                y,
+                alpha_bar=self.alpha_bar,
+                project=project,
+                guidance_exponent=guidance_exponent,
+                steps=self.steps,
+                start_step=self.start_step,
+                eta=self.eta,
+                noise_at=noise_at,
+            )
+
+        return self.paint(images, keys, sample)
+
+    def predict(self, x_t: Tensor, t: int) -> Tensor:
+        """The prior's noise estimate at ``t`` for canvases [B, 3, S, S], float32, same shape."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+            eps: Tensor = self._prior(x_t.contiguous(memory_format=self._layout), t)
+        return eps
+
+
+def images_a_canvas(height: int, width: int, prior_size: int | None, transforms: Sequence[str] = ()) -> int:
+    """How many images of that size share a canvas of the prior.
+
+    Raises:
+        ValueError: the size neither equals nor tiles the prior's, or a transform's block does not divide it (a block
+            must not reach into a neighbour).
+    """
+    assert prior_size is not None  # needs_prior
+    slots = Tiling.fit(height, width, prior_size).slots
+    for text in transforms:
+        parse_projector(text).check(height, width)
+    return slots
+
+
+def _fastest_layout(device: torch.device, precision: Precision) -> torch.memory_format:
+    """Channels last, except for bfloat16 on CPUs, where planes are a quarter faster."""
+    planes = device.type == "cpu" and precision == "bfloat16"
+    return torch.contiguous_format if planes else torch.channels_last
