@@ -25,7 +25,8 @@ def test_every_command_has_help(command: str):
     ("what", "names"),
     [
         ("attacks", {"badnets", "blended", "wanet", "physicalba", "sig", "ftrojan", "ctrl", "bpp", "batt"}),
-        ("purifiers", {"zip", "blur"}),
+        ("purifiers", {"zip", "ddnm", "diffpure", "blur", "median", "bitdepth", "jpeg", "shrinkpad"}),
+        ("pipelines", {"demo", "cifar10-presets"}),
         ("presets", {"paper", "balanced", "blur", "resnet18", "demo"}),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zipbatch.diffusion import noise_streams, standard_normal
+from zipbatch.diffusion import noise_streams, standard_normal, uniform_integers
 from zipbatch.diffusion.noise import _box_muller, philox
 
 WORD = 2**32
@@ -132,6 +132,23 @@ def test_any_size_is_a_beginning_of_a_longer_one(size: int):
     streams = noise_streams(5, ["a", "b"])
     short, long = (standard_normal(streams, step=0, shape=(n,)) for n in (size, 12))
     assert torch.equal(short, long[:, :size])
+
+
+@pytest.mark.parametrize(("bound", "count"), [(5, 2), (1, 3), (2**31, 6), (25, 9)])
+def test_whole_numbers_from_first_principles(bound: int, count: int):
+    streams = noise_streams(4, ["a", "test_0000"])
+    expected = []
+    for stream in streams.tolist():
+        drawn = [word for block in range(3) for word in philox_by_hand([block, 0, 0, 0], stream)]
+        expected.append([word * bound // WORD for word in drawn[:count]])
+    assert uniform_integers(streams, bound=bound, count=count).tolist() == expected
+
+
+def test_whole_numbers_are_uniform():
+    drawn = uniform_integers(noise_streams(1, [f"k{i}" for i in range(100)]), bound=7, count=500)
+    counts = torch.bincount(drawn.flatten(), minlength=7).double()
+    assert counts.shape == (7,)
+    assert ((counts - 50_000 / 7) ** 2 / (50_000 / 7)).sum() < 27.9  # chi squared, 6 degrees of freedom, p = 1e-4
 
 
 def test_global_generator_stays():

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from tests.diffusion.test_projectors import expected_projection
-from zipbatch.diffusion import ddim_step, guided_sample, mean_projection, parse_projector, timesteps
+from zipbatch.diffusion import (
+    clipped,
+    ddim_step,
+    denoise,
+    diffuse,
+    guided_sample,
+    mean_projection,
+    parse_projector,
+    timesteps,
+)
 
 T = 1000
 ALPHA_BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, T))
@@ -169,6 +178,64 @@ def test_noise_is_asked_for_by_step():
             noise_at=noise_at,
         )
         assert asked == expected
+
+
+@pytest.mark.parametrize("t", [0, 400, 999])
+def test_diffused_images_have_the_schedules_share_of_noise(t: int):
+    got = diffuse(torch.from_numpy(suspect()), torch.from_numpy(noise_of(1)), t=t, alpha_bar=ALPHA_BAR)
+    expected = ALPHA_BAR[t] ** 0.5 * suspect() + (1 - ALPHA_BAR[t]) ** 0.5 * noise_of(1)
+    assert np.abs(got.numpy() - expected).max() < 1e-12
+
+
+def test_a_clipped_predictor_agrees_with_its_clipped_estimate():
+    """Where the estimate is within [-1, 1] the noise is the network's own; elsewhere it leads to -1 or 1 exactly."""
+    t, x = 300, torch.from_numpy(2 * noise_of(1))
+    signal, spread = ALPHA_BAR[t] ** 0.5, (1 - ALPHA_BAR[t]) ** 0.5
+
+    def predict(x_t: Tensor, t: int) -> Tensor:
+        return torch.from_numpy(eps_of(x_t, t))
+
+    plain, held = predict(x, t), clipped(predict, ALPHA_BAR)(x, t)
+    before, after = ((x - spread * eps) / signal for eps in (plain, held))
+    inside = before.abs() <= 1
+    assert 0.1 < inside.double().mean() < 0.9
+    assert (held - plain)[inside].abs().max() < 1e-9
+    assert (after - before.clamp(-1, 1)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_clipping_hides_nothing_that_is_not_finite(value: float):
+    eps = torch.zeros(SHAPE)
+    eps[1, 2, 3, 4] = value
+    held = clipped(lambda _x, _t: eps, ALPHA_BAR)(torch.zeros(SHAPE), 300)
+    assert (~held.isfinite()).nonzero().tolist() == [[1, 2, 3, 4]]
+
+
+def test_full_pull_keeps_the_projection_exactly():
+    """k = inf pulls by 1 at every step, the last too: P of the result is P(y)."""
+    got = sample(suspect(), transforms=["blur:2"], k=math.inf, steps=20, start_step=1000, eta=0.85)
+    assert np.abs(expected_projection("blur:2", got) - expected_projection("blur:2", suspect())).max() < 1e-9
+    assert np.abs(got - suspect()).max() > 0.1
+
+
+def test_the_guide_is_told_the_step():
+    told: list[int] = []
+
+    def guide_at(t: int, x_0: Tensor) -> Tensor:
+        told.append(t)
+        return x_0
+
+    schedule = timesteps(1000, 20, 200)
+    denoise(
+        lambda x, t: torch.zeros_like(x),
+        torch.zeros(SHAPE),
+        schedule=schedule,
+        alpha_bar=ALPHA_BAR,
+        guide_at=guide_at,
+        eta=0.0,
+        noise_at=lambda t: pytest.fail("no noise without eta"),
+    )
+    assert told == [150, 100, 50, 0]
 
 
 def step_inputs() -> dict[str, Tensor]:

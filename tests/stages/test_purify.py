@@ -378,3 +378,19 @@ def test_images_of_another_size_name_their_key(prior: Path, tmp_path: Path):
     assert refused.code in {1, 2}
     assert "test_0000" in refused.err
     assert zipbatch(*asked, "--resize", "stretch").code == 0
+
+
+@pytest.mark.parametrize("method", ["shrinkpad", "jpeg", "median", "bitdepth"])
+def test_without_a_prior_not_even_the_batch_size_matters(staged: Path, tmp_path: Path, method: str):
+    found = []
+    for size in (1, 3, 32):
+        store = tmp_path / str(size)
+        asked = ("purify", staged, "--purifier", method, "--store", store, "--batch-size", size, "--json")
+        ran = zipbatch(*asked)
+        assert ran.code == 0, ran.err
+        found.append(ran.json["version"])
+        urls = zipbatch("store", "urls", "tiny-badnets", "--store", store).out.splitlines()
+        before, after = (next(read_shard(path)).image() for path in (staged / "test-000000.tar", Path(urls[0])))
+        assert before.shape == after.shape
+        assert np.abs(before.astype(int) - after).max() > 0
+    assert len(set(found)) == 1
