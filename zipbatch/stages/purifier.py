@@ -73,7 +73,7 @@ def purifier_spec(
     """Resolve a preset (or file), flags on top of it, and the prior.
 
     Args:
-        preset: a name in ``configs/purifiers`` or a file; None for the method's defaults.
+        preset: a name in ``configs/purifiers`` or a file; None for the method's defaults (no method: the default).
         method: a name in ``PURIFIERS``; None for the preset's.
         overrides: settings by name that replace the preset's; None leaves one as it is.
         assigned: the same of ``--set``, where None is a value.
