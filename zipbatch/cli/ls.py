@@ -19,18 +19,24 @@ def ls(what: str, as_json: bool) -> None:
         emit_json({what: rows})
         return
     for row in rows:
-        about = row.pop("about", {})
+        meaning = row.pop("meaning", {})
         click.echo(row.pop("name"))
         for key, value in row.items():
-            click.echo(f"  {key}:{'' if isinstance(value, dict) else f' {value}'}")
-            for name, entry in value.items() if isinstance(value, dict) else ():
-                click.echo(f"    {f'{name}={_text(entry)}':<26}{about.get(name, '')}".rstrip())
+            if not isinstance(value, dict):
+                click.echo(f"  {key}: {_text(value)}")
+                continue
+            click.echo(f"  {key}:")
+            for name, entry in value.items():
+                equals = ": " if isinstance(entry, dict) else "="
+                click.echo(f"    {name + equals + _text(entry):<26}{meaning.get(name, '')}".rstrip())
 
 
 def _text(value: object) -> str:
     """A value as ``--set`` and ``--param`` take it."""
     if isinstance(value, list | tuple):
         return ",".join(map(_text, value))
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_text(entry)}" for name, entry in value.items()) or "none"
     return "null" if value is None else str(value)
 
 
@@ -63,7 +69,7 @@ def _purifiers() -> list[dict[str, Any]]:
             "name": name,
             "does": (kind.__doc__ or "").strip().splitlines()[0],
             "settings": kind.settings_type().model_dump(mode="json"),
-            "about": {name: field.description or "" for name, field in kind.settings_type.model_fields.items()},
+            "meaning": {name: field.description or "" for name, field in kind.settings_type.model_fields.items()},
             "needs_prior": kind.needs_prior,
             "source": kind.source,
         }
