@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -13,9 +14,13 @@ from PIL import Image, UnidentifiedImageError, features
 U8 = npt.NDArray[np.uint8]
 
 EXTENSIONS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+SOURCE_EXTENSIONS = (*EXTENSIONS, "ppm")
+"""What ``decode`` reads. Shards hold no .ppm images: few readers of shards know them."""
 MAX_PIXELS = 64_000_000
 MAX_JPEG_SIDE = 65_500  # libjpeg's own limit
 _PNG_BIT_DEPTH = 24  # offset in the file: signature 8, chunk head 8, width 4, height 4
+_PPM_GAP = rb"(?:\s|#[^\n]*\n)+"
+_PPM_HEADER = re.compile(rb"P6" + _PPM_GAP + _PPM_GAP.join([rb"(\d{1,9})"] * 3) + rb"\s")
 
 # Pillow warns on stderr of large images and damaged EXIF; our own limits and errors say what matters.
 warnings.filterwarnings("ignore", module="PIL")
@@ -27,14 +32,16 @@ def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
 
     Args:
         data: the encoded bytes.
-        extension: ``png``, ``jpg``, ``jpeg`` or ``webp``; the bytes must be of that format.
+        extension: one of ``SOURCE_EXTENSIONS``; the bytes must be of that format.
         max_pixels: largest H * W accepted, checked before any pixel is decoded.
 
     Raises:
         ValueError: not that format, damaged, too large, animated, or of a mode that RGB cannot hold losslessly.
     """
-    if extension not in EXTENSIONS:
-        raise ValueError(f"extension {extension!r} is none of {', '.join(EXTENSIONS)}")
+    if extension not in SOURCE_EXTENSIONS:
+        raise ValueError(f"extension {extension!r} is none of {', '.join(SOURCE_EXTENSIONS)}")
+    if extension == "ppm":
+        return _decode_ppm(data, max_pixels)
     try:
         image = Image.open(io.BytesIO(data), formats=[EXTENSIONS[extension]])
         _check_header(image, max_pixels)
@@ -48,10 +55,28 @@ def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
         raise ValueError(f"unreadable {extension} image ({error})") from error
 
 
-def _check_header(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
+def _decode_ppm(data: bytes, max_pixels: int) -> U8:
+    """Binary 8-bit PPM (netpbm's P6, largest value 255), exactly one picture and nothing after it."""
+    header = _PPM_HEADER.match(data)
+    if header is None:
+        raise ValueError("is not a binary ppm image (P6)")
+    width, height, largest = (int(text) for text in header.groups())
+    _check_pixels(width, height, max_pixels)
+    if largest != 255:
+        raise ValueError(f"ppm values up to {largest} are not supported; convert the image to 8 bits (255) first")
+    raster = memoryview(data)[header.end() :]
+    if width * height == 0 or len(raster) != width * height * 3:
+        raise ValueError(f"unreadable ppm image ({len(raster)} bytes of pixels for {width}x{height})")
+    return np.frombuffer(raster, np.uint8).reshape(height, width, 3).copy()
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ValueError(f"image of {width}x{height} pixels is over the limit of {max_pixels} pixels")
+
+
+def _check_header(image: Image.Image, max_pixels: int) -> None:
+    _check_pixels(*image.size, max_pixels)
     if getattr(image, "n_frames", 1) != 1:
         raise ValueError("several pictures in one file (animated, or MPO); only single images are supported")
     if image.mode not in {"RGB", "L", "1", "P", "RGBA", "LA"}:
@@ -92,8 +117,8 @@ def jpeg_libraries() -> dict[str, str]:
 def resize(pixels: U8, size: int, *, policy: str = "stretch") -> U8:
     """Resize uint8 [H, W, 3] to [size, size, 3] with PIL's antialiased bilinear filter.
 
-    ``stretch`` ignores the aspect ratio (the reference code's choice); ``center-crop`` scales the short side and
-    cuts the middle out. An image of that size already is returned unchanged.
+    ``stretch`` ignores the aspect ratio (the reference code's choice); ``center-crop`` cuts the largest
+    square out of the middle and scales that. An image of that size already is returned unchanged.
 
     Raises:
         ValueError: unknown policy.

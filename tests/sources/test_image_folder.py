@@ -86,7 +86,7 @@ def test_a_class_that_the_data_does_not_have(tmp_path: Path):
     root = tree(tmp_path, "train/a/1.png", "test/b/1.png")
     with pytest.raises(UsageError, match="'b'"):
         list(read_image_folder(root, "test", ["a"]))
-    assert open_source(root, ("test",)).classes == ["a", "b"]
+    assert open_source(root, ("test",)).archive.classes == ["a", "b"]
     assert [i.label for i in open_source(root, ("test",)).images("test")] == [1]
 
 

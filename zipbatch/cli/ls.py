@@ -10,11 +10,18 @@ from zipbatch.cli.options import JSON, emit_json
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["attacks", "purifiers", "presets", "pipelines"]))
+@click.argument("what", type=click.Choice(["attacks", "datasets", "purifiers", "presets", "pipelines"]))
 @JSON
 def ls(what: str, as_json: bool) -> None:
-    """List attacks, purifiers, presets or pipelines, with their parameters and source."""
-    rows = {"attacks": _attacks, "purifiers": _purifiers, "presets": _presets, "pipelines": _pipelines}[what]()
+    """List attacks, kinds of datasets, purifiers, presets or pipelines, with their parameters and source."""
+    listing = {
+        "attacks": _attacks,
+        "datasets": _datasets,
+        "purifiers": _purifiers,
+        "presets": _presets,
+        "pipelines": _pipelines,
+    }
+    rows = listing[what]()
     if as_json:
         emit_json({what: rows})
         return
@@ -97,3 +104,11 @@ def _pipelines() -> list[dict[str, object]]:
         matrix = {axis: list(cases) for axis, cases in config.matrix.items()}
         rows.append({"name": name, "about": config.about, "vars": config.vars, "matrix": matrix, "file": str(file)})
     return rows
+
+
+def _datasets() -> list[dict[str, object]]:
+    from zipbatch.stages.source import KINDS
+
+    return [
+        {"name": kind.name, "use": f"{kind.name}:PLACE", "PLACE": kind.form, "source": kind.source} for kind in KINDS
+    ]

@@ -11,7 +11,7 @@ from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option("--attack", required=True, metavar="NAME", help="The attack; 'zipbatch ls attacks' lists them.")
 @click.option(
     "--profile",
@@ -22,7 +22,13 @@ from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Staged dataset to write.")
 @click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Resize to PX x PX.  [default: the source's]")
-@click.option("--resize", type=click.Choice(["stretch", "center-crop"]), default="stretch", show_default=True)
+@click.option(
+    "--resize",
+    type=click.Choice(["stretch", "center-crop"]),
+    default="stretch",
+    show_default=True,
+    help="Squeeze the whole image, or cut its middle square out.",
+)
 @click.option("--target", type=click.IntRange(0), metavar="CLASS", help="Target class.  [default: the attack's]")
 @click.option(
     "--target-mode",
@@ -46,7 +52,7 @@ from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar
 @click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True, metavar="N")
 @JSON
 def poison(
-    source: Path,
+    source: str,
     attack: str,
     profile: str,
     out: Path,
@@ -65,12 +71,15 @@ def poison(
 ) -> None:
     """Stage SOURCE as shards, with a backdoor trigger on some of its images.
 
-    SOURCE is a folder of webdataset shards named <split>-*.tar (classes.txt optional) or an image-folder tree
-    <split>/<class>/<image>. The split test yields test (clean) and test_poisoned (all stamped).
+    SOURCE is an official archive of CIFAR-10, GTSRB or Imagenette, a folder of webdataset shards named <split>-*.tar
+    (classes.txt optional) or an image-folder tree <split>/<class>/<image>. A bare path is recognised; cifar10:PATH,
+    gtsrb:PATH, imagenette:PATH, wds:PATTERN and folder:PATH say which it is ('zipbatch ls datasets'). The split test
+    yields test (clean) and test_poisoned (all stamped); where there is none, val does.
 
     \b
     Examples:
-      zipbatch poison cifar10/ --attack badnets --out shards/cifar10-badnets
+      zipbatch poison cifar10:cifar-10-python.tar.gz --attack badnets --out shards/cifar10-badnets
+      zipbatch poison gtsrb:GTSRB --image-size 32 --attack blended --out shards/gtsrb-blended
       zipbatch poison cifar10/ --attack wanet --profile zip-code --split test --out shards/cifar10-wanet256
       zipbatch poison cifar10/ --attack badnets --param patch_size=2 --target-mode all-to-all --out shards/cifar10-a2a
     """

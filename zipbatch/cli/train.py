@@ -105,7 +105,7 @@ def victim(
 
 
 @train.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Prior folder to write.")
 @click.option(
     "--preset",
@@ -126,7 +126,7 @@ def victim(
 @DEVICE
 @JSON
 def prior(
-    source: Path,
+    source: str,
     out: Path,
     preset: str,
     steps: int | None,
@@ -144,7 +144,7 @@ def prior(
 
     \b
     Example:
-      zipbatch train prior cifar10/ --out priors/cifar10 --minutes 60
+      zipbatch train prior cifar10:cifar-10-python.tar.gz --out priors/cifar10 --minutes 60
     """
     from zipbatch.cluster import pick_device
     from zipbatch.config import PriorConfig, find_config, load_config

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zipbatch import atomic
 from zipbatch.config import problems
-from zipbatch.errors import DataError, UsageError
+from zipbatch.errors import UsageError
+from zipbatch.sources.base import CLASSES, read_classes
 
 MANIFEST = "manifest.json"
 SHARD_LIST = "shards.jsonl"
-CLASSES = "classes.txt"
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 BARE_SPLIT = "data"
 TargetMode = Literal["all-to-one", "all-to-all"]
@@ -116,21 +116,6 @@ class ShardDataset:
         if self.root is not None and (file := self.root / CLASSES).is_file():
             return read_classes(file)
         return None
-
-
-def read_classes(file: Path) -> list[str]:
-    """Class names, one a line, in order of their index.
-
-    Raises:
-        DataError: empty, or a name twice.
-    """
-    try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(file, "is not UTF-8 text") from error
-    if not names or len(set(names)) != len(names):
-        raise DataError(file, "must list each class name once, one a line")
-    return names
 
 
 def write_manifest(folder: Path, manifest: StagedManifest, shards: Sequence[ShardRef], sizes: Sequence[int]) -> None:

@@ -1,5 +1,24 @@
-"""Image sources that are not shards yet. Each yields ``SourceImage`` in a fixed order."""
+"""Image sources that are not shards yet. Each yields ``SourceImage`` in a fixed order.
 
-from zipbatch.sources.image_folder import UNLABELLED, SourceImage, class_names, is_image_folder, read_image_folder
+A new kind is one new module and one entry in ``SOURCES``; the first that recognises a bare path reads it.
+"""
 
-__all__ = ["UNLABELLED", "SourceImage", "class_names", "is_image_folder", "read_image_folder"]
+from zipbatch.sources.base import SPLITS, UNLABELLED, Archive, SourceImage, SourceKind
+from zipbatch.sources.cifar10 import CIFAR10
+from zipbatch.sources.gtsrb import GTSRB
+from zipbatch.sources.image_folder import FOLDER, class_names, is_image_folder, read_image_folder
+from zipbatch.sources.imagenette import IMAGENETTE
+
+SOURCES = (CIFAR10, GTSRB, IMAGENETTE, FOLDER)
+
+__all__ = [
+    "SOURCES",
+    "SPLITS",
+    "UNLABELLED",
+    "Archive",
+    "SourceImage",
+    "SourceKind",
+    "class_names",
+    "is_image_folder",
+    "read_image_folder",
+]

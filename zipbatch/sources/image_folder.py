@@ -7,32 +7,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zipbatch.errors import DataError, UsageError
-from zipbatch.images import EXTENSIONS, U8, decode
+from zipbatch.images import SOURCE_EXTENSIONS
 from zipbatch.keys import check_key
-
-UNLABELLED = -1
+from zipbatch.sources.base import CLASSES, SPLITS, Archive, SourceImage, SourceKind, read_classes
 
 
 @dataclass(frozen=True)
-class SourceImage:
-    """One encoded image of a source. ``origin`` is its place there, for tracing back; ``label`` may be UNLABELLED."""
+class ImageFolder:
+    """A tree with the splits ``splits``; ``classes`` are those of all splits together, or of ``classes.txt``."""
 
-    key: str
-    origin: str
-    data: bytes
-    extension: str
-    label: int
+    root: Path
+    splits: tuple[str, ...]
+    classes: list[str]
 
-    def pixels(self) -> U8:
-        """The decoded image, uint8 RGB [H, W, 3].
+    def images(self, split: str) -> Iterator[SourceImage]:
+        """As ``read_image_folder``."""
+        return read_image_folder(self.root, split, self.classes)
 
-        Raises:
-            DataError: it cannot be decoded; names its origin and key.
-        """
-        try:
-            return decode(self.data, self.extension)
-        except ValueError as error:
-            raise DataError(self.origin, str(error), key=self.key) from error
+
+def find_image_folder(place: str) -> Archive | None:
+    """The tree at ``place``, None when no split there holds class folders."""
+    root = Path(place)
+    splits = tuple(split for split in SPLITS if is_image_folder(root, split))
+    if not splits:
+        return None
+    if (root / CLASSES).is_file():
+        return ImageFolder(root, splits, read_classes(root / CLASSES))
+    return ImageFolder(root, splits, sorted({name for split in splits for name in class_names(root, split)}))
+
+
+FOLDER = SourceKind(
+    name="folder",
+    form="a tree <split>/<class>/<image> of .png, .jpg, .jpeg, .webp or .ppm; classes are numbered in sorted order",
+    source="the layout of torchvision's ImageFolder",
+    find=find_image_folder,
+)
 
 
 def is_image_folder(root: Path, split: str) -> bool:
@@ -64,8 +73,8 @@ def read_image_folder(root: Path, split: str, classes: list[str]) -> Iterator[So
         seen: dict[str, Path] = {}
         for file in sorted(path for path in (root / split / name).rglob("*") if path.is_file()):
             extension = file.suffix[1:].lower()
-            if extension not in EXTENSIONS:
-                raise DataError(file, f"not a supported image ({', '.join(EXTENSIONS)})")
+            if extension not in SOURCE_EXTENSIONS:
+                raise DataError(file, f"not a supported image ({', '.join(SOURCE_EXTENSIONS)})")
             stem = file.relative_to(root / split / name).with_suffix("").as_posix()
             key = f"{name}/{stem}".replace(".", "_")
             try:

@@ -28,10 +28,11 @@ _TESTED = ("test", "test_poisoned")
 @dataclass(frozen=True)
 class PoisonRequest:
     """What to stage. ``None`` means the attack's own default (target, rate, clean label) or the source's (splits, image
-    size); ``target`` belongs to ``all-to-one`` alone.
+    size); ``target`` belongs to ``all-to-one`` alone. ``source`` is what ``open_source`` takes: ``KIND:PLACE`` or a bare
+    place.
     """
 
-    source: Path
+    source: str | Path
     attack: str
     out: Path
     image_size: int | None = None

@@ -1,4 +1,4 @@
-"""A labelled source of images, whatever its form: shards named ``<split>-*.tar`` or an image-folder tree."""
+"""A labelled source of images, whatever its kind: an official archive, shards or an image-folder tree."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
-from zipbatch.shards import read_shard
-from zipbatch.shards.dataset import CLASSES, SUFFIXES, read_classes
-from zipbatch.sources import UNLABELLED, SourceImage, class_names, is_image_folder, read_image_folder
+from zipbatch.shards.source import SHARDS
+from zipbatch.sources import SOURCES, SPLITS, UNLABELLED, Archive, SourceImage
+from zipbatch.sources.base import CLASSES
 
-SPLITS = ("train", "val", "test")
+KINDS = (*SOURCES, SHARDS)
+"""Every kind of source; the first that recognises a bare path reads it."""
 
 
 @dataclass(frozen=True)
@@ -31,34 +32,31 @@ class Source:
     """A source and the splits wanted of it.
 
     Attributes:
-        root: its folder.
+        place: where it is, as the user wrote it.
+        archive: what is there.
         available: the splits that it has, in the order of ``SPLITS``.
         splits: those of them that are wanted.
         limit: how many images of each split, None for all.
-        classes: their names, None where neither folders nor ``classes.txt`` give them.
         labelled: whether an image without a label is an error.
     """
 
-    root: Path
+    place: str
+    archive: Archive
     available: tuple[str, ...]
     splits: tuple[str, ...]
     limit: int | None
-    classes: list[str] | None
     labelled: bool = True
 
     def images(self, split: str) -> Iterator[SourceImage]:
         """The images of a split in the source's order, up to the limit.
 
         Raises:
-            DataError: an unreadable shard, a sample without a label, a file that is no image.
+            DataError: an unreadable shard or file, a sample without a label, a file that is no image.
         """
-        shards = _shards_of(self.root, split)
-        found = (
-            _from_shards(shards, labelled=self.labelled)
-            if shards
-            else read_image_folder(self.root, split, self.classes or [])
-        )
-        return islice(found, self.limit)
+        for image in islice(self.archive.images(split), self.limit):
+            if self.labelled and image.label == UNLABELLED:
+                raise DataError(image.origin, "has no label (.cls or .json); a source needs one", key=image.key)
+            yield image
 
     def survey(self, split: str) -> Survey:
         """Read a split once without decoding it.
@@ -76,7 +74,7 @@ class Source:
             content = hashlib.sha256(image.data).hexdigest()
             digest.update(atomic.canonical_json([image.key, image.label, content]) + b"\n")
         if not keys:
-            raise UsageError(f"{self.root}: split {split} is empty")
+            raise UsageError(f"{self.place}: split {split} is empty")
         return Survey(digest.hexdigest(), len(keys), highest)
 
     def image_size(self) -> int:
@@ -88,7 +86,7 @@ class Source:
         """
         image = next(self.images(self.splits[0]), None)
         if image is None:
-            raise UsageError(f"{self.root}: split {self.splits[0]} is empty")
+            raise UsageError(f"{self.place}: split {self.splits[0]} is empty")
         height, width = image.pixels().shape[:2]
         if height != width:
             raise UsageError(
@@ -103,57 +101,59 @@ class Source:
         Raises:
             UsageError: a label has no name.
         """
-        if self.classes is None:
+        classes = self.archive.classes
+        if classes is None:
             every = replace(self, limit=None)
             highest = max(image.label for split in self.splits for image in every.images(split))
             return [str(index) for index in range(highest + 1)]
         highest = max(survey.highest_label for survey in surveys)
-        if highest >= len(self.classes):
+        if highest >= len(classes):
             raise UsageError(
-                f"{self.root}: labels go up to {highest}, but only {len(self.classes)} classes are named ({CLASSES})"
+                f"{self.place}: labels go up to {highest}, but only {len(classes)} classes are named ({CLASSES})"
             )
-        return self.classes
+        return classes
 
 
-def open_source(root: Path, splits: Sequence[str], limit: int | None = None, *, labelled: bool = True) -> Source:
+def open_source(
+    source: str | Path, splits: Sequence[str], limit: int | None = None, *, labelled: bool = True
+) -> Source:
     """Recognise a source and the splits it has.
 
+    Args:
+        source: as the user writes it, ``KIND:PLACE`` or a bare place; a ``Path`` is always a bare place.
+        splits: those wanted, empty for all.
+        limit: how many images of each split, None for all.
+        labelled: whether an image without a label is an error.
+
     Raises:
-        UsageError: no such folder, nothing usable in it, or a split that it lacks.
+        UsageError: nothing there, nothing usable in it, or a split that it lacks.
+        DataError: its list of classes is damaged.
     """
-    if not root.is_dir():
-        raise UsageError(f"{root}: no such folder; SOURCE is a folder of shards or an image-folder tree")
-    available = tuple(split for split in SPLITS if _shards_of(root, split) or is_image_folder(root, split))
-    if not available:
-        raise UsageError(
-            f"{root}: holds neither shards named <split>-*.tar nor folders <split>/<class>/ "
-            f"for a split of {', '.join(SPLITS)}"
-        )
+    archive = _recognise(source)
+    available = archive.splits
     missing = [split for split in splits if split not in available]
     if missing:
-        raise UsageError(f"{root}: no split {missing[0]!r}; it has {', '.join(available)}")
+        raise UsageError(f"{source}: no split {missing[0]!r}; it has {', '.join(available)}")
     chosen = tuple(split for split in available if not splits or split in splits)
-    return Source(root, available, chosen, limit, _named_classes(root), labelled)
+    return Source(str(source), archive, available, chosen, limit, labelled)
 
 
-def _named_classes(root: Path) -> list[str] | None:
-    """From ``classes.txt``, else from the class folders of all splits: numbers must not depend on the split chosen."""
-    if (root / CLASSES).is_file():
-        return read_classes(root / CLASSES)
-    folders = [split for split in SPLITS if not _shards_of(root, split) and is_image_folder(root, split)]
-    return sorted({name for split in folders for name in class_names(root, split)}) if folders else None
-
-
-def _shards_of(root: Path, split: str) -> list[Path]:
-    return sorted(file for file in root.glob(f"{split}-*") if file.name.endswith(SUFFIXES))
-
-
-def _from_shards(shards: Sequence[Path], *, labelled: bool) -> Iterator[SourceImage]:
-    for shard in shards:
-        for sample in read_shard(shard):
-            label = sample.original_label()
-            if label is None and labelled:
-                raise DataError(shard, "has no label (.cls or .json); a source needs one", key=sample.key)
-            extension = sample.image_extension
-            number = UNLABELLED if label is None else label
-            yield SourceImage(sample.key, shard.name, sample.members[extension], extension, number)
+def _recognise(source: str | Path) -> Archive:
+    place, kinds = str(source), {kind.name: kind for kind in KINDS}
+    name, colon, rest = place.partition(":")
+    if isinstance(source, str) and colon and name in kinds:
+        archive = kinds[name].find(rest)
+        if archive is None:
+            raise UsageError(f"{place}: not there; {name}: takes {kinds[name].form}")
+        return archive
+    found = {kind.name: archive for kind in KINDS if (archive := kind.find(place)) is not None}
+    if {"wds", "folder"} <= found.keys():
+        raise UsageError(f"{place}: holds shards and an image-folder tree; say wds:{place} or folder:{place}")
+    if found:
+        return next(iter(found.values()))
+    if not Path(place).exists():
+        raise UsageError(f"{place}: no such folder or file; 'zipbatch ls datasets' lists what SOURCE may be")
+    raise UsageError(
+        f"{place}: holds neither shards named <split>-*.tar nor folders <split>/<class>/ for a split of "
+        f"{', '.join(SPLITS)}, nor an archive that 'zipbatch ls datasets' lists"
+    )

@@ -135,7 +135,7 @@ def _load(source: Source, held_out: int) -> tuple[Tensor, Tensor, str]:
         if split in source.splits:
             return train, _decode_all(source, split, held_out), split
     if len(train) <= held_out:
-        raise UsageError(f"{source.root}: {len(train)} images are too few to hold {held_out} out; set held_out lower")
+        raise UsageError(f"{source.place}: {len(train)} images are too few to hold {held_out} out; set held_out lower")
     return train[:-held_out], train[-held_out:], "train"
 
 
@@ -145,7 +145,7 @@ def _decode_all(source: Source, split: str, limit: int | None) -> Tensor:
         pixels = list(pool.map(SourceImage.pixels, encoded))
     sizes = {array.shape for array in pixels}
     if len(sizes) != 1 or pixels[0].shape[0] != pixels[0].shape[1]:
-        raise UsageError(f"{source.root}: images of split {split} must be square and of one size")
+        raise UsageError(f"{source.place}: images of split {split} must be square and of one size")
     return torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
 
 
