@@ -283,3 +283,55 @@ def test_16_bit_colour_is_refused_and_not_cut_to_8():
 def test_an_unknown_extension_is_a_value_error():
     with pytest.raises(ValueError, match="gif"):
         images.decode(b"GIF89a", "gif")
+
+
+PIXELS = noise(9, 13)
+RASTER = PIXELS.tobytes()
+
+
+@pytest.mark.parametrize(
+    "header", [b"P6\n13 9\n255\n", b"P6 13 9 255 ", b"P6\n# by a camera\n13 # wide\n9\t255\n", b"P6\r\n13 9 255\n"]
+)
+def test_ppm(header: bytes):
+    assert np.array_equal(images.decode(header + RASTER, "ppm"), PIXELS)
+    with Image.open(io.BytesIO(header + RASTER)) as theirs:
+        assert np.array_equal(np.asarray(theirs), PIXELS)
+
+
+def test_ppm_as_pillow_writes_it():
+    assert np.array_equal(images.decode(encoded(Image.fromarray(PIXELS), "ppm"), "ppm"), PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is not a binary ppm"),
+        (b"P5\n13 9\n255\n" + RASTER[:117], "is not a binary ppm"),
+        (b"P3\n1 1\n255\n1 2 3\n", "is not a binary ppm"),
+        (b"P613 9 255\n" + RASTER, "is not a binary ppm"),
+        (b"P6\n-13 9\n255\n" + RASTER, "is not a binary ppm"),
+        (b"P6\n13 9\n255", "is not a binary ppm"),
+        (b"P6\n#" + b"#" * 100_000, "is not a binary ppm"),
+        (b"P6\n13 9\n65535\n" + RASTER * 2, "values up to 65535"),
+        (b"P6\n13 9\n15\n" + RASTER, "values up to 15"),
+        (b"P6\n13 9\n255\n" + RASTER[:-1], "unreadable ppm image"),
+        (b"P6\n13 9\n255\n" + RASTER + b"P6", "unreadable ppm image"),
+        (b"P6\n0 9\n255\n", "unreadable ppm image"),
+        (b"P6\n100000 641\n255\n", "over the limit"),
+        (b"P6\n999999999 999999999\n255\n", "over the limit"),
+        (b"P6\n9999999999 1\n255\n", "is not a binary ppm"),
+    ],
+)
+def test_ppm_is_decoded_strictly(data: bytes, words: str):
+    with pytest.raises(ValueError, match=words):
+        images.decode(data, "ppm")
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (400, 300), (20, 24)])
+def test_stretch_is_torchvisions_resize(shape: tuple[int, int]):
+    """What the reference code does to every image: ``Resize((S, S))`` of a PIL image, antialiased, aspect not kept."""
+    from torchvision.transforms import Resize
+
+    pixels = noise(*shape)
+    theirs = Resize((32, 32))(Image.fromarray(pixels))
+    assert np.array_equal(images.resize(pixels, 32, policy="stretch"), np.asarray(theirs))
