@@ -12,7 +12,7 @@ from tests.making import zipbatch
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "poison", "train", "train victim", "purify", "evaluate", "store", "store ls", "store urls", "ls"],
+    ["", "demo", "poison", "train", "train victim", "purify", "evaluate", "store", "store ls", "store import", "ls"],
 )
 def test_every_command_has_help(command: str):
     ran = zipbatch(*command.split(), "-h")
@@ -28,6 +28,7 @@ def test_every_command_has_help(command: str):
         ("purifiers", {"zip", "ddnm", "diffpure", "blur", "median", "bitdepth", "jpeg", "shrinkpad"}),
         ("pipelines", {"demo", "cifar10-presets"}),
         ("presets", {"paper", "balanced", "blur", "resnet18", "demo"}),
+        ("datasets", {"cifar10", "gtsrb", "imagenette", "folder", "wds"}),
     ],
 )
 def test_ls(what: str, names: set[str]):

@@ -27,9 +27,7 @@ def test_folder_file_and_pattern(source: Path):
 def test_a_pattern_of_several_splits(source: Path):
     opened = open_source(f"wds:{source}/{{test,train}}-000000.tar", ())
     assert (opened.available, opened.archive.classes) == (("train", "test"), CLASSES)
-    ran = zipbatch(
-        "poison", f"wds:{source}/{{test,train}}-000000.tar", "--attack", "badnets", "--out", "x", "--target", 9
-    )
+    ran = zipbatch("poison", f"wds:{source}/test-000000.tar", "--attack", "badnets", "--out", "x", "--target", 9)
     assert (ran.code, "--target 9" in ran.err) == (2, True)
 
 
@@ -53,9 +51,9 @@ def test_refused(tmp_path: Path, pattern: str, words: str):
 def test_shards_beside_a_tree_are_not_guessed_at(tmp_path: Path):
     write_source(tmp_path, counts={"train": 4})
     (tmp_path / "test" / "ant").mkdir(parents=True)
-    (shard,) = [s for s in read_shard(tmp_path / "train-000000.tar")][:1]
+    shard = next(iter(read_shard(tmp_path / "train-000000.tar")))
     (tmp_path / "test" / "ant" / "x.png").write_bytes(shard.members["png"])
-    with pytest.raises(UsageError, match="say wds:.* or folder:"):
+    with pytest.raises(UsageError, match=r"say wds:.* or folder:"):
         open_source(tmp_path, ())
     assert open_source(f"wds:{tmp_path}", ()).available == ("train",)
     assert open_source(f"folder:{tmp_path}", ()).available == ("test",)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from zipbatch.cli.options import JSON, emit_json
+from zipbatch.cli.options import JSON, emit_json, progress_bar
 from zipbatch.errors import UsageError, WorkFailed
 
 STORE = click.option("--store", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The store.")
@@ -15,7 +15,7 @@ STORE = click.option("--store", required=True, type=click.Path(path_type=Path), 
 
 @click.group()
 def store() -> None:
-    """Look into a store of purified shards."""
+    """Look into a store of purified shards, or add to it."""
 
 
 @store.command()
@@ -110,3 +110,60 @@ def verify(store: Path, repair: bool, as_json: bool) -> None:
     if checked.faults:
         first = "" if repair else "run verify --repair, then "
         raise WorkFailed(f"{len(checked.faults)} faults; {first}run purify again to compute damaged shards anew")
+
+
+@store.command(name="import")
+@click.argument("folder", type=click.Path(path_type=Path))
+@STORE
+@click.option("--data", required=True, metavar="STAGED", help="The staged dataset (or shards) that was purified.")
+@click.option("--name", metavar="NAME", help="Name of the dataset in the store.  [default: that of STAGED]")
+@click.option("--tag", metavar="TAG", help="Tag of the version, beside 'latest'.")
+@click.option(
+    "--split", "splits", multiple=True, metavar="NAME", help="Only this split; repeats.  [default: all there]"
+)
+@click.option(
+    "--map",
+    "table",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="Which file is which sample: path,key or path,key,split, paths below FOLDER.",
+)
+@JSON
+def import_(
+    folder: Path,
+    store: Path,
+    data: str,
+    name: str | None,
+    tag: str | None,
+    splits: tuple[str, ...],
+    table: Path | None,
+    as_json: bool,
+) -> None:
+    """Take images in FOLDER that something else purified as a version, to be evaluated like any other.
+
+    Files are FOLDER/<split>/<anything>/<key>.<extension>, one for each sample of STAGED. Where names do not say which
+    sample an image is, as in the folders of the published ZIP code, --map must.
+
+    \b
+    Examples:
+      zipbatch store import theirs/ --data shards/cifar10-badnets --store pur/ --tag theirs
+      zipbatch store import pur/Mode3/CIFAR10/BadNets --map which.csv --split test_poisoned \\
+          --data shards/cifar10-badnets --store pur/ --tag published-code
+    """
+    from zipbatch.shards import open_dataset
+    from zipbatch.stages.import_purified import ImportRequest, import_purified
+    from zipbatch.store import Store
+
+    dataset = open_dataset([data], name=name)
+    request = ImportRequest(folder, dataset, Store(store), tag, table, splits)
+    with progress_bar("images") as bar:
+        task = bar.add_task(f"importing {dataset.name}", total=None, note="")
+        result = import_purified(request, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+    published = result.published
+    if as_json:
+        value = {"reference": result.reference, **asdict(published), "content_sha256": result.content_sha256}
+        emit_json(value)
+        return
+    click.echo(f"{result.reference}: version {published.version}{'' if published.new else ' (unchanged)'}")
+    for split, counts in published.counts.items():
+        click.echo(f"  {split:<14} {counts['samples']:>8} images in {counts['shards']} shards")

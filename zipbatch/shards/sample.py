@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zipbatch.errors import DataError
-from zipbatch.images import EXTENSIONS, MAX_PIXELS, U8, decode
+from zipbatch.images import EXTENSIONS, MAX_PIXELS, U8, decode, encode_png
 
 MAX_LABEL = 1_000_000
 
@@ -51,6 +51,11 @@ class Sample:
             return decode(self.members[extension], extension, max_pixels=max_pixels)
         except ValueError as error:
             raise DataError(self.shard, str(error), key=self.key) from error
+
+    def with_image(self, pixels: U8) -> Sample:
+        """This sample with ``pixels``, uint8 RGB [H, W, 3], as its PNG image; every other member as it is."""
+        others = {name: data for name, data in self.members.items() if name != self.image_extension}
+        return Sample(self.key, {**others, "png": encode_png(pixels)}, self.shard)
 
     def label(self) -> int | None:
         """The class from ``.cls``, else from ``label`` of ``.json``, else None.

@@ -6,26 +6,16 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from zipbatch import __version__
 from zipbatch.cluster import Workers, run_tasks
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.shards import ShardDataset, ShardRef
+from zipbatch.stages.publish import publish_version
 from zipbatch.stages.purifier import PurifierSpec
 from zipbatch.stages.purify_shard import PurifyResult, PurifySetup, PurifyTask
-from zipbatch.store import (
-    RememberedInputs,
-    Store,
-    TaskRecord,
-    VersionHeader,
-    VersionRow,
-    Versions,
-    check_name,
-    task_key,
-)
-from zipbatch.store.versions import LATEST, version_id
+from zipbatch.store import RememberedInputs, Store, TaskRecord, VersionRow, Versions, check_name, task_key
+from zipbatch.store.versions import LATEST
 
 log = logging.getLogger(__name__)
 DEFAULT_SPLITS = ("test", "test_poisoned")
@@ -224,34 +214,23 @@ def _failure(plan: PurifyPlan, failed: dict[str, str]) -> str:
 def _publish(
     plan: PurifyPlan, rows: dict[str, VersionRow], *, reused: int, samples: int, seconds: float
 ) -> PurifySummary:
-    request, versions = plan.request, Versions(plan.request.store)
+    request = plan.request
     ordered = [rows[shard.name] for shard in plan.shards]
     dataset = request.dataset.name
-    version = version_id(dataset, plan.identity, ordered)
-    counts = _counts(ordered)
-    header = VersionHeader(
-        dataset=dataset,
-        version=version,
-        purifier=plan.identity,
-        prior_sha256=plan.identity.get("prior_sha256"),
-        seed=plan.identity.get("seed"),
-        counts=counts,
-        quarantined=0,
-        parent=plan.parent if plan.parent != version else None,
-        started=datetime.fromtimestamp(plan.started_ns / 1e9, UTC).isoformat(timespec="seconds"),
-        zipbatch=__version__,
+    published = publish_version(
+        request.store,
+        dataset,
+        plan.identity,
+        rows=ordered,
+        tag=request.tag,
+        parent=plan.parent,
+        started_ns=plan.started_ns,
     )
-    new = versions.publish(header, ordered)
-    tags = [LATEST] if request.tag in {None, LATEST} else [str(request.tag), LATEST]
-    moved = tuple(tag for tag in tags if versions.move_tag(dataset, tag, version, started_ns=plan.started_ns))
-    for tag in set(tags) - set(moved):
-        there = versions.tag(dataset, tag)
-        log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, tag, there)
     return PurifySummary(
         reference=f"{dataset}@{request.tag or LATEST}",
-        version=version,
-        tags=moved,
-        new_version=new,
+        version=published.version,
+        tags=published.tags,
+        new_version=published.new,
         shards=len(ordered),
         samples=sum(row.samples for row in ordered),
         computed=len(ordered) - reused,
@@ -259,14 +238,5 @@ def _publish(
         seconds=round(seconds, 2),
         samples_per_s=round(samples / max(1e-9, seconds), 1),
         computed_samples=samples,
-        counts=counts,
+        counts=published.counts,
     )
-
-
-def _counts(rows: Sequence[VersionRow]) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
-    for row in rows:
-        split = counts.setdefault(row.split, {"shards": 0, "samples": 0})
-        split["shards"] += 1
-        split["samples"] += row.samples
-    return counts

@@ -222,5 +222,4 @@ def _batch(samples: list[Sample], pixels: list[images.U8], unit: int) -> _Batch:
 def _results(batch: _Batch, future: Future[torch.Tensor]) -> Iterator[Sample]:
     """The samples of a finished batch, their image replaced by the purified one as PNG, all else untouched."""
     for sample, pixels in zip(batch.samples, future.result().permute(0, 2, 3, 1).numpy(), strict=True):
-        members = {k: v for k, v in sample.members.items() if k != sample.image_extension}
-        yield Sample(sample.key, {**members, "png": images.encode_png(np.ascontiguousarray(pixels))}, sample.shard)
+        yield sample.with_image(np.ascontiguousarray(pixels))
