@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,16 @@ def test_two_fresh_runs_are_equal_to_the_byte(source: Path, tmp_path: Path):
     stage(source, tmp_path / "one")
     stage(moved, tmp_path / "two")
     assert files_below(tmp_path / "one") == files_below(tmp_path / "two")
+
+
+@pytest.mark.parametrize("threads", [1, 7])
+def test_the_bytes_do_not_depend_on_the_threads(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+):
+    stage(source, tmp_path / "usual", image_size=20)
+    monkeypatch.setattr("zipbatch.stages.poison.ThreadPoolExecutor", lambda: ThreadPoolExecutor(threads))
+    stage(source, tmp_path / "other", image_size=20)
+    assert files_below(tmp_path / "usual") == files_below(tmp_path / "other")
 
 
 def test_rerun_is_reused(source: Path, tmp_path: Path):

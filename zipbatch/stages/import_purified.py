@@ -83,6 +83,8 @@ def import_purified(
             imported.append(_import_shard(request.store, shard, files[shard.split], digests))
             done += imported[-1].row.samples
             on_progress(done, total)
+        if done != total:
+            raise DataError(request.dataset.name, "its shards changed while they were read; run again")
     finally:
         if not imported:
             request.store.discard_empty(made)
@@ -133,6 +135,8 @@ def _converted(shard: ShardRef, files: dict[str, Path]) -> Iterator[tuple[Sample
     samples = read_shard(shard.path)
     with ThreadPoolExecutor(max_workers=4) as pool:
         while chunk := list(islice(samples, _CHUNK)):
+            if new := [sample.key for sample in chunk if sample.key not in files]:
+                raise DataError(shard.path, "changed while it was read; run again", key=new[0])
             yield from pool.map(lambda sample: _convert(sample, files[sample.key]), chunk)
 
 

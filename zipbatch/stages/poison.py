@@ -221,7 +221,7 @@ def _samples(plan: _Plan, split: str, poisoned: frozenset[int] | None, *, record
     """Staged samples of a split; ``poisoned`` None stamps all of them, ``record`` writes the attack's labels."""
     index = 0
     encoded = plan.source.images(split)
-    with ThreadPoolExecutor(max_workers=4) as pool:
+    with ThreadPoolExecutor() as pool:
         while chunk := list(islice(encoded, _CHUNK)):
             pixels = list(pool.map(lambda image: _decode(plan, image), chunk))
             flags = [poisoned is None or index + i in poisoned for i in range(len(chunk))]
