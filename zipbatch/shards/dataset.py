@@ -142,7 +142,7 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
     """
     if not sources:
         raise UsageError("no input: name a staged folder or shards")
-    paths = [path for source in sources for path in _expand(source)]
+    paths = [path for source in sources for path in expand_paths(source)]
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
@@ -167,7 +167,12 @@ def _check_distinct(names: Iterable[str], where: object) -> None:
         )
 
 
-def _expand(source: str) -> list[Path]:
+def expand_paths(source: str) -> list[Path]:
+    """A path, or the paths of a brace pattern, absolute; they need not be there.
+
+    Raises:
+        UsageError: braces that do not fit together.
+    """
     if Path(source).exists():
         return [Path(source).absolute()]
     try:

@@ -16,6 +16,7 @@ from zipbatch.stages.assets import embedded_path
 from zipbatch.stages.fingerprint import Fingerprints
 from zipbatch.stages.pipeline_instance import Input, Instance, Place
 from zipbatch.stages.pipeline_kinds import KINDS, Report, read_rows, sheet_file
+from zipbatch.stages.source import source_paths
 
 _IDS = ".ids"
 
@@ -164,7 +165,7 @@ class _Expansion:
             "run": kind_name,
             "settings": settings.model_dump(mode="json"),
             "facts": kind.facts(settings),
-            "inputs": {name: [self._identity_of(item, where) for item in made] for name, made in inputs.items()},
+            "inputs": {name: [self._identity_of(name, item, where) for item in made] for name, made in inputs.items()},
         }
         return Instance(stage, kind_name, axes, settings, inputs, atomic.sha256_json(identity)[:8], identity)
 
@@ -200,8 +201,11 @@ class _Expansion:
         empty = [n for n in references(self._config.stages[stage].get(name)) if n in self._values]
         return f": give --var {empty[0]}=…" if empty else ""
 
-    def _identity_of(self, item: Instance | str, where: str) -> str:
-        return item.id if isinstance(item, Instance) else self._prints.of(Path(item), where)
+    def _identity_of(self, name: str, item: Instance | str, where: str) -> object:
+        if isinstance(item, Instance):
+            return item.id
+        paths = source_paths(item) if name == "source" else [Path(item)]
+        return [self._prints.of(path, where) for path in paths]
 
 
 def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str:

@@ -73,7 +73,7 @@ def _poison(instance: Instance, place: Place, report: Report) -> None:
     settings = instance.settings
     assert isinstance(settings, PoisonSettings)
     values = settings.model_dump() | {"params": {name: str(value) for name, value in settings.params.items()}}
-    request = PoisonRequest(source=_path(instance.one("source"), place), out=instance.path(place), **values)
+    request = PoisonRequest(source=_text(instance.one("source")), out=instance.path(place), **values)
     poison(request, on_progress=lambda done, total: report(instance.label, done / max(1, total), ""))
 
 
@@ -102,7 +102,7 @@ def _train_victim(instance: Instance, place: Place, report: Report) -> None:
 def _train_prior(instance: Instance, place: Place, report: Report) -> None:
     assert isinstance(instance.settings, TrainSettings)
     train_prior(
-        open_source(_path(instance.one("source"), place), (), labelled=False),
+        open_source(_text(instance.one("source")), (), labelled=False),
         instance.path(place),
         _prior_config(instance.settings),
         device=pick_device(place.workers.device),
@@ -264,6 +264,11 @@ def _method(settings: PurifySettings) -> tuple[str, dict[str, object]]:
         return settings.purifier, {}
     preset = read_config(find_config("purifiers", settings.preset or DEFAULT_PRESET))
     return str(preset.get("method", "zip")), preset
+
+
+def _text(item: Instance | str) -> str:
+    assert isinstance(item, str)  # its input rule takes no stage
+    return item
 
 
 def _path(item: Instance | str, place: Place) -> Path:

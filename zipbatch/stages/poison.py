@@ -28,8 +28,7 @@ _TESTED = ("test", "test_poisoned")
 @dataclass(frozen=True)
 class PoisonRequest:
     """What to stage. ``None`` means the attack's own default (target, rate, clean label) or the source's (splits, image
-    size); ``target`` belongs to ``all-to-one`` alone. ``source`` is what ``open_source`` takes: ``KIND:PLACE`` or a bare
-    place.
+    size); ``target`` belongs to ``all-to-one`` alone. ``source`` is what ``open_source`` takes.
     """
 
     source: str | Path

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
+from zipbatch.shards.dataset import expand_paths
 from zipbatch.shards.source import SHARDS
 from zipbatch.sources import SOURCES, SPLITS, UNLABELLED, Archive, SourceImage
 from zipbatch.sources.base import CLASSES
@@ -136,6 +137,16 @@ def open_source(
         raise UsageError(f"{source}: no split {missing[0]!r}; it has {', '.join(available)}")
     chosen = tuple(split for split in available if not splits or split in splits)
     return Source(str(source), archive, available, chosen, limit, labelled)
+
+
+def source_paths(source: str) -> list[Path]:
+    """The files and folders that a source is read from, to tell whether they have changed.
+
+    Raises:
+        UsageError: braces that do not fit together.
+    """
+    name, colon, rest = source.partition(":")
+    return expand_paths(rest if colon and name in {kind.name for kind in KINDS} else source)
 
 
 def _recognise(source: str | Path) -> Archive:
