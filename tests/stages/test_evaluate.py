@@ -146,7 +146,7 @@ def test_workers_do_not_change_the_rows(staged: Path, constant: Path, red: Path,
     ("size", "classes", "message"),
     [
         (32, 3, "the victim takes 32 px, tiny-badnets has 16 px; stage it with --image-size 32"),
-        (16, 5, "the victim has 5 classes, tiny-badnets has 3"),
+        (16, 2, "the victim has 2 classes, tiny-badnets has 3"),
     ],
 )
 def test_a_victim_of_other_data_is_a_usage_error(staged: Path, tmp_path: Path, size: int, classes: int, message: str):

@@ -1,4 +1,4 @@
-"""Victim folders: ``config.json``, ``model.safetensors``, ``manifest.json``."""
+"""Victim folders: ``config.json``, the weights (``model.safetensors``, or ``model.onnx``), ``manifest.json``."""
 
 from __future__ import annotations
 
@@ -6,22 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save
 from torch import nn
 
 from zipbatch import atomic
+from zipbatch.checkpoints.onnx import OnnxClassifier
 from zipbatch.checkpoints.tensors import load_strictly, read_json, read_tensors
 from zipbatch.config import problems
 from zipbatch.errors import UsageError
-from zipbatch.victims import Victim, build_victim
+from zipbatch.victims import Classifier, Normalisation, Victim, build_victim
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+ONNX = "onnx"
+ONNX_MODEL = "model.onnx"
 
 
 class VictimSpec(BaseModel):
-    """``config.json`` of a victim: what goes in and what comes out."""
+    """``config.json`` of a victim: what goes in and what comes out.
+
+    ``arch`` is a name that ``build_victim`` knows, or ``onnx`` for a network that comes with its weights in
+    ``model.onnx``. ``network_size`` is the side to which images are resized inside, None where they are not.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format_version: Literal[1] = 1
@@ -32,19 +40,47 @@ class VictimSpec(BaseModel):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     classes: tuple[str, ...] = ()
+    network_size: int | None = Field(default=None, ge=1)
+
+    @property
+    def weights(self) -> str:
+        """Name of the file with the weights."""
+        return ONNX_MODEL if self.arch == ONNX else WEIGHTS
 
 
 @dataclass(frozen=True)
 class VictimFolder:
-    """A victim on disk, its config read and its weights not yet."""
+    """A victim on disk, its config read and its weights not yet: a ``VictimSource``. ``label`` is its path as given."""
 
     path: Path
     spec: VictimSpec
+    label: str
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.path.resolve().name
+
+    @property
+    def num_classes(self) -> int:
+        """Width of its head."""
+        return self.spec.num_classes
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images it takes, pixels."""
+        return self.spec.image_size
+
+    def load(self, device: torch.device) -> Classifier:
+        """Build it on ``device``.
+
+        Raises:
+            UsageError: as ``load_victim``, or an ONNX model that onnxruntime cannot run.
+        """
+        if self.spec.arch != ONNX:
+            return load_victim(self).to(device)
+        normalisation = Normalisation(self.spec.mean, self.spec.std)
+        return OnnxClassifier(self.path / ONNX_MODEL, normalisation, bgr=self.spec.channels == "BGR")
 
 
 def open_victim(path: Path) -> VictimFolder:
@@ -59,9 +95,9 @@ def open_victim(path: Path) -> VictimFolder:
         spec = VictimSpec.model_validate(read_json(path / CONFIG))
     except ValidationError as error:
         raise UsageError(f"{path / CONFIG}: not a victim's config\n{problems(error)}") from error
-    if not (path / WEIGHTS).is_file():
-        raise UsageError(f"{path / WEIGHTS}: missing")
-    return VictimFolder(path.absolute(), spec)
+    if not (path / spec.weights).is_file():
+        raise UsageError(f"{path / spec.weights}: missing")
+    return VictimFolder(path.absolute(), spec, str(path))
 
 
 def load_victim(folder: VictimFolder) -> Victim:
@@ -73,7 +109,12 @@ def load_victim(folder: VictimFolder) -> Victim:
     spec = folder.spec
     try:
         victim = build_victim(
-            spec.arch, num_classes=spec.num_classes, mean=spec.mean, std=spec.std, bgr=spec.channels == "BGR"
+            spec.arch,
+            num_classes=spec.num_classes,
+            mean=spec.mean,
+            std=spec.std,
+            bgr=spec.channels == "BGR",
+            network_size=spec.network_size,
         )
     except ValueError as error:
         raise UsageError(f"{folder.path / CONFIG}: {error}") from error
@@ -81,9 +122,16 @@ def load_victim(folder: VictimFolder) -> Victim:
     return victim.eval()
 
 
-def save_victim(path: Path, spec: VictimSpec, network: nn.Module, manifest: dict[str, Any]) -> None:
-    """Write a victim folder's three files, each atomically, the config last: a folder with a config is whole."""
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    atomic.write_bytes(path / WEIGHTS, save(state))
+def save_victim(path: Path, spec: VictimSpec, network: nn.Module | bytes, manifest: dict[str, Any]) -> None:
+    """Write a victim folder's three files, each atomically, the config last: a folder with a config is whole.
+
+    ``network`` is a module, or the bytes of an ONNX model where ``spec.arch`` says so.
+    """
+    assert isinstance(network, bytes) == (spec.arch == ONNX)
+    atomic.write_bytes(path / spec.weights, network if isinstance(network, bytes) else _weights(network))
     atomic.write_json(path / "manifest.json", manifest)
     atomic.write_json(path / CONFIG, spec.model_dump(mode="json"))
+
+
+def _weights(network: nn.Module) -> bytes:
+    return save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})

@@ -11,7 +11,7 @@ from zipbatch.errors import UsageError
 
 
 @click.command()
-@click.argument("victims", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VICTIM…")
+@click.argument("victims", nargs=-1, required=True, metavar="VICTIM…")
 @click.option("--data", "data", required=True, multiple=True, metavar="STAGED|SHARDS", help="Suspect images; repeats.")
 @click.option("--purified", multiple=True, metavar="NAME[@TAG]", help="Purified version of the data; repeats.")
 @click.option("--store", type=click.Path(path_type=Path), metavar="DIR", help="The store of the purified versions.")
@@ -19,7 +19,7 @@ from zipbatch.errors import UsageError
 @worker_options
 @JSON
 def evaluate(
-    victims: tuple[Path, ...],
+    victims: tuple[str, ...],
     data: tuple[str, ...],
     purified: tuple[str, ...],
     store: Path | None,
@@ -32,22 +32,29 @@ def evaluate(
 ) -> None:
     """Measure VICTIM classifiers on suspect and purified shards.
 
+    A VICTIM is a folder, the address of an HTTP endpoint (http://HOST:PORT/PATH), or a function of yours
+    (python:FILE.py:FUNCTION, python:package.module:FUNCTION), which is run. The last two get RGB images, uint8
+    [N, H, W, 3], and return class scores [N, classes]. An endpoint is sent them as numpy's .npy in the body of a
+    POST, and answers with a .npy array or a JSON list of lists.
+
     CA, ASR, PA and RA with 95 % intervals; without labels the share of answers that purification flips and the
     classes that they leave.
 
     \b
     Example:
       zipbatch evaluate victims/badnets --data shards/cifar10-badnets --purified cifar10-badnets@latest --store pur/
+      zipbatch evaluate http://localhost:8000/predict --data shards/cifar10-badnets
     """
     from zipbatch.cluster import resolve_workers
     from zipbatch.report import evaluation_table
     from zipbatch.shards import open_dataset
     from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate
     from zipbatch.stages.evaluate import evaluate as run
+    from zipbatch.stages.victim import find_victim
     from zipbatch.store import Store
 
     request = EvaluateRequest(
-        victims=victims,
+        victims=tuple(find_victim(text) for text in victims),
         dataset=open_dataset(data),
         data_label=" ".join(data),
         purified=purified,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("victim", type=click.Path(path_type=Path))
+@click.argument("victim")
 @click.option("--data", "data", required=True, multiple=True, metavar="STAGED|SHARDS", help="Suspect images; repeats.")
 @click.option(
     "--prior",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @worker_options
 @JSON
 def tune(
-    victim: Path,
+    victim: str,
     data: tuple[str, ...],
     prior: str,
     store: Path,
@@ -73,6 +73,8 @@ def tune(
 ) -> None:
     """Choose how strongly to purify, from what VICTIM answers: no labels, no trigger, no look inside.
 
+    VICTIM is a folder, an HTTP endpoint or a function of yours, as for 'zipbatch evaluate'.
+
     The data is purified at several strengths. When one class loses far more images than the others, it is taken for
     an attacker's target, and the weakest strength is chosen that brings those images out of it. When none does, the
     preset's own strength is kept.
@@ -88,6 +90,7 @@ def tune(
     from zipbatch.stages.assets import EMBEDDED, embedded_prior
     from zipbatch.stages.tune import TuneRequest, ladder, some_shards, tune_report, write_preset
     from zipbatch.stages.tune import tune as run
+    from zipbatch.stages.victim import find_victim
     from zipbatch.store import Store
 
     if out is not None and (out.suffix not in {".yaml", ".yml"} or not out.absolute().parent.is_dir()):
@@ -97,7 +100,7 @@ def tune(
         preset=preset, exponents=exponents, prior=folder, seed=seed, bfloat16=precision == "bfloat16"
     )
     request = TuneRequest(
-        victim=victim,
+        victim=find_victim(victim),
         dataset=some_shards(open_dataset(data), splits, shards),
         data_label=" ".join(data),
         rungs=rungs,

@@ -28,7 +28,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
     for row in rows:
         named = [row["axes"][axis] or "–" for axis in axes]
         table.add_row(
-            *(named or [str(row["victim"]).rstrip("/").rsplit("/", 1)[-1], row["attack"] or ""]),
+            *(named or [_short(str(row["victim"])), row["attack"] or ""]),
             row["settings"] or "no defence",
             *(_share(row, name) for name in names),
             _number(row["flip_rate"], ".3f"),
@@ -36,6 +36,11 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
             _number(row["ssim_poisoned"] or row["ssim_clean"], ".3f"),
         )
     return _text(table) + _notes(rows, names)
+
+
+def _short(victim: str) -> str:
+    """The last part of a path; an address whole, but for its scheme."""
+    return victim.partition("://")[2] or victim.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _share(row: Mapping[str, Any], name: str) -> str:

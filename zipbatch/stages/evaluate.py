@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from zipbatch.checkpoints import VictimFolder, open_victim
 from zipbatch.cluster import Workers, run_tasks
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.metrics import Fidelity, Share
@@ -19,19 +18,22 @@ from zipbatch.stages.evaluate_shard import (
     EvaluateResult,
     EvaluateSetup,
     EvaluateTask,
+    KnownVictim,
     Tally,
 )
 from zipbatch.stages.purifier import describe
+from zipbatch.stages.victim import class_name, num_classes
 from zipbatch.store import Store, Version, Versions
+from zipbatch.victims import VictimSource
 
 CLEAN_SPLIT = "test"
 
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """What to measure. ``data_label`` and ``victims`` are repeated in the rows as they were given."""
+    """What to measure. ``data_label`` and the labels of ``victims`` are repeated in the rows as they were given."""
 
-    victims: tuple[Path, ...]
+    victims: tuple[VictimSource, ...]
     dataset: ShardDataset
     data_label: str
     purified: tuple[str, ...] = ()
@@ -44,18 +46,19 @@ class EvaluatePlan:
     """Everything resolved and checked."""
 
     request: EvaluateRequest
-    victims: tuple[VictimFolder, ...]
+    victims: tuple[KnownVictim, ...]
     versions: tuple[Version, ...]
     tasks: tuple[EvaluateTask, ...]
 
 
 def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
-    """Open victims and versions and pair their shards with the data's.
+    """Open versions and pair their shards with the data's; a victim that says nothing of itself is asked.
 
     Raises:
-        UsageError: a victim that does not fit the data, a version that is not there or not of this data.
+        UsageError: a victim that does not fit the data or does not answer, a version that is not there or not of this
+            data.
     """
-    victims = tuple(open_victim(path) for path in request.victims)
+    victims = tuple(KnownVictim(source, num_classes(source, request.dataset)) for source in request.victims)
     for victim in victims:
         _check_victim(victim, request.dataset)
     if request.purified and request.store is None:
@@ -81,17 +84,18 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
     return EvaluatePlan(request, victims, versions, tasks)
 
 
-def _check_victim(victim: VictimFolder, dataset: ShardDataset) -> None:
-    classes = dataset.classes
-    if classes is not None and len(classes) != victim.spec.num_classes:
+def _check_victim(victim: KnownVictim, dataset: ShardDataset) -> None:
+    """A victim must know every class of the data. It may know more: such answers are wrong, as they should be."""
+    classes, source, size = dataset.classes, victim.source, victim.source.image_size
+    if classes is not None and len(classes) > victim.num_classes:
         raise UsageError(
-            f"{victim.path}: the victim has {victim.spec.num_classes} classes, {dataset.name} has {len(classes)}; "
+            f"{source.label}: the victim has {victim.num_classes} classes, {dataset.name} has {len(classes)}; "
             "use a victim trained on this data"
         )
-    if dataset.manifest is not None and dataset.manifest.image_size != victim.spec.image_size:
+    if size is not None and dataset.manifest is not None and dataset.manifest.image_size != size:
         raise UsageError(
-            f"{victim.path}: the victim takes {victim.spec.image_size} px, {dataset.name} has "
-            f"{dataset.manifest.image_size} px; stage it with --image-size {victim.spec.image_size}"
+            f"{source.label}: the victim takes {size} px, {dataset.name} has {dataset.manifest.image_size} px; "
+            f"stage it with --image-size {size}"
         )
 
 
@@ -183,13 +187,13 @@ def evaluate(
         WorkFailed: shards could not be measured; names each. A measure over part of the data is never given.
     """
     forms = 1 + len(plan.versions)
-    tallies = [[Tally(victim.spec.num_classes) for _ in range(forms)] for victim in plan.victims]
+    tallies = [[Tally(victim.num_classes) for _ in range(forms)] for victim in plan.victims]
     fidelity: list[dict[str, Fidelity]] = [{} for _ in plan.versions]
     for result in results(plan, on_progress=on_progress):
         _add(result, tallies, fidelity)
     return [
-        _row(plan, victim, number, tallies[v][number], fidelity[number - 1] if number else {})
-        for v, victim in enumerate(plan.request.victims)
+        _row(plan, source.label, number, tallies[v][number], fidelity[number - 1] if number else {})
+        for v, source in enumerate(plan.request.victims)
         for number in range(forms)
     ]
 
@@ -209,12 +213,12 @@ def add_tallies(totals: Sequence[Tally], parts: Sequence[Tally | None]) -> None:
             total.add(part)
 
 
-def _row(plan: EvaluatePlan, victim: Path, number: int, tally: Tally, fidelity: dict[str, Fidelity]) -> dict[str, Any]:
+def _row(plan: EvaluatePlan, victim: str, number: int, tally: Tally, fidelity: dict[str, Fidelity]) -> dict[str, Any]:
     manifest = plan.request.dataset.manifest
     version = plan.versions[number - 1] if number else None
     row: dict[str, Any] = {
         "data": plan.request.data_label,
-        "victim": str(victim),
+        "victim": victim,
         "attack": None if manifest is None else manifest.attack.name,
         "purifier": None if version is None else version.header.purifier["method"],
         "purified": None if version is None else plan.request.purified[number - 1],
@@ -237,6 +241,5 @@ def _flips(tally: Tally, classes: list[str] | None) -> dict[str, Any]:
         return {"flip_rate": None, "n_flip": 0, "fled": {}}
     moved = tally.flips.sum(axis=1) - np.diag(tally.flips)
     total = int(tally.flips.sum())
-    names = classes if classes is not None else [str(index) for index in range(tally.classes)]
-    fled = {names[i]: int(moved[i]) for i in np.argsort(-moved, kind="stable") if moved[i]}
+    fled = {class_name(int(i), classes): int(moved[i]) for i in np.argsort(-moved, kind="stable") if moved[i]}
     return {"flip_rate": int(moved.sum()) / total if total else None, "n_flip": total, "fled": fled}

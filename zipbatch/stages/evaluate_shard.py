@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor
 
 from zipbatch.atomic import sha256_file
-from zipbatch.checkpoints import VictimFolder, load_victim
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.errors import Cancelled, DataError
 from zipbatch.metrics import (
@@ -26,10 +26,10 @@ from zipbatch.metrics import (
     robust_accuracy,
 )
 from zipbatch.shards import Sample, read_shard
-from zipbatch.victims import Victim, classify
+from zipbatch.stages.victim import ask
+from zipbatch.victims import Classifier, VictimSource
 
 POISONED_SPLIT = "test_poisoned"
-_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,18 @@ class EvaluateResult:
 
 
 @dataclass(frozen=True)
+class KnownVictim:
+    """A victim and the width of its scores, which is known by now."""
+
+    source: VictimSource
+    num_classes: int
+
+
+@dataclass(frozen=True)
 class EvaluateSetup:
     """Builds an ``EvaluateWorker`` wherever it is called; picklable. ``keep_answers``: return each image's answer."""
 
-    victims: tuple[VictimFolder, ...]
+    victims: tuple[KnownVictim, ...]
     keep_answers: bool = False
 
     def __call__(self, context: WorkerContext) -> EvaluateWorker:
@@ -113,8 +121,8 @@ class EvaluateWorker:
     def __init__(self, setup: EvaluateSetup, context: WorkerContext) -> None:
         self._context = context
         self._device = pick_device(context.device)
-        self._folders, self._keep_answers = setup.victims, setup.keep_answers
-        self._victims = [load_victim(folder).to(self._device) for folder in setup.victims]
+        self._victims, self._keep_answers = setup.victims, setup.keep_answers
+        self._classifiers = [victim.source.load(self._device) for victim in setup.victims]
 
     def __call__(self, task: EvaluateTask) -> EvaluateResult:
         """Tally every victim on every form of the shard.
@@ -128,31 +136,29 @@ class EvaluateWorker:
             raise DataError(task.data, "is not what the purified version was made from; purify this data first")
         original = _read(task.data)
         if not original.keys:
-            return _nothing(task, self._folders)
+            return _nothing(task, self._victims)
         forms = [original, *(None if path is None else _read_purified(path, original, task) for path in task.purified)]
         answers = [
-            self._answers(task, folder, victim, forms)
-            for folder, victim in zip(self._folders, self._victims, strict=True)
+            self._answers(task, victim, classifier, forms)
+            for victim, classifier in zip(self._victims, self._classifiers, strict=True)
         ]
         tallies = [
-            _tallies(task.split, given, forms, folder.spec.num_classes)
-            for folder, given in zip(self._folders, answers, strict=True)
+            _tallies(task.split, given, forms, victim.num_classes)
+            for victim, given in zip(self._victims, answers, strict=True)
         ]
         fidelity = self._fidelity(task, original, forms[1:])
         return EvaluateResult(task.name, task.split, tallies, fidelity, answers if self._keep_answers else [])
 
     def _answers(
-        self, task: EvaluateTask, folder: VictimFolder, victim: Victim, forms: Sequence[_Images | None]
+        self, task: EvaluateTask, victim: KnownVictim, classifier: Classifier, forms: Sequence[_Images | None]
     ) -> list[npt.NDArray[np.int64] | None]:
         for form in forms:
             if form is not None:
-                _check_fit(task, folder, form)
-        return [
-            None
-            if form is None
-            else classify(victim, form.pixels, batch_size=_BATCH, before_batch=self._check_cancelled)
-            for form in forms
-        ]
+                _check_fit(task, victim, form)
+        ask_about = partial(
+            ask, victim.source, classifier, classes=victim.num_classes, before_batch=self._check_cancelled
+        )
+        return [None if form is None else ask_about(form.pixels) for form in forms]
 
     def _check_cancelled(self) -> None:
         if self._context.cancelled():
@@ -174,10 +180,10 @@ class EvaluateWorker:
         ]
 
 
-def _nothing(task: EvaluateTask, victims: Sequence[VictimFolder]) -> EvaluateResult:
+def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResult:
     """The result of a shard without samples."""
     forms = 1 + len(task.purified)
-    tallies: list[list[Tally | None]] = [[Tally(victim.spec.num_classes) for _ in range(forms)] for victim in victims]
+    tallies: list[list[Tally | None]] = [[Tally(victim.num_classes) for _ in range(forms)] for victim in victims]
     none = np.empty(0, np.int64)
     answers: list[list[npt.NDArray[np.int64] | None]] = [[none for _ in range(forms)] for _ in victims]
     return EvaluateResult(task.name, task.split, tallies, [None for _ in task.purified], answers)
@@ -223,18 +229,16 @@ def _all_or_none(path: Path, keys: Sequence[str], labels: Sequence[int | None]) 
     return np.array(known, np.int64) if known else None
 
 
-def _check_fit(task: EvaluateTask, folder: VictimFolder, form: _Images) -> None:
-    size, classes = folder.spec.image_size, folder.spec.num_classes
-    if form.pixels.shape[-2:] != (size, size):
-        raise DataError(
-            task.data, f"images are {tuple(form.pixels.shape[-2:])}, the victim {folder.name} takes {size} px"
-        )
+def _check_fit(task: EvaluateTask, victim: KnownVictim, form: _Images) -> None:
+    size, classes, name = victim.source.image_size, victim.num_classes, victim.source.name
+    if size is not None and form.pixels.shape[-2:] != (size, size):
+        raise DataError(task.data, f"images are {tuple(form.pixels.shape[-2:])}, the victim {name} takes {size} px")
     for labels in (form.labels, form.originals):
         if labels is not None and labels.max() >= classes:
             worst = int(labels.argmax())
             raise DataError(
                 task.data,
-                f"label {labels[worst]} is not one of the {classes} classes of {folder.name}",
+                f"label {labels[worst]} is not one of the {classes} classes of {name}",
                 key=form.keys[worst],
             )
 

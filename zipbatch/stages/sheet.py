@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from zipbatch import atomic
-from zipbatch.checkpoints import load_victim
 from zipbatch.diffusion import mean_projection, parse_projector
 from zipbatch.errors import UsageError
 from zipbatch.images import U8
@@ -21,7 +20,7 @@ from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.evaluate import EvaluatePlan
 from zipbatch.stages.evaluate_shard import POISONED_SPLIT
 from zipbatch.stages.purifier import describe
-from zipbatch.victims import Victim, classify
+from zipbatch.stages.victim import ask, class_name
 
 _TITLE_WIDTH = 20  # characters that fit over a column
 
@@ -38,13 +37,17 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
         suspects = {s.key: s for s in islice(read_shard(task.data), rows)}
     if not suspects:
         raise UsageError(f"{task.data}: holds no image for a contact sheet")
-    victim, classes = load_victim(plan.victims[0]), plan.request.dataset.classes
+    source, classes = plan.victims[0].source, plan.request.dataset.classes
+    classifier = source.load(torch.device("cpu"))
     truth = [sample.original_label() for sample in suspects.values()]
     poisoned = [sample.image() for sample in suspects.values()]
     columns: list[SheetColumn] = []
 
     def add(title: str, images: Sequence[U8]) -> None:
-        columns.append(_column(title, images, victim, truth, classes))
+        pixels = np.stack(images)
+        tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        answers = ask(source, classifier, tensor, classes=plan.victims[0].num_classes).tolist()
+        columns.append(_column(title, pixels, answers, truth, classes))
 
     if task.clean is not None and task.clean != task.data:
         add("clean", _pick(task.clean, suspects))
@@ -58,8 +61,8 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
             title = textwrap.fill(describe(version.header.purifier), _TITLE_WIDTH, break_long_words=False)
             add(title, _pick(path, suspects))
     attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
-    head = f"{attack}: the answers of {plan.victims[0].name}, red where they are not the true class on the left"
-    atomic.write_bytes(out, contact_sheet(head, [_class_name(label, classes) for label in truth], columns))
+    head = f"{attack}: the answers of {source.name}, red where they are not the true class on the left"
+    atomic.write_bytes(out, contact_sheet(head, [_name(label, classes) for label in truth], columns))
 
 
 def _blur_to_show(plan: EvaluatePlan) -> list[str]:
@@ -77,15 +80,11 @@ def _pick(path: Path, suspects: dict[str, Sample]) -> list[U8]:
 
 
 def _column(
-    title: str, images: Sequence[U8], victim: Victim, truth: Sequence[int | None], classes: list[str] | None
+    title: str, pixels: U8, answers: Sequence[int], truth: Sequence[int | None], classes: list[str] | None
 ) -> SheetColumn:
-    pixels = np.stack(images)
-    answers = classify(victim, torch.from_numpy(pixels).permute(0, 3, 1, 2)).tolist()
-    names = [_class_name(answer, classes) for answer in answers]
+    names = [class_name(answer, classes) for answer in answers]
     return SheetColumn(title, pixels, names, [t is not None and a != t for a, t in zip(answers, truth, strict=True)])
 
 
-def _class_name(label: int | None, classes: list[str] | None) -> str:
-    if label is None:
-        return "unknown"
-    return classes[label] if classes is not None else str(label)
+def _name(label: int | None, classes: list[str] | None) -> str:
+    return "unknown" if label is None else class_name(label, classes)

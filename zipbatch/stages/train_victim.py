@@ -30,7 +30,7 @@ from zipbatch.stages.training import (
     has_bfloat16,
     prepare_out,
 )
-from zipbatch.victims import TRAIN_TRANSFORMS, TrainTransform, Victim, build_victim, classify, crop_and_flip
+from zipbatch.victims import TRAIN_TRANSFORMS, TrainTransform, Victim, build_victim, crop_and_flip, top1
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
@@ -213,10 +213,10 @@ def _measure(dataset: ShardDataset, victim: Victim) -> tuple[Share | None, Share
     ca = asr = None
     if clean := dataset.split("test"):
         data = load_split(clean)
-        ca = clean_accuracy(classify(victim, data.images), data.labels.numpy())
+        ca = clean_accuracy(top1(victim, data.images), data.labels.numpy())
     if poisoned := dataset.split("test_poisoned"):
         data = load_split(poisoned)
-        predicted = classify(victim, data.images)
+        predicted = top1(victim, data.images)
         asr = attack_success(predicted, data.labels.numpy(), data.original_labels.numpy())
     return ca, asr
 

@@ -21,7 +21,9 @@ from zipbatch.stages.evaluate import CLEAN_SPLIT, EvaluateRequest, add_tallies, 
 from zipbatch.stages.evaluate_shard import POISONED_SPLIT, Tally
 from zipbatch.stages.purifier import PurifierSpec, purifier_spec
 from zipbatch.stages.purify import PurifyProgress, PurifyRequest, plan_purify, purify
+from zipbatch.stages.victim import class_name
 from zipbatch.store import Store
+from zipbatch.victims import VictimSource
 
 STRENGTH = "guidance_exponent"
 FACTORS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
@@ -33,7 +35,7 @@ Report = Callable[[str, PurifyProgress | None], None]
 class TuneRequest:
     """What to tune on. ``rungs`` are purifiers, weakest first; ``fallback`` is the one to take when nothing is seen."""
 
-    victim: Path
+    victim: VictimSource
     dataset: ShardDataset
     data_label: str
     rungs: tuple[PurifierSpec, ...]
@@ -137,7 +139,7 @@ def tune(request: TuneRequest, *, report: Report = lambda _what, _progress: None
 
 def _judged(request: TuneRequest, references: Sequence[str]) -> TuneResult:
     plan = plan_evaluate(_evaluation(request, references))
-    classes = plan.victims[0].spec.num_classes
+    classes = plan.victims[0].num_classes
     tallies = tuple(Tally(classes) for _ in range(1 + len(references)))
     answers = [np.empty((1 + len(references), 0), np.int64)]
     for result in results(plan, keep_answers=True):
@@ -181,10 +183,10 @@ def tune_report(result: TuneResult) -> dict[str, Any]:
         )
     ]
     return {
-        "victim": str(request.victim),
+        "victim": request.victim.label,
         "data": request.data_label,
         "images": result.images,
-        "suspect": None if suspect is None else classes[suspect] if classes else str(suspect),
+        "suspect": None if suspect is None else class_name(suspect, classes),
         "triggered": round(judgement.triggered, 1),
         "limit": request.limit,
         "undefended": {"ca": result.tallies[0].ca.value, "asr": result.tallies[0].asr.value},

@@ -1,4 +1,4 @@
-"""Victim classifiers: pixels in [0, 1] in, class scores out. Normalisation lives inside."""
+"""Victim classifiers: RGB pixels in, class scores out. Normalisation lives inside."""
 
 from zipbatch.victims.augment import (
     TRAIN_TRANSFORMS,
@@ -7,16 +7,27 @@ from zipbatch.victims.augment import (
     physical_transforms,
     random_rotation,
 )
-from zipbatch.victims.model import CIFAR_ARCHITECTURES, Victim, build_victim, classify
+from zipbatch.victims.classifier import Classifier, Scores, VictimSource, checked_scores, top1
+from zipbatch.victims.model import CIFAR_ARCHITECTURES, TIMM_PREFIX, TORCHVISION_PREFIX, Victim, build_victim
+from zipbatch.victims.normalisation import NO_NORMALISATION, NORMALISATIONS, Normalisation
 
 __all__ = [
     "CIFAR_ARCHITECTURES",
+    "NORMALISATIONS",
+    "NO_NORMALISATION",
+    "TIMM_PREFIX",
+    "TORCHVISION_PREFIX",
     "TRAIN_TRANSFORMS",
+    "Classifier",
+    "Normalisation",
+    "Scores",
     "TrainTransform",
     "Victim",
+    "VictimSource",
     "build_victim",
-    "classify",
+    "checked_scores",
     "crop_and_flip",
     "physical_transforms",
     "random_rotation",
+    "top1",
 ]

@@ -8,16 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zipbatch.pixels import from_u8
+from zipbatch.victims.classifier import U8
+from zipbatch.victims.preact_resnet import PreActResNet
 from zipbatch.victims.resnet import CifarResNet
 
-CIFAR_ARCHITECTURES = {
+CIFAR_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "resnet20": lambda classes: CifarResNet([3, 3, 3], width=16, num_classes=classes),
     "resnet18": lambda classes: CifarResNet([2, 2, 2, 2], width=64, num_classes=classes),
     "resnet34": lambda classes: CifarResNet([3, 4, 6, 3], width=64, num_classes=classes),
+    "preactresnet18": lambda classes: PreActResNet([2, 2, 2, 2], num_classes=classes),
 }
 TORCHVISION_PREFIX = "torchvision:"
+TIMM_PREFIX = "timm:"
 
 
 class Victim(nn.Module):
@@ -27,6 +32,7 @@ class Victim(nn.Module):
         network: logits from normalised pixels.
         mean, std: per-channel constants of the normalisation, in unit pixels, RGB order.
         bgr: the network was trained on BGR images; channels are swapped after normalisation.
+        network_size: side in pixels to which images are resized inside (bilinear, antialiased); None leaves them.
     """
 
     def __init__(
@@ -36,20 +42,39 @@ class Victim(nn.Module):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
         bgr: bool = False,
+        network_size: int | None = None,
     ) -> None:
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(f"mean and std need three values, std above 0; got {tuple(mean)} and {tuple(std)}")
         self.network = network
         self.bgr = bgr
+        self.network_size = network_size
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, unit: Tensor) -> Tensor:
         """Unit pixels [B, 3, H, W] -> class scores [B, classes]."""
         x = (unit - self.get_buffer("mean")) / self.get_buffer("std")
+        if self.network_size is not None:
+            x = F.interpolate(x, size=(self.network_size, self.network_size), mode="bilinear", antialias=True)
         scores: Tensor = self.network(x.flip(1) if self.bgr else x)
         return scores
+
+    @torch.inference_mode()
+    def classify(self, images: U8) -> npt.NDArray[np.float32]:
+        """Class scores, float32 [N, classes], of uint8 images [N, H, W, 3]: see ``Classifier``.
+
+        Asked in evaluation mode, on its own device, and left in the mode it was in.
+        """
+        device, training = self.get_buffer("mean").device, self.training
+        self.eval()
+        try:
+            pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+            scores: npt.NDArray[np.float32] = self(from_u8(pixels.to(device), "unit")).float().cpu().numpy()
+            return scores
+        finally:
+            self.train(training)
 
 
 def build_victim(
@@ -59,40 +84,46 @@ def build_victim(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
     bgr: bool = False,
+    network_size: int | None = None,
 ) -> Victim:
-    """A victim with fresh weights: a CIFAR-stem ResNet by name, or ``torchvision:<name>``.
+    """A victim with fresh weights: a CIFAR-stem ResNet by name, ``torchvision:<name>`` or ``timm:<name>``.
 
     Raises:
-        ValueError: unknown architecture.
+        ValueError: unknown architecture, or timm is not installed.
     """
+    network = _network(arch, num_classes)
+    return Victim(network, mean=mean, std=std, bgr=bgr, network_size=network_size)
+
+
+def _network(arch: str, num_classes: int) -> nn.Module:
     if arch in CIFAR_ARCHITECTURES:
-        return Victim(CIFAR_ARCHITECTURES[arch](num_classes), mean=mean, std=std, bgr=bgr)
-    if not arch.startswith(TORCHVISION_PREFIX):
-        raise ValueError(f"unknown architecture {arch!r}; known: {', '.join(CIFAR_ARCHITECTURES)}, torchvision:<name>")
+        return CIFAR_ARCHITECTURES[arch](num_classes)
+    if arch.startswith(TORCHVISION_PREFIX):
+        return _torchvision(arch.removeprefix(TORCHVISION_PREFIX), num_classes)
+    if arch.startswith(TIMM_PREFIX):
+        return _timm(arch.removeprefix(TIMM_PREFIX), num_classes)
+    known = ", ".join(CIFAR_ARCHITECTURES)
+    raise ValueError(f"unknown architecture {arch!r}; known: {known}, torchvision:<name>, timm:<name>")
+
+
+def _torchvision(name: str, num_classes: int) -> nn.Module:
     from torchvision import models
 
-    name = arch.removeprefix(TORCHVISION_PREFIX)
     if name not in models.list_models(module=models):
         raise ValueError(f"torchvision has no classifier named {name!r}")
     extra = {"init_weights": True, "aux_logits": False} if name in {"googlenet", "inception_v3"} else {}
-    return Victim(models.get_model(name, weights=None, num_classes=num_classes, **extra), mean=mean, std=std, bgr=bgr)
+    network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **extra)
+    return network
 
 
-@torch.inference_mode()
-def classify(
-    victim: Victim, images: Tensor, *, batch_size: int = 128, before_batch: Callable[[], None] = lambda: None
-) -> npt.NDArray[np.int64]:
-    """The top-1 class of each of uint8 images [N, 3, H, W], int64 [N]; ``before_batch`` may raise to stop.
-
-    The victim is asked in evaluation mode, on its own device, and left in the mode it was in.
-    """
-    device, training = victim.get_buffer("mean").device, victim.training
-    victim.eval()
+def _timm(name: str, num_classes: int) -> nn.Module:
     try:
-        answers = [np.empty(0, np.int64)]
-        for rows in torch.split(images, batch_size):
-            before_batch()
-            answers.append(victim(from_u8(rows.to(device), "unit")).argmax(dim=1).cpu().numpy())
-        return np.concatenate(answers)
-    finally:
-        victim.train(training)
+        import timm
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the architecture timm:{name} needs timm, which is not installed: pip install timm"
+        ) from error
+    if name not in timm.list_models():  # names such as hf-hub:… would be fetched, or read from a disk
+        raise ValueError(f"timm has no classifier named {name!r}")
+    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    return network

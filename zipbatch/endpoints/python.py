@@ -1,0 +1,141 @@
+"""A victim that is a function of the user's own.
+
+``python:FILE.py:FUNCTION`` or ``python:package.module:FUNCTION``, only ever from the command line: naming it there is
+the consent to run it. The function is called with RGB images, uint8 [N, H, W, 3], and returns class scores
+[N, classes] (logits or probabilities; column i is class i of the data) as a numpy array, a torch tensor or a list of
+lists. It is called by one thread at a time in each process; what it prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zipbatch.errors import DataError, UsageError
+
+log = logging.getLogger(__name__)
+_FORM = "python:FILE.py:FUNCTION or python:package.module:FUNCTION"
+_ONE_AT_A_TIME = threading.RLock()
+"""Over all functions of the process: they may share what they compute with, and stdout is everyone's."""
+
+
+@dataclass(frozen=True)
+class PythonVictim:
+    """A function by name: a ``VictimSource``. ``module`` is a dotted name, or the absolute path of a ``.py`` file."""
+
+    label: str
+    module: str
+    function: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Take ``python:MODULE:FUNCTION`` apart; nothing is imported yet.
+
+        Raises:
+            UsageError: another form, or no such file.
+        """
+        module, _, function = text.removeprefix("python:").rpartition(":")
+        if not module or not function.isidentifier():
+            raise UsageError(f"{text}: not of the form {_FORM}")
+        if not module.endswith(".py"):
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise UsageError(f"{text}: {module!r} is neither a .py file nor a module's name; the form is {_FORM}")
+            return cls(text, module, function)
+        if not Path(module).is_file():
+            raise UsageError(f"{text}: no such file: {module}")
+        return cls(text, str(Path(module).resolve()), function)
+
+    @property
+    def name(self) -> str:
+        """File or module, and function."""
+        return f"{Path(self.module).name}:{self.function}"
+
+    @property
+    def num_classes(self) -> None:
+        """Unknown until asked."""
+        return
+
+    @property
+    def image_size(self) -> None:
+        """Whatever the images are."""
+        return
+
+    def load(self, device: torch.device) -> PythonClassifier:  # noqa: ARG002 - the function chooses its own
+        """Import the module, once in each process.
+
+        Raises:
+            UsageError: it is not there, fails while it is imported, or has no such function.
+        """
+        with _ONE_AT_A_TIME, contextlib.redirect_stdout(sys.stderr):
+            try:
+                module = _import_file(Path(self.module)) if self.module.endswith(".py") else _import(self.module)
+            except Exception as error:  # the user's own code may raise anything
+                log.debug("import of %s failed", self.module, exc_info=True)
+                hint = "" if self.module.endswith(".py") else "; a file is named as python:FILE.py:FUNCTION"
+                raise UsageError(f"{self.label}: cannot be imported: {type(error).__name__}: {error}{hint}") from error
+        function = getattr(module, self.function, None)
+        if not callable(function):
+            raise UsageError(f"{self.label}: {self.module} has no function {self.function!r}")
+        return PythonClassifier(self.label, function)
+
+
+@dataclass(frozen=True)
+class PythonClassifier:
+    """The function, ready to be called."""
+
+    label: str
+    function: Callable[[npt.NDArray[np.uint8]], Any]
+
+    def classify(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """See ``Classifier``. The function gets a copy of its own.
+
+        Raises:
+            DataError: it raised, or returned what no array can be made of.
+        """
+        with _ONE_AT_A_TIME, contextlib.redirect_stdout(sys.stderr):
+            try:
+                returned = self.function(images.copy())
+            except Exception as error:  # the user's own code may raise anything
+                log.debug("%s failed", self.label, exc_info=True)
+                raise DataError(self.label, f"raised {type(error).__name__}: {error} (-vv: the traceback)") from error
+        try:
+            return returned.detach().cpu().numpy() if isinstance(returned, torch.Tensor) else np.asarray(returned)
+        except (ValueError, TypeError) as error:
+            raise DataError(self.label, str(error)) from error
+
+
+def _import(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Run a file as a module of a name that no other has; its folder is searched for imports, as when it is run."""
+    name = f"_zipbatch_victim_{sha256(str(path).encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # a .py file has a loader
+    module = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
