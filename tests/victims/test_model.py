@@ -75,7 +75,11 @@ def test_torchvision_with_several_outputs_gives_scores():
 @pytest.mark.parametrize(
     ("arch", "message"),
     [
-        ("resnet35", "unknown architecture 'resnet35'; known: resnet20, resnet18, resnet34, torchvision:<name>"),
+        (
+            "resnet35",
+            "unknown architecture 'resnet35'; known: resnet20, resnet18, resnet34, preactresnet18, torchvision:<name>, "
+            "timm:<name>",
+        ),
         ("", "unknown architecture ''"),
         ("torchvision:resnet35", "torchvision has no classifier named 'resnet35'"),
         ("torchvision:fcn_resnet50", "torchvision has no classifier named 'fcn_resnet50'"),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from zipbatch.checkpoints.pickles import read_pickle
 from zipbatch.errors import UsageError
 
 MAX_JSON_BYTES = 4_000_000
@@ -46,13 +45,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
-    except pickle.UnpicklingError as error:
-        raise UsageError(f"{path}: refused: it is a pickle with more than tensors in it (nothing was run)") from error
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise UsageError(f"{path}: not a readable checkpoint ({error})") from error
+    state = read_pickle(path)
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UsageError(f"{path}: is not a flat state dict of tensors")
     return state
@@ -64,19 +61,31 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, where: Path
     Raises:
         UsageError: names the first few of each kind and their number.
     """
-    own = module.state_dict()
-    missing = sorted(set(own) - set(state))
-    unexpected = sorted(set(state) - set(own))
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, the config says {tuple(own[key].shape)}"
-        for key in sorted(set(own) & set(state))
-        if own[key].shape != state[key].shape
-    ]
-    faults = [
-        f"{len(keys)} {what}: {', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if keys
-    ]
+    faults = misfits(module.state_dict(), state, named=4, wanted="the config says")
     if faults:
         raise UsageError(f"{where}: does not fit its config: " + "; ".join(faults))
     module.load_state_dict(dict(state))
+
+
+def misfits(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, named: int | None = None, wanted: str = "it must be"
+) -> list[str]:
+    """In what tensors differ from a network's own, one text for each kind of difference; empty when they fit.
+
+    ``named`` is how many names of each kind are given, None for all; ``wanted`` introduces the network's own shape.
+    """
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, {wanted} {tuple(own[key].shape)}"
+        for key in sorted(set(own) & set(state))
+        if own[key].shape != state[key].shape
+    ]
+    kinds = {
+        "missing": sorted(set(own) - set(state)),
+        "unexpected": sorted(set(state) - set(own)),
+        "of another shape": shapes,
+    }
+    return [
+        f"{len(keys)} {what}: {', '.join(keys[:named])}{' …' if len(keys) > len(keys[:named]) else ''}"
+        for what, keys in kinds.items()
+        if keys
+    ]

@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "zipbatch.cli.run:demo",
     "poison": "zipbatch.cli.poison:poison",
     "train": "zipbatch.cli.train:train",
+    "import": "zipbatch.cli.imports:imports",
     "purify": "zipbatch.cli.purify:purify",
     "evaluate": "zipbatch.cli.evaluate:evaluate",
     "tune": "zipbatch.cli.tune:tune",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from zipbatch import atomic
 from zipbatch.config import problems
 from zipbatch.errors import UsageError
+from zipbatch.shards.sample import Sample
+from zipbatch.shards.writer import ShardWriter
 from zipbatch.sources.base import CLASSES, read_classes
 
 MANIFEST = "manifest.json"
@@ -29,7 +32,10 @@ _SHARD_NAME = re.compile(r"^(?P<split>[A-Za-z][A-Za-z0-9_]*?)-\d+\.(?:tar|tar\.g
 
 
 class StagedAttack(BaseModel):
-    """The attack of a staged dataset, with every parameter. ``target`` is None where it is all-to-all."""
+    """The attack of a staged dataset, with every parameter.
+
+    None where data that others poisoned does not say: its target (also where there are several), rate or trigger.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
@@ -39,9 +45,9 @@ class StagedAttack(BaseModel):
     target: int | None = Field(ge=0)
     target_mode: TargetMode = ALL_TO_ONE
     clean_label: bool = False
-    poison_rate: float = Field(ge=0, le=1)
+    poison_rate: float | None = Field(ge=0, le=1)
     poisoned_train_samples: int | None
-    trigger_sha256: str
+    trigger_sha256: str | None
     train_transform: str | None = None
 
 
@@ -73,7 +79,7 @@ class StagedManifest(BaseModel):
     image_size: int = Field(gt=0)
     splits: dict[str, SplitCounts]
     attack: StagedAttack
-    seed: int
+    seed: int | None
     source_sha256: dict[str, str]
     options: dict[str, Any]
     zipbatch: str
@@ -116,6 +122,27 @@ class ShardDataset:
         if self.root is not None and (file := self.root / CLASSES).is_file():
             return read_classes(file)
         return None
+
+
+def write_split(
+    folder: Path, split: str, samples: Iterable[Sample], samples_per_shard: int, *, first: int = 0
+) -> Iterator[tuple[int, ShardRef]]:
+    """Write samples into ``<split>-NNNNNN.tar`` of a staged folder, numbered from ``first``.
+
+    Yields:
+        Size in bytes and reference of each shard, as it is finished.
+    """
+    stream = iter(samples)
+    number = first
+    while chunk := list(islice(stream, samples_per_shard)):
+        name = f"{split}-{number:06d}.tar"
+        with ShardWriter(folder) as writer:
+            for sample in chunk:
+                writer.write(sample)
+            info = writer.finish()
+            writer.publish(folder / name)
+        yield info.size, ShardRef(split, name, folder / name, info.sha256, info.samples)
+        number += 1
 
 
 def write_manifest(folder: Path, manifest: StagedManifest, shards: Sequence[ShardRef], sizes: Sequence[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,8 +15,16 @@ import numpy as np
 from zipbatch import __version__, atomic, images
 from zipbatch.attacks import Attack, Goal, Trigger, attack_params, get_attack
 from zipbatch.errors import DataError, UsageError
-from zipbatch.shards import Sample, ShardDataset, ShardRef, ShardWriter, StagedManifest, open_dataset
-from zipbatch.shards.dataset import ALL_TO_ONE, MANIFEST, SplitCounts, StagedAttack, TargetMode, write_manifest
+from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest, open_dataset
+from zipbatch.shards.dataset import (
+    ALL_TO_ONE,
+    MANIFEST,
+    SplitCounts,
+    StagedAttack,
+    TargetMode,
+    write_manifest,
+    write_split,
+)
 from zipbatch.sources import SourceImage
 from zipbatch.stages.poison_choice import attack_goal, choose_poisoned
 from zipbatch.stages.source import Source, open_source
@@ -169,7 +177,7 @@ def _write_all(plan: _Plan, folder: Path, options: dict[str, object]) -> None:
     for source_split in plan.source.splits:
         for split in _staged_as(plan.source, source_split):
             samples = _staged(plan, source_split, split)
-            for size, ref in _write_split(folder, split, samples, plan.request.samples_per_shard):
+            for size, ref in write_split(folder, split, samples, plan.request.samples_per_shard):
                 shards.append(ref)
                 sizes.append(size)
     write_manifest(folder, _manifest(plan, shards, _write_trigger(plan, folder), options), shards, sizes)
@@ -255,22 +263,6 @@ def _sample(plan: _Plan, image: SourceImage, png: bytes, *, poisoned: bool, reco
         metadata |= {"original_label": image.label, "poisoned": poisoned}
     members = {"png": png, "cls": str(label).encode(), "json": atomic.canonical_json(metadata)}
     return Sample(image.key, members)
-
-
-def _write_split(
-    folder: Path, split: str, samples: Iterable[Sample], samples_per_shard: int
-) -> Iterator[tuple[int, ShardRef]]:
-    stream = iter(samples)
-    number = 0
-    while chunk := list(islice(stream, samples_per_shard)):
-        name = f"{split}-{number:06d}.tar"
-        with ShardWriter(folder) as writer:
-            for sample in chunk:
-                writer.write(sample)
-            info = writer.finish()
-            writer.publish(folder / name)
-        yield info.size, ShardRef(split, name, folder / name, info.sha256, info.samples)
-        number += 1
 
 
 def _write_trigger(plan: _Plan, folder: Path) -> str:

@@ -1,0 +1,144 @@
+"""Checkpoints that ``torch.save`` wrote, by anyone: tensors, plain values and numpy numbers are read, no code is run.
+
+``torch.load(weights_only=True)`` refuses every global that is not on a list. BackdoorBench's records need a few of
+numpy's (REFERENCE 4); as numpy's own way of unpickling trusts what it reads, these names lead to stand-ins here that
+make plain numbers and arrays of checked bytes, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+import struct
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zipbatch.errors import UsageError
+
+MAX_BYTES = 8_000_000_000
+"""Of a checkpoint as it unpacks; the largest classifiers of torchvision have 2.5 GB."""
+_PLAIN = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f[248])")
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_ONE_AT_A_TIME = threading.Lock()
+"""``safe_globals`` changes a list that the whole process shares."""
+
+
+class _Dtype:
+    """Stands for ``numpy.dtype``: numbers and booleans alone, no objects, no structures."""
+
+    def __init__(self, code: object, align: object = False, copy: object = True) -> None:  # noqa: ARG002 - numpy's own
+        if not isinstance(code, str) or not _PLAIN.fullmatch(code):
+            raise ValueError(f"holds a numpy array of type {str(code)[:40]!r}, which is not one of plain numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: object) -> None:
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if order not in {"<", ">", "|", "="}:
+            raise ValueError("holds a damaged numpy type")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array:
+    """Stands for ``numpy.ndarray``: filled from bytes that are as many as its shape says."""
+
+    def __init__(self) -> None:
+        self.array: npt.NDArray[Any] = np.empty(0)
+
+    def __setstate__(self, state: object) -> None:
+        match state:
+            case (_, tuple(shape), _Dtype() as kind, bool(fortran), bytes(data)):
+                fits = all(isinstance(side, int) and side >= 0 for side in shape)
+                if fits and math.prod(shape) * kind.dtype.itemsize == len(data):
+                    self.array = np.frombuffer(data, kind.dtype).reshape(shape, order="F" if fortran else "C")
+                    return
+        raise ValueError("holds a damaged numpy array, or one of objects")
+
+
+def _reconstruct(kind: object, shape: object, code: object) -> _Array:  # noqa: ARG001 - its state says both
+    if kind is not _Array:
+        raise ValueError("holds a numpy array of another class than ndarray")
+    return _Array()
+
+
+def _scalar(kind: object, data: object) -> int | float | bool:
+    if not isinstance(kind, _Dtype) or not isinstance(data, bytes) or len(data) != kind.dtype.itemsize:
+        raise ValueError("holds a damaged numpy number")
+    value: int | float | bool = np.frombuffer(data, kind.dtype)[0].item()
+    return value
+
+
+def _encode(text: object, encoding: object) -> bytes:
+    """How pickle protocol 2 writes bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError("holds bytes in an encoding other than latin1")
+    return text.encode("latin1")
+
+
+_STAND_INS: list[Any] = [
+    (_Dtype, "numpy.dtype"),
+    (_Array, "numpy.ndarray"),
+    *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    (_encode, "_codecs.encode"),
+]
+
+
+def read_pickle(path: Path) -> object:
+    """What ``torch.save`` put into a file: tensors (on the CPU), containers, text, numbers; numpy's as plain ones.
+
+    Raises:
+        UsageError: missing, too large, damaged, or with anything in it that code would have to be run for.
+    """
+    try:
+        _check_size(path)
+        with _ONE_AT_A_TIME, torch.serialization.safe_globals(_STAND_INS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: missing") from None
+    except pickle.UnpicklingError as error:
+        raise UsageError(f"{path}: refused, and nothing was run: {_why(error)}") from error
+    except UsageError:
+        raise
+    except (
+        *(RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError),
+        *(MemoryError, OverflowError, struct.error, zipfile.BadZipFile),
+    ) as error:  # whatever a damaged pickle makes of a reader that trusts its structure
+        first_line = str(error).strip().partition("\n")[0][:300]
+        raise UsageError(f"{path}: not a readable checkpoint ({first_line or type(error).__name__})") from error
+
+
+def _check_size(path: Path) -> None:
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = max(size, sum(member.file_size for member in archive.infolist()))
+    if size > MAX_BYTES:
+        raise UsageError(f"{path}: unpacks to {size} bytes; no classifier has over {MAX_BYTES}")
+
+
+def _why(error: pickle.UnpicklingError) -> str:
+    found = _GLOBAL.search(str(error))
+    name = found[1] if found else None
+    if name is None:
+        return "it is a pickle that holds more than tensors and plain values"
+    if name.startswith("PIL."):
+        return (
+            f"it holds pictures as Python objects ({name}), as version 1 of BackdoorBench wrote them, and reading "
+            "those means running what the file says; take a record of version 2, or a state dict saved alone"
+        )
+    return (
+        f"it names {name}, so reading it would mean running what the file says; whoever has that code can save the "
+        "weights alone with torch.save(model.state_dict(), FILE)"
+    )
+
+
+def plain(value: object) -> object:
+    """The numpy array that a stand-in holds; any other value as it is."""
+    return value.array if isinstance(value, _Array) else value

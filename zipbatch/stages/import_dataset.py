@@ -1,0 +1,229 @@
+"""``zipbatch import dataset``: the stamped test images of a BackdoorBench record become a staged dataset."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from zipbatch import __version__, atomic, images
+from zipbatch.checkpoints.backdoorbench import RESULT, AttackResult, PoisonedImage, read_attack_result
+from zipbatch.errors import DataError, UsageError
+from zipbatch.keys import check_key
+from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest, open_dataset, write_manifest
+from zipbatch.shards.dataset import MANIFEST, SplitCounts, StagedAttack, write_split
+from zipbatch.sources import SourceImage
+from zipbatch.stages.import_victim import CLASSES
+from zipbatch.stages.source import Source, open_source
+
+CLEAN, POISONED = "test", "test_poisoned"
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class ImportDatasetRequest:
+    """What to import. ``source`` holds the clean test images in the dataset's own order; None: no clean split."""
+
+    record: Path
+    out: Path
+    source: Path | None = None
+    samples_per_shard: int = 1000
+
+
+@dataclass(frozen=True)
+class _Plan:
+    request: ImportDatasetRequest
+    record: AttackResult
+    stamped: tuple[PoisonedImage, ...]
+    source: Source | None
+    keys: dict[int, str]
+    classes: list[str]
+
+    @property
+    def folder(self) -> Path:
+        """Where the record's pictures lie now, wherever it was made."""
+        return self.record.path.parent
+
+
+def import_dataset(request: ImportDatasetRequest) -> tuple[ShardDataset, bool]:
+    """Stage a record's stamped test images, and their clean twins where a source has them.
+
+    Every stamped image keeps its bytes, and says in its ``.json`` which file of the record it was and which index of
+    the clean test set it has. With a source it has the key of its clean twin, and shard N of ``test`` holds the twins
+    of shard N of ``test_poisoned``; images without a twin (those of the target class) follow in shards of their own.
+
+    Returns:
+        The staged dataset, and whether it was there already.
+
+    Raises:
+        UsageError: no such record, a damaged one, a source in another order, or ``out`` holds something else.
+        DataError: a picture is missing or unfit; names it.
+    """
+    plan = _plan(request)
+    options = _options(plan)
+    if (request.out / MANIFEST).is_file():
+        existing = open_dataset([str(request.out)])
+        if existing.manifest is not None and existing.manifest.options == options:
+            return existing, True
+    try:
+        with atomic.whole_folder(request.out) as folder:
+            _write_all(plan, folder, options)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"--out {request.out}: taken by something else; choose another --out or remove it") from error
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        raise UsageError(f"--out {request.out}: another run has just staged it; run again") from error
+    return open_dataset([str(request.out)]), False
+
+
+def _plan(request: ImportDatasetRequest) -> _Plan:
+    record = read_attack_result(request.record)
+    stamped = record.test_images()
+    source = None if request.source is None else open_source(request.source, (CLEAN,))
+    keys = {image.index: f"{image.original_label}/{image.index}" for image in stamped}
+    classes = list(CLASSES.get(record.dataset, ()))
+    if source is not None:
+        keys = _twins(source, stamped, record)
+        classes = source.classes or classes
+    if len(classes) != record.num_classes:
+        classes = [str(index) for index in range(record.num_classes)]
+    return _Plan(request, record, stamped, source, keys, classes)
+
+
+def _twins(source: Source, stamped: tuple[PoisonedImage, ...], record: AttackResult) -> dict[int, str]:
+    """The key of the clean twin of each stamped image, by index; the labels must agree, so the order does."""
+    if source.classes is not None and len(source.classes) != record.num_classes:
+        raise UsageError(f"{source.root}: has {len(source.classes)} classes, the record has {record.num_classes}")
+    wanted = {image.index: image.original_label for image in stamped}
+    keys: dict[int, str] = {}
+    for index, image in enumerate(source.images(CLEAN)):
+        if index not in wanted:
+            continue
+        if image.label != wanted[index]:
+            raise UsageError(
+                f"{source.root}: image {index} of {CLEAN} ({image.key}) is of class {image.label}, {record.path} says "
+                f"{wanted[index]}; the source must hold {record.dataset} in its own order"
+            )
+        keys[index] = image.key
+    if missing := set(wanted) - set(keys):
+        raise UsageError(f"{source.root}: {CLEAN} ends before image {min(missing)}, which {record.path} has stamped")
+    return keys
+
+
+def _options(plan: _Plan) -> dict[str, Any]:
+    """Everything that decides the staged bytes, for the manifest and for "is this already done?"."""
+    return {
+        "imported": "BackdoorBench record",
+        "record_sha256": atomic.sha256_file(plan.record.path),
+        "pictures_sha256": _digest(plan),
+        "source_sha256": None if plan.source is None else plan.source.survey(CLEAN).sha256,
+        "samples_per_shard": plan.request.samples_per_shard,
+    }
+
+
+def _digest(plan: _Plan) -> str:
+    """Of the stamped pictures' names and bytes, in order."""
+    return atomic.sha256_json([[str(image.file), atomic.sha256_file(_picture(plan, image))] for image in plan.stamped])
+
+
+def _picture(plan: _Plan, image: PoisonedImage) -> Path:
+    path = plan.folder / image.file
+    if not path.is_file():
+        raise DataError(path, f"missing; {RESULT} lists it as the stamped image of index {image.index}")
+    return path
+
+
+def _write_all(plan: _Plan, folder: Path, options: dict[str, Any]) -> None:
+    size = plan.request.samples_per_shard
+    written = list(write_split(folder, POISONED, _stamped(plan), size))
+    if plan.source is not None:
+        twins = list(write_split(folder, CLEAN, _clean(plan, plan.source, twins=True), size))
+        rest = write_split(folder, CLEAN, _clean(plan, plan.source, twins=False), size, first=len(twins))
+        written = [*twins, *rest, *written]
+    shards = [ref for _, ref in written]
+    write_manifest(folder, _manifest(plan, shards, options), shards, [size for size, _ in written])
+
+
+def _stamped(plan: _Plan) -> Iterator[Sample]:
+    """The stamped images in the order of the clean test set."""
+    remaining = iter(plan.stamped)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        while chunk := list(islice(remaining, _CHUNK)):
+            yield from pool.map(lambda image: _stamped_sample(plan, image), chunk)
+
+
+def _stamped_sample(plan: _Plan, image: PoisonedImage) -> Sample:
+    path, key = _picture(plan, image), plan.keys[image.index]
+    png = path.read_bytes()
+    _check_picture(plan, png, "png", where=path, key=key)
+    metadata = {
+        "label": image.label,
+        "original_label": image.original_label,
+        "poisoned": True,
+        "source": image.file.as_posix(),
+        "index": image.index,
+    }
+    return _sample(key, png, image.label, metadata)
+
+
+def _clean(plan: _Plan, source: Source, *, twins: bool) -> Iterator[Sample]:
+    """The clean images that have a stamped twin, or those that have none, in the source's order."""
+    for index, image in enumerate(source.images(CLEAN)):
+        if (index in plan.keys) == twins:
+            yield _clean_sample(plan, image, index)
+
+
+def _clean_sample(plan: _Plan, image: SourceImage, index: int) -> Sample:
+    pixels = _check_picture(plan, image.data, image.extension, where=image.origin, key=image.key)
+    metadata = {"label": image.label, "source": image.origin, "index": index}
+    return _sample(image.key, images.encode_png(pixels), image.label, metadata)
+
+
+def _check_picture(plan: _Plan, data: bytes, extension: str, *, where: object, key: str) -> images.U8:
+    try:
+        check_key(key)
+        pixels = images.decode(data, extension)
+    except ValueError as error:
+        raise DataError(where, str(error), key=key) from error
+    side = plan.record.image_size
+    if pixels.shape[:2] != (side, side):
+        raise DataError(where, f"is {pixels.shape[1]}x{pixels.shape[0]}, the record's images are {side} px", key=key)
+    return pixels
+
+
+def _sample(key: str, png: bytes, label: int, metadata: dict[str, Any]) -> Sample:
+    return Sample(key, {"png": png, "cls": str(label).encode(), "json": atomic.canonical_json(metadata)})
+
+
+def _manifest(plan: _Plan, shards: list[ShardRef], options: dict[str, Any]) -> StagedManifest:
+    record, marked = plan.record, plan.record.train_marked()
+    counts: dict[str, SplitCounts] = {}
+    for split in dict.fromkeys(shard.split for shard in shards):
+        samples = [shard.samples or 0 for shard in shards if shard.split == split]
+        counts[split] = SplitCounts(shards=len(samples), samples=sum(samples))
+    targets = sorted({image.label for image in plan.stamped})
+    attack = StagedAttack(
+        name=plan.folder.resolve().name,
+        source=f"BackdoorBench record of {record.model_name} on {record.dataset}",
+        params={"targets": targets, "train_marked": None if marked is None else marked[0]},
+        target=targets[0] if len(targets) == 1 else None,
+        poison_rate=None if marked is None else marked[0] / marked[1],
+        poisoned_train_samples=None,
+        trigger_sha256=None,
+    )
+    return StagedManifest(
+        classes=plan.classes,
+        image_size=record.image_size,
+        splits=counts,
+        attack=attack,
+        seed=None,
+        source_sha256={POISONED: options["pictures_sha256"]}
+        | ({} if options["source_sha256"] is None else {CLEAN: options["source_sha256"]}),
+        options=options,
+        zipbatch=__version__,
+    )
