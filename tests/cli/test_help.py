@@ -12,7 +12,25 @@ from tests.making import zipbatch
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "poison", "train", "train victim", "purify", "evaluate", "store", "store ls", "store import", "ls"],
+    [
+        "",
+        "demo",
+        "poison",
+        "train",
+        "train victim",
+        "import",
+        "import victim",
+        "import dataset",
+        "purify",
+        "evaluate",
+        "store",
+        "store ls",
+        "store urls",
+        "store import",
+        "run",
+        "tune",
+        "ls",
+    ],
 )
 def test_every_command_has_help(command: str):
     ran = zipbatch(*command.split(), "-h")

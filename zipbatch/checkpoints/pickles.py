@@ -12,6 +12,7 @@ import pickle
 import re
 import struct
 import threading
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,18 @@ def _encode(text: object, encoding: object) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """How pickle protocol 2 writes bytes of length 0."""
+    return b""
+
+
 _STAND_INS: list[Any] = [
     (_Dtype, "numpy.dtype"),
     (_Array, "numpy.ndarray"),
     *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     (_encode, "_codecs.encode"),
+    (_no_bytes, "builtins.bytes"),
 ]
 
 
@@ -98,7 +105,8 @@ def read_pickle(path: Path) -> object:
     """
     try:
         _check_size(path)
-        with _ONE_AT_A_TIME, torch.serialization.safe_globals(_STAND_INS):
+        with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
+            warnings.simplefilter("ignore")  # of pickle protocols other than 2: they are read or refused all the same
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,13 +64,17 @@ class ImportedVictim:
 
 @dataclass(frozen=True)
 class _Foreign:
-    """What a file holds and says of itself; None where it is silent. ``state`` is None for an ONNX model."""
+    """What a file holds and says of itself; None where it is silent. ``state`` is None for an ONNX model.
+
+    ``usual`` is what is taken for some of it then, unless the user says otherwise.
+    """
 
     format: str
     arch: str
     state: State | None
     num_classes: int | None
     notes: dict[str, Any]
+    usual: Mapping[str, Any]
     image_size: int | None = None
     normalisation: Normalisation | None = None
     channels: Channels | None = None
@@ -123,7 +128,7 @@ def _asked(request: ImportVictimRequest) -> dict[str, Any]:
 
 def _onnx(file: Path) -> _Foreign:
     model = OnnxClassifier(file, NO_NORMALISATION)
-    return _Foreign("ONNX model", ONNX, None, model.num_classes, {}, model.image_size)
+    return _Foreign("ONNX model", ONNX, None, model.num_classes, {}, {"channels": "RGB"}, model.image_size)
 
 
 def _weights(file: Path, request: ImportVictimRequest) -> _Foreign:
@@ -133,7 +138,8 @@ def _weights(file: Path, request: ImportVictimRequest) -> _Foreign:
     found = find_state(tree, where=file)
     arch = request.arch or sniff(found.state, where=file)
     notes = {"nested_under": found.nested, "prefixes_stripped": found.stripped}
-    return _Foreign("state dict", arch, found.state, head_classes(arch, found.state, where=file), notes)
+    classes = head_classes(arch, found.state, where=file)
+    return _Foreign("state dict", arch, found.state, classes, notes, _usual(arch))
 
 
 def _record(tree: object, request: ImportVictimRequest, file: Path) -> _Foreign:
@@ -149,6 +155,7 @@ def _record(tree: object, request: ImportVictimRequest, file: Path) -> _Foreign:
             "dataset": record.dataset,
             "prefixes_stripped": record.found.stripped,
         },
+        usual={},
         image_size=record.image_size,
         normalisation=NORMALISATIONS.get(record.dataset),
         channels="RGB",
@@ -172,16 +179,18 @@ def _spec(foreign: _Foreign, request: ImportVictimRequest, file: Path) -> tuple[
         "normalisation": request.normalisation or foreign.normalisation,
         "channels": request.channels or foreign.channels,
     }
-    usual = _usual(foreign.arch)
-    values = {name: usual.get(name) if value is None else value for name, value in known.items()}
+    values: dict[str, Any] = {
+        name: foreign.usual.get(name) if value is None else value for name, value in known.items()
+    }
     if missing := [_WANTED[name] for name, value in values.items() if value is None]:
         raise UsageError(f"{file}: does not say " + " nor ".join(missing))
-    normalisation = values.pop("normalisation")
+    if values["num_classes"] < 2:
+        raise UsageError(f"{file}: gives {values['num_classes']} score an image; a classifier has 2 classes or more")
+    normalisation = vars(values.pop("normalisation"))
     classes = foreign.classes if len(foreign.classes) == values["num_classes"] else ()
-    spec = VictimSpec(
-        arch=foreign.arch, **values, **vars(normalisation), classes=classes, network_size=foreign.network_size
-    )
-    assumed = {name: usual[name] for name, value in known.items() if value is None}
+    own = {"arch": foreign.arch, "classes": classes, "network_size": foreign.network_size}
+    spec = VictimSpec.model_validate({**values, **normalisation, **own})
+    assumed = {name: foreign.usual[name] for name, value in known.items() if value is None}
     return spec, {name: vars(value) if name == "normalisation" else value for name, value in assumed.items()}
 
 
@@ -193,7 +202,7 @@ _WANTED = {
 
 
 def _usual(arch: str) -> dict[str, Any]:
-    """What is usual for an architecture: ZIP's and BackdoorBox's victims are not normalised, torchvision's are."""
+    """What is usual for a state dict: ZIP's and BackdoorBox's victims are not normalised, torchvision's are."""
     if arch.startswith(TORCHVISION_PREFIX):
         size = TORCHVISION_SIZES.get(arch.removeprefix(TORCHVISION_PREFIX), 224)
         return {"channels": "RGB", "image_size": size, "normalisation": NORMALISATIONS["imagenet"]}

@@ -1,0 +1,309 @@
+"""Foreign victims through the command: the same answers as in their own tool, and nothing assumed in silence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from tests.foreign import SIZE, Evil, attack_result, parallel, weights, write_record
+from tests.making import Ran, files_below, picture, zipbatch
+from zipbatch.atomic import sha256_file
+from zipbatch.checkpoints import open_victim
+from zipbatch.checkpoints.backdoorbench import RESIZED_INSIDE
+from zipbatch.victims import build_victim, top1
+
+IMAGES = np.stack([picture(seed, SIZE) for seed in range(8)])
+UNIT = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+def imported(file: Path, out: Path, *options: object) -> dict[str, Any]:
+    ran = zipbatch("import", "victim", file, "--out", out, *options, "--json")
+    assert ran.code == 0, ran.err
+    return ran.json
+
+
+def refused(ran: Ran, *parts: str) -> None:
+    assert (ran.code, ran.out) == (2, ""), ran.err
+    for part in parts:
+        assert part in ran.err
+
+
+def scores(folder: Path) -> np.ndarray:
+    return open_victim(folder).load(torch.device("cpu")).classify(IMAGES)
+
+
+def wanted(arch: str, state: dict[str, torch.Tensor], x: torch.Tensor, classes: int) -> np.ndarray:
+    """What the network itself says, strictly loaded, of pixels prepared by hand."""
+    network = build_victim(arch, num_classes=classes).network.eval()
+    network.load_state_dict(state)
+    with torch.inference_mode():
+        return network(x).numpy()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [parallel, dict, lambda state: {"state_dict": parallel(state), "epoch": 200}],
+    ids=["ZIP's DataParallel", "one GPU", "nested"],
+)
+def test_a_checkpoint_of_zip(tmp_path: Path, staged: Path, wrap: Callable[[Any], Any]):
+    """A 20-way head for data of few classes: kept, and evaluated."""
+    state = weights("resnet18", 20)
+    torch.save(wrap(state), tmp_path / "ckpt.pth")
+    found = imported(tmp_path / "ckpt.pth", tmp_path / "v", "--image-size", SIZE)
+    config = found["config"]
+    assert (config["arch"], config["num_classes"], config["image_size"]) == ("resnet18", 20, SIZE)
+    assert set(found["assumed"]) == {"normalisation", "channels"}
+    assert set(files_below(tmp_path / "v")) == {"config.json", "manifest.json", "model.safetensors"}
+    assert np.array_equal(scores(tmp_path / "v"), wanted("resnet18", state, UNIT, 20))
+    origin = json.loads((tmp_path / "v" / "manifest.json").read_text())["imported_from"]
+    assert (origin["file"], origin["sha256"]) == ("ckpt.pth", sha256_file(tmp_path / "ckpt.pth"))
+    ran = zipbatch("evaluate", tmp_path / "v", "--data", staged, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["rows"][0]["n_ca"] == 12
+
+
+def test_resnet34_by_its_names(tmp_path: Path):
+    torch.save(parallel(weights("resnet34", 20)), tmp_path / "ckpt.pth")
+    assert imported(tmp_path / "ckpt.pth", tmp_path / "v", "--image-size", 16)["config"]["arch"] == "resnet34"
+
+
+def test_bgr_and_normalisation_are_what_they_say(tmp_path: Path):
+    """A victim of cv2.imread: blue first; each mean and std belongs to its colour."""
+    state = weights("resnet20", 5)
+    save_file(state, tmp_path / "net.safetensors")
+    options = ("--image-size", SIZE, "--channel-order", "bgr", "--mean", "0.1,0.2,0.3", "--std", "0.5 0.6 0.7")
+    found = imported(tmp_path / "net.safetensors", tmp_path / "v", *options)
+    assert found["assumed"] == {}
+    prepared = (UNIT - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.6, 0.7]).view(3, 1, 1)
+    assert np.allclose(scores(tmp_path / "v"), wanted("resnet20", state, prepared[:, [2, 1, 0]], 5), atol=1e-5)
+
+
+def test_names_of_normalisations(tmp_path: Path):
+    torch.save(weights("resnet20", 5), tmp_path / "net.pth")
+    config = imported(tmp_path / "net.pth", tmp_path / "v", "--image-size", 16, "--mean", "cifar10")["config"]
+    assert (config["mean"], config["std"]) == ([0.4914, 0.4822, 0.4465], [0.247, 0.243, 0.261])
+
+
+def test_a_record_of_backdoorbench(tmp_path: Path):
+    """Model, size and normalisation are in the record; the classes of CIFAR-10 have names."""
+    content = attack_result(classes=10)
+    record = write_record(tmp_path / "record" / "badnet_0_1", content, old_numpy=True)
+    found = imported(record, tmp_path / "v")
+    assert found["assumed"] == {}
+    assert found["format"] == "BackdoorBench record"
+    assert (found["config"]["arch"], found["config"]["image_size"]) == ("preactresnet18", SIZE)
+    assert found["config"]["classes"][:2] == ["airplane", "automobile"]
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)))
+    assert np.allclose(
+        scores(tmp_path / "v"), wanted("preactresnet18", content["model"], (UNIT - mean) / std, 10), rtol=1e-4
+    )
+
+
+def test_a_record_of_data_that_is_not_known_asks_for_its_normalisation(tmp_path: Path):
+    content = attack_result(arch="torchvision:squeezenet1_1", clean_data="svhn", img_size=np.array([32, 32, 3]))
+    record = write_record(tmp_path / "r", content)
+    refused(zipbatch("import", "victim", record, "--out", tmp_path / "v"), "how its pixels are normalised (--mean")
+    assert imported(record, tmp_path / "v", "--mean", "half")["config"]["arch"] == "torchvision:squeezenet1_1"
+
+
+def test_a_record_whose_model_resizes_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """BackdoorBench's ViT is Sequential(Resize(224), net): its tensors' names begin with ``1.``. Here a smaller net."""
+    assert RESIZED_INSIDE["vit_b_16"] == 224
+    monkeypatch.setitem(RESIZED_INSIDE, "squeezenet1_1", 64)
+    state = weights("torchvision:squeezenet1_1", 2)
+    content = attack_result(classes=2, rows=[(1, 1)], model={f"1.{key}": value for key, value in state.items()})
+    record = write_record(tmp_path / "r", content | {"model_name": "squeezenet1_1", "clean_data": "gtsrb"})
+    config = imported(record, tmp_path / "v")["config"]
+    assert (config["image_size"], config["network_size"]) == (SIZE, 64)
+    resized = F.interpolate(UNIT[:1], size=(64, 64), mode="bilinear", antialias=True)
+    got = open_victim(tmp_path / "v").load(torch.device("cpu")).classify(IMAGES[:1])
+    assert np.allclose(got, wanted("torchvision:squeezenet1_1", state, resized, 2), atol=1e-5)
+
+
+def test_torchvision_by_name(tmp_path: Path):
+    """What is usual there is assumed, and told."""
+    torch.save(weights("torchvision:squeezenet1_1", 6), tmp_path / "net.pth")
+    asked = ("import", "victim", tmp_path / "net.pth", "--arch", "torchvision:squeezenet1_1", "--out", tmp_path / "v")
+    ran = zipbatch(*asked)
+    assert ran.code == 0, ran.err
+    assert ran.out.splitlines() == [
+        f"{tmp_path / 'v'}: imported (state dict: torchvision:squeezenet1_1, 6 classes, 224 px)",
+        "  assumed: image size 224; --image-size says otherwise",
+        "  assumed: normalisation mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225); --mean says otherwise",
+        "  assumed: channels RGB; --channel-order says otherwise",
+    ]
+    before = files_below(tmp_path / "v")
+    again = zipbatch(*asked)
+    assert "already imported" in again.out
+    assert files_below(tmp_path / "v") == before
+    refused(zipbatch(*asked, "--image-size", 64), "holds the result of other settings")
+
+
+def test_timm_is_asked_for_by_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    torch.save(weights("resnet20", 3), tmp_path / "net.pth")
+    ran = zipbatch("import", "victim", tmp_path / "net.pth", "--arch", "timm:resnet18", "--out", tmp_path / "v")
+    refused(ran, "timm:resnet18 needs timm, which is not installed: pip install timm")
+
+
+def test_timm_by_name(tmp_path: Path):
+    pytest.importorskip("timm")
+    torch.save(weights("timm:resnet10t", 6), tmp_path / "net.pth")
+    asked = ("import", "victim", tmp_path / "net.pth", "--arch", "timm:resnet10t", "--out", tmp_path / "v")
+    refused(zipbatch(*asked), "the size of the images", "how its pixels are normalised")
+    refused(zipbatch(*asked[:4], "timm:hf-hub:a/b", *asked[5:]), "no classifier named 'hf-hub:a/b'")
+    assert zipbatch(*asked, "--image-size", 64, "--mean", "imagenet").code == 0
+
+
+def test_files_that_run_code_do_not(tmp_path: Path):
+    marker = tmp_path / "marker"
+    torch.save({"state_dict": weights("resnet20", 3), "note": Evil(marker)}, tmp_path / "evil.pth")
+    torch.save(attack_result() | {"note": Evil(marker)}, tmp_path / "attack_result.pt")
+    for file in ("evil.pth", "attack_result.pt"):
+        ran = zipbatch("import", "victim", tmp_path / file, "--out", tmp_path / "v", "--image-size", 16)
+        refused(ran, file, "refused, and nothing was run")
+    assert not marker.exists()
+    assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "does not say the size of the images that it was trained on (--image-size PX"),
+        (("--image-size", 16, "--num-classes", 10), "--num-classes 10: the file says 5; leave the flag out"),
+        (("--image-size", 16, "--arch", "resnet18"), "does not fit resnet18: 30 missing: "),
+        (("--image-size", 16, "--arch", "resnet35"), "unknown architecture 'resnet35'"),
+        (("--image-size", 16, "--mean", "0.5,0.5,0.5"), "needs --std; only a NAME (none, half, imagenet"),
+        (("--image-size", 16, "--std", "half"), "--std needs --mean"),
+        (("--image-size", 16, "--mean", "0.5,0.5", "--std", "half"), "neither three numbers"),
+        (("--image-size", 16, "--mean", "a,b,c", "--std", "half"), "neither three numbers"),
+        (("--image-size", 16, "--mean", "half", "--std", "1,0,1"), "must be above 0"),
+        (("--image-size", 16, "--mean", "half", "--std", "1,nan,1"), "neither three numbers"),
+    ],
+)
+def test_wrong_flags(tmp_path: Path, options: tuple[object, ...], words: str):
+    torch.save(weights("resnet20", 5), tmp_path / "net.pth")
+    refused(zipbatch("import", "victim", tmp_path / "net.pth", "--out", tmp_path / "v", *options), words)
+    assert not (tmp_path / "v").exists()
+
+
+def test_wrong_files(tmp_path: Path):
+    out = ("--out", tmp_path / "v", "--image-size", 16)
+    refused(zipbatch("import", "victim", tmp_path / "gone.pth", *out), "gone.pth: no such file")
+    refused(zipbatch("import", "victim", tmp_path, *out), "attack_result.pt: no such file")
+    (tmp_path / "text.pth").write_text("hello")
+    refused(zipbatch("import", "victim", tmp_path / "text.pth", *out), "text.pth")
+    nan = weights("resnet20", 3) | {"linear.bias": torch.full((3,), torch.nan)}
+    torch.save(nan, tmp_path / "nan.pth")
+    refused(zipbatch("import", "victim", tmp_path / "nan.pth", *out), "gave NaN for image 0")
+    torch.save(weights("resnet20", 3), tmp_path / "small.pth")
+    (tmp_path / "taken").write_text("a file")
+    ran = zipbatch("import", "victim", tmp_path / "small.pth", "--image-size", 16, "--out", tmp_path / "taken" / "v")
+    refused(ran, "cannot be made")
+
+
+# ---- ONNX
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Callable[..., Path]:
+    """A linear classifier as a graph: scores are the channels' means, weighed."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper
+
+    def write(name: str = "net.onnx", *, shape: tuple[Any, ...] = ("n", 3, SIZE, SIZE), pooled: bool = True) -> Path:
+        head = numpy_helper.from_array(WEIGHTS, "head")
+        nodes = [
+            helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "head"], ["scores"]),
+        ]
+        graph = helper.make_graph(
+            nodes if pooled else [helper.make_node("Identity", ["x"], ["scores"])],
+            "net",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("scores", TensorProto.FLOAT, (shape[0], 4) if pooled else None)],
+            [head],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        onnx.save(model, tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+WEIGHTS = np.random.default_rng(2).normal(size=(3, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("batch", ["n", 1, 3], ids=["any batch", "one by one", "threes"])
+def test_an_onnx_model(tmp_path: Path, onnx_file: Callable[..., Path], staged: Path, batch: Any):
+    file = onnx_file(shape=(batch, 3, SIZE, SIZE))
+    found = imported(file, tmp_path / "v", "--mean", "0.1,0.2,0.3", "--std", "0.5,0.6,0.7", "--channel-order", "bgr")
+    assert (found["config"]["arch"], found["config"]["num_classes"], found["config"]["image_size"]) == ("onnx", 4, SIZE)
+    assert set(files_below(tmp_path / "v")) == {"config.json", "manifest.json", "model.onnx"}
+    assert (tmp_path / "v" / "model.onnx").read_bytes() == file.read_bytes()
+    means = (UNIT.numpy().mean(axis=(2, 3)) - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7]
+    assert np.allclose(scores(tmp_path / "v"), means[:, ::-1] @ WEIGHTS, atol=1e-5)
+    rows = zipbatch("evaluate", tmp_path / "v", "--data", staged, "--json").json["rows"]
+    assert rows[0]["n_ca"] == 12
+
+
+def test_an_onnx_model_that_leaves_things_open(tmp_path: Path, onnx_file: Callable[..., Path]):
+    file = onnx_file(shape=("n", 3, "h", "w"))
+    out = ("--out", tmp_path / "v", "--mean", "none")
+    refused(zipbatch("import", "victim", file, *out), "does not say the size of the images")
+    assert zipbatch("import", "victim", file, *out, "--num-classes", 4, "--image-size", 20).code == 0
+    assert scores(tmp_path / "v").shape == (8, 4)
+
+
+def test_onnx_models_that_do_not_fit(tmp_path: Path, onnx_file: Callable[..., Path]):
+    out = ("--out", tmp_path / "v", "--mean", "none")
+    refused(zipbatch("import", "victim", onnx_file(), *out, "--image-size", 32), "--image-size 32: the file says 16")
+    for shape in (("n", SIZE, SIZE, 3), ("n", 3, SIZE * SIZE)):
+        other = onnx_file("other.onnx", shape=shape, pooled=False)
+        refused(zipbatch("import", "victim", other, *out), "must take one float32 input [N, 3, H, W], it takes x:")
+    wide = onnx_file("wide.onnx", shape=("n", 3, 16, 32))
+    refused(zipbatch("import", "victim", wide, *out), "only square ones")
+    (tmp_path / "text.onnx").write_text("hello")
+    refused(zipbatch("import", "victim", tmp_path / "text.onnx", *out), "not a model that onnxruntime can read")
+
+
+def test_an_onnx_model_reads_no_other_file(tmp_path: Path, onnx_file: Callable[..., Path]):
+    """Weights kept outside of the model are a way to read files of others: they are refused."""
+    import onnx
+
+    model = onnx.load(onnx_file())
+    head = model.graph.initializer[0]
+    head.ClearField("raw_data")
+    head.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "secret.bin"), ("offset", "0"), ("length", str(WEIGHTS.nbytes))):
+        head.external_data.add(key=key, value=value)
+    (tmp_path / "secret.bin").write_bytes(WEIGHTS.tobytes())
+    (tmp_path / "outside.onnx").write_bytes(model.SerializeToString())
+    ran = zipbatch("import", "victim", tmp_path / "outside.onnx", "--mean", "none", "--out", tmp_path / "v")
+    refused(ran, "not a model that onnxruntime can read")
+
+
+def test_onnx_is_asked_for_by_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (tmp_path / "net.onnx").write_bytes(b"x")
+    ran = zipbatch("import", "victim", tmp_path / "net.onnx", "--out", tmp_path / "v")
+    refused(ran, "needs onnxruntime, which is not installed: pip install 'zipbatch[onnx]'")
+
+
+def test_top1_of_an_imported_victim_is_that_of_its_scores(tmp_path: Path):
+    torch.save(weights("resnet20", 5), tmp_path / "net.pth")
+    imported(tmp_path / "net.pth", tmp_path / "v", "--image-size", 16)
+    victim = open_victim(tmp_path / "v").load(torch.device("cpu"))
+    answers = top1(victim, torch.from_numpy(IMAGES).permute(0, 3, 1, 2))
+    assert answers.tolist() == scores(tmp_path / "v").argmax(axis=1).tolist()
