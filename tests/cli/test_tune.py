@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tests.making import Ran, zipbatch
+from tests.serving import npy, serving
+from zipbatch.checkpoints import open_victim
 from zipbatch.stages.assets import embedded_victim, sample_source
 
 
@@ -81,6 +84,20 @@ def test_without_labels_the_same_is_chosen(tune: Callable[..., Ran], shards: Pat
     assert ran.code == 0, ran.err
     assert "answers flee the class 1" in ran.out
     assert [line.split()[0] for line in ran.out.splitlines() if line.endswith("  chosen")] == ["10"]
+
+
+def test_an_endpoint_is_tuned_for_as_the_victim_behind_it(
+    tune: Callable[..., Ran], shards: Path, store: Path, preset: Path
+):
+    """Its answers are all that is asked for."""
+    network = open_victim(embedded_victim("badnets")).load(torch.device("cpu"))
+    options = ("--data", shards, "--prior", "embedded", "--store", store, "--preset", preset, "--json")
+    exponents = ("--guidance-exponent", 3, "--guidance-exponent", 1000)
+    with serving(lambda pixels: (200, npy(network.classify(pixels)))) as served:
+        ran = zipbatch("tune", served.url, *options, *exponents)
+    assert ran.code == 0, ran.err
+    assert ran.json["victim"] == served.url
+    assert {**ran.json, "victim": None} == {**tune(shards, store, "--json").json, "victim": None}
 
 
 def test_where_nothing_is_triggered_the_preset_stays(tune: Callable[..., Ran], shards: Path, store: Path):

@@ -137,8 +137,23 @@ def test_unlabelled_data_gives_flips_and_the_classes_left(red: Path, tmp_path: P
 
 
 @pytest.mark.ray
-def test_workers_do_not_change_the_rows(staged: Path, constant: Path, red: Path, store: Path):
-    asked = (constant, red, "--data", staged, "--purified", "tiny-badnets@gray", "--store", store, "--device", "cpu")
+def test_workers_do_not_change_the_rows(staged: Path, constant: Path, red: Path, store: Path, tmp_path: Path):
+    """Nor whether they load folders or a function."""
+    (tmp_path / "v.py").write_text("def f(images): return [[0, red, 99] for red in images[..., 0].mean(axis=(1, 2))]\n")
+    function = f"python:{tmp_path / 'v.py'}:f"
+    asked = (
+        constant,
+        red,
+        function,
+        "--data",
+        staged,
+        "--purified",
+        "tiny-badnets@gray",
+        "--store",
+        store,
+        "--device",
+        "cpu",
+    )
     assert evaluated(*asked, "--workers", 2) == evaluated(*asked, "--workers", 0)
 
 

@@ -88,12 +88,6 @@ def test_unlabelled_shards_of_different_sizes_and_a_function(function: Path, tmp
     assert (after["flip_rate"], after["n_flip"], after["fled"]) == (2 / 3, 3, {"1": 2})
 
 
-@pytest.mark.ray
-def test_workers_load_them_too(staged: Path, function: Path):
-    asked = (f"python:{function}:scores", "--data", staged, "--device", "cpu")
-    assert evaluated(*asked, "--workers", 2) == evaluated(*asked, "--workers", 0)
-
-
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [

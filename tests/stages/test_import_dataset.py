@@ -19,6 +19,7 @@ COUNT = 9
 
 @pytest.fixture
 def record(tmp_path: Path) -> Path:
+    """A record whose model is but one tensor."""
     return write_record(tmp_path / "record" / "badnet_0_1")
 
 
@@ -99,8 +100,9 @@ def test_with_a_source_twins_stand_in_shards_of_the_same_number(record: Path, tm
     assert manifest.classes == CLASSES
 
 
-def test_the_victim_of_a_record_is_evaluated_on_its_data(record: Path, tmp_path: Path):
+def test_the_victim_of_a_record_is_evaluated_on_its_data(tmp_path: Path):
     """Import both, purify, evaluate: every measure has its images, and fidelity its clean twins."""
+    record = write_record(tmp_path / "record" / "badnet_0_1", attack_result(arch="preactresnet18"))
     source, store = write_clean(tmp_path / "clean"), tmp_path / "pur"
     imported(record, tmp_path / "staged", "--source", source, "--samples-per-shard", 4)
     assert zipbatch("import", "victim", record, "--out", tmp_path / "v").code == 0

@@ -50,20 +50,24 @@ def wanted(arch: str, state: dict[str, torch.Tensor], x: torch.Tensor, classes: 
 
 
 @pytest.mark.parametrize(
-    "wrap",
-    [parallel, dict, lambda state: {"state_dict": parallel(state), "epoch": 200}],
+    ("arch", "wrap"),
+    [
+        ("resnet18", parallel),
+        ("resnet20", dict),
+        ("resnet20", lambda state: {"state_dict": parallel(state), "epoch": 200}),
+    ],
     ids=["ZIP's DataParallel", "one GPU", "nested"],
 )
-def test_a_checkpoint_of_zip(tmp_path: Path, staged: Path, wrap: Callable[[Any], Any]):
+def test_a_checkpoint_of_zip(tmp_path: Path, staged: Path, arch: str, wrap: Callable[[Any], Any]):
     """A 20-way head for data of few classes: kept, and evaluated."""
-    state = weights("resnet18", 20)
+    state = weights(arch, 20)
     torch.save(wrap(state), tmp_path / "ckpt.pth")
     found = imported(tmp_path / "ckpt.pth", tmp_path / "v", "--image-size", SIZE)
     config = found["config"]
-    assert (config["arch"], config["num_classes"], config["image_size"]) == ("resnet18", 20, SIZE)
+    assert (config["arch"], config["num_classes"], config["image_size"]) == (arch, 20, SIZE)
     assert set(found["assumed"]) == {"normalisation", "channels"}
     assert set(files_below(tmp_path / "v")) == {"config.json", "manifest.json", "model.safetensors"}
-    assert np.array_equal(scores(tmp_path / "v"), wanted("resnet18", state, UNIT, 20))
+    assert np.array_equal(scores(tmp_path / "v"), wanted(arch, state, UNIT, 20))
     origin = json.loads((tmp_path / "v" / "manifest.json").read_text())["imported_from"]
     assert (origin["file"], origin["sha256"]) == ("ckpt.pth", sha256_file(tmp_path / "ckpt.pth"))
     ran = zipbatch("evaluate", tmp_path / "v", "--data", staged, "--json")
@@ -95,7 +99,7 @@ def test_names_of_normalisations(tmp_path: Path):
 
 def test_a_record_of_backdoorbench(tmp_path: Path):
     """Model, size and normalisation are in the record; the classes of CIFAR-10 have names."""
-    content = attack_result(classes=10)
+    content = attack_result(arch="preactresnet18", classes=10)
     record = write_record(tmp_path / "record" / "badnet_0_1", content, old_numpy=True)
     found = imported(record, tmp_path / "v")
     assert found["assumed"] == {}

@@ -30,7 +30,7 @@ class ImportDatasetRequest:
 
     record: Path
     out: Path
-    source: Path | None = None
+    source: str | Path | None = None
     samples_per_shard: int = 1000
 
 
@@ -89,7 +89,7 @@ def _plan(request: ImportDatasetRequest) -> _Plan:
     classes = list(CLASSES.get(record.dataset, ()))
     if source is not None:
         keys = _twins(source, stamped, record)
-        classes = source.classes or classes
+        classes = source.archive.classes or classes
     if len(classes) != record.num_classes:
         classes = [str(index) for index in range(record.num_classes)]
     return _Plan(request, record, stamped, source, keys, classes)
@@ -97,8 +97,9 @@ def _plan(request: ImportDatasetRequest) -> _Plan:
 
 def _twins(source: Source, stamped: tuple[PoisonedImage, ...], record: AttackResult) -> dict[int, str]:
     """The key of the clean twin of each stamped image, by index; the labels must agree, so the order does."""
-    if source.classes is not None and len(source.classes) != record.num_classes:
-        raise UsageError(f"{source.root}: has {len(source.classes)} classes, the record has {record.num_classes}")
+    named = source.archive.classes
+    if named is not None and len(named) != record.num_classes:
+        raise UsageError(f"{source.place}: has {len(named)} classes, the record has {record.num_classes}")
     wanted = {image.index: image.original_label for image in stamped}
     keys: dict[int, str] = {}
     for index, image in enumerate(source.images(CLEAN)):
@@ -106,12 +107,12 @@ def _twins(source: Source, stamped: tuple[PoisonedImage, ...], record: AttackRes
             continue
         if image.label != wanted[index]:
             raise UsageError(
-                f"{source.root}: image {index} of {CLEAN} ({image.key}) is of class {image.label}, {record.path} says "
+                f"{source.place}: image {index} of {CLEAN} ({image.key}) is of class {image.label}, {record.path} says "
                 f"{wanted[index]}; the source must hold {record.dataset} in its own order"
             )
         keys[index] = image.key
     if missing := set(wanted) - set(keys):
-        raise UsageError(f"{source.root}: {CLEAN} ends before image {min(missing)}, which {record.path} has stamped")
+        raise UsageError(f"{source.place}: {CLEAN} ends before image {min(missing)}, which {record.path} has stamped")
     return keys
 
 

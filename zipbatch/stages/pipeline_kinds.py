@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from zipbatch import atomic
+from zipbatch.checkpoints import open_victim
 from zipbatch.checkpoints.victim import CONFIG
 from zipbatch.cluster import pick_device
 from zipbatch.config import PriorConfig, Settings, VictimConfig, find_config, load_config, read_config
@@ -168,7 +169,7 @@ def _evaluate(instance: Instance, place: Place, report: Report) -> None:
     data = str(_path(instance.one("data"), place))
     plan = plan_evaluate(
         EvaluateRequest(
-            victims=tuple(_path(item, place) for item in instance.inputs["victim"]),
+            victims=tuple(open_victim(_path(item, place)) for item in instance.inputs["victim"]),
             dataset=open_dataset([data]),
             data_label=data,
             purified=tuple(_reference(item, place) for item in instance.inputs["purified"]),
