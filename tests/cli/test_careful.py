@@ -152,8 +152,14 @@ def test_a_run_that_did_nothing_leaves_no_store(source12: Path, tmp_path: Path):
 
 def test_the_default_start_is_pure_noise_for_any_schedule(staged: Path, tmp_path: Path, prior: Path):
     plans = [
-        zipbatch("purify", staged, "--prior", prior, "--store", tmp_path, *more, "--dry-run", "--json").json["purifier"]
-        for more in ((), ("--start-step", 1000), ("--start-step", 5000))
+        zipbatch(*("purify", staged, "--prior", prior, "--store", tmp_path, "--preset", "paper"), *more).json[
+            "purifier"
+        ]
+        for more in (
+            ("--dry-run", "--json"),
+            ("--start-step", 1000, "--dry-run", "--json"),
+            ("--start-step", 5000, "--dry-run", "--json"),
+        )
     ]
     assert plans[0]["settings"]["start_step"] == 1000
     assert plans[0] == plans[1] == plans[2]
@@ -162,7 +168,7 @@ def test_the_default_start_is_pure_noise_for_any_schedule(staged: Path, tmp_path
 def test_flags_are_blamed_and_not_the_preset(staged: Path, tmp_path: Path, prior: Path):
     ran = zipbatch("purify", staged, "--prior", prior, "--store", tmp_path, "--steps", 0, "--transform", "blur:0")
     assert ran.code == 2
-    assert "paper.yaml" not in ran.err
+    assert "balanced.yaml" not in ran.err
     assert "steps = 0" in ran.err
     assert "at least 1 item" not in ran.err
 
@@ -210,13 +216,13 @@ def test_a_sheet_without_a_folder_is_refused_before_work(staged: Path, victim: P
     assert (ran.code, ran.out) == (2, "")
 
 
-def test_a_demo_of_other_images_says_what_is_in_the_way(tmp_path: Path):
-    out = tmp_path / "demo"
-    (out / "shards" / "badnets").mkdir(parents=True)
-    (out / "shards" / "badnets" / "mine.txt").write_text("mine")
-    ran = zipbatch("demo", "--out", out, "--limit", 8)
-    assert ran.code == 2
-    assert "choose another --out" in ran.err
+def test_a_demo_of_other_images_meets_no_old_results(tmp_path: Path):
+    first = zipbatch("demo", "--out", tmp_path, "--limit", 8, "--json")
+    other = zipbatch("demo", "--out", tmp_path, "--limit", 9, "--json")
+    assert {row["n_ca"] for row in first.json["rows"]} == {8}
+    assert {row["n_ca"] for row in other.json["rows"]} == {9}
+    again = zipbatch("demo", "--out", tmp_path, "--limit", 8, "--json")
+    assert (again.json["ran"], again.json["rows"]) == (0, first.json["rows"])
 
 
 def test_a_foreign_manifest_beside_bare_tars_is_not_ours(source12: Path, tmp_path: Path):

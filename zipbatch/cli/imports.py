@@ -128,13 +128,12 @@ def _three(text: str, flag: str) -> tuple[float, float, float]:
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Staged dataset to write.")
 @click.option(
     "--source",
-    type=click.Path(path_type=Path),
     metavar="SOURCE",
     help="Clean test images in the dataset's own order, as for 'zipbatch poison': adds the split test.",
 )
 @click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True, metavar="N")
 @JSON
-def dataset(record: Path, out: Path, source: Path | None, samples_per_shard: int, as_json: bool) -> None:
+def dataset(record: Path, out: Path, source: str | None, samples_per_shard: int, as_json: bool) -> None:
     """Stage the poisoned test images of RECORD, a folder that BackdoorBench wrote (attack_result.pt, bd_test_dataset/).
 
     \b
