@@ -1,6 +1,14 @@
 """Model files: read, never trusted. Safetensors, or ``.bin`` with weights only; nothing is ever unpickled as code."""
 
-from zipbatch.checkpoints.prior import PriorFolder, fresh_prior, load_prior, open_prior, save_prior
+from zipbatch.checkpoints.prior import (
+    PriorFolder,
+    fresh_prior,
+    load_prior,
+    open_prior,
+    prior_tensors,
+    save_prior,
+    write_prior,
+)
 from zipbatch.checkpoints.victim import VictimFolder, load_victim, open_victim, save_victim
 
 __all__ = [
@@ -11,6 +19,8 @@ __all__ = [
     "load_victim",
     "open_prior",
     "open_victim",
+    "prior_tensors",
     "save_prior",
     "save_victim",
+    "write_prior",
 ]

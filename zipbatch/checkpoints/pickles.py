@@ -107,7 +107,7 @@ def read_pickle(path: Path) -> object:
         _check_size(path)
         with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
             warnings.simplefilter("ignore")  # of pickle protocols other than 2: they are read or refused all the same
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
     except pickle.UnpicklingError as error:

@@ -1,4 +1,4 @@
-"""Prior folders: a diffusers UNet2DModel and its scheduler config, flat or as a pipeline."""
+"""Priors on disk: a diffusers UNet2DModel and its scheduler config, flat or as a pipeline, or OpenAI's single file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from zipbatch import atomic
-from zipbatch.checkpoints.tensors import load_strictly, read_json, read_tensors
+from zipbatch.checkpoints.guided import SCHEDULER, GuidedUNet, guided_unet, to_diffusers
+from zipbatch.checkpoints.tensors import check_fit, read_json, read_tensors, shapes_of
 from zipbatch.diffusion.prior import Prior, patch_of
 from zipbatch.diffusion.sampler import AlphaBar
 from zipbatch.errors import UsageError
@@ -34,12 +35,16 @@ _SCHEDULE_FIELDS = (
 
 @dataclass(frozen=True)
 class PriorFolder:
-    """A prior on disk: configs read and checked, weights not loaded."""
+    """A prior on disk: configs read and checked, weights not loaded.
+
+    With ``guided``, ``path`` and ``weights`` are one guided-diffusion checkpoint, and the configs are told from it.
+    """
 
     path: Path
     unet_config: dict[str, Any]
     scheduler_config: dict[str, Any]
     weights: Path
+    guided: GuidedUNet | None = None
 
     @property
     def image_size(self) -> int:
@@ -61,14 +66,17 @@ class PriorFolder:
 
 
 def open_prior(path: Path) -> PriorFolder:
-    """Read a prior's configs: ``unet/`` and ``scheduler/`` of a pipeline, or both in one folder.
+    """Read a prior's configs: ``unet/`` and ``scheduler/`` of a pipeline, both flat, or told from OpenAI's one file.
 
     Raises:
         UsageError: a file is missing, the network is no RGB epsilon predictor, or the schedule is not supported.
     """
     path = path.absolute()
+    if path.is_file():
+        guided = guided_unet(shapes_of(read_tensors(path)), where=path)
+        return PriorFolder(path, guided.config, SCHEDULER, path, guided)
     if not path.is_dir():
-        raise UsageError(f"{path}: no such folder; a prior is a folder in diffusers' format")
+        raise UsageError(f"{path}: no such folder; a prior is a folder in diffusers' format, or a guided-diffusion .pt")
     unet = path / "unet" if (path / "unet").is_dir() else path
     scheduler = path / "scheduler" if (path / "scheduler").is_dir() else path
     unet_config = read_json(unet / "config.json")
@@ -110,6 +118,18 @@ def save_prior(
 
     The manifest comes last: a folder that has one is whole.
     """
+    state = {key: value.detach().cpu().half() for key, value in prior.unet.state_dict().items()}
+    write_prior(path, state, unet_config, scheduler_config, manifest)
+
+
+def write_prior(
+    path: Path,
+    state: dict[str, Tensor],
+    unet_config: dict[str, Any],
+    scheduler_config: dict[str, Any],
+    manifest: dict[str, Any],
+) -> None:
+    """Write a diffusers pipeline folder with these tensors and a manifest, each file atomically, the manifest last."""
     model_index = {
         "_class_name": "DDPMPipeline",
         "unet": ["diffusers", "UNet2DModel"],
@@ -118,8 +138,8 @@ def save_prior(
     atomic.write_json(path / "model_index.json", model_index)
     atomic.write_json(path / "scheduler" / SCHEDULER_CONFIG, {"_class_name": "DDPMScheduler", **scheduler_config})
     atomic.write_json(path / "unet" / "config.json", {"_class_name": "UNet2DModel", **unet_config})
-    state = {key: value.detach().cpu().half().contiguous() for key, value in prior.unet.state_dict().items()}
-    atomic.write_bytes(path / "unet" / WEIGHT_NAMES[0], save(state))
+    contiguous = {key: value.contiguous() for key, value in state.items()}
+    atomic.write_bytes(path / "unet" / WEIGHT_NAMES[0], save(contiguous))
     atomic.write_json(path / "manifest.json", manifest)
 
 
@@ -150,9 +170,29 @@ def load_prior(folder: PriorFolder) -> Prior:
     Raises:
         UsageError: an unfit config, or weights that do not fit it; missing and unexpected keys are named.
     """
-    unet = _build_unet(folder)
-    load_strictly(unet, _current_names(read_tensors(folder.weights)), where=folder.weights)
+    unet = _empty_unet(folder)
+    state = _tensors(folder, unet)
+    own = {key: tensor.to(torch.float32, copy=True) for key, tensor in state.items()}  # read files may be mapped
+    unet.load_state_dict(own, assign=True)
     return _prior(folder, unet).eval().requires_grad_(False)
+
+
+def prior_tensors(folder: PriorFolder) -> dict[str, Tensor]:
+    """The weights under diffusers' names, held against the network strictly, dtypes as they are in the file.
+
+    Raises:
+        UsageError: as ``load_prior``.
+    """
+    return _tensors(folder, _empty_unet(folder))
+
+
+def _tensors(folder: PriorFolder, unet: nn.Module) -> dict[str, Tensor]:
+    state, layout = read_tensors(folder.weights), shapes_of(unet.state_dict())
+    if folder.guided is not None:
+        return to_diffusers(state, layout, folder.guided, where=folder.weights)
+    state = _current_names(state)
+    check_fit(state, layout, where=folder.weights)
+    return state
 
 
 def _prior(folder: PriorFolder, unet: nn.Module) -> Prior:
@@ -177,6 +217,15 @@ def _current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return name
 
     return {current(name): tensor for name, tensor in state.items()}
+
+
+def _empty_unet(folder: PriorFolder) -> nn.Module:
+    """The network without values where it can be had, which saves drawing half a billion of them for nothing."""
+    with torch.device("meta"):
+        unet = _build_unet(folder)
+    if {name for name, _ in unet.named_buffers()} <= set(unet.state_dict()):
+        return unet
+    return _build_unet(folder)  # it has constants that no checkpoint brings
 
 
 def _build_unet(folder: PriorFolder) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-from zipbatch.checkpoints.tensors import misfits
+from zipbatch.checkpoints.tensors import misfits, shapes_of
 from zipbatch.errors import UsageError
 from zipbatch.victims import CIFAR_ARCHITECTURES, Victim, build_victim
 
@@ -99,7 +99,7 @@ def sniff(state: Mapping[str, Tensor], *, where: Path) -> str:
             f"{where}: its tensors ({some}, …) are those of no architecture that is told by its names ({known}); name "
             "it with --arch torchvision:NAME or timm:NAME, or export the network to ONNX"
         )
-    faults = misfits({name: torch.empty(0) for name in names[closest]}, dict.fromkeys(state, torch.empty(0)))
+    faults = misfits({name: torch.Size([0]) for name in names[closest]}, dict.fromkeys(state, torch.empty(0)))
     raise UsageError(f"{where}: is closest to {closest}, but has " + "; ".join(faults))
 
 
@@ -115,7 +115,7 @@ def head_classes(arch: str, state: Mapping[str, Tensor], *, where: Path) -> int:
     heads = [name for name in two if two[name].shape != three[name].shape]
     head = next((name for name in heads if name in state and state[name].ndim), None)
     if head is None:
-        faults = misfits(two, state)
+        faults = misfits(shapes_of(two), state)
         raise UsageError(f"{where}: lacks the head of {arch} ({', '.join(heads)}), has " + "; ".join(faults))
     return int(state[head].shape[0])
 
@@ -126,7 +126,7 @@ def load_foreign(victim: Victim, state: Mapping[str, Tensor], *, arch: str, wher
     Raises:
         UsageError: they do not fit.
     """
-    if faults := misfits(victim.network.state_dict(), state):
+    if faults := misfits(shapes_of(victim.network.state_dict()), state):
         raise UsageError(f"{where}: does not fit {arch}: " + "; ".join(faults))
     victim.network.load_state_dict(dict(state))
 

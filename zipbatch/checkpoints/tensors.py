@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a ``.safetensors`` file, or of a ``.bin`` / ``.pt`` state dict read with weights only.
 
+    They may be views into the file, read when they are first used: copy what is to be kept.
+
     Raises:
         UsageError: missing, damaged, or a pickle that holds more than tensors.
     """
@@ -55,37 +58,41 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """The shape of each tensor."""
+    return {key: tensor.shape for key, tensor in state.items()}
+
+
+def misfits(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> list[str]:
+    """In what tensors differ from those that a network has, one text for each kind of difference, every key named."""
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, it must be {tuple(wanted[key])}"
+        for key in sorted(set(wanted) & set(state))
+        if wanted[key] != state[key].shape
+    ]
+    kinds = {
+        "missing": sorted(set(wanted) - set(state)),
+        "unexpected": sorted(set(state) - set(wanted)),
+        "of another shape": shapes,
+    }
+    return [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in kinds.items() if keys]
+
+
+def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], *, where: Path) -> None:
+    """Hold a checkpoint's keys and shapes against those that a network has.
+
+    Raises:
+        UsageError: names every key that is missing, unexpected or of another shape.
+    """
+    if faults := misfits(wanted, state):
+        raise UsageError(f"{where}: does not fit its config:\n  " + "\n  ".join(faults))
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, where: Path) -> None:
     """Load every tensor, with no key missing, unexpected or of another shape.
 
     Raises:
-        UsageError: names the first few of each kind and their number.
+        UsageError: as ``check_fit``.
     """
-    faults = misfits(module.state_dict(), state, named=4, wanted="the config says")
-    if faults:
-        raise UsageError(f"{where}: does not fit its config: " + "; ".join(faults))
+    check_fit(state, shapes_of(module.state_dict()), where=where)
     module.load_state_dict(dict(state))
-
-
-def misfits(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, named: int | None = None, wanted: str = "it must be"
-) -> list[str]:
-    """In what tensors differ from a network's own, one text for each kind of difference; empty when they fit.
-
-    ``named`` is how many names of each kind are given, None for all; ``wanted`` introduces the network's own shape.
-    """
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, {wanted} {tuple(own[key].shape)}"
-        for key in sorted(set(own) & set(state))
-        if own[key].shape != state[key].shape
-    ]
-    kinds = {
-        "missing": sorted(set(own) - set(state)),
-        "unexpected": sorted(set(state) - set(own)),
-        "of another shape": shapes,
-    }
-    return [
-        f"{len(keys)} {what}: {', '.join(keys[:named])}{' …' if len(keys) > len(keys[:named]) else ''}"
-        for what, keys in kinds.items()
-        if keys
-    ]
