@@ -29,7 +29,7 @@ SCHEDULER = {
     "prediction_type": "epsilon",
     "clip_sample": False,
 }
-# Width of each level by image size, in units of the first (512 px begins at half of it, see _kin).
+# Width of each level by image size, in units of the first (512 px begins at half of it, see _refuse_kin).
 _LEVELS = {256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4)}
 _FIRST = "input_blocks.0.0.weight"
 _RESIDUAL = {
@@ -212,7 +212,7 @@ def _refuse_kin(shapes: Shapes, where: Path) -> None:
             f"{where}: has no {_FIRST} of four dimensions, so it is no guided-diffusion checkpoint; "
             "of other models give the folder in diffusers' format"
         )
-    width, channels = first[:2]
+    (width, channels), clock = first[:2], time[1] if len(time) == 2 else first[0]
     reasons = {
         "is a classifier (it has no output_blocks)": not any(key.startswith("output_blocks.") for key in shapes),
         f"is an upsampler ({_FIRST} takes 6 channels: a small image beside the noisy one)": channels == 6,
@@ -221,8 +221,8 @@ def _refuse_kin(shapes: Shapes, where: Path) -> None:
         "resamples by convolutions of their own, as models from before guided-diffusion do": any(
             key.endswith((".op.weight", ".conv.weight")) for key in shapes
         ),
-        f"has {width} channels on its first level but a time embedding for {time[-1] if time else 0}, as networks for 512 px do; "
-        "diffusers' UNet2DModel has one number for both": len(time) == 2 and time[1] != width,
+        f"has {width} channels on its first level and {clock} in its time embedding, as networks for 512 px do, "
+        "and diffusers' UNet2DModel has one number for both": clock != width,
         "has an out.2.weight without 3 rows, or 6 with a learned sigma": _rows(shapes, "out.2.weight") not in {3, 6},
     }
     for reason, applies in reasons.items():
