@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from zipbatch import images
 from zipbatch.checkpoints.victim import VictimSpec, save_victim
@@ -138,6 +139,58 @@ def write_prior(
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1 + 0.01)
     unet.save_pretrained(folder if flat else folder / "unet", safe_serialization=not binary)
     DDPMScheduler(num_train_timesteps=1000, clip_sample=False).save_pretrained(folder if flat else folder / "scheduler")
+    return folder
+
+
+def write_ddpm_cifar10(folder: Path, *, binary: bool = False, seed: int = 0) -> Path:
+    """google/ddpm-cifar10-32 at a quarter of its width, random: flat, the same config, old attention names."""
+    from diffusers import UNet2DModel
+
+    config = {
+        "act_fn": "silu",
+        "attention_head_dim": None,
+        "block_out_channels": [32, 64, 64, 64],
+        "center_input_sample": False,
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+        "downsample_padding": 0,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "in_channels": 3,
+        "layers_per_block": 2,
+        "mid_block_scale_factor": 1,
+        "norm_eps": 1e-06,
+        "norm_num_groups": 32,
+        "out_channels": 3,
+        "sample_size": 32,
+        "time_embedding_type": "positional",
+        "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    }
+    schedule = {
+        "_class_name": "DDPMScheduler",
+        "_diffusers_version": "0.1.1",
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "beta_start": 0.0001,
+        "clip_sample": True,
+        "num_train_timesteps": 1000,
+        "trained_betas": None,
+        "variance_type": "fixed_large",
+    }
+    generator, state = torch.Generator().manual_seed(seed), {}
+    for name, tensor in UNet2DModel(**config).state_dict().items():
+        if ".attentions." in name:
+            for now, then in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+                name = name.replace(f".{now}.", f".{then}.")  # noqa: PLW2901
+        state[name] = torch.randn(tensor.shape, generator=generator) * 0.05 + 0.01
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(
+        json.dumps({"_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", **config})
+    )
+    (folder / "scheduler_config.json").write_text(json.dumps(schedule))
+    if binary:
+        torch.save(state, folder / "diffusion_pytorch_model.bin")
+    else:
+        save_file(state, folder / "diffusion_pytorch_model.safetensors")
     return folder
 
 

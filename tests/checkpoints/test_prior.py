@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.making import write_prior
+from tests.making import write_ddpm_cifar10, write_prior
 from zipbatch.checkpoints import load_prior, open_prior
 from zipbatch.checkpoints.prior import alpha_bar_of
 from zipbatch.errors import UsageError
@@ -64,6 +64,46 @@ def test_layouts(prior: Path, tmp_path: Path, flat: bool, binary: bool):
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(model(x, 500), reference(x, 500))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_ddpm_cifar10_from_a_folder(tmp_path: Path, binary: bool):
+    from diffusers import UNet2DModel
+
+    folder = write_ddpm_cifar10(tmp_path / "ddpm-cifar10-32", binary=binary)
+    opened = open_prior(folder)
+    assert (opened.image_size, opened.training_steps) == (32, 1000)
+    np.testing.assert_allclose(alpha_bar_of(opened), np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)), rtol=1e-4)
+    model = load_prior(opened)
+    theirs = UNet2DModel.from_pretrained(folder, use_safetensors=not binary).eval()
+    attention = [key for key in model.unet.state_dict() if ".attentions." in key]
+    assert len(attention) == 6 * 10  # at 16 px down and up, and in the middle: a norm and four linear maps each
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(model(x, 37), theirs(x, 37).sample, atol=1e-6)
+
+
+def test_ddpm_cifar10_has_its_published_size(tmp_path: Path):
+    from diffusers import UNet2DModel
+
+    config = open_prior(write_ddpm_cifar10(tmp_path / "x")).unet_config
+    config = {key: value for key, value in config.items() if not key.startswith("_")}
+    with torch.device("meta"):
+        unet = UNet2DModel(**{**config, "block_out_channels": [128, 256, 256, 256]})
+    assert round(sum(p.numel() for p in unet.parameters()) / 1e6, 1) == 35.7
+
+
+def test_constants_that_no_checkpoint_brings(tmp_path: Path):
+    """Some of diffusers' blocks keep constants outside of the state dict: they must not be lost."""
+    folder = write_prior(tmp_path / "p", patch=1)
+    unet(folder, down_block_types=["KDownBlock2D", "DownBlock2D"])
+    from diffusers import UNet2DModel
+
+    config = {k: v for k, v in json.loads((folder / "unet/config.json").read_text()).items() if not k.startswith("_")}
+    theirs = UNet2DModel(**config)
+    theirs.save_pretrained(folder / "unet")
+    loaded = load_prior(open_prior(folder)).unet
+    assert not any(tensor.is_meta for tensor in (*loaded.parameters(), *loaded.buffers()))
 
 
 def test_evaluation_mode_without_gradients_in_float32(prior: Path):

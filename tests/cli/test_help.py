@@ -21,6 +21,7 @@ from tests.making import zipbatch
         "import",
         "import victim",
         "import dataset",
+        "import prior",
         "purify",
         "evaluate",
         "store",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("import")
 def imports() -> None:
-    """Take over what other tools wrote: victims, poisoned data. Files are read, never trusted: no code in them runs."""
+    """Take over what other tools wrote: victims, priors, poisoned data. Files are read, never trusted: no code in them runs."""
 
 
 @imports.command()
@@ -155,3 +156,30 @@ def dataset(record: Path, out: Path, source: str | None, samples_per_shard: int,
     click.echo(f"{out}: {'already staged' if reused else 'staged'} ({manifest.attack.source})")
     for split, counts in manifest.splits.items():
         click.echo(f"  {split:<14} {counts.samples:>8} images in {counts.shards} shards")
+
+
+@imports.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.pt")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Prior folder to write.")
+@click.option("--half", is_flag=True, help="Write float16 weights: half the size.  [default: as in the file]")
+@JSON
+def prior(file: Path, out: Path, half: bool, as_json: bool) -> None:
+    """Convert one of OpenAI's guided-diffusion checkpoints to a diffusers folder.
+
+    FILE.pt is an unconditional noise predictor such as 256x256_diffusion_uncond.pt, or one trained with that code for
+    another domain. Nothing in it is run. Its schedule is taken to be the published one, 1000 linear steps; if yours
+    is another, say so in DIR/scheduler/scheduler_config.json.
+
+    \b
+    Example:
+      zipbatch import prior 256x256_diffusion_uncond.pt --out priors/imagenet256 --half
+    """
+    from zipbatch.stages.import_prior import import_prior
+
+    result = import_prior(file, out, half=half)
+    if as_json:
+        emit_json({**asdict(result), "path": str(result.path)})
+        return
+    state = "imported already" if result.reused else "imported"
+    size = f"{result.image_size} px, {result.parameters / 1e6:.1f} M parameters, {result.dtype}"
+    click.echo(f"{result.path}: {state}, {size}, source sha256 {result.source_sha256}")

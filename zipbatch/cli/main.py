@@ -73,7 +73,6 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded at run time
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run())
 

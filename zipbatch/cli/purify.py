@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="STAGED|SHARDS…")
-@click.option("--prior", metavar="DIR", help="Diffusion model in diffusers' format; 'embedded' is the shipped one.")
+@click.option(
+    "--prior",
+    metavar="DIR|FILE.pt|hub:NAME[@REV]",
+    help="Diffusion model: a folder in diffusers' format, an OpenAI checkpoint, or one to fetch; 'embedded' ships.",
+)
 @STORE
 @click.option("--name", metavar="NAME", help="Name of the dataset in the store.  [default: the input folder's]")
 @click.option("--tag", metavar="TAG", help="Tag to move to the result, beside 'latest'.")
@@ -96,10 +100,12 @@ def purify(
       zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --workers 2 --tag nightly
       zipbatch purify shards/cifar10-badnets --purifier jpeg --set quality=75 --store pur/ --tag jpeg75
       zipbatch purify 'incoming/day-{000..009}.tar' --prior priors/cifar10 --store pur/ --gpus 8
+      zipbatch purify shards/imagenette-badnets --prior 256x256_diffusion_uncond.pt --store pur/ --gpus 8
+      zipbatch purify shards/cifar10-badnets --prior hub:google/ddpm-cifar10-32 --store pur/
     """
     from zipbatch.cluster import resolve_workers
     from zipbatch.shards import open_dataset
-    from zipbatch.stages.assets import EMBEDDED, embedded_prior
+    from zipbatch.stages.assets import prior_path
     from zipbatch.stages.purifier import purifier_spec
     from zipbatch.stages.purify import PurifyRequest, plan_purify
     from zipbatch.stages.purify import purify as run
@@ -112,7 +118,7 @@ def purify(
         "eta": eta,
         "start_step": start_step,
     }
-    folder = embedded_prior() if prior == EMBEDDED else Path(prior) if prior else None
+    folder = prior_path(prior) if prior else None
     spec = purifier_spec(
         preset=preset,
         method=method,

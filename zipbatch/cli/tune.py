@@ -87,7 +87,7 @@ def tune(
     from zipbatch.cluster import resolve_workers
     from zipbatch.report import tune_table
     from zipbatch.shards import open_dataset
-    from zipbatch.stages.assets import EMBEDDED, embedded_prior
+    from zipbatch.stages.assets import prior_path
     from zipbatch.stages.tune import TuneRequest, ladder, some_shards, tune_report, write_preset
     from zipbatch.stages.tune import tune as run
     from zipbatch.stages.victim import find_victim
@@ -95,7 +95,7 @@ def tune(
 
     if out is not None and (out.suffix not in {".yaml", ".yml"} or not out.absolute().parent.is_dir()):
         raise UsageError(f"--out {out}: must be a .yaml file in a folder that is there")
-    folder = embedded_prior() if prior == EMBEDDED else Path(prior)
+    folder = prior_path(prior)
     rungs, fallback = ladder(
         preset=preset, exponents=exponents, prior=folder, seed=seed, bfloat16=precision == "bfloat16"
     )

@@ -1,4 +1,4 @@
-"""What ships inside the package: sample images, a prior and two victims."""
+"""What ships inside the package, and where a prior is that a user names."""
 
 from __future__ import annotations
 
@@ -13,6 +13,19 @@ _FOLDER = Path(__file__).resolve().parent.parent / "assets"
 def sample_source() -> Path:
     """About 1,000 CIFAR-10 test images as shards."""
     return _FOLDER / "cifar10-sample"
+
+
+def prior_path(name: str) -> Path:
+    """Where a prior is: 'embedded', 'hub:NAME[@REVISION]' (fetched when it is not in the hub's cache), or a path.
+
+    Raises:
+        UsageError: the hub does not give it.
+    """
+    from zipbatch.checkpoints.hub import HUB, fetch_prior
+
+    if name == EMBEDDED:
+        return embedded_prior()
+    return fetch_prior(name) if name.startswith(HUB) else Path(name)
 
 
 def embedded_prior() -> Path:

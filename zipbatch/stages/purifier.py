@@ -106,7 +106,9 @@ def purifier_spec(
     if not kind.needs_prior:
         return PurifierSpec(method, settings, seed, precision, resize, None, kind.libraries)
     if prior is None:
-        raise UsageError(f"the purifier {method} needs a diffusion model: --prior DIR (or --prior embedded)")
+        raise UsageError(
+            f"the purifier {method} needs a diffusion model: --prior DIR, FILE.pt or hub:NAME (or --prior embedded)"
+        )
     folder = open_prior(prior)
     return PurifierSpec(method, _resolved(settings, folder), seed, precision, resize, folder, kind.libraries)
 

@@ -1,0 +1,71 @@
+"""Import a foreign prior: convert it once into a folder of this tool's own format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zipbatch import __version__, atomic
+from zipbatch.checkpoints import open_prior, prior_tensors, write_prior
+from zipbatch.errors import UsageError
+from zipbatch.stages.training import finished_manifest, prepare_out
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class ImportedPrior:
+    """The folder, the source's digest, and what is in it; ``reused`` when it was there already."""
+
+    path: Path
+    source_sha256: str
+    image_size: int
+    parameters: int
+    dtype: str
+    reused: bool
+
+
+def import_prior(file: Path, out: Path, *, half: bool = False) -> ImportedPrior:
+    """Convert a guided-diffusion checkpoint into a diffusers folder, dtypes as in the file, or float16 with ``half``.
+
+    A folder that has the result already is left as it is.
+
+    Raises:
+        UsageError: no such checkpoint, tensors that do not fit or are not finite, ``out`` holds something else.
+    """
+    opened = open_prior(file)
+    if opened.guided is None:
+        raise UsageError(f"{file}: is a folder, which purify takes as it is: --prior {file}")
+    source = atomic.sha256_file(opened.path)
+    identity = atomic.sha256_json({"source": source, "half": half})
+    manifest = finished_manifest(out, MANIFEST, identity)
+    reused = manifest is not None
+    if manifest is None:
+        if out.is_dir() and any(out.iterdir()):
+            raise UsageError(f"--out {out}: holds other files; choose an empty folder")
+        tensors = _finite(prior_tensors(opened), half=half, where=opened.path)
+        manifest = {
+            "format_version": 1,
+            "identity": identity,
+            "source": {"file": opened.path.name, "sha256": source, "format": "guided-diffusion"},
+            "image_size": opened.image_size,
+            "parameters": sum(tensor.numel() for tensor in tensors.values()),
+            "dtype": "+".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
+            "versions": {"zipbatch": __version__, "torch": torch.__version__},
+        }
+        prepare_out(out)
+        write_prior(out, tensors, opened.unet_config, opened.scheduler_config, manifest)
+    return ImportedPrior(out, source, manifest["image_size"], manifest["parameters"], manifest["dtype"], reused)
+
+
+def _finite(tensors: dict[str, Tensor], *, half: bool, where: Path) -> dict[str, Tensor]:
+    """The tensors, in float16 where that is asked for, none of their values infinite or NaN."""
+    kept = {key: tensor.half() if half else tensor for key, tensor in tensors.items()}
+    for key, tensor in kept.items():
+        if not bool(torch.isfinite(tensor).all()):
+            hint = " in float16; import it without --half" if half and bool(torch.isfinite(tensors[key]).all()) else ""
+            raise UsageError(f"{where}: {key} (diffusers' name) has values that are not finite{hint}")
+    return kept
