@@ -23,7 +23,7 @@ from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.purifier import PurifierSpec, build_purifier
-from zipbatch.store import Store, TaskRecord, task_key
+from zipbatch.store import SlotRun, Store, TaskRecord, task_key
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +111,9 @@ class PurifyWorker:
         if (known := self._store.task(key)) is not None and not known.quarantined:
             return PurifyResult(known, reused=True, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
         started = time.monotonic()
-        source = _Counted(read_shard(task.path))
+        source, runs = _Counted(read_shard(task.path)), list[SlotRun]()
         with self._store.new_object() as writer:
-            for sample in self._purified(source):
+            for sample in self._purified(source, runs):
                 writer.write(sample)
             info = writer.finish()
             if _changed(stat, task.path.stat()):
@@ -126,6 +126,7 @@ class PurifyWorker:
             output_sha256=info.sha256,
             samples_in=source.count,
             samples_out=info.samples,
+            slots=runs,
             seconds=round(time.monotonic() - started, 3),
             device=self._device_name(),
             worker=self._context.label,
@@ -134,11 +135,12 @@ class PurifyWorker:
         self._store.put_task(key, record)
         return PurifyResult(record, reused=False, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
-    def _purified(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """Purified samples in order, with at most one batch a lane waiting."""
+    def _purified(self, samples: Iterable[Sample], runs: list[SlotRun]) -> Iterator[Sample]:
+        """Purified samples in order, with at most one batch a lane waiting; ``runs`` gains where each one was."""
         window: deque[tuple[_Batch, Future[torch.Tensor]]] = deque()
         try:
             for batch in self._batches(samples):
+                _note(batch, runs)
                 window.append((batch, self._pool.submit(self._compute, batch)))
                 if len(window) > self._lanes:
                     yield from _results(*window.popleft())
@@ -217,6 +219,14 @@ def _changed(before: os.stat_result, after: os.stat_result) -> bool:
 
 def _batch(samples: list[Sample], pixels: list[images.U8], unit: int) -> _Batch:
     return _Batch(samples, torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy()), unit)
+
+
+def _note(batch: _Batch, runs: list[SlotRun]) -> None:
+    """Lengthen the last run by a batch, or begin the next: only a whole number of canvases is followed by its like."""
+    samples, (height, width) = len(batch.samples), batch.pixels.shape[-2:]
+    if runs and (runs[-1].height, runs[-1].width) == (height, width):
+        samples += runs.pop().samples
+    runs.append(SlotRun(samples=samples, width=width, height=height, slots=batch.unit))
 
 
 def _results(batch: _Batch, future: Future[torch.Tensor]) -> Iterator[Sample]:

@@ -31,6 +31,20 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+class SlotRun(BaseModel):
+    """Consecutive samples of one size in a shard, and how they shared canvases.
+
+    Sample i of the run, from 0, was in slot i % slots of its canvas i // slots; slots count in reading order, and a
+    canvas has as many columns as ``width`` goes into its side. Where a run ends within a canvas, its images repeat.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    samples: int = Field(ge=1)
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    slots: int = Field(ge=1)
+
+
 class TaskRecord(BaseModel):
     """What is known of one purified shard; written after its object."""
 
@@ -41,6 +55,7 @@ class TaskRecord(BaseModel):
     samples_in: int = Field(ge=0)
     samples_out: int = Field(ge=0)
     quarantined: list[str] = []
+    slots: list[SlotRun] = []
     seconds: float
     device: str
     worker: dict[str, Any]
