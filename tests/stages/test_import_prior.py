@@ -1,0 +1,168 @@
+"""Import OpenAI's checkpoints, or purify with them as they are: the same pictures either way, and refusals in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.checkpoints.guided_restated import Settings, State, forward, random_state
+from tests.making import files_below, sample, write_prior, write_shard, write_victim, zipbatch
+from zipbatch.atomic import sha256_file
+from zipbatch.checkpoints import load_prior, open_prior
+from zipbatch.stages.assets import sample_source
+
+SMALL = Settings(channels=64, multiples=(1, 2, 3, 4), blocks=1, attention=(3,))
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    return random_state(SMALL, seed=5)
+
+
+@pytest.fixture(scope="module")
+def file(state: State, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("guided") / "small.pt"
+    torch.save(state, path)
+    return path
+
+
+def imported(file: Path, out: Path, *arguments: object) -> dict:
+    ran = zipbatch("import", "prior", file, "--out", out, *arguments, "--json")
+    assert ran.code == 0, ran.err
+    return ran.json
+
+
+def test_the_folder_is_the_file(tmp_path: Path, file: Path, state: State):
+    from diffusers import DDPMPipeline
+
+    parameters = sum(tensor.numel() for tensor in state.values())
+    assert imported(file, tmp_path / "p") == {
+        "path": str(tmp_path / "p"),
+        "source_sha256": sha256_file(file),
+        "image_size": 64,
+        "parameters": parameters,
+        "dtype": "float32",
+        "reused": False,
+    }
+    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    assert manifest["source"] == {"file": "small.pt", "sha256": sha256_file(file), "format": "guided-diffusion"}
+    x, t = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([321])
+    ours, direct = load_prior(open_prior(tmp_path / "p")), load_prior(open_prior(file))
+    theirs = DDPMPipeline.from_pretrained(tmp_path / "p")  # it is diffusers' own format, for others as well
+    with torch.inference_mode():
+        expected = forward(state, SMALL, x, t)
+        assert torch.equal(ours(x, t), direct(x, t))
+        out = theirs.unet.eval()(x, t).sample
+        assert torch.equal(out[:, :3], direct(x, t))
+        assert float((out - expected).abs().max() / expected.abs().max()) < 1e-5
+    assert (theirs.scheduler.config.beta_start, theirs.scheduler.config.beta_end) == (1e-4, 0.02)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+def test_precision(tmp_path: Path, file: Path, state: State, stored: torch.dtype):
+    torch.save({key: tensor.to(stored) for key, tensor in state.items()}, tmp_path / "x.pt")
+    name = str(stored).removeprefix("torch.")
+    assert imported(tmp_path / "x.pt", tmp_path / "kept")["dtype"] == name
+    assert imported(tmp_path / "x.pt", tmp_path / "half", "--half")["dtype"] == "float16"
+    for folder, dtype in (("kept", stored), ("half", torch.float16)):
+        assert {tensor.dtype for tensor in load_file(tmp_path / folder / WEIGHTS).values()} == {dtype}
+
+
+def test_repeats_change_nothing(tmp_path: Path, file: Path):
+    first = imported(file, tmp_path / "p")
+    before = files_below(tmp_path / "p")
+    assert imported(file, tmp_path / "p") == {**first, "reused": True}
+    assert files_below(tmp_path / "p") == before
+    for arguments in (["--half"], []):
+        source = file
+        if not arguments:
+            source = tmp_path / "other.pt"
+            torch.save({k: v * 2 for k, v in torch.load(file, weights_only=True).items()}, source)
+        ran = zipbatch("import", "prior", source, "--out", tmp_path / "p", *arguments)
+        assert ran.code == 2
+        assert "holds the result of other settings or data" in ran.err
+    assert files_below(tmp_path / "p") == before
+
+
+def test_what_cannot_be_imported(tmp_path: Path, file: Path, state: State):
+    def refused(source: Path, *parts: str, half: bool = False) -> None:
+        ran = zipbatch("import", "prior", source, "--out", tmp_path / "out", *(["--half"] if half else []))
+        assert ran.code == 2, ran.out
+        assert all(part in ran.err for part in parts), ran.err
+        assert not (tmp_path / "out").exists()
+
+    def saved(name: str, **changed: torch.Tensor) -> Path:
+        torch.save({**state, **{key.replace("__", "."): tensor for key, tensor in changed.items()}}, tmp_path / name)
+        return tmp_path / name
+
+    refused(tmp_path / "gone.pt", "gone.pt", "no such folder", "guided-diffusion .pt")
+    refused(write_prior(tmp_path / "folder"), "which purify takes as it is")
+    refused(saved("classes.pt", label_emb__weight=torch.zeros(10, 256)), "classes.pt", "is class-conditional")
+    refused(saved("more.pt", stranger=torch.zeros(1)), "1 unexpected: stranger")
+    refused(saved("nan.pt", out__0__bias=torch.full((64,), float("nan"))), "conv_norm_out.bias", "not finite")
+    huge = saved("huge.pt", out__0__bias=torch.full((64,), 1e6))
+    refused(huge, "not finite in float16; import it without --half", half=True)
+    (tmp_path / "text.pt").write_text("no checkpoint at all")
+    refused(tmp_path / "text.pt", "text.pt")
+
+
+def test_an_occupied_folder_is_left_alone(tmp_path: Path, file: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    ran = zipbatch("import", "prior", file, "--out", tmp_path / "mine")
+    assert ran.code == 2
+    assert "holds other files" in ran.err
+    assert set(files_below(tmp_path / "mine")) == {"notes.txt"}
+
+
+def test_purify_takes_the_file_itself(tmp_path: Path, file: Path):
+    """Directly and through the imported folder: other digests, the same pictures."""
+    shard = write_shard(tmp_path / "in.tar", [sample(f"k{i}", 0, seed=i, size=64) for i in range(2)])
+    imported(file, tmp_path / "p")
+    objects, digests = [], []
+    for prior in (file, tmp_path / "p"):
+        ran = zipbatch("purify", shard, "--prior", prior, "--store", tmp_path / "pur", "--steps", 1, "--json")
+        assert ran.code == 0, ran.err
+        objects += zipbatch("store", "urls", ran.json["reference"], "--store", tmp_path / "pur").out.splitlines()
+        show = zipbatch("store", "show", ran.json["reference"], "--store", tmp_path / "pur", "--json")
+        digests.append(show.json["prior_sha256"])
+    assert digests == [open_prior(file).digest, open_prior(tmp_path / "p").digest]
+    assert digests[0] != digests[1]
+    assert objects[0] == objects[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_whole_chain_at_256_px_with_the_published_size(tmp_path: Path):
+    """552.8 M random parameters, real images: import, poison, purify, evaluate; the fp16 folder is 1.1 GB."""
+    torch.save(random_state(Settings()), tmp_path / "256x256_diffusion_uncond.pt")
+    try:
+        result = imported(tmp_path / "256x256_diffusion_uncond.pt", tmp_path / "prior", "--half")
+        assert (result["image_size"], result["parameters"], result["dtype"]) == (256, 552_814_086, "float16")
+        staged = tmp_path / "sample-badnets"
+        arguments = ("--attack", "badnets", "--image-size", 256, "--limit", 2)
+        ran = zipbatch("poison", sample_source(), *arguments, "--out", staged)
+        assert ran.code == 0, ran.err
+        (tmp_path / "256x256_diffusion_uncond.pt").unlink()
+        ran = zipbatch(
+            *("purify", staged, "--prior", tmp_path / "prior", "--store", tmp_path / "pur"),
+            *("--steps", 2, "--batch-size", 1, "--transform", "blur:2", "--device", "cpu", "--json"),
+        )
+        assert ran.code == 0, ran.err
+        assert ran.json["counts"] == {split: {"shards": 1, "samples": 2} for split in ("test", "test_poisoned")}
+        print(f"purified {ran.json['samples']} images in {ran.json['seconds']} s")  # noqa: T201
+        victim = write_victim(tmp_path / "victim", classes=10, size=256)
+        ran = zipbatch(
+            *("evaluate", victim, "--data", staged, "--purified", "sample-badnets", "--store", tmp_path / "pur"),
+            "--json",
+        )
+        assert ran.code == 0, ran.err
+        assert [row["ca"]["n"] for row in ran.json["rows"]] == [2, 2]
+    finally:
+        for large in (tmp_path / "256x256_diffusion_uncond.pt", tmp_path / "prior" / WEIGHTS):
+            large.unlink(missing_ok=True)
