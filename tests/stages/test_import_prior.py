@@ -162,7 +162,7 @@ def test_a_whole_chain_at_256_px_with_the_published_size(tmp_path: Path):
             "--json",
         )
         assert ran.code == 0, ran.err
-        assert [row["ca"]["n"] for row in ran.json["rows"]] == [2, 2]
+        assert [row["n_ca"] for row in ran.json["rows"]] == [2, 2]
     finally:
         for large in (tmp_path / "256x256_diffusion_uncond.pt", tmp_path / "prior" / WEIGHTS):
             large.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prior",
     metavar="DIR|FILE.pt|hub:NAME[@REV]",
-    help="Diffusion model: a folder in diffusers' format, an OpenAI checkpoint, or one to fetch; 'embedded' ships.",
+    help="Diffusion model: a diffusers folder, an OpenAI checkpoint, one to fetch, or 'embedded'.",
 )
 @STORE
 @click.option("--name", metavar="NAME", help="Name of the dataset in the store.  [default: the input folder's]")

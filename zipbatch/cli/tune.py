@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.option(
     "--prior",
     required=True,
-    metavar="DIR",
-    help="Diffusion model in diffusers' format; 'embedded' is the shipped one.",
+    metavar="DIR|FILE.pt|hub:NAME[@REV]",
+    help="Diffusion model, as for 'zipbatch purify'; 'embedded' is the shipped one.",
 )
 @STORE
 @click.option("--preset", metavar="NAME|FILE", help="Settings whose strength is tuned.  [default: balanced]")
