@@ -216,8 +216,8 @@ def test_every_unfit_key_is_named_as_the_file_has_it(tmp_path: Path, state: Stat
         f"5 missing: {', '.join(gone)}\n",
         f"6 unexpected: {', '.join(strangers)}\n",
         "2 of another shape: ",
-        "middle_block.1.proj_out.weight is (256, 256), the config says (256, 256, 1)",
-        "middle_block.2.out_layers.3.bias is (7,), the config says (256,)",
+        "middle_block.1.proj_out.weight is (256, 256), it must be (256, 256, 1)",
+        "middle_block.2.out_layers.3.bias is (7,), it must be (256,)",
     )
 
 

@@ -215,7 +215,7 @@ def test_unfit_tensors_are_all_named(copy: Path):
     state["stranger"] = torch.zeros(1)
     save_file(state, copy / WEIGHTS)
     refused(
-        copy, "1 missing: conv_in.weight", "1 unexpected: stranger", "conv_out.bias is (5,)", "says (12,)", load=True
+        copy, "1 missing: conv_in.weight", "1 unexpected: stranger", "conv_out.bias is (5,)", "must be (12,)", load=True
     )
 
 

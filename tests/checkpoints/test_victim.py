@@ -96,7 +96,7 @@ def test_unfit_configs(copy: Path, fields: dict[str, Any], part: str):
         ({"arch": "nope"}, "nope"),
         ({"arch": "torchvision:nope"}, "nope"),
         ({"std": [0.1, 0.1, 0.0]}, "std"),
-        ({"num_classes": 4}, "linear.weight is (3, 64), the config says (4, 64)"),
+        ({"num_classes": 4}, "linear.weight is (3, 64), it must be (4, 64)"),
         ({"arch": "resnet18"}, "missing"),
     ],
 )

@@ -15,7 +15,7 @@ from zipbatch.shards import Sample, read_shard
 from zipbatch.store import Store, TaskRecord
 
 CANVAS = 256
-QUICK = ("--device", "cpu", "--steps", 2, "--start-step", 300)
+QUICK = ("--preset", "paper", "--device", "cpu", "--steps", 2, "--start-step", 300)
 RETURN = (*QUICK, "--transform", "blur:1", "--guidance-exponent", 1e9)  # full guidance by the identity: images return
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("import")
 def imports() -> None:
-    """Take over what other tools wrote: victims, priors, poisoned data. Files are read, never trusted: no code in them runs."""
+    """Take over what other tools wrote: victims, priors, poisoned data. No code in their files is run."""
 
 
 @imports.command()
