@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.making import Ran, files_below, zipbatch
+from zipbatch.config import PipelineConfig, find_config, list_configs, load_config
 
 PIPELINE: dict[str, Any] = {
     "about": "Two attacks, two baselines.",
@@ -251,3 +252,29 @@ def test_training_on_a_version_without_train_shards_is_refused(staged: Path, tmp
     assert ran.code == 2
     assert "holds none of the splits of tiny-badnets" in ran.err
     assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.parametrize("name", list_configs("pipelines"))
+def test_shipped_pipelines_can_be_planned(name: str, source: Path, tmp_path: Path):
+    """Every preset, attack, victim and setting that they name exists and fits."""
+    wanted = load_config(find_config("pipelines", name), PipelineConfig).vars
+    given = {"source": source, "prior": "embedded"}
+    values = [f"--var={key}={value}" for key, value in given.items() if key in wanted]
+    ran = zipbatch("run", name, *values, "--out", tmp_path / "out", "--dry-run", "--json")
+    assert ran.code == 0, ran.err
+    assert {"poison", "purify", "evaluate"} <= {stage["run"] for stage in ran.json["stages"]}
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prior_is_asked_for_where_one_is_needed_and_makes_no_difference_elsewhere(run, tmp_path: Path):
+    pipeline = json.loads(json.dumps(PIPELINE))
+    pipeline["matrix"]["transform"] = {"none": {"t": ["blur:2"]}}
+    pipeline["vars"]["prior"] = None
+    pipeline["stages"]["pur"] |= {"prior": "${prior}"}
+    assert run(pipeline).code == 0
+    with_prior = run(pipeline, "--var", "prior=embedded", "--dry-run")
+    assert {line.split()[0] for line in with_prior.out.splitlines()} == {"skip"}
+    pipeline["stages"]["pur"]["purifier"] = "zip"
+    needs = run(pipeline)
+    assert needs.code == 2
+    assert "pur: needs 'prior': give --var prior=" in needs.err

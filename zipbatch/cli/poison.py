@@ -84,9 +84,10 @@ def poison(
       zipbatch poison cifar10/ --attack badnets --param patch_size=2 --target-mode all-to-all --out shards/cifar10-a2a
     """
     from zipbatch.stages import poison as stage
+    from zipbatch.stages.assets import source_place
 
     request = stage.PoisonRequest(
-        source=source,
+        source=source_place(source),
         attack=attack,
         out=out,
         image_size=image_size,

@@ -148,12 +148,13 @@ def prior(
     """
     from zipbatch.cluster import pick_device
     from zipbatch.config import PriorConfig, find_config, load_config
+    from zipbatch.stages.assets import source_place
     from zipbatch.stages.source import open_source
     from zipbatch.stages.train_prior import PriorProgress, train_prior
 
     overrides = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "seed": seed}
     config = load_config(find_config("priors", preset), PriorConfig, overrides)
-    opened = open_source(source, (), labelled=False)
+    opened = open_source(source_place(source), (), labelled=False)
     with progress_bar("%") as bar:
         task = bar.add_task("training", total=100, note="")
 

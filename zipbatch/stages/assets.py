@@ -38,20 +38,22 @@ def embedded_victim(attack: str) -> Path:
     return _FOLDER / "victims" / attack
 
 
-def embedded_path(what: str, text: str) -> str:
-    """What ``text`` stands for where a ``source``, ``prior`` or ``victim`` is asked for.
+def source_place(text: str) -> str:
+    """What ``open_source`` takes for ``text``: 'embedded' is the shipped sample, any other text stays as it is."""
+    return str(sample_source()) if text == EMBEDDED else text
 
-    ``embedded`` is the shipped source or prior, ``embedded:badnets`` a shipped victim; any other text stays as it is.
+
+def victim_path(text: str) -> Path:
+    """Where a victim is: 'embedded:ATTACK' for one that ships with the tool, or a path.
 
     Raises:
-        UsageError: no victim of that name is embedded.
+        UsageError: none of that name ships.
     """
     name, _, attack = text.partition(":")
     if name != EMBEDDED:
-        return text
-    if what == "victim":
-        if not (embedded_victim(attack) / "config.json").is_file():
-            there = ", ".join(sorted(f"{EMBEDDED}:{folder.name}" for folder in (_FOLDER / "victims").iterdir()))
-            raise UsageError(f"{text}: no such victim; there are {there}")
-        return str(embedded_victim(attack))
-    return str({"source": sample_source, "prior": embedded_prior}[what]())
+        return Path(text)
+    known = sorted(folder.name for folder in (_FOLDER / "victims").iterdir())
+    if attack not in known:
+        there = ", ".join(f"{EMBEDDED}:{victim}" for victim in known)
+        raise UsageError(f"{text}: no such victim; there are {there}")
+    return embedded_victim(attack)

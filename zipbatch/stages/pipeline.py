@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,19 @@ from typing import Any
 from zipbatch import atomic
 from zipbatch.config import PipelineConfig, references, resolved, validate
 from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
-from zipbatch.stages.assets import embedded_path
+from zipbatch.stages.assets import prior_path, source_place, victim_path
 from zipbatch.stages.fingerprint import Fingerprints
 from zipbatch.stages.pipeline_instance import Input, Instance, Place
 from zipbatch.stages.pipeline_kinds import KINDS, Report, read_rows, sheet_file
 from zipbatch.stages.source import source_paths
 
 _IDS = ".ids"
+_NAMED: Mapping[str, Callable[[str], str]] = {
+    "source": source_place,
+    "prior": lambda text: str(prior_path(text)),
+    "victim": lambda text: str(victim_path(text)),
+}
+"""Inputs for which names stand beside paths."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,11 @@ class _Expansion:
         assert isinstance(values, dict)
         given = {name: values.pop(name, None) for name in kind.inputs}
         settings = validate(kind.settings, values, where=where)
-        inputs = {name: self._input(kind_name, name, given[name], where) for name in kind.inputs}
+        rules = {name: (rule, rule.needed(settings)) for name, rule in kind.inputs.items()}
+        inputs = {
+            name: self._input(name, given[name], rule, where, required=bool(needed)) if needed is not False else ()
+            for name, (rule, needed) in rules.items()
+        }
         identity = {
             "run": kind_name,
             "settings": settings.model_dump(mode="json"),
@@ -187,10 +197,11 @@ class _Expansion:
             raise UsageError(f"{where}: {name} = {axes[name]} has no field {field!r}")
         return case[field]
 
-    def _input(self, kind: str, name: str, given: object, where: str) -> tuple[Instance | str, ...]:
-        rule = KINDS[kind].inputs[name]
+    def _input(
+        self, name: str, given: object, rule: Input, where: str, *, required: bool
+    ) -> tuple[Instance | str, ...]:
         items = _flat(given)
-        if not items and rule.required:
+        if not items and required:
             raise UsageError(f"{where}: needs {name!r}{self._hint(where.rpartition(': ')[2], name)}")
         if len(items) > 1 and not rule.many:
             raise UsageError(f"{where}: {name} is one, not {len(items)}; does it miss an axis?")
@@ -212,7 +223,7 @@ def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str
     if isinstance(item, Instance) and item.kind in rule.kinds:
         return item
     if isinstance(item, str) and rule.path:
-        return embedded_path(name, item)
+        return _NAMED[name](item) if name in _NAMED else item
     allowed = [*(f"a stage that runs {kind!r}" for kind in rule.kinds), *(["a path"] if rule.path else [])]
     got = f"{item.stage}, which runs {item.kind!r}" if isinstance(item, Instance) else repr(item)
     raise UsageError(f"{where}: {name} must be {' or '.join(allowed)}, got {got}")

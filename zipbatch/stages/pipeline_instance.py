@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,24 @@ class Instance:
         return found
 
 
+def always(_settings: Settings) -> bool:
+    """For inputs that every stage of a kind needs."""
+    return True
+
+
 @dataclass(frozen=True)
 class Input:
-    """An input field: the kinds of stages that may make it, and whether it may be a path, left out, or several."""
+    """An input field of a kind of stage.
+
+    Attributes:
+        kinds: the kinds of stages that may make it.
+        path: whether it may be a path.
+        many: whether it may be several.
+        needed: whether a stage with these settings needs it; None where it may be left out, False where it makes no
+            difference and is dropped.
+    """
 
     kinds: tuple[str, ...] = ()
     path: bool = True
-    required: bool = True
     many: bool = False
+    needed: Callable[[Any], bool | None] = always

@@ -128,13 +128,11 @@ def _purify(instance: Instance, place: Place, report: Report) -> None:
     settings = instance.settings
     assert isinstance(settings, PurifySettings)
     dataset, tag = _reference(instance, place).split("@")
-    method, _ = _method(settings)
-    needs_prior = method in PURIFIERS and PURIFIERS[method].needs_prior and instance.inputs["prior"]
     spec = purifier_spec(
         preset=settings.preset,
         method=settings.purifier,
-        overrides=settings.set,
-        prior=_path(instance.one("prior"), place) if needs_prior else None,
+        assigned=settings.set,
+        prior=_path(instance.one("prior"), place) if instance.inputs["prior"] else None,
         seed=settings.seed,
         precision=settings.precision,
         resize=settings.resize,
@@ -193,6 +191,15 @@ def _is_purified(instance: Instance, place: Place) -> bool:
     return Versions(place.store).tag(dataset, tag) is not None
 
 
+def _needs_prior(settings: PurifySettings) -> bool:
+    method, _ = _method(settings)
+    return method in PURIFIERS and PURIFIERS[method].needs_prior
+
+
+def _maybe(_settings: Settings) -> None:
+    return None
+
+
 def _purify_facts(settings: PurifySettings) -> dict[str, Any]:
     method, preset = _method(settings)
     version = PURIFIERS[method].version if method in PURIFIERS else None
@@ -203,7 +210,7 @@ KINDS: dict[str, Kind] = {
     "poison": Kind(PoisonSettings, {"source": Input()}, _poison, _has(MANIFEST)),
     "train victim": Kind(
         TrainSettings,
-        {"data": Input(("poison",)), "purified": Input(("purify",), path=False, required=False)},
+        {"data": Input(("poison",)), "purified": Input(("purify",), path=False, needed=_maybe)},
         _train_victim,
         _has(CONFIG),
         lambda settings: {"config": _victim_config(settings).model_dump(mode="json")},
@@ -217,7 +224,7 @@ KINDS: dict[str, Kind] = {
     ),
     "purify": Kind(
         PurifySettings,
-        {"data": Input(("poison",)), "prior": Input(("train prior",), required=False)},
+        {"data": Input(("poison",)), "prior": Input(("train prior",), needed=_needs_prior)},
         _purify,
         _is_purified,
         _purify_facts,
@@ -227,7 +234,7 @@ KINDS: dict[str, Kind] = {
         {
             "victim": Input(("train victim",), many=True),
             "data": Input(("poison",)),
-            "purified": Input(("purify",), path=False, required=False, many=True),
+            "purified": Input(("purify",), path=False, many=True, needed=_maybe),
         },
         _evaluate,
         lambda instance, place: rows_file(instance, place).is_file(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +14,12 @@ from zipbatch.endpoints import HttpVictim, PythonVictim
 from zipbatch.errors import DataError, UsageError
 from zipbatch.images import U8
 from zipbatch.shards import ShardDataset, read_shard
+from zipbatch.stages.assets import victim_path
 from zipbatch.victims import Classifier, VictimSource, checked_scores, top1
 
 
 def find_victim(text: str) -> VictimSource:
-    """The victim that a user names: ``http(s)://…``, ``python:…:FUNCTION``, or else a folder.
+    """The victim that a user names: ``http(s)://…``, ``python:…:FUNCTION``, ``embedded:ATTACK``, or else a folder.
 
     Only for what was typed on a command line: naming a function is the consent to run it. A path that comes from a
     file is for ``open_victim``.
@@ -31,7 +31,7 @@ def find_victim(text: str) -> VictimSource:
         return HttpVictim.parse(text)
     if text.startswith("python:"):
         return PythonVictim.parse(text)
-    return open_victim(Path(text))
+    return open_victim(victim_path(text))
 
 
 def num_classes(victim: VictimSource, dataset: ShardDataset) -> int:
