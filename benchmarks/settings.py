@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from zipbatch import atomic
+from zipbatch.checkpoints import open_victim
 from zipbatch.cluster import resolve_workers
 from zipbatch.config import read_config
 from zipbatch.diffusion import timesteps
@@ -131,7 +132,7 @@ def main() -> None:
             started = time.monotonic()
             done = purify(plan_purify(PurifyRequest(dataset, spec, store, workers)))
             reference = f"{dataset.name}@{done.version}"
-            request = EvaluateRequest((Path(victim),), dataset, staged, (reference,), store, workers)
+            request = EvaluateRequest((open_victim(Path(victim)),), dataset, staged, (reference,), store, workers)
             measured = evaluate(plan_evaluate(request))
             case = {"case": Path(staged).name, "half": asked.half, "precision": asked.precision}
             if number == 0:

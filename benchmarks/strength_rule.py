@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zipbatch import atomic
+from zipbatch.checkpoints import open_victim
 from zipbatch.cluster import Workers
 from zipbatch.metrics import judge, weakest_sufficient
 from zipbatch.shards import ShardDataset, open_dataset, read_shard
@@ -58,7 +59,7 @@ def answers_of(part: ShardDataset, victim: Path, rungs: Sequence[PurifierSpec], 
     for spec in rungs:
         done = purify(plan_purify(PurifyRequest(part, spec, store, Workers(), splits=part.splits)))
         references.append(f"{part.name}@{done.version}")
-    plan = plan_evaluate(EvaluateRequest((victim,), part, part.name, tuple(references), store))
+    plan = plan_evaluate(EvaluateRequest((open_victim(victim),), part, part.name, tuple(references), store))
     given: dict[str, Ints] = {}
     for result in results(plan, keep_answers=True):
         given[result.name] = np.stack([form for form in result.answers[0] if form is not None])
