@@ -257,3 +257,14 @@ def test_clean_label_is_measured_like_any_single_target(source: Path, tmp_path: 
         "pa": (pytest.approx(1 / 3), 12),
         "ra": (0.0, 8),
     }
+
+
+def test_no_bare_shard_is_left_out_because_of_its_name(red: Path, tmp_path: Path):
+    """One shard is called as a split is, the others are not: all are measured, but for training data."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for name in ("test-000.tar", "day-001.tar", "train-000.tar"):
+        colored(folder / name, ["red", "grey"])
+    assert zipbatch("purify", folder, "--purifier", "blur", "--store", tmp_path / "pur").code == 0
+    _, purified = evaluated(red, "--data", folder, "--purified", "bare", "--store", tmp_path / "pur")
+    assert purified["n_flip"] == 4

@@ -92,7 +92,7 @@ def test_a_change_runs_what_depends_on_it_and_dry_run_says_why(run, tmp_path: Pa
     assert states["shards[badnets]"].endswith("done")
     assert states["pur[badnets, coarse]"].endswith("done")
     assert states["pur[badnets, fine]"].startswith("run")
-    assert states["pur[badnets, fine]"].endswith("changed: set")
+    assert states["pur[badnets, fine]"].endswith("changed: settings.transforms")
     assert states["table[badnets, fine]"].endswith("after pur[badnets, fine]")
     ran = run(changed, "--json")
     assert (ran.json["ran"], ran.json["skipped"]) == (4, 6)
@@ -178,14 +178,14 @@ def test_the_four_modes_train_and_test_on_original_and_purified_shards(run, tmp_
 def test_a_failed_stage_stops_its_users_alone(run, tmp_path: Path):
     pipeline = json.loads(json.dumps(PIPELINE))
     pipeline["matrix"]["transform"]["fine"]["t"] = ["blur:7"]  # 16 px have no blocks of 7
-    ran = run(pipeline)
+    ran = run(pipeline, "--json")
     assert ran.code == 1
-    assert ran.out == ""
+    assert [row["axes"]["transform"] for row in ran.json["rows"]] == [None, "coarse"] * 2, "what is done is shown"
     assert "4 of 10 stages failed" in ran.err
     assert "pur[badnets, fine]:" in ran.err
     assert "table[badnets, fine]: not run without pur[badnets, fine]" in ran.err
-    assert not (tmp_path / "out" / "results.json").exists()
-    assert len(list((tmp_path / "out" / "table").glob("*.json"))) == 2, "the coarse ones are measured"
+    assert set(json.loads((tmp_path / "out" / "results.json").read_text())["failed"]) == set(ran.json["failed"])
+    assert len(ran.json["failed"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -194,6 +194,18 @@ def test_a_failed_stage_stops_its_users_alone(run, tmp_path: Path):
         (lambda p: p["stages"]["shards"].update(run="poisn"), "shards: run = 'poisn': must be one of poison"),
         (lambda p: p["stages"]["shards"].update(atack="x"), "atack"),
         (lambda p: p["stages"]["shards"].update(attack="${attak}"), "nothing is named 'attak'"),
+        (lambda p: p["stages"]["shards"].update(attack="nope"), "shards: unknown attack 'nope'"),
+        (lambda p: p["stages"]["shards"].update(profile="bogus"), "unknown profile 'bogus'"),
+        (lambda p: p["stages"]["pur"].update(purifier="nosuch"), "unknown purifier 'nosuch'"),
+        (lambda p: p["stages"]["pur"].update(set={"bogus": 1}), "no such setting"),
+        (lambda p: p["stages"]["shards"].update(run=["poison"]), "run = \\['poison'\\]"),
+        (lambda p: p["stages"]["table"].update(per=[["attack"]]), "per = "),
+        (lambda p: p["stages"]["table"].update(victim="${victim.path}"), "only axes have fields"),
+        (lambda p: p["stages"]["table"].update(victim="${a.b.c}"), "a reference is"),
+        (
+            lambda p: p["stages"]["table"].update(per=["attack"], victim="x-${transform}"),
+            "transform is not in its 'per'",
+        ),
         (
             lambda p: p["stages"]["pur"].update(set={"transforms": "${transform.tt}"}),
             "transform = coarse has no field 'tt'",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     help="Split; repeats.  [default: test, test_poisoned; bare: all]",
 )
 @click.option(
-    "--preset", metavar="NAME|FILE", help="Settings from configs/purifiers; flags override.  [default: paper]"
+    "--preset", metavar="NAME|FILE", help="Settings from configs/purifiers; flags override.  [default: balanced]"
 )
 @click.option("--purifier", "method", metavar="NAME", help="Method; 'zipbatch ls purifiers'.  [default: the preset's]")
 @click.option("--transform", "transforms", multiple=True, metavar="T", help="blur:N or gray; repeats, averaged.")

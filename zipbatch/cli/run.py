@@ -65,6 +65,7 @@ def run(
     if csv_file is not None:
         _write_csv(csv_file, result.rows)
     _show(plan, result, as_json=as_json)
+    result.raise_failures()
 
 
 @click.command()
@@ -95,7 +96,9 @@ def demo(
     from zipbatch.cluster import resolve_workers
 
     plan = _plan("demo", out, resolve_workers(gpus, workers, address, device), {"limit": str(limit or "null")})
-    _show(plan, _run(plan), as_json=as_json)
+    result = _run(plan)
+    _show(plan, result, as_json=as_json)
+    result.raise_failures()
 
 
 def _plan(pipeline: str, out: Path | None, workers: Workers, values: Mapping[str, str]) -> PipelinePlan:
@@ -131,7 +134,8 @@ def _show(plan: PipelinePlan, result: PipelineResult, *, as_json: bool) -> None:
     place = plan.place
     if as_json:
         sheets = [str(sheet) for sheet in result.sheets]
-        emit_json({"rows": result.rows, "ran": result.ran, "skipped": result.skipped, "sheets": sheets})
+        counts = {"ran": result.ran, "skipped": result.skipped, "failed": result.failed}
+        emit_json({"rows": result.rows, **counts, "sheets": sheets})
         return
     click.echo(evaluation_table(result.rows, plan.axes), nl=False)
     click.echo(f"\n{result.ran} stages run, {result.skipped} done before; look at:")
@@ -160,15 +164,16 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
     flat = []
     for row in rows:
-        line: dict[str, Any] = dict(row["axes"])
+        line: dict[str, Any] = {}
         for key, value in row.items():
             if key.endswith("_ci95"):
                 line |= {f"{key}_low": value[0] if value else None, f"{key}_high": value[1] if value else None}
             elif not isinstance(value, dict):
                 line[key] = value
-        flat.append(line)
+        axes = {f"axis.{axis}" if axis in line else axis: value for axis, value in row["axes"].items()}
+        flat.append(axes | line)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(flat[0]) if flat else [], lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for line in flat for key in line)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     atomic.write_bytes(path, text.getvalue().encode())

@@ -14,6 +14,8 @@ from zipbatch.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_CONFIG_BYTES = 1_000_000
+MAX_CONFIG_DEPTH = 20
+MAX_CONFIG_VALUES = 10_000
 _SHORT = reprlib.Repr()  # aliases can make values vast
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
@@ -61,7 +63,25 @@ def read_config(path: Path) -> dict[str, object]:
         raise UsageError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must be a mapping of fields, is {type(values).__name__}")
+    _check_plain(values, path, name="", depth=0, left=[MAX_CONFIG_VALUES])
     return values
+
+
+def _check_plain(value: object, path: Path, *, name: str, depth: int, left: list[int]) -> None:
+    """Aliases can make a small file endless or vast, and YAML knows dates and bytes: text, numbers and null will do."""
+    left[0] -= 1
+    if depth > MAX_CONFIG_DEPTH or left[0] < 0:
+        raise UsageError(f"{path}: over {MAX_CONFIG_DEPTH} levels or {MAX_CONFIG_VALUES} values; that is no config")
+    if isinstance(value, dict):
+        if odd := [key for key in value if not isinstance(key, str | int | float | bool)]:
+            raise UsageError(f"{path}: {name or 'settings'} has a key that is no text: {_SHORT.repr(odd[0])}")
+        for key, item in value.items():
+            _check_plain(item, path, name=f"{name}.{key}" if name else str(key), depth=depth + 1, left=left)
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, path, name=name, depth=depth + 1, left=left)
+    elif not (value is None or isinstance(value, str | int | float | bool)):
+        raise UsageError(f"{path}: {name} = {_SHORT.repr(value)}: must be text, a number or null; put it in quotes")
 
 
 def parse_scalar(text: str) -> object:

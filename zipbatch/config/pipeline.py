@@ -10,14 +10,14 @@ from pydantic import AfterValidator, Field, model_validator
 
 from zipbatch.config.models import Settings
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)?)\}")
-_NAME = re.compile(r"[A-Za-z_][\w-]*")
-_VALUE = re.compile(r"[\w.:+-]{1,60}")
+_REFERENCE = re.compile(r"\$\{([A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z][A-Za-z0-9_-]*)?)\}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+_VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,39}")
 
 
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
-        raise ValueError("a name has letters, digits, _ and -, and begins with a letter")
+        raise ValueError("a name has letters, digits, _ and -, begins with a letter, 40 in all")
     return text
 
 
@@ -26,11 +26,13 @@ def _axis(value: Any) -> dict[str, Any]:
     cases = {str(item): item for item in value} if isinstance(value, list) else value
     if not isinstance(cases, dict) or not cases:
         raise ValueError("an axis is a list of values, or a mapping of names to fields; not empty")
-    if isinstance(value, list) and len(cases) < len(value):
+    if len({str(case) for case in cases}) < len(value):
         raise ValueError("an axis holds each value once")
     for text, case in cases.items():
         if not _VALUE.fullmatch(str(text)):
-            raise ValueError(f"{text!r}: values name files and tags, so letters, digits and . : + - only")
+            raise ValueError(
+                f"{text!r}: values name files: letters, digits and _ . : + -, a letter or digit first, 40 in all"
+            )
         if isinstance(value, dict) and not isinstance(case, dict):
             raise ValueError(f"{text}: must be a mapping of fields")  # noqa: TRY004 (pydantic takes no TypeError)
     return {str(text): case for text, case in cases.items()}
@@ -99,4 +101,7 @@ def resolved(value: object, lookup: Callable[[str], object]) -> object:
             raise ValueError(f"{match[0]} is no text, so it cannot stand within {value!r}")  # noqa: TRY004
         return str(found)
 
-    return _REFERENCE.sub(as_text, value)
+    replaced = _REFERENCE.sub(as_text, value)
+    if "${" in _REFERENCE.sub("", value):
+        raise ValueError(f"{value!r}: a reference is ${{name}} or ${{axis.field}}")
+    return replaced

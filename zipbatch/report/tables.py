@@ -16,19 +16,24 @@ if TYPE_CHECKING:
 def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()) -> str:
     """Rows of ``evaluate`` as a table: shares with their 95 % interval, and n below.
 
-    With ``axes``, rows are named by the values in their ``axes`` instead of by victim and attack.
+    With ``axes``, rows are named by the values in their ``axes``, and by their victim only where that says more.
     """
     labelled = any(row[f"n_{name}"] for row in rows for name in ("ca", "asr"))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in (*(axes or ("victim", "attack")), "purifier"):
+    columns = list(axes)
+    if not axes or _several_victims(rows):
+        columns += ["victim"]
+    for column in (*columns, *(() if axes else ("attack",)), "purifier"):
         table.add_column(column, overflow="fold")
     names = ("ca", "asr", "pa", "ra") if labelled else ()
     for name in (*(name.upper() for name in names), "flips", "PSNR dB", "SSIM"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        named = [row["axes"][axis] or "–" for axis in axes]
+        victim = row.get("victim_stage") or _short(str(row["victim"]))
+        named = [victim if column == "victim" else row["axes"][column] or "–" for column in columns]
         table.add_row(
-            *(named or [_short(str(row["victim"])), row["attack"] or ""]),
+            *named,
+            *(() if axes else (row["attack"] or "",)),
             row["settings"] or "no defence",
             *(_share(row, name) for name in names),
             _number(row["flip_rate"], ".3f"),
@@ -36,6 +41,15 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
             _number(row["ssim_poisoned"] or row["ssim_clean"], ".3f"),
         )
     return _text(table) + _notes(rows, names)
+
+
+def _several_victims(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether victims differ among rows of the same axes, so that the axes do not name them."""
+    victims: dict[str, set[str]] = {}
+    for row in rows:
+        if row["purifier"] is not None:
+            victims.setdefault(str(row["axes"]), set()).add(str(row["victim"]))
+    return any(len(names) > 1 for names in victims.values())
 
 
 def _short(victim: str) -> str:

@@ -27,6 +27,8 @@ from zipbatch.store import Store, Version, Versions
 from zipbatch.victims import VictimSource
 
 CLEAN_SPLIT = "test"
+TRAINED = ("train", "val")
+"""Splits that victims are trained on: measured only when they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class EvaluateRequest:
     purified: tuple[str, ...] = ()
     store: Store | None = None
     workers: Workers = Workers()
+    splits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
         _check_victim(victim, request.dataset)
     if request.purified and request.store is None:
         raise UsageError("--purified needs --store: where are the purified shards?")
-    shards = _evaluated(request.dataset)
+    shards = _evaluated(request.dataset, request.splits)
     versions: tuple[Version, ...] = ()
     outputs: list[dict[str, tuple[Path, str]]] = []
     if request.store is not None:
@@ -99,10 +102,12 @@ def _check_victim(victim: KnownVictim, dataset: ShardDataset) -> None:
         )
 
 
-def _evaluated(dataset: ShardDataset) -> tuple[ShardRef, ...]:
-    shards = dataset.split(CLEAN_SPLIT) + dataset.split(POISONED_SPLIT)
+def _evaluated(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...]:
+    """The shards of the splits asked for; without, those that are no training data, or all if that is all."""
+    wanted = splits or [split for split in dataset.splits if split not in TRAINED]
     if dataset.manifest is None:
-        return shards or dataset.shards
+        wanted = wanted or dataset.splits
+    shards = tuple(shard for shard in dataset.shards if shard.split in wanted)
     if not shards:
         raise UsageError(f"{dataset.name}: has neither split {CLEAN_SPLIT} nor {POISONED_SPLIT}; nothing to evaluate")
     return shards

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from zipbatch import atomic
@@ -41,7 +42,7 @@ class Fingerprints:
         atomic.write_json(self._cache, self._known)
 
     def _folder(self, folder: Path) -> str:
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        files = sorted(_files_below(folder, frozenset()))
         return atomic.sha256_json([[file.relative_to(folder).as_posix(), self._file(file)] for file in files])
 
     def _file(self, file: Path) -> str:
@@ -53,3 +54,15 @@ class Fingerprints:
         digest = atomic.sha256_file(file)
         self._known[key] = [*now, digest]
         return digest
+
+
+def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Files, through links to folders too (datasets are linked into place), but not round in circles."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files_below(path, above | {real})
+        elif path.is_file():
+            yield path

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from zipbatch.stages.pipeline_instance import Input, Instance, Place
 from zipbatch.stages.pipeline_kinds import KINDS, Report, read_rows, sheet_file
 from zipbatch.stages.source import source_paths
 
+log = logging.getLogger(__name__)
 _IDS = ".ids"
 _NAMED: Mapping[str, Callable[[str], str]] = {
     "source": source_place,
@@ -48,12 +50,20 @@ class PipelinePlan:
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """Combined rows of all evaluations, and the contact sheets that they made."""
+    """Combined rows of the evaluations, the contact sheets that they made, and the reason of each stage that failed."""
 
     rows: list[dict[str, Any]]
     sheets: tuple[Path, ...]
     ran: int
     skipped: int
+    failed: dict[str, str]
+
+    def raise_failures(self) -> None:
+        """Raise ``WorkFailed`` with every failed stage and its reason, if there is one."""
+        if self.failed:
+            lines = [f"  {label}: {reason}" for label, reason in self.failed.items()]
+            total = self.ran + self.skipped + len(self.failed)
+            raise WorkFailed("\n".join([f"{len(self.failed)} of {total} stages failed", *lines]))
 
 
 def plan_pipeline(config: PipelineConfig, place: Place, values: Mapping[str, Any], *, where: str) -> PipelinePlan:
@@ -79,8 +89,7 @@ def plan_pipeline(config: PipelineConfig, place: Place, values: Mapping[str, Any
 def run_pipeline(plan: PipelinePlan, *, report: Report) -> PipelineResult:
     """Run what is not done. What a failed stage makes is missing to its users alone; the others go on.
 
-    Raises:
-        WorkFailed: stages failed; names each with its reason, and those that could not be run without them.
+    A full disk and the like end the run; every other failure is told at the end, beside the rows of what is done.
     """
     plan.fingerprints.save()
     failed: dict[str, str] = {}
@@ -99,32 +108,52 @@ def run_pipeline(plan: PipelinePlan, *, report: Report) -> PipelineResult:
         try:
             kind.run(instance, plan.place, report)
             ran += 1
+        except OSError:
+            raise
         except ZipbatchError as error:
             failed[instance.label] = str(error)
-    if failed:
-        lines = [f"  {label}: {reason}" for label, reason in failed.items()]
-        raise WorkFailed("\n".join([f"{len(failed)} of {len(plan.instances)} stages failed", *lines]))
+        except Exception as error:  # one stage's own mistake must not stop the others
+            log.debug("%s failed", instance.label, exc_info=True)
+            failed[instance.label] = f"{type(error).__name__}: {error} (-vv: the traceback)"
     rows = combined_rows(plan)
-    atomic.write_json(plan.place.out / "results.json", {"rows": rows})
+    atomic.write_json(plan.place.out / "results.json", {"rows": rows, "failed": failed})
     sheets = [sheet_file(i, plan.place) for i in plan.instances if i.kind == "evaluate"]
-    return PipelineResult(rows, tuple(sheet for sheet in sheets if sheet.is_file()), ran, skipped)
+    return PipelineResult(rows, tuple(sheet for sheet in sheets if sheet.is_file()), ran, skipped, failed)
 
 
 def combined_rows(plan: PipelinePlan) -> list[dict[str, Any]]:
-    """One row for each victim without a defence and for each of its purified versions, with the axes that made it."""
-    rows: dict[str, dict[str, Any]] = {}
+    """One row for each victim without a defence and for each of its purified versions, with the axes that made it.
+
+    Evaluations that are not there yet are left out. What several of them say of a victim without a defence is one row.
+    """
+    rows: list[dict[str, Any]] = []
+    seen: set[tuple[str, str, str]] = set()
     for instance in plan.instances:
-        if instance.kind != "evaluate":
+        if instance.kind != "evaluate" or not KINDS[instance.kind].is_done(instance, plan.place):
             continue
         forms: list[Instance | str | None] = [None, *instance.inputs["purified"]]
         cases = itertools.product(instance.inputs["victim"], forms)
         for (victim, form), row in zip(cases, read_rows(instance, plan.place), strict=True):
-            makers = [item for item in (instance.one("data"), victim, form) if isinstance(item, Instance)]
-            axes = {axis: value for maker in makers for axis, value in maker.axes.items()}
-            axes |= {axis: value for axis, value in instance.axes.items() if form is not None or axis in axes}
-            key = json.dumps([row["data"], row["victim"], row["version"]])
-            rows.setdefault(key, {"axes": {axis: axes.get(axis) for axis in plan.axes}, **row})
-    return list(rows.values())
+            axes = _axes_of_row(instance, victim, form)
+            named = {"axes": {axis: axes.get(axis) for axis in plan.axes}, **row}
+            if isinstance(victim, Instance):
+                named["victim_stage"] = victim.label
+            key = (str(row["data"]), str(row["victim"]), json.dumps(named["axes"]))
+            if form is None and key in seen:
+                continue
+            seen.add(key)
+            rows.append(named)
+    return rows
+
+
+def _axes_of_row(instance: Instance, victim: Instance | str, form: Instance | str | None) -> dict[str, str]:
+    """The axes that a row stands for: those of its makers, without a form none that are its forms' alone."""
+    if isinstance(form, Instance):
+        return {**form.axes, **instance.axes, **(victim.axes if isinstance(victim, Instance) else {})}
+    of_forms = {axis for item in instance.inputs["purified"] if isinstance(item, Instance) for axis in item.axes}
+    makers = [item for item in (instance.one("data"), victim) if isinstance(item, Instance)]
+    kept = {axis: value for maker in makers for axis, value in maker.axes.items()}
+    return kept | {axis: value for axis, value in instance.axes.items() if axis not in of_forms - set(kept)}
 
 
 class _Expansion:
@@ -149,7 +178,7 @@ class _Expansion:
         axes |= named & set(self._config.matrix)
         if "per" in fields:
             per = fields["per"]
-            if not isinstance(per, list) or not set(per) <= axes:
+            if not isinstance(per, list) or not all(isinstance(axis, str) and axis in axes for axis in per):
                 raise UsageError(f"{self._where}: {stage}: per = {per!r}: a list out of {', '.join(sorted(axes))}")
             axes = set(per)
         return [axis for axis in self._config.matrix if axis in axes]
@@ -166,6 +195,10 @@ class _Expansion:
         assert isinstance(values, dict)
         given = {name: values.pop(name, None) for name in kind.inputs}
         settings = validate(kind.settings, values, where=where)
+        try:
+            facts = kind.facts(settings)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
         rules = {name: (rule, rule.needed(settings)) for name, rule in kind.inputs.items()}
         inputs = {
             name: self._input(name, given[name], rule, where, required=bool(needed)) if needed is not False else ()
@@ -173,20 +206,23 @@ class _Expansion:
         }
         identity = {
             "run": kind_name,
-            "settings": settings.model_dump(mode="json"),
-            "facts": kind.facts(settings),
+            "facts": facts,
             "inputs": {name: [self._identity_of(name, item, where) for item in made] for name, made in inputs.items()},
         }
         return Instance(stage, kind_name, axes, settings, inputs, atomic.sha256_json(identity)[:8], identity)
 
     def _lookup(self, reference: str, axes: Mapping[str, str], where: str) -> object:
         name, _, field = reference.partition(".")
+        if field and name not in axes:
+            raise UsageError(f"{where}: ${{{reference}}}: only axes have fields")
         if name in self._made:
             return [
                 i for i in self._made[name] if all(i.axes.get(axis, value) == value for axis, value in axes.items())
             ]
         if name in self._values:
             return self._values[name]
+        if name in self._config.matrix and name not in axes:
+            raise UsageError(f"{where}: ${{{reference}}}: {name} is not in its 'per'")
         if name not in axes:
             names = sorted({*self._values, *self._config.matrix, *self._config.stages})
             raise UsageError(f"{where}: nothing is named {name!r} here; there are: {', '.join(names)}")
@@ -215,8 +251,10 @@ class _Expansion:
     def _identity_of(self, name: str, item: Instance | str, where: str) -> object:
         if isinstance(item, Instance):
             return item.id
-        paths = source_paths(item) if name == "source" else [Path(item)]
-        return [self._prints.of(path, where) for path in paths]
+        if name != "source":
+            return self._prints.of(Path(item), where)
+        kind, paths = source_paths(item)
+        return [kind, *([path.name, self._prints.of(path, where)] for path in paths)]
 
 
 def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str:
@@ -232,7 +270,7 @@ def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str
 def _order(config: PipelineConfig, where: str) -> Iterator[str]:
     """Stages, makers before users, otherwise as in the file."""
     for stage, fields in config.stages.items():
-        if fields.get("run") not in KINDS:
+        if not isinstance(fields.get("run"), str) or fields["run"] not in KINDS:
             raise UsageError(f"{where}: {stage}: run = {fields.get('run')!r}: must be one of {', '.join(KINDS)}")
     open_, done = list(config.stages), set[str]()
     while open_:
@@ -266,16 +304,19 @@ def _why(instance: Instance, place: Place) -> str:
     if known[-1] == _id_file(instance, place):
         return "not finished"
     try:
-        before: dict[str, Any] = json.loads(known[-1].read_bytes())
+        before = json.loads(known[-1].read_bytes())
     except ValueError:
         return "not run yet"
-    return f"changed: {', '.join(_changes(before, dict(instance.identity))) or 'what it is'}"
+    if not isinstance(before, dict):
+        return "not run yet"
+    changes = [part for side in ("facts", "inputs") for part in _changes(before.get(side), instance.identity[side])]
+    return f"changed: {', '.join(changes)}"
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[str]:
-    """Names of the entries that differ, one level down."""
-    found = []
-    for part in ("settings", "facts", "inputs"):
-        old, new = before.get(part, {}), now.get(part, {})
-        found += [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    return found
+def _changes(before: object, now: object, name: str = "") -> list[str]:
+    """Names of what differs, mappings taken apart."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [name]
+    known = sorted({*before, *now})
+    inner = {key: f"{name}.{key}" if name else key for key in known}
+    return [found for key in known for found in _changes(before.get(key), now.get(key), inner[key])]

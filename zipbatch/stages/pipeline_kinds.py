@@ -11,17 +11,19 @@ from typing import Any, Literal
 from pydantic import Field
 
 from zipbatch import atomic
+from zipbatch.attacks import attack_params, get_attack
 from zipbatch.checkpoints import open_victim
 from zipbatch.checkpoints.victim import CONFIG
 from zipbatch.cluster import pick_device
-from zipbatch.config import PriorConfig, Settings, VictimConfig, find_config, load_config, read_config
+from zipbatch.config import PriorConfig, Settings, VictimConfig, find_config, load_config
+from zipbatch.errors import DataError, UsageError
 from zipbatch.purifiers import PURIFIERS
 from zipbatch.shards import open_dataset
 from zipbatch.shards.dataset import MANIFEST
 from zipbatch.stages.evaluate import EvaluateRequest, evaluate, plan_evaluate, with_purified
 from zipbatch.stages.pipeline_instance import Input, Instance, Place
 from zipbatch.stages.poison import PoisonRequest, poison
-from zipbatch.stages.purifier import DEFAULT_PRESET, purifier_spec
+from zipbatch.stages.purifier import TILING, chosen_purifier, purifier_spec
 from zipbatch.stages.purify import PurifyRequest, plan_purify, purify
 from zipbatch.stages.sheet import write_sheet
 from zipbatch.stages.source import open_source
@@ -29,6 +31,8 @@ from zipbatch.stages.train_prior import train_prior
 from zipbatch.stages.train_victim import train_victim
 from zipbatch.store import Versions
 
+MEASURES_VERSION = 1
+"""Raised whenever an evaluation of the same things comes to say something else."""
 Report = Callable[[str, float, str], None]
 """Called with what is being done, how far it is (0 to 1), and a note."""
 
@@ -41,7 +45,8 @@ class Kind:
         settings: its settings.
         inputs: its input fields.
         run: makes what the instance stands for.
-        facts: what decides the result beside settings and inputs: the content of presets, versions of algorithms.
+        facts: what decides the result beside the inputs: settings as they are resolved, versions of algorithms. Raises
+            ``UsageError`` when the settings cannot be.
         is_done: whether what it makes is there.
     """
 
@@ -49,7 +54,7 @@ class Kind:
     inputs: Mapping[str, Input]
     run: Callable[[Instance, Place, Report], None]
     is_done: Callable[[Instance, Place], bool]
-    facts: Callable[[Any], dict[str, Any]] = lambda _: {}
+    facts: Callable[[Any], dict[str, Any]]
 
 
 class PoisonSettings(Settings):
@@ -62,10 +67,10 @@ class PoisonSettings(Settings):
     target_mode: Literal["all-to-one", "all-to-all"] = "all-to-one"
     poison_rate: float | None = None
     clean_label: bool | None = None
-    seed: int = 1234
+    seed: int = Field(1234, ge=0)
     splits: tuple[str, ...] = ()
     limit: int | None = Field(None, ge=1)
-    image_size: int | None = Field(None, ge=1)
+    image_size: int | None = Field(None, ge=8)
     samples_per_shard: int = Field(1000, ge=1)
     resize: Literal["stretch", "center-crop"] = "stretch"
 
@@ -73,7 +78,7 @@ class PoisonSettings(Settings):
 def _poison(instance: Instance, place: Place, report: Report) -> None:
     settings = instance.settings
     assert isinstance(settings, PoisonSettings)
-    values = settings.model_dump() | {"params": {name: str(value) for name, value in settings.params.items()}}
+    values = settings.model_dump() | {"params": _texts(settings.params)}
     request = PoisonRequest(source=_text(instance.one("source")), out=instance.path(place), **values)
     poison(request, on_progress=lambda done, total: report(instance.label, done / max(1, total), ""))
 
@@ -89,7 +94,7 @@ def _train_victim(instance: Instance, place: Place, report: Report) -> None:
     assert isinstance(instance.settings, TrainSettings)
     dataset = open_dataset([str(_path(instance.one("data"), place))])
     if instance.inputs["purified"]:
-        version = Versions(place.store).read(_reference(instance.one("purified"), place))
+        version = Versions(place.store).read("@".join(_reference(instance.one("purified"), place)))
         dataset = with_purified(dataset, version, place.store, split="train")
     train_victim(
         dataset,
@@ -127,7 +132,7 @@ class PurifySettings(Settings):
 def _purify(instance: Instance, place: Place, report: Report) -> None:
     settings = instance.settings
     assert isinstance(settings, PurifySettings)
-    dataset, tag = _reference(instance, place).split("@")
+    dataset, tag = _reference(instance, place)
     spec = purifier_spec(
         preset=settings.preset,
         method=settings.purifier,
@@ -170,7 +175,7 @@ def _evaluate(instance: Instance, place: Place, report: Report) -> None:
             victims=tuple(open_victim(_path(item, place)) for item in instance.inputs["victim"]),
             dataset=open_dataset([data]),
             data_label=data,
-            purified=tuple(_reference(item, place) for item in instance.inputs["purified"]),
+            purified=tuple("@".join(_reference(item, place)) for item in instance.inputs["purified"]),
             store=place.store,
             workers=place.workers,
         )
@@ -187,27 +192,64 @@ def _has(file: str) -> Callable[[Instance, Place], bool]:
 
 
 def _is_purified(instance: Instance, place: Place) -> bool:
-    dataset, tag = _reference(instance, place).split("@")
-    return Versions(place.store).tag(dataset, tag) is not None
+    """Its version reads, and every object of it is there: what 'store verify --repair' removed is made anew."""
+    dataset, tag = _reference(instance, place)
+    try:
+        if Versions(place.store).tag(dataset, tag) is None:
+            return False
+        version = Versions(place.store).read(f"{dataset}@{tag}")
+    except (UsageError, DataError):
+        return False
+    return all(place.store.has_object(row.output) for row in version.rows)
+
+
+def _is_evaluated(instance: Instance, place: Place) -> bool:
+    assert isinstance(instance.settings, EvaluateSettings)
+    sheet = sheet_file(instance, place)
+    return rows_file(instance, place).is_file() and (sheet.is_file() or not instance.settings.sheet)
 
 
 def _needs_prior(settings: PurifySettings) -> bool:
-    method, _ = _method(settings)
-    return method in PURIFIERS and PURIFIERS[method].needs_prior
+    method, _ = chosen_purifier(preset=settings.preset, method=settings.purifier, assigned=settings.set)
+    return PURIFIERS[method].needs_prior
 
 
 def _maybe(_settings: Settings) -> None:
     return None
 
 
+def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
+    """The attack as it will be, wherever its parameters come from."""
+    attack = get_attack(settings.attack, _texts(settings.params), profile=settings.profile)
+    return {
+        **settings.model_dump(mode="json", exclude={"profile"}),
+        "params": attack_params(attack),
+        "target": attack.default_target if settings.target is None else settings.target,
+        "poison_rate": attack.default_poison_rate if settings.poison_rate is None else settings.poison_rate,
+        "clean_label": attack.clean_label if settings.clean_label is None else settings.clean_label,
+        "train_transform": attack.train_transform,
+    }
+
+
 def _purify_facts(settings: PurifySettings) -> dict[str, Any]:
-    method, preset = _method(settings)
-    version = PURIFIERS[method].version if method in PURIFIERS else None
-    return {"preset_content": preset, "method": method, "algorithm_version": version}
+    """What the identity of a purifier holds, but for its prior."""
+    method, chosen = chosen_purifier(preset=settings.preset, method=settings.purifier, assigned=settings.set)
+    kind = PURIFIERS[method]
+    return {
+        "method": method,
+        "algorithm_version": kind.version,
+        "settings": chosen.model_dump(mode="json"),
+        "libraries": dict(kind.libraries),
+        "splits": list(settings.splits),
+        "resize": settings.resize,
+        "seed": settings.seed if kind.seeded else None,
+        "precision": settings.precision if kind.needs_prior else None,
+        "tiling": TILING if kind.needs_prior else None,
+    }
 
 
 KINDS: dict[str, Kind] = {
-    "poison": Kind(PoisonSettings, {"source": Input()}, _poison, _has(MANIFEST)),
+    "poison": Kind(PoisonSettings, {"source": Input()}, _poison, _has(MANIFEST), _poison_facts),
     "train victim": Kind(
         TrainSettings,
         {"data": Input(("poison",)), "purified": Input(("purify",), path=False, needed=_maybe)},
@@ -237,7 +279,8 @@ KINDS: dict[str, Kind] = {
             "purified": Input(("purify",), path=False, many=True, needed=_maybe),
         },
         _evaluate,
-        lambda instance, place: rows_file(instance, place).is_file(),
+        _is_evaluated,
+        lambda _: {"measures": MEASURES_VERSION},
     ),
 }
 
@@ -266,12 +309,8 @@ def _prior_config(settings: TrainSettings) -> PriorConfig:
     return load_config(find_config("priors", settings.preset), PriorConfig, settings.set)
 
 
-def _method(settings: PurifySettings) -> tuple[str, dict[str, object]]:
-    """The purifier's name, and the preset's content."""
-    if settings.preset is None and settings.purifier is not None:
-        return settings.purifier, {}
-    preset = read_config(find_config("purifiers", settings.preset or DEFAULT_PRESET))
-    return str(preset.get("method", "zip")), preset
+def _texts(params: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in params.items()}
 
 
 def _text(item: Instance | str) -> str:
@@ -283,7 +322,7 @@ def _path(item: Instance | str, place: Place) -> Path:
     return item.path(place) if isinstance(item, Instance) else Path(item)
 
 
-def _reference(item: Instance | str, place: Place) -> str:
-    """``NAME@TAG`` of what a purify stage makes; the dataset is named after its folder."""
+def _reference(item: Instance | str, place: Place) -> tuple[str, str]:
+    """Dataset and tag of what a purify stage makes; the dataset is named after its folder."""
     assert isinstance(item, Instance)  # its input rule takes no path
-    return f"{_path(item.one('data'), place).resolve().name}@{item.stage}-{item.slug}"
+    return _path(item.one("data"), place).resolve().name, f"{item.stage}-{item.slug}"

@@ -59,6 +59,36 @@ class PurifierSpec:
         return identity
 
 
+def chosen_purifier(
+    *,
+    preset: str | None = None,
+    method: str | None = None,
+    overrides: Mapping[str, object] | None = None,
+    assigned: Mapping[str, object] | None = None,
+) -> tuple[str, Settings]:
+    """The purifier's name and its settings: a preset (or file), or a method's defaults, with single ones on top.
+
+    Args and errors as in ``purifier_spec``; settings are not held against a prior yet.
+    """
+    values: dict[str, object] = {}
+    where = f"--purifier {method}"
+    if preset is not None or method is None:
+        file = find_config("purifiers", preset or DEFAULT_PRESET)
+        values, where = read_config(file), str(file)
+        chosen = str(values.pop("method", "zip"))
+        if method is not None and method != chosen:
+            raise UsageError(f"{file} is a preset of {chosen}, not of --purifier {method}")
+        method = chosen
+    if method not in PURIFIERS:
+        raise UsageError(f"{where}: unknown purifier {method!r}; known: {', '.join(PURIFIERS)}")
+    kind = PURIFIERS[method]
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    _check_names(kind, method, given, assigned or {})
+    validate(kind.settings_type, values, where=where)
+    merged = {**values, **given, **(assigned or {})}
+    return method, validate(kind.settings_type, merged, where="settings given as flags")
+
+
 def purifier_spec(
     *,
     preset: str | None = None,
@@ -85,24 +115,10 @@ def purifier_spec(
     Raises:
         UsageError: unknown preset or method, settings that do not fit or do not apply, no prior where one is needed.
     """
-    values: dict[str, object] = {}
-    where = f"--purifier {method}"
-    if preset is not None or method is None:
-        file = find_config("purifiers", preset or DEFAULT_PRESET)
-        values, where = read_config(file), str(file)
-        chosen = str(values.pop("method", "zip"))
-        if method is not None and method != chosen:
-            raise UsageError(f"{file} is a preset of {chosen}, not of --purifier {method}")
-        method = chosen
-    if method not in PURIFIERS:
-        raise UsageError(f"{where}: unknown purifier {method!r}; known: {', '.join(PURIFIERS)}")
+    method, settings = chosen_purifier(preset=preset, method=method, overrides=overrides, assigned=assigned)
     kind = PURIFIERS[method]
     if resize is not None and not kind.needs_prior:
         raise UsageError(f"--resize does not apply to the purifier {method}: it takes images of any size")
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    _check_names(kind, method, given, assigned or {})
-    validate(kind.settings_type, values, where=where)
-    settings = validate(kind.settings_type, {**values, **given, **(assigned or {})}, where="settings given as flags")
     if not kind.needs_prior:
         return PurifierSpec(method, settings, seed, precision, resize, None, kind.libraries)
     if prior is None:

@@ -139,14 +139,19 @@ def open_source(
     return Source(str(source), archive, available, chosen, limit, labelled)
 
 
-def source_paths(source: str) -> list[Path]:
-    """The files and folders that a source is read from, to tell whether they have changed.
+def source_paths(source: str) -> tuple[str, list[Path]]:
+    """The kind that a source was asked for as ("" where it is to be recognised), and what it is read from.
+
+    For telling whether it has changed. Shards given one by one have their ``classes.txt`` beside them.
 
     Raises:
         UsageError: braces that do not fit together.
     """
     name, colon, rest = source.partition(":")
-    return expand_paths(rest if colon and name in {kind.name for kind in KINDS} else source)
+    kind = name if colon and name in {kind.name for kind in KINDS} else ""
+    paths = expand_paths(rest if kind else source)
+    names = paths[0].parent / CLASSES
+    return kind, [*paths, *([names] if paths[0].is_file() and names.is_file() else [])]
 
 
 def _recognise(source: str | Path) -> Archive:

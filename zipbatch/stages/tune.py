@@ -160,6 +160,7 @@ def _evaluation(request: TuneRequest, references: Sequence[str]) -> EvaluateRequ
         purified=tuple(references),
         store=request.store,
         workers=request.workers,
+        splits=request.dataset.splits,
     )
 
 
