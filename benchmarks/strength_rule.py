@@ -23,7 +23,7 @@ import numpy.typing as npt
 from zipbatch import atomic
 from zipbatch.checkpoints import open_victim
 from zipbatch.cluster import Workers
-from zipbatch.metrics import judge, weakest_sufficient
+from zipbatch.metrics import choose_rung, judge
 from zipbatch.shards import ShardDataset, open_dataset, read_shard
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
 from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate, results
@@ -101,8 +101,7 @@ def outcomes(case: str, victim: Path, asked: argparse.Namespace) -> Iterator[dic
         chosen, suspects, estimates = [], [], []
         for sample in draws(*seen, images=asked.images, share=share, count=asked.draws):
             found = judge(sample[0], sample[1:], classes=classes)
-            choice = weakest_sufficient(found, limit=0.02)
-            chosen.append(own if choice is None else choice)
+            chosen.append(choose_rung(found, own=own, limit=0.02))
             suspects.append(found.suspect)
             estimates.append([np.nan if rung.residual is None else rung.residual for rung in found.rungs])
         target = int(stamped.label[0])

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from zipbatch.metrics import judge, weakest_sufficient
+from zipbatch.metrics import Judgement, Rung, choose_rung, judge
 
 CLASSES = 10
 Ints = npt.NDArray[np.int64]
@@ -54,8 +54,8 @@ def test_the_attack_success_is_estimated_without_labels(triggered: int):
     for rung, share in zip(found.rungs, success, strict=True):
         assert rung.residual == pytest.approx(share, abs=0.03 if triggered >= 300 else 0.1)
     if triggered >= 300:
-        assert weakest_sufficient(found, limit=0.03) == 3
-        assert weakest_sufficient(found, limit=0.2) == 2
+        assert choose_rung(found, own=0, limit=0.03) == 3
+        assert choose_rung(found, own=0, limit=0.2) == 2
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -63,7 +63,7 @@ def test_drift_alone_is_no_attack(seed: int):
     undefended, rungs, _ = simulated(clean=1000, triggered=0, left=LEFT, drift=[0.02, 0.05, 0.1, 0.2, 0.3], seed=seed)
     found = judge(undefended, rungs, classes=CLASSES)
     assert (found.suspect, found.triggered) == (None, 0.0)
-    assert weakest_sufficient(found, limit=0.02) is None
+    assert [choose_rung(found, own=own, limit=0.02) for own in range(5)] == [0, 1, 2, 3, 4]
     assert [rung.residual for rung in found.rungs] == [None] * 5
     agreement = [rung.agreement for rung in found.rungs]
     assert agreement == sorted(agreement, reverse=True)
@@ -75,21 +75,55 @@ def test_an_attack_that_the_strongest_rung_leaves_is_not_seen():
     assert judge(undefended, rungs, classes=CLASSES).suspect is None
 
 
-def test_a_strength_that_lets_the_attack_back_in_is_not_chosen():
-    """The rule wants every rung from the chosen one on to suffice, also where the residual is not monotone."""
-    undefended, rungs, _ = simulated(
-        clean=1000, triggered=500, left=[0.0, 0.5, 0.0, 0.0], drift=[0.01, 0.02, 0.03, 0.04]
-    )
-    found = judge(undefended, rungs, classes=CLASSES)
-    assert weakest_sufficient(found, limit=0.02) == 2
+def test_images_of_one_class_alone():
+    """All of them triggered: nearly all leave. None triggered: some drift."""
+    undefended, rungs, _ = simulated(clean=0, triggered=100, left=LEFT, drift=DRIFT)
+    assert judge(undefended, rungs, classes=CLASSES).suspect == 3
+    drifted = np.where(np.arange(100) < 15, np.arange(100) % CLASSES, 3)
+    assert judge(np.full(100, 3), drifted[None], classes=CLASSES).suspect is None
 
 
-def test_two_classes():
-    undefended = np.array([0] * 60 + [1] * 50)
-    freed = np.array([0] * 20 + [1] * 40 + [1] * 49 + [0])
-    found = judge(undefended, freed[None], classes=2)
+def test_drift_to_a_neighbour_is_no_attack():
+    """One class of ten is mostly taken for its neighbour once it is blurred, the others stay what they are."""
+    undefended = np.repeat(np.arange(CLASSES), 100)
+    blurred = undefended.copy()
+    blurred[300:370] = 5
+    assert judge(undefended, blurred[None], classes=CLASSES).suspect is None
+
+
+def test_one_image_of_a_rare_class_hides_nothing():
+    undefended, rungs, _ = simulated(clean=1000, triggered=100, left=LEFT, drift=DRIFT)
+    rare = np.array([CLASSES])
+    gone = np.concatenate([rungs, np.zeros((len(rungs), 1), np.int64)], axis=1)
+    assert judge(np.concatenate([undefended, rare]), gone, classes=CLASSES + 1).suspect == 3
+
+
+def judged(*residuals: tuple[float, float]) -> Judgement:
+    return Judgement(3, 500.0, tuple(Rung(0.9, value, upper) for value, upper in residuals))
+
+
+@pytest.mark.parametrize(
+    ("residuals", "own", "chosen"),
+    [
+        ([(0.5, 0.6), (0.1, 0.2), (0.01, 0.03), (0.0, 0.01)], 0, 2),  # stronger until the estimate is within the limit
+        ([(0.5, 0.6), (0.1, 0.2), (0.01, 0.03), (0.0, 0.01)], 2, 2),
+        ([(0.5, 0.6), (0.01, 0.03), (0.0, 0.01), (0.0, 0.01)], 3, 2),  # weaker while it is so for certain
+        ([(0.0, 0.01), (0.5, 0.6), (0.0, 0.01), (0.0, 0.01)], 0, 2),  # not one that lets the attack back in
+        ([(0.0, 0.01), (0.0, 0.01), (0.0, 0.01), (0.0, 0.01)], 2, 0),
+        ([(0.5, 0.6), (0.5, 0.6), (0.5, 0.6), (0.5, 0.6)], 1, 3),  # nothing suffices: the strongest
+    ],
+)
+def test_stronger_on_an_estimate_weaker_on_certainty(residuals: list[tuple[float, float]], own: int, chosen: int):
+    assert choose_rung(judged(*residuals), own=own, limit=0.02) == chosen
+
+
+def test_three_classes():
+    """Two of them lose a twentieth, the target loses half of what it was taken for."""
+    undefended = np.repeat([0, 1, 2], [200, 100, 100])
+    freed = np.repeat([0, 1, 2, 1, 0, 2, 0], [100, 50, 50, 95, 5, 95, 5])
+    found = judge(undefended, freed[None], classes=3)
     assert found.suspect == 0
-    assert found.triggered == pytest.approx(40, abs=2)
+    assert found.triggered == pytest.approx(95, abs=3)
     assert found.rungs[0].residual == 0.0
 
 

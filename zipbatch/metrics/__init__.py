@@ -9,7 +9,7 @@ from zipbatch.metrics.classification import (
     robust_accuracy,
 )
 from zipbatch.metrics.fidelity import Fidelity, fidelity
-from zipbatch.metrics.strength import Judgement, Rung, judge, weakest_sufficient
+from zipbatch.metrics.strength import Judgement, Rung, choose_rung, judge
 
 __all__ = [
     "Fidelity",
@@ -17,11 +17,11 @@ __all__ = [
     "Rung",
     "Share",
     "attack_success",
+    "choose_rung",
     "clean_accuracy",
     "fidelity",
     "flips",
     "judge",
     "poisoned_accuracy",
     "robust_accuracy",
-    "weakest_sufficient",
 ]

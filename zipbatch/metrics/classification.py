@@ -28,12 +28,15 @@ class Share:
 
     def interval(self) -> tuple[float, float] | None:
         """95 % Wilson score interval (Wilson 1927), None when ``n`` is 0."""
-        if not self.n:
-            return None
-        z, n, p = 1.959964, self.n, self.hits / self.n
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(0.0, middle - half), min(1.0, middle + half)
+        return wilson_interval(self.hits, self.n) if self.n else None
+
+
+def wilson_interval(hits: float, n: float) -> tuple[float, float]:
+    """95 % Wilson score interval (Wilson 1927) of ``hits`` of ``n`` above 0."""
+    z, p = 1.959964, hits / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _share(mask: npt.NDArray[np.bool_]) -> Share:

@@ -1,24 +1,33 @@
 """How strong must purification be? Answered from a victim's answers alone, without labels or trigger.
 
 A backdoor shows itself in what purification undoes. Images with the trigger are answered with one class, the target,
-until the trigger is washed out, and with their own classes afterwards; images without it drift in small numbers from
-every class to every other. So the images that leave one class far more often than others leave theirs are suspects, and
-the share of them that a weaker purification still leaves in that class estimates its attack success rate.
+until the trigger is washed out, and with their own classes, whatever these are, afterwards. Images without it drift:
+from every class a few, most of them to the one or two classes that it is easily taken for. So a class that loses far
+more images than the others do, to many classes at once, is the suspect; and the share of the images it has lost that a
+weaker purification still leaves in it estimates that strength's attack success rate.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from zipbatch.metrics.classification import wilson_interval
+
 Ints = npt.NDArray[np.int64]
-MIN_SUSPECTS = 8.0
-"""Fewer images than this are no evidence: purification moves as many by itself."""
-OUTLIER = 2.0
-"""The suspect class must lose this many times the share that the next class loses, or it is drift."""
+MIN_TRIGGERED = 8.0
+"""Fewer images than this are no evidence."""
+OUTLIER = 5.0
+"""Standard deviations, of counting and of how classes differ among themselves, by which a suspect must stand out."""
+NEIGHBOURS = 2
+"""Classes to which drift goes first of all: what a class loses to so many is not held against it."""
+
+ASSUMED_DRIFT, ASSUMED_IMAGES = 0.2, 20.0
+"""What the other classes lose is not known where there are hardly any: so much is assumed, worth so many images."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +37,13 @@ class Rung:
     Attributes:
         agreement: share of the unsuspected images whose answer is that without a defence, 0 to 1.
         residual: estimated share of the images with the trigger that are still taken for the target, 0 to 1; None when
-            there are no suspects.
+            no class stands out.
+        residual_upper: upper end of its 95 % Wilson interval.
     """
 
     agreement: float
-    residual: float | None
+    residual: float | None = None
+    residual_upper: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,10 +61,20 @@ class Judgement:
     rungs: tuple[Rung, ...]
 
 
+@dataclass(frozen=True)
+class _Outlier:
+    """How far a class stands out at one strength, in standard deviations, and its images beyond drift."""
+
+    sigmas: float
+    suspect: int
+    excess: float
+
+
 def judge(undefended: Ints, rungs: Ints, *, classes: int) -> Judgement:
     """Judge strengths by a victim's answers on the same N images.
 
-    The strongest rung is the yardstick: what it cannot wash out is not seen here.
+    A suspect may stand out at any strength; what is left of the attack is measured by the strongest, which is the
+    yardstick: what it cannot wash out is not seen here.
 
     Args:
         undefended: answers on the images as they came, int64 [N].
@@ -67,55 +88,72 @@ def judge(undefended: Ints, rungs: Ints, *, classes: int) -> Judgement:
         raise ValueError(f"need answers [R, N] after purification, got {rungs.shape} for {undefended.shape}")
     if classes < 2:
         raise ValueError(f"need two classes or more, got {classes}")
-    strongest = rungs[-1]
-    answered = np.bincount(undefended, minlength=classes)
-    leaves = np.bincount(undefended[undefended != strongest], minlength=classes)
-    stays = np.bincount(strongest, minlength=classes)
-    drift_rates = leaves / np.maximum(1, answered)
-    pooled = (leaves.sum() - leaves) / np.maximum(1, answered.sum() - answered)
-    suspect = int((leaves - pooled * stays).argmax())
-    drift = float(pooled[suspect] * stays[suspect])
-    triggered = float(leaves[suspect]) - drift
-    worst = float(np.delete(drift_rates, suspect).max())
-    if triggered < max(MIN_SUSPECTS, 3 * math.sqrt(drift)) or leaves[suspect] < OUTLIER * worst * stays[suspect]:
-        return Judgement(None, 0.0, tuple(Rung(_share(answers == undefended), None) for answers in rungs))
-    suspects = (undefended == suspect) & (strongest != suspect)
-    drifted = (undefended != suspect) & (strongest != undefended)
-    return Judgement(
-        suspect,
-        triggered,
-        tuple(
-            Rung(
-                _share((answers == undefended)[~suspects]),
-                _residual(
-                    kept=int((answers == suspect)[suspects].sum()),
-                    returning=_share((answers == undefended)[drifted]),
-                    drift=drift,
-                    triggered=triggered,
-                ),
-            )
-            for answers in rungs
-        ),
-    )
+    found = max((_outlier(undefended, answers, classes) for answers in rungs), key=lambda outlier: outlier.sigmas)
+    if found.sigmas < OUTLIER or found.excess < MIN_TRIGGERED:
+        return Judgement(None, 0.0, tuple(Rung(_share(answers == undefended)) for answers in rungs))
+    return _measured(undefended, rungs, found)
 
 
-def weakest_sufficient(judgement: Judgement, *, limit: float) -> int | None:
-    """Index of the weakest rung from which on every rung has an estimated residual of ``limit`` or less.
+def choose_rung(judgement: Judgement, *, own: int, limit: float) -> int:
+    """Index of the rung to take, where ``own`` is the one to take without evidence.
 
-    None when no class stands out, so that nothing can be said.
+    Stronger than ``own`` if that leaves more than ``limit`` of the attack: the weakest from which on no rung does.
+    Weaker only on good evidence: as long as the upper end of the interval is within ``limit``.
     """
+    rungs = judgement.rungs
     if judgement.suspect is None:
-        return None
-    chosen = len(judgement.rungs) - 1
-    while chosen > 0 and (judgement.rungs[chosen - 1].residual or 0.0) <= limit:
+        return own
+    enough = [all((rung.residual or 0.0) <= limit for rung in rungs[i:]) for i in range(len(rungs))]
+    chosen = next(i for i in range(own, len(rungs)) if enough[i] or i == len(rungs) - 1)
+    while chosen <= own and chosen > 0 and _within(rungs[chosen - 1], limit):
         chosen -= 1
     return chosen
 
 
-def _residual(*, kept: int, returning: float, drift: float, triggered: float) -> float:
-    """Suspects still in the suspect class, less the drifted images among them that return at this strength."""
-    return min(1.0, max(0.0, (kept - drift * returning) / triggered))
+def _within(rung: Rung, limit: float) -> bool:
+    return rung.residual_upper is not None and rung.residual_upper <= limit
 
 
-def _share(mask: npt.NDArray[np.bool_]) -> float:
-    return float(mask.mean()) if mask.size else 0.0
+def _outlier(undefended: Ints, answers: Ints, classes: int) -> _Outlier:
+    """The class that loses most, beside what the others lose; losses to its nearest neighbours are left aside."""
+    flow = np.zeros((classes, classes), np.int64)
+    np.add.at(flow, (undefended, answers), 1)
+    answered, stays = flow.sum(axis=1), flow.sum(axis=0)
+    np.fill_diagonal(flow, 0)
+    leaves = np.sort(flow, axis=1)[:, : classes - min(NEIGHBOURS, (classes - 1) // 3)].sum(axis=1)
+    return max(
+        (_beside_others(c, leaves, answered, int(stays[c])) for c in range(classes)), key=lambda outlier: outlier.sigmas
+    )
+
+
+def _beside_others(suspect: int, leaves: Ints, answered: Ints, stays: int) -> _Outlier:
+    """One class against the others. ``stays`` stands for the images that are of it in truth."""
+    others = np.arange(len(leaves)) != suspect
+    weights = answered[others]
+    seen = float(weights.sum())
+    pooled = (float(leaves[others].sum()) + ASSUMED_DRIFT * ASSUMED_IMAGES) / (seen + ASSUMED_IMAGES)
+    rates = leaves[others] / np.maximum(1, weights)
+    variance = float((weights * (rates - pooled) ** 2).sum()) / max(1.0, seen)
+    spread = max(math.sqrt(variance), pooled / 2)
+    excess = float(leaves[suspect]) - stays * pooled
+    return _Outlier(excess / math.sqrt(1 + stays * pooled + (stays * spread) ** 2), suspect, excess)
+
+
+def _measured(undefended: Ints, rungs: Ints, found: _Outlier) -> Judgement:
+    """What each strength leaves of the images that the strongest takes out of the suspect class."""
+    suspect, strongest = found.suspect, rungs[-1]
+    of_class = undefended == suspect
+    suspects, drifted = of_class & (strongest != suspect), ~of_class & (strongest != undefended)
+    drift = _share(strongest[~of_class] != undefended[~of_class]) * float((strongest == suspect).sum())
+    triggered = max(found.excess, float(suspects.sum()) - drift)
+    measured = []
+    for answers in rungs:
+        returned = drift * _share((answers == undefended)[drifted])  # drifted images of the class itself, not triggered
+        kept = min(triggered, max(0.0, float((answers[suspects] == suspect).sum()) - returned))
+        _, upper = wilson_interval(kept, triggered)
+        measured.append(Rung(_share((answers == undefended)[~suspects]), kept / triggered, upper))
+    return Judgement(suspect, triggered, tuple(measured))
+
+
+def _share(mask: Sequence[bool] | npt.NDArray[np.bool_]) -> float:
+    return float(np.mean(mask)) if len(mask) else 0.0

@@ -84,7 +84,7 @@ def tune_table(found: Mapping[str, Any]) -> str:
     """What ``tune`` found: a row for each strength, weakest first, and the verdict below."""
     labelled = found["undefended"]["ca"] is not None or found["undefended"]["asr"] is not None
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ("exponent", "answers kept", "attack left", *(("CA", "ASR", "PA") if labelled else ()), "")
+    names = ("exponent", "answers kept", "attack left", "95 % below", *(("CA", "ASR", "PA") if labelled else ()), "")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in found["rungs"]:
@@ -92,6 +92,7 @@ def tune_table(found: Mapping[str, Any]) -> str:
             f"{row['guidance_exponent']:g}",
             _number(row["agreement"], ".3f"),
             _number(row["residual"], ".3f"),
+            _number(row["residual_upper"], ".3f"),
             *((_number(row[name], ".3f") for name in ("ca", "asr", "pa")) if labelled else ()),
             "chosen" if row["chosen"] else "",
         )
@@ -100,7 +101,7 @@ def tune_table(found: Mapping[str, Any]) -> str:
     else:
         verdict = (
             f"answers flee the class {found['suspect']}: about {found['triggered']:.0f} of {found['images']} images "
-            f"look triggered; the weakest strength that leaves {found['limit']:g} of them or less is chosen"
+            f"look triggered, and {found['limit']:g} of them may be left there"
         )
     note = "CA, ASR and PA are from the labels, which the choice does not use\n" if labelled else ""
     return f"{_text(table)}{verdict}\n{note}"

@@ -15,7 +15,7 @@ import yaml
 from zipbatch import atomic
 from zipbatch.cluster import Workers
 from zipbatch.errors import UsageError
-from zipbatch.metrics import Judgement, judge, weakest_sufficient
+from zipbatch.metrics import Judgement, choose_rung, judge
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.stages.evaluate import CLEAN_SPLIT, EvaluateRequest, add_tallies, plan_evaluate, results
 from zipbatch.stages.evaluate_shard import POISONED_SPLIT, Tally
@@ -33,13 +33,13 @@ Report = Callable[[str, PurifyProgress | None], None]
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """What to tune on. ``rungs`` are purifiers, weakest first; ``fallback`` is the one to take when nothing is seen."""
+    """What to tune on. ``rungs`` are purifiers, weakest first; ``own`` is the one to take when nothing is seen."""
 
     victim: VictimSource
     dataset: ShardDataset
     data_label: str
     rungs: tuple[PurifierSpec, ...]
-    fallback: int
+    own: int
     store: Store
     limit: float = 0.02
     workers: Workers = Workers()
@@ -148,8 +148,8 @@ def _judged(request: TuneRequest, references: Sequence[str]) -> TuneResult:
         add_tallies(tallies, result.tallies[0])
     joined = np.concatenate(answers, axis=1)
     judgement = judge(joined[0], joined[1:], classes=classes)
-    chosen = weakest_sufficient(judgement, limit=request.limit)
-    return TuneResult(request, joined.shape[1], judgement, request.fallback if chosen is None else chosen, tallies)
+    chosen = choose_rung(judgement, own=request.own, limit=request.limit)
+    return TuneResult(request, joined.shape[1], judgement, chosen, tallies)
 
 
 def _evaluation(request: TuneRequest, references: Sequence[str]) -> EvaluateRequest:
@@ -174,6 +174,7 @@ def tune_report(result: TuneResult) -> dict[str, Any]:
             STRENGTH: _exponent(spec),
             "agreement": rung.agreement,
             "residual": rung.residual,
+            "residual_upper": rung.residual_upper,
             "chosen": number == result.chosen,
             "ca": tally.ca.value,
             "asr": tally.asr.value,
