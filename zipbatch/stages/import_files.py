@@ -108,11 +108,11 @@ def _map_rows(table: Path) -> Iterator[tuple[int, str, str, str | None]]:
     if table.stat().st_size > _MAX_MAP_BYTES:
         raise DataError(table, f"is over the limit of {_MAX_MAP_BYTES} bytes")
     try:
-        with table.open(encoding="utf-8", newline="") as stream:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.reader(stream)
             if (header := next(rows, [])) not in _COLUMNS:
                 raise DataError(f"{table}:1", f"starts with {','.join(header)[:80]!r}, not path,key or path,key,split")
-            for row in rows:
+            for row in filter(None, rows):
                 if len(row) != len(header):
                     raise DataError(f"{table}:{rows.line_num}", f"has {len(row)} fields, not {len(header)}")
                 yield rows.line_num, row[0], row[1], row[2] if len(row) > 2 else None

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, ShardRef, read_shard
 
@@ -29,13 +30,15 @@ def load_split(shards: Sequence[ShardRef]) -> LoadedSplit:
 
     Raises:
         UsageError: no samples.
-        DataError: a sample without a label, or images of different sizes.
+        DataError: a shard is not the one that is listed, a sample without a label, or images of different sizes.
     """
     pixels: list[Tensor] = []
     labels: list[tuple[int, int, bool]] = []
     shape: tuple[int, ...] | None = None
     with ThreadPoolExecutor(max_workers=4) as pool:
         for shard in shards:
+            if shard.sha256 is not None and sha256_file(shard.path) != shard.sha256:
+                raise DataError(shard.path, "its bytes are not those that are listed; make it again")
             samples = list(read_shard(shard.path))
             for sample, image in zip(samples, pool.map(Sample.image, samples), strict=True):
                 shape = shape or image.shape

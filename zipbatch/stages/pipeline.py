@@ -260,6 +260,8 @@ class _Expansion:
 def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str:
     if isinstance(item, Instance) and item.kind in rule.kinds:
         return item
+    if isinstance(item, int) and not isinstance(item, bool):
+        item = str(item)  # a folder named 2024, which YAML takes for a number
     if isinstance(item, str) and rule.path:
         return _NAMED[name](item) if name in _NAMED else item
     allowed = [*(f"a stage that runs {kind!r}" for kind in rule.kinds), *(["a path"] if rule.path else [])]
