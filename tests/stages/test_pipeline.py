@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +292,16 @@ def test_a_prior_is_asked_for_where_one_is_needed_and_makes_no_difference_elsewh
     needs = run(pipeline)
     assert needs.code == 2
     assert "pur: needs 'prior': give --var prior=" in needs.err
+
+
+def test_two_runs_at_once_make_each_stage_once(run, source: Path, victim: Path, tmp_path: Path):
+    """The second waits for what the first has in hand, and then takes it as done."""
+    run(PIPELINE, "--dry-run")  # writes the file
+    command = [sys.executable, "-m", "zipbatch", "run", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out")]
+    command += [f"--var=source={source}", f"--var=victim={victim}", "--device", "cpu", "--json"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    results = [json.loads(out) for out, _ in outputs]
+    assert sum(result["ran"] for result in results) == 10
+    assert results[0]["rows"] == results[1]["rows"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import logging
@@ -102,12 +103,8 @@ def run_pipeline(plan: PipelinePlan, *, report: Report) -> PipelineResult:
         if lacking := [item.label for item in instance.makers if item.label in failed]:
             failed[instance.label] = f"not run without {lacking[0]}"
             continue
-        report(instance.label, 0.0, "")
-        instance.path(plan.place).parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(_id_file(instance, plan.place), dict(instance.identity))
         try:
-            kind.run(instance, plan.place, report)
-            ran += 1
+            made = _make(instance, plan.place, report)
         except OSError:
             raise
         except ZipbatchError as error:
@@ -115,10 +112,31 @@ def run_pipeline(plan: PipelinePlan, *, report: Report) -> PipelineResult:
         except Exception as error:  # one stage's own mistake must not stop the others
             log.debug("%s failed", instance.label, exc_info=True)
             failed[instance.label] = f"{type(error).__name__}: {error} (-vv: the traceback)"
+        else:
+            ran, skipped = ran + made, skipped + (not made)
     rows = combined_rows(plan)
     atomic.write_json(plan.place.out / "results.json", {"rows": rows, "failed": failed})
     sheets = [sheet_file(i, plan.place) for i in plan.instances if i.kind == "evaluate"]
     return PipelineResult(rows, tuple(sheet for sheet in sheets if sheet.is_file()), ran, skipped, failed)
+
+
+def _make(instance: Instance, place: Place, report: Report) -> bool:
+    """Run a stage, unless another run of the pipeline, which had it in hand, has made it meanwhile."""
+    kind, ids = KINDS[instance.kind], _id_file(instance, place)
+    instance.path(place).parent.mkdir(parents=True, exist_ok=True)
+    ids.parent.mkdir(parents=True, exist_ok=True)
+    with ids.with_suffix(".lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(f"{instance.label}: waiting for another run", 0.0, "")
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+        if kind.is_done(instance, place):
+            return False
+        report(instance.label, 0.0, "")
+        atomic.write_json(ids, dict(instance.identity))
+        kind.run(instance, place, report)
+        return True
 
 
 def combined_rows(plan: PipelinePlan) -> list[dict[str, Any]]:
