@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from zipbatch import __version__, atomic, images
 from zipbatch.checkpoints.backdoorbench import RESULT, AttackResult, PoisonedImage, read_attack_result
 from zipbatch.errors import DataError, UsageError
 from zipbatch.keys import check_key
-from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest, open_dataset, write_manifest
-from zipbatch.shards.dataset import MANIFEST, SplitCounts, StagedAttack, write_split
+from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest, write_manifest
+from zipbatch.shards.dataset import SplitCounts, StagedAttack, write_split
 from zipbatch.sources import SourceImage
 from zipbatch.stages.import_victim import CLASSES
 from zipbatch.stages.source import Source, open_source
+from zipbatch.stages.staging import stage_folder
 
 CLEAN, POISONED = "test", "test_poisoned"
 _CHUNK = 256
@@ -64,21 +65,7 @@ def import_dataset(request: ImportDatasetRequest) -> tuple[ShardDataset, bool]:
         DataError: a picture is missing or unfit; names it.
     """
     plan = _plan(request)
-    options = _options(plan)
-    if (request.out / MANIFEST).is_file():
-        existing = open_dataset([str(request.out)])
-        if existing.manifest is not None and existing.manifest.options == options:
-            return existing, True
-    try:
-        with atomic.whole_folder(request.out) as folder:
-            _write_all(plan, folder, options)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"--out {request.out}: taken by something else; choose another --out or remove it") from error
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            raise
-        raise UsageError(f"--out {request.out}: another run has just staged it; run again") from error
-    return open_dataset([str(request.out)]), False
+    return stage_folder(request.out, _options(plan), partial(_write_all, plan))
 
 
 def _plan(request: ImportDatasetRequest) -> _Plan:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,10 +15,9 @@ import numpy as np
 from zipbatch import __version__, atomic, images
 from zipbatch.attacks import Attack, Goal, Trigger, attack_params, get_attack
 from zipbatch.errors import DataError, UsageError
-from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest, open_dataset
+from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest
 from zipbatch.shards.dataset import (
     ALL_TO_ONE,
-    MANIFEST,
     SplitCounts,
     StagedAttack,
     TargetMode,
@@ -28,6 +27,7 @@ from zipbatch.shards.dataset import (
 from zipbatch.sources import SourceImage
 from zipbatch.stages.poison_choice import attack_goal, choose_poisoned
 from zipbatch.stages.source import Source, open_source
+from zipbatch.stages.staging import stage_folder
 
 _CHUNK = 256
 _TESTED = ("test", "test_poisoned")
@@ -105,21 +105,8 @@ def poison(
         DataError: an image or label of the source is unfit; it names the shard or file and the key.
     """
     plan = _plan(request, on_progress)
-    wanted = _options(plan)
-    if (request.out / MANIFEST).is_file():
-        existing = open_dataset([str(request.out)])
-        if existing.manifest is not None and existing.manifest.options == wanted:
-            return PoisonResult(existing, reused=True)
-    try:
-        with atomic.whole_folder(request.out) as folder:
-            _write_all(plan, folder, wanted)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"--out {request.out}: taken by something else; choose another --out or remove it") from error
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            raise
-        raise UsageError(f"--out {request.out}: another run has just staged it; run again") from error
-    return PoisonResult(open_dataset([str(request.out)]), reused=False)
+    dataset, reused = stage_folder(request.out, _options(plan), partial(_write_all, plan))
+    return PoisonResult(dataset, reused)
 
 
 def _plan(request: PoisonRequest, on_progress: Callable[[int, int], None]) -> _Plan:
