@@ -33,7 +33,7 @@ class Resources:
 
 
 class Purifier(Protocol):
-    """A way to clean images.
+    """A way to clean images; each inherits from this and states what differs from it.
 
     Attributes:
         settings_type: its settings, validated.
@@ -46,21 +46,21 @@ class Purifier(Protocol):
 
     settings_type: ClassVar[type[Settings]]
     source: ClassVar[str]
-    needs_prior: ClassVar[bool]
-    seeded: ClassVar[bool]
-    libraries: ClassVar[Mapping[str, str]]
-    version: ClassVar[int]
+    needs_prior: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+    libraries: ClassVar[Mapping[str, str]] = {}
+    version: ClassVar[int] = 1
 
     def __init__(self, settings: Any, resources: Resources) -> None: ...
 
     @classmethod
-    def row_of(cls, settings: Any, height: int, width: int, *, prior_size: int | None) -> int:
-        """Images of that size that share one row of a batch (more than 1 where small ones are tiled).
+    def row_of(cls, settings: Any, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
+        """Images of that size that share one row of a batch: 1, or more where small ones are tiled.
 
         Raises:
             ValueError: images of that size cannot be purified with these settings, and why.
         """
-        ...
+        return 1
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
         """Purify uint8 images [N, 3, H, W] named by their sample keys; same shape and dtype, on the CPU.

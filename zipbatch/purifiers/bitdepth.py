@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zipbatch.config import Settings
 from zipbatch.pixels import from_u8, to_u8
-from zipbatch.purifiers.base import Resources
+from zipbatch.purifiers.base import Purifier, Resources
 
 
 class BitDepthSettings(Settings):
@@ -19,23 +19,14 @@ class BitDepthSettings(Settings):
     bits: int = Field(3, ge=1, le=8, description="bits a channel, 1 to 8; 8 changes nothing")
 
 
-class BitDepth:
+class BitDepth(Purifier):
     """Each channel rounded to 2^bits evenly spaced levels from 0 to 255."""
 
     settings_type: ClassVar[type[Settings]] = BitDepthSettings
     source: ClassVar[str] = "Xu et al. 2017, arXiv 1704.01155; rounding as in ART 23539e2"
-    needs_prior: ClassVar[bool] = False
-    seeded: ClassVar[bool] = False
-    libraries: ClassVar[Mapping[str, str]] = {}
-    version: ClassVar[int] = 1
 
     def __init__(self, settings: BitDepthSettings, resources: Resources) -> None:
         self._steps, self._device = 2**settings.bits - 1, resources.device
-
-    @classmethod
-    def row_of(cls, settings: BitDepthSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
-        """Always 1."""
-        return 1
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 (deterministic)
         """Purify uint8 images [N, 3, H, W]; same shape and dtype, on the CPU."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch import Tensor
 from zipbatch.config import Settings, Transforms
 from zipbatch.diffusion import mean_projection, parse_projector
 from zipbatch.pixels import from_u8, to_u8
-from zipbatch.purifiers.base import Resources
+from zipbatch.purifiers.base import Purifier, Resources
 
 
 class BlurSettings(Settings):
@@ -20,15 +20,11 @@ class BlurSettings(Settings):
     transforms: Transforms = Field(("blur:2",), description="what is left of the image; several are averaged")
 
 
-class Blur:
+class Blur(Purifier):
     """The mean of the projectors' images: what ZIP guides with."""
 
     settings_type: ClassVar[type[Settings]] = BlurSettings
     source: ClassVar[str] = "Shi et al. 2023, arXiv 2303.12175; average pooling as in sycny/ZIP 3778253"
-    needs_prior: ClassVar[bool] = False
-    seeded: ClassVar[bool] = False
-    libraries: ClassVar[Mapping[str, str]] = {}
-    version: ClassVar[int] = 1
 
     def __init__(self, settings: BlurSettings, resources: Resources) -> None:
         self._projectors = [parse_projector(text) for text in settings.transforms]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from zipbatch.config import Settings, Transforms
-from zipbatch.purifiers.base import Resources
+from zipbatch.purifiers.base import Purifier, Resources
 from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
 
 
@@ -24,7 +24,7 @@ class DdnmSettings(SamplerSettings):
     )
 
 
-class Ddnm:
+class Ddnm(Purifier):
     """Hard consistency: at every step the clean estimate gets the suspect's own part in the transform's range.
 
     That is ZIP's update with a full pull, x0 + P(y - x0), to the last step, so that P of the result is P(y).
@@ -34,8 +34,6 @@ class Ddnm:
     source: ClassVar[str] = "Wang et al. 2022, arXiv 2212.00490, section 3.2; eps of the step as in wyhuai/DDNM"
     needs_prior: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
-    libraries: ClassVar[Mapping[str, str]] = {}
-    version: ClassVar[int] = 1
 
     def __init__(self, settings: DdnmSettings, resources: Resources) -> None:
         self._settings, self._painter = settings, Painter(settings, resources)

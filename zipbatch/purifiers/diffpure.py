@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zipbatch.config import Settings
 from zipbatch.diffusion import NoiseAt, clipped, denoise, diffuse, timesteps
-from zipbatch.purifiers.base import Resources
+from zipbatch.purifiers.base import Purifier, Resources
 from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
 
 
@@ -21,7 +21,7 @@ class DiffPureSettings(SamplerSettings):
     start_step: int = Field(100, ge=1, description="t, how many training steps of noise the image gets")
 
 
-class DiffPure:
+class DiffPure(Purifier):
     """The suspect with t steps of noise on it, denoised step by step; nothing holds the result to the suspect.
 
     The clean estimate is clipped to [-1, 1] at every step, as in the published DDPM sampler. Its learned variance is
@@ -32,8 +32,6 @@ class DiffPure:
     source: ClassVar[str] = "Nie et al. 2022, arXiv 2205.07460, DDPM variant; default t as in NVlabs/DiffPure 985703f"
     needs_prior: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
-    libraries: ClassVar[Mapping[str, str]] = {}
-    version: ClassVar[int] = 1
 
     def __init__(self, settings: DiffPureSettings, resources: Resources) -> None:
         self._painter = Painter(settings, resources)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zipbatch import images as pictures
 from zipbatch.config import Settings
-from zipbatch.purifiers.base import Resources
+from zipbatch.purifiers.base import Purifier, Resources
 
 
 class JpegSettings(Settings):
@@ -21,15 +21,12 @@ class JpegSettings(Settings):
     quality: int = Field(50, ge=1, le=100, description="libjpeg's quality, 1 to 100")
 
 
-class Jpeg:
+class Jpeg(Purifier):
     """The image as JPEG with half the colour resolution, decoded again."""
 
     settings_type: ClassVar[type[Settings]] = JpegSettings
     source: ClassVar[str] = "Dziugaite et al. 2016, arXiv 1608.00853; quality as in ART 23539e2"
-    needs_prior: ClassVar[bool] = False
-    seeded: ClassVar[bool] = False
     libraries: ClassVar[Mapping[str, str]] = pictures.jpeg_libraries()
-    version: ClassVar[int] = 1
 
     def __init__(self, settings: JpegSettings, resources: Resources) -> None:  # noqa: ARG002 (the codec is the CPU's)
         self._quality = settings.quality

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from zipbatch.config import Settings
-from zipbatch.purifiers.base import Resources
+from zipbatch.purifiers.base import Purifier, Resources
 
 
 def _odd(window: int) -> int:
@@ -25,7 +25,7 @@ class MedianSettings(Settings):
     window: Annotated[int, AfterValidator(_odd)] = Field(3, ge=3, le=31, description="side of the window, odd, 3 to 31")
 
 
-class Median:
+class Median(Purifier):
     """Each pixel becomes the median of the window around it, channel by channel.
 
     Beyond an edge the image is mirrored with the edge pixel repeated (c b a | a b c), which is what scipy, and so
@@ -34,18 +34,9 @@ class Median:
 
     settings_type: ClassVar[type[Settings]] = MedianSettings
     source: ClassVar[str] = "Xu et al. 2017, arXiv 1704.01155; window and edges as in ART 23539e2"
-    needs_prior: ClassVar[bool] = False
-    seeded: ClassVar[bool] = False
-    libraries: ClassVar[Mapping[str, str]] = {}
-    version: ClassVar[int] = 1
 
     def __init__(self, settings: MedianSettings, resources: Resources) -> None:
         self._window, self._device = settings.window, resources.device
-
-    @classmethod
-    def row_of(cls, settings: MedianSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
-        """Always 1."""
-        return 1
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 (deterministic)
         """Purify uint8 images [N, 3, H, W]; same shape and dtype, on the CPU."""

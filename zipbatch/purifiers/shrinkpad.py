@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from zipbatch.config import Settings
 from zipbatch.diffusion import noise_streams, uniform_integers
 from zipbatch.pixels import from_u8, to_u8
-from zipbatch.purifiers.base import Resources
+from zipbatch.purifiers.base import Purifier, Resources
 
 
 class ShrinkPadSettings(Settings):
@@ -21,7 +21,7 @@ class ShrinkPadSettings(Settings):
     pad: int = Field(4, ge=1, description="pixels that height and width lose, and get back as black borders")
 
 
-class ShrinkPad:
+class ShrinkPad(Purifier):
     """The image p pixels smaller, in black, at one of (p + 1)² places: a trigger is neither where nor what it was.
 
     Bilinear without antialiasing, as tensors are resized in THUYimingLi/BackdoorBox; that draws one place for a whole
@@ -30,10 +30,7 @@ class ShrinkPad:
 
     settings_type: ClassVar[type[Settings]] = ShrinkPadSettings
     source: ClassVar[str] = "Li et al. 2021, arXiv 2104.02361; resize as in THUYimingLi/BackdoorBox af3afd1"
-    needs_prior: ClassVar[bool] = False
     seeded: ClassVar[bool] = True
-    libraries: ClassVar[Mapping[str, str]] = {}
-    version: ClassVar[int] = 1
 
     def __init__(self, settings: ShrinkPadSettings, resources: Resources) -> None:
         self._pad, self._seed, self._device = settings.pad, resources.seed, resources.device

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from zipbatch.config import Settings, Transforms
-from zipbatch.purifiers.base import Resources
+from zipbatch.purifiers.base import Purifier, Resources
 from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
 
 
@@ -20,15 +20,13 @@ class ZipSettings(SamplerSettings):
     guidance_exponent: float = Field(1.0, gt=0, description="k; the pull at step t is 1 - alpha_bar[t]^k")
 
 
-class Zip:
+class Zip(Purifier):
     """Guided sampling with the prior: a picture painted anew, held to what the transforms leave of the suspect."""
 
     settings_type: ClassVar[type[Settings]] = ZipSettings
     source: ClassVar[str] = "Shi et al. 2023, arXiv 2303.12175; update as in sycny/ZIP 3778253"
     needs_prior: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
-    libraries: ClassVar[Mapping[str, str]] = {}
-    version: ClassVar[int] = 1
 
     def __init__(self, settings: ZipSettings, resources: Resources) -> None:
         self._settings, self._painter = settings, Painter(settings, resources)
