@@ -27,7 +27,9 @@ BARE_SPLIT = "data"
 TargetMode = Literal["all-to-one", "all-to-all"]
 ALL_TO_ONE: TargetMode = "all-to-one"
 ALL_TO_ALL: TargetMode = "all-to-all"
-KNOWN_SPLITS = ("train", "val", "test", "test_poisoned")
+CLEAN_SPLIT, POISONED_SPLIT = "test", "test_poisoned"
+TRAIN_SPLITS = ("train", "val")
+KNOWN_SPLITS = (*TRAIN_SPLITS, CLEAN_SPLIT, POISONED_SPLIT)
 _SHARD_NAME = re.compile(r"^(?P<split>[A-Za-z][A-Za-z0-9_]*?)-\d+\.(?:tar|tar\.gz|tgz)$")
 
 

@@ -13,8 +13,8 @@ from zipbatch.cluster import Workers, run_tasks
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.metrics import Fidelity, Share
 from zipbatch.shards import ShardDataset, ShardRef
+from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
 from zipbatch.stages.evaluate_shard import (
-    POISONED_SPLIT,
     EvaluateResult,
     EvaluateSetup,
     EvaluateTask,
@@ -26,8 +26,6 @@ from zipbatch.stages.victim import class_name, num_classes
 from zipbatch.store import Store, Version, Versions
 from zipbatch.victims import VictimSource
 
-CLEAN_SPLIT = "test"
-TRAINED = ("train", "val")
 """Splits that victims are trained on: measured only when they are asked for."""
 
 
@@ -104,7 +102,7 @@ def _check_victim(victim: KnownVictim, dataset: ShardDataset) -> None:
 
 def _evaluated(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...]:
     """The shards of the splits asked for; without, those that are no training data, or all if that is all."""
-    wanted = splits or [split for split in dataset.splits if split not in TRAINED]
+    wanted = splits or [split for split in dataset.splits if split not in TRAIN_SPLITS]
     if dataset.manifest is None:
         wanted = wanted or dataset.splits
     shards = tuple(shard for shard in dataset.shards if shard.split in wanted)

@@ -26,10 +26,9 @@ from zipbatch.metrics import (
     robust_accuracy,
 )
 from zipbatch.shards import Sample, read_shard
+from zipbatch.shards.dataset import POISONED_SPLIT
 from zipbatch.stages.victim import ask
 from zipbatch.victims import Classifier, VictimSource
-
-POISONED_SPLIT = "test_poisoned"
 
 
 @dataclass(frozen=True)

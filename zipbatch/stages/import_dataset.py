@@ -15,13 +15,12 @@ from zipbatch.checkpoints.backdoorbench import RESULT, AttackResult, PoisonedIma
 from zipbatch.errors import DataError, UsageError
 from zipbatch.keys import check_key
 from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest, write_manifest
-from zipbatch.shards.dataset import SplitCounts, StagedAttack, write_split
+from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT, SplitCounts, StagedAttack, write_split
 from zipbatch.sources import SourceImage
 from zipbatch.stages.import_victim import CLASSES
 from zipbatch.stages.source import Source, open_source
 from zipbatch.stages.staging import stage_folder
 
-CLEAN, POISONED = "test", "test_poisoned"
 _CHUNK = 256
 
 
@@ -71,7 +70,7 @@ def import_dataset(request: ImportDatasetRequest) -> tuple[ShardDataset, bool]:
 def _plan(request: ImportDatasetRequest) -> _Plan:
     record = read_attack_result(request.record)
     stamped = record.test_images()
-    source = None if request.source is None else open_source(request.source, (CLEAN,))
+    source = None if request.source is None else open_source(request.source, (CLEAN_SPLIT,))
     keys = {image.index: f"{image.original_label}/{image.index}" for image in stamped}
     classes = list(CLASSES.get(record.dataset, ()))
     if source is not None:
@@ -89,17 +88,19 @@ def _twins(source: Source, stamped: tuple[PoisonedImage, ...], record: AttackRes
         raise UsageError(f"{source.place}: has {len(named)} classes, the record has {record.num_classes}")
     wanted = {image.index: image.original_label for image in stamped}
     keys: dict[int, str] = {}
-    for index, image in enumerate(source.images(CLEAN)):
+    for index, image in enumerate(source.images(CLEAN_SPLIT)):
         if index not in wanted:
             continue
         if image.label != wanted[index]:
             raise UsageError(
-                f"{source.place}: image {index} of {CLEAN} ({image.key}) is of class {image.label}, {record.path} says "
-                f"{wanted[index]}; the source must hold {record.dataset} in its own order"
+                f"{source.place}: image {index} of {CLEAN_SPLIT} ({image.key}) is of class {image.label}, "
+                f"{record.path} says {wanted[index]}; the source must hold {record.dataset} in its own order"
             )
         keys[index] = image.key
     if missing := set(wanted) - set(keys):
-        raise UsageError(f"{source.place}: {CLEAN} ends before image {min(missing)}, which {record.path} has stamped")
+        raise UsageError(
+            f"{source.place}: {CLEAN_SPLIT} ends before image {min(missing)}, which {record.path} has stamped"
+        )
     return keys
 
 
@@ -109,7 +110,7 @@ def _options(plan: _Plan) -> dict[str, Any]:
         "imported": "BackdoorBench record",
         "record_sha256": atomic.sha256_file(plan.record.path),
         "pictures_sha256": _digest(plan),
-        "source_sha256": None if plan.source is None else plan.source.survey(CLEAN).sha256,
+        "source_sha256": None if plan.source is None else plan.source.survey(CLEAN_SPLIT).sha256,
         "samples_per_shard": plan.request.samples_per_shard,
     }
 
@@ -128,10 +129,10 @@ def _picture(plan: _Plan, image: PoisonedImage) -> Path:
 
 def _write_all(plan: _Plan, folder: Path, options: dict[str, Any]) -> None:
     size = plan.request.samples_per_shard
-    written = list(write_split(folder, POISONED, _stamped(plan), size))
+    written = list(write_split(folder, POISONED_SPLIT, _stamped(plan), size))
     if plan.source is not None:
-        twins = list(write_split(folder, CLEAN, _clean(plan, plan.source, twins=True), size))
-        rest = write_split(folder, CLEAN, _clean(plan, plan.source, twins=False), size, first=len(twins))
+        twins = list(write_split(folder, CLEAN_SPLIT, _clean(plan, plan.source, twins=True), size))
+        rest = write_split(folder, CLEAN_SPLIT, _clean(plan, plan.source, twins=False), size, first=len(twins))
         written = [*twins, *rest, *written]
     shards = [ref for _, ref in written]
     write_manifest(folder, _manifest(plan, shards, options), shards, [size for size, _ in written])
@@ -161,7 +162,7 @@ def _stamped_sample(plan: _Plan, image: PoisonedImage) -> Sample:
 
 def _clean(plan: _Plan, source: Source, *, twins: bool) -> Iterator[Sample]:
     """The clean images that have a stamped twin, or those that have none, in the source's order."""
-    for index, image in enumerate(source.images(CLEAN)):
+    for index, image in enumerate(source.images(CLEAN_SPLIT)):
         if (index in plan.keys) == twins:
             yield _clean_sample(plan, image, index)
 
@@ -210,8 +211,8 @@ def _manifest(plan: _Plan, shards: list[ShardRef], options: dict[str, Any]) -> S
         splits=counts,
         attack=attack,
         seed=None,
-        source_sha256={POISONED: options["pictures_sha256"]}
-        | ({} if options["source_sha256"] is None else {CLEAN: options["source_sha256"]}),
+        source_sha256={POISONED_SPLIT: options["pictures_sha256"]}
+        | ({} if options["source_sha256"] is None else {CLEAN_SPLIT: options["source_sha256"]}),
         options=options,
         zipbatch=__version__,
     )

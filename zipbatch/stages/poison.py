@@ -18,6 +18,8 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest
 from zipbatch.shards.dataset import (
     ALL_TO_ONE,
+    CLEAN_SPLIT,
+    POISONED_SPLIT,
     SplitCounts,
     StagedAttack,
     TargetMode,
@@ -30,7 +32,6 @@ from zipbatch.stages.source import Source, open_source
 from zipbatch.stages.staging import stage_folder
 
 _CHUNK = 256
-_TESTED = ("test", "test_poisoned")
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _plan(request: PoisonRequest, on_progress: Callable[[int, int], None]) -> _P
 def _staged_as(source: Source, split: str) -> tuple[str, ...]:
     """Names under which a source split is staged. Where there is no ``test``, ``val`` is what attacks are tested on."""
     if split == "test" or (split == "val" and "test" not in source.available):
-        return _TESTED
+        return CLEAN_SPLIT, POISONED_SPLIT
     return (split,)
 
 
@@ -206,7 +207,7 @@ def _staged(plan: _Plan, source_split: str, split: str) -> Iterator[Sample]:
     """Samples of a staged split: ``train`` partly poisoned, ``test_poisoned`` all stamped, the others clean."""
     if split == "train":
         return _samples(plan, source_split, plan.poisoned, record=True)
-    if split == "test_poisoned":
+    if split == POISONED_SPLIT:
         return _samples(plan, source_split, None, record=True)
     return _samples(plan, source_split, frozenset(), record=False)
 

@@ -11,6 +11,7 @@ from typing import Any
 from zipbatch.cluster import Workers, run_tasks
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.shards import ShardDataset, ShardRef
+from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.stages.publish import publish_version
 from zipbatch.stages.purifier import PurifierSpec
 from zipbatch.stages.purify_shard import PurifyResult, PurifySetup, PurifyTask
@@ -18,7 +19,6 @@ from zipbatch.store import RememberedInputs, Store, TaskRecord, VersionRow, Vers
 from zipbatch.store.versions import LATEST
 
 log = logging.getLogger(__name__)
-DEFAULT_SPLITS = ("test", "test_poisoned")
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,11 @@ def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...
         raise UsageError(f"{dataset.name}: no split {missing[0]!r}; it has {', '.join(dataset.splits)}")
     wanted = splits
     if not splits:
-        wanted = dataset.splits if dataset.manifest is None else [s for s in DEFAULT_SPLITS if s in dataset.splits]
+        wanted = (
+            dataset.splits
+            if dataset.manifest is None
+            else [s for s in (CLEAN_SPLIT, POISONED_SPLIT) if s in dataset.splits]
+        )
     shards = tuple(shard for shard in dataset.shards if shard.split in wanted)
     if not shards:
         raise UsageError(f"{dataset.name}: nothing to purify; name a split of {', '.join(dataset.splits)} with --split")

@@ -17,8 +17,8 @@ from zipbatch.images import U8
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.report import SheetColumn, contact_sheet
 from zipbatch.shards import Sample, read_shard
+from zipbatch.shards.dataset import POISONED_SPLIT
 from zipbatch.stages.evaluate import EvaluatePlan
-from zipbatch.stages.evaluate_shard import POISONED_SPLIT
 from zipbatch.stages.purifier import describe
 from zipbatch.stages.victim import ask, class_name
 

@@ -17,8 +17,9 @@ from zipbatch.cluster import Workers
 from zipbatch.errors import UsageError
 from zipbatch.metrics import Judgement, choose_rung, judge
 from zipbatch.shards import ShardDataset, ShardRef
-from zipbatch.stages.evaluate import CLEAN_SPLIT, EvaluateRequest, add_tallies, plan_evaluate, results
-from zipbatch.stages.evaluate_shard import POISONED_SPLIT, Tally
+from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
+from zipbatch.stages.evaluate import EvaluateRequest, add_tallies, plan_evaluate, results
+from zipbatch.stages.evaluate_shard import Tally
 from zipbatch.stages.purifier import PurifierSpec, purifier_spec
 from zipbatch.stages.purify import PurifyProgress, PurifyRequest, plan_purify, purify
 from zipbatch.stages.victim import class_name
