@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,7 +21,7 @@ import pytest
 
 from tests.making import write_source
 from zipbatch.cluster import Outcome, WorkerContext, Workers, resolve_workers, run_tasks
-from zipbatch.errors import Cancelled, DataError, UsageError
+from zipbatch.errors import DataError, UsageError
 
 LOCAL = Workers(device="cpu")
 ERRORS = {
@@ -126,11 +127,12 @@ def test_leaving_stops_workers_at_their_next_safe_point(leave: str):
             if job.name == "0":
                 return
             started.set()
-            pause = threading.Event()
-            while not context.cancelled():
-                pause.wait(0.01)
-            stopped.set()
-            raise Cancelled("stopped")
+            try:
+                while True:
+                    context.tick()
+                    time.sleep(0.01)
+            finally:
+                stopped.set()
 
         return work
 

@@ -40,19 +40,27 @@ class Job:
 
 @dataclass(frozen=True)
 class Look:
-    """Builds a worker that says which GPU it was given; imports no torch."""
+    """Builds a worker that says which GPU it was given, once all workers are there; imports no torch."""
+
+    meeting: Path
+    workers: int
 
     def __call__(self, context: WorkerContext) -> Look.Worker:
-        return Look.Worker(context.label)
+        return Look.Worker(context.label, self.meeting, self.workers)
 
     @dataclass(frozen=True)
     class Worker:
         """Answers with its process, its GPU as recorded and as the environment has it."""
 
         label: dict[str, object]
+        meeting: Path
+        workers: int
 
         def __call__(self, _job: Job) -> tuple[int, object, str | None]:
-            time.sleep(0.05)
+            (self.meeting / str(os.getpid())).touch()
+            deadline = time.monotonic() + 150
+            while len(list(self.meeting.iterdir())) < self.workers and time.monotonic() < deadline:
+                time.sleep(0.05)
             return os.getpid(), self.label["cuda_visible_devices"], os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
@@ -115,13 +123,16 @@ def head() -> Iterator[str]:
 
 
 SCRIPT = """
-import json, sys
+import json, sys, tempfile
+from pathlib import Path
 from tests.cluster.test_pinning import Job, Look
 from zipbatch.cluster import Workers, run_tasks
 from zipbatch.errors import UsageError
 try:
     jobs = [Job(str(i)) for i in range(32)]
-    outcomes = list(run_tasks(Look(), jobs, Workers(device="cpu", **json.loads(sys.argv[1]))))
+    workers = Workers(device="cpu", **json.loads(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as meeting:
+        outcomes = list(run_tasks(Look(Path(meeting), workers.count), jobs, workers))
     print(json.dumps([[outcome.task.name, outcome.result, outcome.error] for outcome in outcomes]))
 except UsageError as error:
     sys.exit(f"usage: {error}")
@@ -189,8 +200,9 @@ def test_purify_on_eight_gpus(head: str, tmp_path: Path):
     assert json.loads(ran.stdout)["computed"] == 24
     records = [json.loads(file.read_bytes()) for file in (tmp_path / "pur" / "tasks").glob("??/*.json")]
     assert len(records) == 24
-    assert {record["worker"]["cuda_visible_devices"] for record in records} == {str(i) for i in range(GPUS)}
-    assert len({record["worker"]["pid"] for record in records}) == GPUS
+    pairs = {(record["worker"]["pid"], record["worker"]["cuda_visible_devices"]) for record in records}
+    assert {gpu for _, gpu in pairs} <= {str(i) for i in range(GPUS)}
+    assert len(pairs) == len(dict(pairs)) == len({gpu for _, gpu in pairs})  # a process has a GPU, a GPU a process
 
     alone = zipbatch(*asked, "--store", tmp_path / "alone", "--workers", 0, "--device", "cpu")
     assert alone.code == 0, alone.err

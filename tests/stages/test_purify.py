@@ -101,12 +101,12 @@ class Fake:
 
 
 def worker_with(
-    fake: Fake, store: Path, *, batch_size: int = 8, cancelled: Callable[[], bool] = lambda: False
+    fake: Fake, store: Path, *, batch_size: int = 8, tick: Callable[[], None] = lambda: None
 ) -> PurifyWorker:
     """A worker on ``store`` whose purifier is ``fake``."""
     Store(store).prepare()
     setup = PurifySetup(purifier_spec(method="blur"), store, batch_size)
-    worker = PurifyWorker(setup, WorkerContext("cpu", 1, cancelled, {"pid": 1}))
+    worker = PurifyWorker(setup, WorkerContext("cpu", 1, tick, {"pid": 1}))
     worker._purifier = fake  # type: ignore[assignment]
     return worker
 
@@ -357,7 +357,12 @@ def test_a_lost_sample_is_never_published(one_shard: PurifyTask, tmp_path: Path,
 
 def test_a_cancelled_worker_stops_between_batches(one_shard: PurifyTask, tmp_path: Path):
     fake = Fake(lambda _pixels, _keys: None)
-    worker = worker_with(fake, tmp_path / "pur", batch_size=4, cancelled=lambda: len(fake.sizes) >= 2)
+
+    def tick() -> None:
+        if len(fake.sizes) == 2:
+            raise Cancelled("stop")
+
+    worker = worker_with(fake, tmp_path / "pur", batch_size=4, tick=tick)
     with pytest.raises(Cancelled):
         worker(one_shard)
     assert len(fake.sizes) == 2

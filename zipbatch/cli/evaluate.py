@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zipbatch.cli.options import JSON, emit_json, progress_bar, worker_options
+from zipbatch.cli.options import JSON, WorkerFlags, emit_json, progress_bar, worker_options
 from zipbatch.errors import UsageError
 
 
@@ -24,10 +24,7 @@ def evaluate(
     purified: tuple[str, ...],
     store: Path | None,
     sheet: Path | None,
-    gpus: int | None,
-    workers: int | None,
-    address: str | None,
-    device: str,
+    who: WorkerFlags,
     as_json: bool,
 ) -> None:
     """Measure VICTIM classifiers on suspect and purified shards.
@@ -45,7 +42,6 @@ def evaluate(
       zipbatch evaluate victims/badnets --data shards/cifar10-badnets --purified cifar10-badnets@latest --store pur/
       zipbatch evaluate http://localhost:8000/predict --data shards/cifar10-badnets
     """
-    from zipbatch.cluster import resolve_workers
     from zipbatch.report import evaluation_table
     from zipbatch.shards import open_dataset
     from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate
@@ -59,7 +55,7 @@ def evaluate(
         data_label=" ".join(data),
         purified=purified,
         store=None if store is None else Store(store),
-        workers=resolve_workers(gpus, workers, address, device),
+        workers=who.resolve(),
     )
     if sheet is not None and not sheet.absolute().parent.is_dir():
         raise UsageError(f"--sheet {sheet}: its folder is not there")

@@ -6,15 +6,17 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+    from zipbatch.cluster import Workers
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 STORE = click.option(
@@ -40,8 +42,40 @@ DEVICE = click.option(
 )
 
 
-def worker_options(command: Command) -> Command:
-    """``--gpus --workers --address --device``: who does the work."""
+@dataclass(frozen=True)
+class WorkerFlags:
+    """``--gpus --workers --address --at-least --stall-minutes --device``: who does the work."""
+
+    gpus: int | None
+    workers: int | None
+    address: str | None
+    at_least: int | None
+    stall_minutes: float
+    device: str
+
+    def resolve(self) -> Workers:
+        """Raises ``UsageError`` when this machine does not have them."""
+        from zipbatch.cluster import resolve_workers
+
+        return resolve_workers(
+            self.gpus,
+            self.workers,
+            self.address,
+            self.device,
+            at_least=self.at_least,
+            stall_minutes=self.stall_minutes,
+        )
+
+
+def worker_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Who does the work; the command gets it as ``who``, a ``WorkerFlags``."""
+
+    @wraps(command)
+    def gathered(**given: Any) -> None:
+        who = WorkerFlags(**{field.name: given.pop(field.name) for field in fields(WorkerFlags)})
+        command(who=who, **given)
+
+    decorated: Callable[..., None] = gathered
     for option in reversed(
         [
             click.option("--gpus", type=click.IntRange(1), metavar="N", help="Ray actors, one pinned to each GPU."),
@@ -54,13 +88,27 @@ def worker_options(command: Command) -> Command:
             click.option(
                 "--address",
                 metavar="HOST:PORT",
-                help="Join this running Ray cluster ('auto' finds a local one); default: an embedded one.",
+                help="Join this running Ray cluster; 'auto' finds one.  [default: RAY_ADDRESS, or an embedded one]",
+            ),
+            click.option(
+                "--at-least",
+                type=click.IntRange(1),
+                metavar="N",
+                help="Do with N workers until more are free.  [default: all that are asked for]",
+            ),
+            click.option(
+                "--stall-minutes",
+                type=click.FloatRange(0, min_open=True),
+                default=60.0,
+                show_default=True,
+                metavar="MIN",
+                help="Take a worker for hung, and replace it, whose shard shows no progress for MIN minutes.",
             ),
             DEVICE,
         ]
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 def pairs(values: tuple[str, ...], flag: str) -> dict[str, str]:

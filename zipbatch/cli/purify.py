@@ -14,6 +14,7 @@ from zipbatch.cli.options import (
     PRECISION,
     SEED,
     STORE,
+    WorkerFlags,
     emit_json,
     pairs,
     progress_bar,
@@ -83,10 +84,7 @@ def purify(
     precision: str,
     resize: str | None,
     batch_size: int,
-    gpus: int | None,
-    workers: int | None,
-    address: str | None,
-    device: str,
+    who: WorkerFlags,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -103,7 +101,6 @@ def purify(
       zipbatch purify shards/imagenette-badnets --prior 256x256_diffusion_uncond.pt --store pur/ --gpus 8
       zipbatch purify shards/cifar10-badnets --prior hub:google/ddpm-cifar10-32 --store pur/
     """
-    from zipbatch.cluster import resolve_workers
     from zipbatch.shards import open_dataset
     from zipbatch.stages.assets import prior_path
     from zipbatch.stages.purifier import purifier_spec
@@ -130,8 +127,7 @@ def purify(
         resize=resize,
     )
     dataset = open_dataset(sources, name=name)
-    who = resolve_workers(gpus, workers, address, device)
-    plan = plan_purify(PurifyRequest(dataset, spec, Store(store), who, splits, tag, batch_size))
+    plan = plan_purify(PurifyRequest(dataset, spec, Store(store), who.resolve(), splits, tag, batch_size))
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return

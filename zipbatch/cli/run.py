@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar, worker_options
+from zipbatch.cli.options import JSON, WorkerFlags, emit_json, pairs, progress_bar, worker_options
 from zipbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ def run(
     pipeline: str,
     out: Path | None,
     values: tuple[str, ...],
-    gpus: int | None,
-    workers: int | None,
-    address: str | None,
-    device: str,
+    who: WorkerFlags,
     dry_run: bool,
     csv_file: Path | None,
     as_json: bool,
@@ -52,12 +49,10 @@ def run(
       zipbatch run demo --dry-run
       zipbatch run cifar10-attacks --var source=cifar10/ --out results --gpus 8 --csv table.csv
     """
-    from zipbatch.cluster import resolve_workers
 
     if csv_file is not None and not csv_file.absolute().parent.is_dir():
         raise UsageError(f"--csv {csv_file}: its folder is not there")
-    who = resolve_workers(gpus, workers, address, device)
-    plan = _plan(pipeline, out, who, pairs(values, "--var"))
+    plan = _plan(pipeline, out, who.resolve(), pairs(values, "--var"))
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return
@@ -83,19 +78,15 @@ def run(
 def demo(
     out: Path,
     limit: int | None,
-    gpus: int | None,
-    workers: int | None,
-    address: str | None,
-    device: str,
+    who: WorkerFlags,
     as_json: bool,
 ) -> None:
     """Poison, purify and evaluate the embedded CIFAR-10 sample, with the embedded prior and victims.
 
     No training, no download; a minute or two on two CPU cores. It is 'zipbatch run demo'.
     """
-    from zipbatch.cluster import resolve_workers
 
-    plan = _plan("demo", out, resolve_workers(gpus, workers, address, device), {"limit": str(limit or "null")})
+    plan = _plan("demo", out, who.resolve(), {"limit": str(limit or "null")})
     result = _run(plan)
     _show(plan, result, as_json=as_json)
     result.raise_failures()

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zipbatch.cli.options import BATCH_SIZE, JSON, PRECISION, SEED, STORE, emit_json, progress_bar, worker_options
+from zipbatch.cli.options import (
+    BATCH_SIZE,
+    JSON,
+    PRECISION,
+    SEED,
+    STORE,
+    WorkerFlags,
+    emit_json,
+    progress_bar,
+    worker_options,
+)
 from zipbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,10 +75,7 @@ def tune(
     seed: int,
     precision: str,
     batch_size: int,
-    gpus: int | None,
-    workers: int | None,
-    address: str | None,
-    device: str,
+    who: WorkerFlags,
     as_json: bool,
 ) -> None:
     """Choose how strongly to purify, from what VICTIM answers: no labels, no trigger, no look inside.
@@ -85,7 +92,6 @@ def tune(
       zipbatch tune victims/theirs --data 'incoming/day-{000..009}.tar' --prior embedded --store pur/ --out ours.yaml
       zipbatch purify 'incoming/day-{000..099}.tar' --prior embedded --preset ours.yaml --store pur/
     """
-    from zipbatch.cluster import resolve_workers
     from zipbatch.report import tune_table
     from zipbatch.shards import open_dataset
     from zipbatch.stages.assets import prior_path
@@ -106,7 +112,7 @@ def tune(
         own=own,
         store=Store(store),
         limit=limit,
-        workers=resolve_workers(gpus, workers, address, device),
+        workers=who.resolve(),
         batch_size=batch_size,
     )
     with progress_bar("shards") as bar:

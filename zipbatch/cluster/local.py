@@ -11,7 +11,7 @@ from typing import Any
 
 from zipbatch.cluster.guard import Answer, guarded
 from zipbatch.cluster.run import Outcome, Setup, WorkerContext, Workers, cpu_cores
-from zipbatch.errors import UsageError
+from zipbatch.errors import Cancelled, UsageError
 
 
 def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[Outcome]:
@@ -22,7 +22,12 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[
         "pid": os.getpid(),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
-    context = WorkerContext(workers.device, cpu_cores(), stop.is_set, label)
+
+    def tick() -> None:
+        if stop.is_set():
+            raise Cancelled("the run is being stopped")
+
+    context = WorkerContext(workers.device, cpu_cores(), tick, label)
     built = guarded(setup, context)
     if built.error is not None:
         raise UsageError(built.error)

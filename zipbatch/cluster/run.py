@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,14 +28,21 @@ class WorkerContext:
     Attributes:
         device: ``auto``, ``cpu`` or ``cuda``, to be resolved where the worker runs.
         lanes: computations that may run at once; each uses one CPU thread, a GPU has one lane.
-        cancelled: whether the run is being stopped; a worker looks between pieces of work.
+        tick: to be called between pieces of work: shows that the worker lives, raises ``Cancelled`` when the run is
+            being stopped. Threads that a task starts call it in a copy of its context, so that it counts for that task.
         label: where the worker runs, for records.
+        files: where files of the driver's machine lie on this one.
     """
 
     device: str
     lanes: int
-    cancelled: Callable[[], bool]
+    tick: Callable[[], None]
     label: dict[str, Any]
+    files: Mapping[Path, Path] = field(default_factory=dict)
+
+    def local(self, path: Path) -> Path:
+        """Where a file that the driver named can be read here, while the worker is being built."""
+        return self.files.get(path, path)
 
 
 Setup = Callable[[WorkerContext], Callable[[Any], Any]]
@@ -52,6 +59,8 @@ class Workers:
         address: a running Ray cluster, or None for an embedded one.
         device: ``auto``, ``cpu`` or ``cuda``.
         in_flight: tasks a worker holds at once, so that reading, computing and writing of neighbours overlap.
+        at_least: workers without which the run fails; None means all. It goes on with fewer, and more may come later.
+        stall_s: a worker whose task shows no progress for so long is taken for hung, and replaced.
     """
 
     gpus: int | None = None
@@ -59,6 +68,8 @@ class Workers:
     address: str | None = None
     device: str = "auto"
     in_flight: int = 2
+    at_least: int | None = None
+    stall_s: float = 3600.0
 
     @property
     def uses_ray(self) -> bool:
@@ -69,6 +80,11 @@ class Workers:
     def count(self) -> int:
         """How many workers there will be."""
         return self.gpus or max(1, self.workers)
+
+    @property
+    def required(self) -> int:
+        """How many of them there must be."""
+        return self.count if self.at_least is None else self.at_least
 
 
 @dataclass(frozen=True)
@@ -81,8 +97,19 @@ class Outcome:
     tries: int = 1
 
 
-def resolve_workers(gpus: int | None, workers: int | None, address: str | None, device: str) -> Workers:
+def resolve_workers(
+    gpus: int | None,
+    workers: int | None,
+    address: str | None,
+    device: str,
+    *,
+    at_least: int | None = None,
+    stall_minutes: float = 60.0,
+) -> Workers:
     """Check a request for workers against what this machine has.
+
+    Without an address, actors join the cluster that the environment variable RAY_ADDRESS names, as within a job that
+    was submitted to it.
 
     Raises:
         UsageError: flags that contradict each other, more GPUs than there are, no CUDA for ``--device cuda``.
@@ -91,6 +118,10 @@ def resolve_workers(gpus: int | None, workers: int | None, address: str | None, 
         raise UsageError("--gpus and --workers exclude each other: a worker has a GPU or it has not")
     if address is not None and gpus is None and not workers:
         raise UsageError("--address needs --gpus N or --workers N: how many actors should the cluster run?")
+    if at_least is not None and not at_least <= (gpus or workers or 0):
+        raise UsageError(f"--at-least {at_least}: that is more workers than --gpus or --workers asks for")
+    if address is None and (gpus or workers):
+        address = os.environ.get("RAY_ADDRESS") or None
     if workers and device == "cuda":
         raise UsageError("--workers N shares the CPU cores; --device cuda goes with --gpus N, or with --workers 0")
     if workers:
@@ -105,11 +136,13 @@ def resolve_workers(gpus: int | None, workers: int | None, address: str | None, 
             )
     if address is None and (gpus is None or device == "cuda"):
         pick_device(device)
-    return Workers(gpus, workers or 0, address, device)
+    return Workers(gpus, workers or 0, address, device, at_least=at_least, stall_s=60 * stall_minutes)
 
 
-def run_tasks(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[Outcome]:
+def run_tasks(setup: Setup, tasks: Iterable[Any], workers: Workers, *, files: Sequence[Path] = ()) -> Iterator[Outcome]:
     """Run every task once, in no fixed order; a bounded number is in flight, the rest is not even read.
+
+    Workers on a cluster that was joined get ``files`` of this machine, once a node, as ``WorkerContext.local`` says.
 
     Close the iterator (or leave it by an exception) to stop: what runs is stopped at its next safe point.
 
@@ -123,7 +156,7 @@ def run_tasks(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[
     _set_ray_environment(joining=workers.address is not None)
     from zipbatch.cluster.rays import run_ray
 
-    return run_ray(setup, tasks, workers)
+    return run_ray(setup, tasks, workers, files=files)
 
 
 def _set_ray_environment(*, joining: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -24,12 +24,14 @@ class Resources:
         prior: the diffusion model, already on ``device``; None for purifiers that need none.
         seed: the run's seed.
         precision: of the network's forward pass; states stay float32.
+        tick: called before each forward pass; what it raises ends the work.
     """
 
     device: torch.device
     prior: Prior | None = None
     seed: int = 0
     precision: Precision = "float32"
+    tick: Callable[[], None] = lambda: None
 
 
 class Purifier(Protocol):

@@ -57,6 +57,7 @@ class Painter:
         if resources.prior is None:
             raise ValueError("this purifier needs a prior")
         self._device, self._seed, self._precision = resources.device, resources.seed, resources.precision
+        self._tick = resources.tick
         self._layout = _fastest_layout(self._device, self._precision)
         self._prior = resources.prior.to(memory_format=self._layout)
         self.alpha_bar, self.eta = self._prior.alpha_bar, settings.eta
@@ -108,6 +109,7 @@ class Painter:
 
     def predict(self, x_t: Tensor, t: int) -> Tensor:
         """The prior's noise estimate at ``t`` for canvases [B, 3, S, S], float32, same shape."""
+        self._tick()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
             eps: Tensor = self._prior(x_t.contiguous(memory_format=self._layout), t)
         return eps

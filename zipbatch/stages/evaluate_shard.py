@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zipbatch.atomic import sha256_file
 from zipbatch.cluster import WorkerContext, pick_device
-from zipbatch.errors import Cancelled, DataError
+from zipbatch.errors import DataError
 from zipbatch.metrics import (
     Fidelity,
     Share,
@@ -154,14 +154,8 @@ class EvaluateWorker:
         for form in forms:
             if form is not None:
                 _check_fit(task, victim, form)
-        ask_about = partial(
-            ask, victim.source, classifier, classes=victim.num_classes, before_batch=self._check_cancelled
-        )
+        ask_about = partial(ask, victim.source, classifier, classes=victim.num_classes, before_batch=self._context.tick)
         return [None if form is None else ask_about(form.pixels) for form in forms]
-
-    def _check_cancelled(self) -> None:
-        if self._context.cancelled():
-            raise Cancelled("stopped between two batches")
 
     def _fidelity(
         self, task: EvaluateTask, original: _Images, purified: Sequence[_Images | None]

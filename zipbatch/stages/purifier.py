@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,11 @@ class PurifierSpec:
         """Images of that size to a row of the network's batch; raises ``ValueError`` when they cannot be purified."""
         prior_size = None if self.prior is None else self.prior.image_size
         return PURIFIERS[self.method].row_of(self.settings, height, width, prior_size=prior_size)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files on this machine's disk that ``build_purifier`` reads."""
+        return () if self.prior is None else (self.prior.weights,)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -156,8 +161,20 @@ def _resolved(settings: Settings, folder: PriorFolder) -> Settings:
     return settings.model_copy(update={"steps": steps, "start_step": start_step})
 
 
-def build_purifier(spec: PurifierSpec, device: torch.device) -> Purifier:
+def build_purifier(
+    spec: PurifierSpec,
+    device: torch.device,
+    *,
+    tick: Callable[[], None] = lambda: None,
+    local: Callable[[Path], Path] = lambda path: path,
+) -> Purifier:
     """Load what the purifier needs onto ``device``.
+
+    Args:
+        spec: which purifier, and its settings.
+        device: where it computes.
+        tick: called before each forward pass of the prior.
+        local: where a file that ``spec`` names can be read on this machine.
 
     Raises:
         UsageError: the prior cannot be loaded, or this machine's libraries would make other pixels.
@@ -172,8 +189,8 @@ def build_purifier(spec: PurifierSpec, device: torch.device) -> Purifier:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
     if spec.prior is not None:
-        prior = load_prior(spec.prior).to(device)
-    return PURIFIERS[spec.method](spec.settings, Resources(device, prior, spec.seed, spec.precision))
+        prior = load_prior(replace(spec.prior, weights=local(spec.prior.weights))).to(device)
+    return PURIFIERS[spec.method](spec.settings, Resources(device, prior, spec.seed, spec.precision, tick))
 
 
 def _versions(libraries: Mapping[str, str]) -> str:

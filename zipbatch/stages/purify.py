@@ -165,7 +165,7 @@ def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = 
     reused, samples = len(plan.rows), 0
     setup = PurifySetup(request.spec, request.store.root, request.batch_size)
     try:
-        for outcome in run_tasks(setup, plan.tasks, request.workers) if plan.tasks else ():
+        for outcome in run_tasks(setup, plan.tasks, request.workers, files=request.spec.files) if plan.tasks else ():
             shard = shards[outcome.task.name]
             if outcome.error is not None:
                 failed[shard.name] = outcome.error

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from zipbatch import __version__, images
 from zipbatch.atomic import sha256_file
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.diffusion.tiling import DoesNotTileError
-from zipbatch.errors import Cancelled, DataError, WorkFailed
+from zipbatch.errors import DataError, WorkFailed
 from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
@@ -92,7 +93,7 @@ class PurifyWorker:
         self._identity = setup.spec.identity
         self._store = Store(setup.store)
         self._device = pick_device(context.device)
-        self._purifier: Purifier = build_purifier(setup.spec, self._device)
+        self._purifier: Purifier = build_purifier(setup.spec, self._device, tick=context.tick, local=context.local)
         self._batch_rows = self._rows_that_fit = setup.batch_size
         self._lanes = 1 if self._device.type == "cuda" else context.lanes
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=torch.set_num_threads, initargs=(1,))
@@ -141,7 +142,7 @@ class PurifyWorker:
         try:
             for batch in self._batches(samples):
                 _note(batch, runs)
-                window.append((batch, self._pool.submit(self._compute, batch)))
+                window.append((batch, self._pool.submit(copy_context().run, self._compute, batch)))
                 if len(window) > self._lanes:
                     yield from _results(*window.popleft())
             while window:
@@ -188,8 +189,7 @@ class PurifyWorker:
         pieces: list[torch.Tensor] = []
         start = 0
         while start < len(keys):
-            if self._context.cancelled():
-                raise Cancelled("stopped between two batches")
+            self._context.tick()
             rows = slice(start, start + self._rows_that_fit * batch.unit)
             try:
                 pieces.append(self._purifier(batch.pixels[rows], keys[rows]))

@@ -1,0 +1,106 @@
+"""The Ray actor that holds a worker."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from zipbatch import __version__
+from zipbatch.cluster.guard import Answer, guarded
+from zipbatch.cluster.run import Setup, WorkerContext
+from zipbatch.errors import Cancelled, UsageError
+
+Sent = Mapping[Path, "ray.ObjectRef[Any]"]
+_CALL: contextvars.ContextVar[int] = contextvars.ContextVar("call")
+
+
+class WorkerActor:
+    """Holds one worker. It is built on first use, so that a restarted actor builds it anew by itself.
+
+    Args:
+        setup: builds the worker.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        lanes: computations at once.
+        version: of the driver's zipbatch.
+    """
+
+    def __init__(self, setup: Setup, *, device: str, lanes: int, version: str) -> None:
+        self._setup, self._device, self._lanes, self._version = setup, device, lanes, version
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._built: Answer | None = None
+        self._signs: dict[int, float] = {}
+
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    def ready(self, sent: Sent) -> Answer:
+        """Build the worker; the error of a worker that cannot be built. Ray repeats the call until an actor is up.
+
+        ``sent`` are files of the driver's machine, as references to their bytes; none where the disk is the driver's.
+        """
+        with self._lock:
+            if self._built is None:
+                self._built = guarded(self._build, sent)
+            return Answer(error=self._built.error, exit_code=self._built.exit_code)
+
+    def run(self, call: int, task: Any, sent: Sent) -> Answer:
+        """Run one task; never raises for what happens in it. ``call`` tells it from others in ``pulse``."""
+        ready: Answer = self.ready(sent)
+        if ready.error is not None:
+            return ready
+        assert self._built is not None
+        token = _CALL.set(call)
+        self._signs[call] = time.monotonic()
+        try:
+            return guarded(self._built.result, task)
+        finally:
+            _CALL.reset(token)
+            del self._signs[call]
+
+    def pulse(self) -> dict[int, float]:
+        """Seconds since the last sign of life of each call that runs."""
+        now = time.monotonic()
+        return {call: now - seen for call, seen in self._signs.copy().items()}
+
+    def stop(self) -> None:
+        """Let what runs come to its next safe point and go no further."""
+        self._stopping.set()
+
+    def _tick(self) -> None:
+        if self._stopping.is_set():
+            raise Cancelled("the run is being stopped")
+        call = _CALL.get(None)
+        if call in self._signs:
+            self._signs[call] = time.monotonic()
+
+    def _build(self, sent: Sent) -> Any:
+        label = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "actor": ray.get_runtime_context().get_actor_id(),
+        }
+        if self._version != __version__:
+            raise UsageError(
+                f"{label['host']} has zipbatch {__version__}, this machine {self._version}; install the same everywhere"
+            )
+        with tempfile.TemporaryDirectory(prefix="zipbatch-") as folder:
+            files = {
+                path: _written(ref, Path(folder) / str(i) / path.name) for i, (path, ref) in enumerate(sent.items())
+            }
+            return self._setup(WorkerContext(self._device, self._lanes, self._tick, label, files))
+
+
+def _written(ref: ray.ObjectRef[Any], path: Path) -> Path:
+    """Bytes from the node's object store as a file, for readers that want one."""
+    path.parent.mkdir()
+    ray.get(ref).tofile(path)
+    return path
