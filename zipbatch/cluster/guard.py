@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from zipbatch.errors import Cancelled, ZipbatchError
+from zipbatch.logs import Line
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """``result``, or ``error`` with the ``exit_code`` that it would have as a command."""
+    """``result``, or ``error`` with the ``exit_code`` it would have as a command; ``lines`` were logged meanwhile."""
 
     result: Any = None
     error: str | None = None
     exit_code: int = 1
+    lines: tuple[Line, ...] = ()
 
 
 def guarded(function: Callable[..., Any], *arguments: Any) -> Answer:

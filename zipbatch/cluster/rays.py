@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from zipbatch.cluster.guard import Answer, guarded
 from zipbatch.cluster.run import Outcome, Setup, WorkerContext, Workers, cpu_cores
 from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.logs import KeptLines, LogSettings, configure, log_lines, settings
 
 log = logging.getLogger(__name__)
 MAX_TRIES = 3
@@ -32,11 +33,13 @@ _OBJECT_STORE_BYTES = 100 * 1024**2
 class WorkerActor:
     """Holds one worker. It is built on first use, so that a restarted actor builds it anew by itself."""
 
-    def __init__(self, setup: Setup, device: str, lanes: int) -> None:
+    def __init__(self, setup: Setup, device: str, lanes: int, logs: LogSettings) -> None:
         self._setup, self._device, self._lanes = setup, device, lanes
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._built: Answer | None = None
+        self._lines = KeptLines(f"{socket.gethostname()}:{os.getpid()}")
+        configure(logs, kept=self._lines)
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> Answer:
@@ -59,7 +62,7 @@ class WorkerActor:
         if ready.error is not None:
             return ready
         assert self._built is not None
-        return guarded(self._built.result, task)
+        return replace(guarded(self._built.result, task), lines=self._lines.drain())
 
     def stop(self) -> None:
         """Let what runs come to its next safe point and go no further."""
@@ -169,7 +172,7 @@ def _start_actors(setup: Setup, workers: Workers) -> list[Any]:
         "max_concurrency": workers.in_flight + 2,  # beside its tasks it answers ready and stop
     }
     remote = ray.remote(WorkerActor).options(**options)
-    actors = [remote.remote(setup, workers.device, lanes) for _ in range(workers.count)]
+    actors = [remote.remote(setup, workers.device, lanes, settings()) for _ in range(workers.count)]
     try:
         answers: list[Answer] = ray.get([actor.ready.remote() for actor in actors], timeout=START_TIMEOUT_S)
     except RayActorError as error:
@@ -265,6 +268,7 @@ def _collect(slot: _Slot, ref: Any, suspects: deque[_Entry]) -> Iterator[Outcome
         log.warning("a worker died with %s in hand: %s", entry.task.name, type(error).__name__)
         yield from _after_death(slot, entry, suspects)
         return
+    log_lines(answer.lines)
     yield Outcome(entry.task, answer.result, answer.error, entry.tries + 1)
 
 
@@ -276,6 +280,7 @@ def _after_death(slot: _Slot, entry: _Entry, suspects: deque[_Entry]) -> Iterato
         del slot.running[ref]
         try:
             answer: Answer = ray.get(ref)
+            log_lines(answer.lines)
             finished.append(Outcome(other.task, answer.result, answer.error, other.tries + 1))
         except RayError:
             dead.append(other)
