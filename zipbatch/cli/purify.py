@@ -112,6 +112,8 @@ def purify(
       zipbatch purify 'incoming/day-{000..009}.tar' --prior priors/cifar10 --store pur/ --gpus 8
       zipbatch purify shards/imagenette-badnets --prior 256x256_diffusion_uncond.pt --store pur/ --gpus 8
       zipbatch purify shards/cifar10-badnets --prior hub:google/ddpm-cifar10-32 --store pur/
+      zipbatch -q purify incoming/ --prior priors/mine --store pur/ --gpus 8 --lock skip --max-hours 6 \\
+          --summary /var/lib/zipbatch/purify.json --metrics /var/lib/node_exporter/zipbatch.prom
     """
     from zipbatch.cluster import resolve_workers
     from zipbatch.shards import open_dataset
