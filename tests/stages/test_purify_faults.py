@@ -204,7 +204,10 @@ def check_same_in_the_end(undisturbed: Undisturbed, store: Path, *, published: i
 
 
 @pytest.mark.ray
-def test_a_killed_worker_changes_nothing(undisturbed: Undisturbed, purify: Callable[..., Purify], tmp_path: Path):
+def test_a_killed_worker_changes_nothing(
+    undisturbed: Undisturbed, purify: Callable[..., Purify], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ZIPBATCH_LOG_FORMAT", "json")
     run = purify("--workers", 2)
     run.wait_for_records(1)
     killed = next(iter(worker_pids(tmp_path / "pur")))  # of a worker that has shown that it works
@@ -215,6 +218,9 @@ def test_a_killed_worker_changes_nothing(undisturbed: Undisturbed, purify: Calla
     assert objects(tmp_path / "pur") == undisturbed.objects
     assert version(tmp_path / "pur") == undisturbed.version
     assert worker_pids(tmp_path / "pur") - {killed}, "the dead worker made everything"
+    lines = [json.loads(line) for line in ran.err.splitlines()]
+    assert any("a worker died with" in line["message"] for line in lines)
+    assert len({line["run"] for line in lines}) == 1
     assert zipbatch("store", "verify", "--store", tmp_path / "pur").code == 0
 
 

@@ -35,6 +35,7 @@ COMMANDS = {
 STYLES = get_args(Style)
 _STYLE_VARIABLE = "ZIPBATCH_LOG_FORMAT"
 _GO_ON = "what is published stays valid, run the same command again to go on"
+_AWAY = "the file system does not answer; look after its mount, then run the same command again"
 log = logging.getLogger(__name__)
 
 
@@ -178,6 +179,10 @@ def _open_missing_streams() -> None:
 def _os_error(error: OSError) -> str:
     hints = {
         errno.ENOSPC: "the disk is full; free some space and run the same command again",
+        errno.EIO: _AWAY,
+        errno.ESTALE: _AWAY,
+        errno.ENOTCONN: _AWAY,
+        errno.ETIMEDOUT: _AWAY,
         errno.EROFS: "the file system is read-only; choose another place",
         errno.EACCES: "permission denied; choose another place or fix its permissions",
         errno.EPERM: "operation not permitted; choose another place or fix its permissions",
