@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.making import files_below
@@ -137,3 +140,15 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path):
     with pytest.raises(OSError, match="nosuch"):
         write_metrics(tmp_path / "z.prom" / "nosuch" / "z.prom", DONE)
     assert files_below(tmp_path) == before
+
+
+def test_the_manual_names_metrics_that_exist():
+    manual = (Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md").read_text()
+    named = set(re.findall(r"zipbatch_last_[a-z_]+[a-z]", manual))
+    assert len(named) > 4
+    assert named <= parsed(metrics_text(DONE, last_success=None)).keys()
+    rules = textwrap.dedent(re.search(r"^    groups:\n(?:    .*\n)+", manual, re.MULTILINE)[0])
+    (group,) = yaml.safe_load(rules)["groups"]
+    assert all({"alert", "expr", "labels"} <= rule.keys() for rule in group["rules"])
+    outcomes = {name for rule in group["rules"] for name in re.findall(r'outcome="([^"]+)"', rule["expr"])}
+    assert outcomes <= set(ENDINGS)
