@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -102,27 +103,65 @@ esac
 """
 
 
+def cluster_job(folder: Path, *, gpus: int, head: str = "node-a", **more: object) -> subprocess.Popen[str]:
+    """Start the job of two nodes with stand-ins for Slurm's commands; ray and zipbatch are those in ``folder``."""
+    executable(folder / "srun", SRUN)
+    executable(folder / "scontrol", f"#!/bin/sh\nprintf '{head}\\nnode-b\\n'\n")
+    slurm = {"SLURM_JOB_ID": 7, "SLURM_JOB_NUM_NODES": 2, "SLURM_GPUS_ON_NODE": gpus, "SLURM_JOB_NODELIST": "a,b"}
+    ours = {"BIN": folder, "CALLS": folder / "calls", "PATH": f"{folder}:{os.environ['PATH']}", **more}
+    return subprocess.Popen(
+        ["bash", SCRIPTS["slurm-ray.sbatch"], str(folder / "incoming")],
+        cwd=folder,
+        env={**os.environ, **{name: str(value) for name, value in (slurm | ours).items()}},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_cluster_is_made_used_and_taken_down(tmp_path: Path, code: int):
-    executable(tmp_path / "srun", SRUN)
     executable(tmp_path / "ray", RAY)
-    executable(tmp_path / "scontrol", "#!/bin/sh\nprintf 'node-a\\nnode-b\\n'\n")
     executable(tmp_path / "zipbatch", f'#!/bin/sh\necho "$@"\nexit {code}\n')
-    variables = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"}
-    ours = {"SLURM_JOB_NODELIST": "node-[a-b]", "BIN": str(tmp_path), "CALLS": str(tmp_path / "calls")}
-    ran = subprocess.run(
-        ["bash", SCRIPTS["slurm-ray.sbatch"], "/srv/incoming"],
-        cwd=tmp_path,
-        env={**os.environ, **variables, **ours, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=50,  # less than Ray's stand-in sleeps: it is killed
-        check=False,
-    )
-    assert ran.returncode == code, ran.stderr
-    assert "purify /srv/incoming" in ran.stdout
-    assert "--address node-a:20007 --gpus 8" in ran.stdout
+    with cluster_job(tmp_path, gpus=4) as job:
+        out, err = job.communicate(timeout=50)  # less than Ray's stand-in sleeps: it is killed
+    assert job.returncode == code, err
+    assert f"purify {tmp_path}/incoming" in out
+    assert "--address node-a:20007 --gpus 8" in out
     calls = sorted((tmp_path / "calls").read_text().splitlines())
     assert len(calls) == 2
     assert f"{tmp_path}/ray start --address=node-a:20007 --num-gpus=4 --block" in calls
     assert not list(tmp_path.glob(".ray-token*"))
+
+
+def test_the_signal_before_the_end_reaches_zipbatch(tmp_path: Path):
+    executable(tmp_path / "ray", RAY)
+    text = "#!/bin/sh\ntrap 'sleep 0.5; echo stopped in order; exit 143' TERM\necho up\nwhile :; do sleep 0.1; done\n"
+    executable(tmp_path / "zipbatch", text)
+    with cluster_job(tmp_path, gpus=4) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "up\n"
+        job.terminate()
+        assert job.stdout.readline() == "stopped in order\n"
+        assert job.wait(50) == 143
+    assert not list(tmp_path.glob(".ray-token*"))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_real_cluster_of_two_nodes_purifies(prior: Path, tmp_path: Path):
+    write_source(tmp_path / "incoming", counts={"test": 12}, shards=6)
+    python = f"PYTHONPATH={REPOSITORY} {sys.executable}"
+    executable(tmp_path / "ray", f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {SHELLCHECK.with_name("ray")} "$@"\n')
+    executable(tmp_path / "zipbatch", f'#!/bin/sh\nexec env {python} -m zipbatch "$@" --steps 4 --json\n')
+    with cluster_job(tmp_path, gpus=1, head="127.0.0.1", PRIOR=prior, STORE=tmp_path / "pur") as job:
+        _, err = job.communicate(timeout=240)
+    assert job.returncode == 0, err
+    summary = json.loads((tmp_path / "incoming-7.json").read_bytes())
+    assert (summary["outcome"], summary["counts"]["computed"], summary["counts"]["left"]) == ("done", 6, 0)
+    workers = {
+        line["worker"]
+        for line in map(json.loads, filter(lambda t: t.startswith("{"), err.splitlines()))
+        if "worker" in line
+    }
+    assert len(workers) == 2

@@ -269,7 +269,7 @@ def _collect(slot: _Slot, ref: Any, suspects: deque[_Entry]) -> Iterator[Outcome
         yield from _after_death(slot, entry, suspects)
         return
     log_lines(answer.lines)
-    yield Outcome(entry.task, answer.result, answer.error, entry.tries + 1)
+    yield Outcome(entry.task, answer.result, answer.error, entry.tries + 1, answer.full)
 
 
 def _after_death(slot: _Slot, entry: _Entry, suspects: deque[_Entry]) -> Iterator[Outcome]:
@@ -281,7 +281,7 @@ def _after_death(slot: _Slot, entry: _Entry, suspects: deque[_Entry]) -> Iterato
         try:
             answer: Answer = ray.get(ref)
             log_lines(answer.lines)
-            finished.append(Outcome(other.task, answer.result, answer.error, other.tries + 1))
+            finished.append(Outcome(other.task, answer.result, answer.error, other.tries + 1, answer.full))
         except RayError:
             dead.append(other)
     slot.waking, slot.down_since = slot.actor.ready.remote(), time.monotonic()

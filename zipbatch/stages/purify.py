@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zipbatch.cluster import Workers, run_tasks
+from zipbatch.cluster import Outcome, Workers, run_tasks
 from zipbatch.errors import TimeIsUp, UsageError, WorkFailed
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.stages.publish import publish_version
@@ -19,6 +19,7 @@ from zipbatch.store.versions import LATEST
 
 log = logging.getLogger(__name__)
 DEFAULT_SPLITS = ("test", "test_poisoned")
+FULL_DISK_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,10 @@ def purify(
     on_progress(PurifyProgress(len(rows), len(plan.shards), 0, 0.0, reused, whole, failed))
     setup = PurifySetup(request.spec, request.store.root, request.batch_size)
     try:
-        tasks = _until(stop_at, plan.tasks)
-        for outcome in run_tasks(setup, tasks, request.workers) if plan.tasks else ():
+        handing = _HandingOut(plan.tasks, stop_at)
+        for outcome in run_tasks(setup, handing, request.workers) if plan.tasks else ():
             shard = shards[outcome.task.name]
+            handing.note(outcome)
             if outcome.error is not None:
                 failed[shard.name] = outcome.error
                 log.info("%s failed: %s", shard.name, outcome.error, extra={"shard": shard.name})
@@ -222,12 +224,22 @@ def purify(
     return _publish(plan, rows, reused=reused, samples=samples, seconds=time.monotonic() - started)
 
 
-def _until(stop_at: float | None, tasks: Sequence[PurifyTask]) -> Iterator[PurifyTask]:
-    """The tasks that are asked for before ``stop_at``."""
-    for task in tasks:
-        if stop_at is not None and time.monotonic() >= stop_at:
-            return
-        yield task
+class _HandingOut:
+    """The tasks, until time is up or one after the other has failed because the disk is full."""
+
+    def __init__(self, tasks: Sequence[PurifyTask], stop_at: float | None) -> None:
+        self._tasks, self._stop_at = tasks, stop_at
+        self._full = 0
+
+    def __iter__(self) -> Iterator[PurifyTask]:
+        for task in self._tasks:
+            if self._full >= FULL_DISK_TRIES or (self._stop_at is not None and time.monotonic() >= self._stop_at):
+                return
+            yield task
+
+    def note(self, outcome: Outcome) -> None:
+        """Take in how a task ended; one that found room, though another did not, is reason to go on."""
+        self._full = self._full + 1 if outcome.full else 0
 
 
 def _log_done(shard: ShardRef, result: PurifyResult) -> None:
@@ -259,7 +271,7 @@ def _row(shard: ShardRef, record: TaskRecord) -> VersionRow:
 def _failure(plan: PurifyPlan, failed: dict[str, str], *, left: int) -> str:
     lines = [f"  {reason if name in reason else f'{name}: {reason}'}" for name, reason in sorted(failed.items())]
     head = f"{len(failed)} of {len(plan.shards)} shards failed; no version was published, finished shards are kept"
-    head += f"; time was up with {left} more left" if left else ""
+    head += f"; {left} more were not begun" if left else ""
     return "\n".join([head, *lines[:20], *([f"  … and {len(lines) - 20} more"] if len(lines) > 20 else [])])
 
 
