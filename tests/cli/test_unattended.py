@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -321,6 +322,18 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path):
     ran = run_shell(f"{{ {ZIPBATCH} ls presets; echo $? >{tmp_path}/code; }} | true")
     assert ran.stderr == ""
     assert (tmp_path / "code").read_text() in {"0\n", "1\n"}  # 0 when it was written before the reader had gone
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_terminal_that_is_gone_does_not_take_the_report_with_it(shards: Path, tmp_path: Path, style: str):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "zipbatch", "--log-format", style, "purify", str(shards), "--store", "x"]
+    options = ["--purifier", "nosuch", "--summary", str(tmp_path / "run.json")]
+    ran = subprocess.run([*command, *options], stdout=write, stderr=write, check=False)
+    os.close(write)
+    assert ran.returncode == 2
+    assert "nosuch" in summary(tmp_path / "run.json")["error"]
 
 
 def test_closed_streams_harm_nothing(shards: Path, tmp_path: Path):

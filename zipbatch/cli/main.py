@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import get_args
@@ -144,14 +144,16 @@ def _carried_out(run: Running, stop: Stop) -> _End:
 
 def _end(run: Running, end: _End) -> int:
     """Say why a run failed, and write what it was to leave; its exit code."""
-    if end.code and run.held_back is not None:
-        click.echo(run.held_back.getvalue(), nl=False)
-    if end.error is not None:
-        _tell(end.error, end.shown)
+    with suppress(OSError):  # nobody listens any more: the reports are all the more wanted
+        if end.error is not None:
+            _tell(end.error, end.shown)
+        if end.code and run.held_back is not None:
+            click.echo(run.held_back.getvalue(), nl=False)
     try:
         run.write_reports(end.code, end.error, time_is_up=end.time_is_up)
     except OSError as error:
-        _tell(f"the report of the run could not be written: {_os_error(error)}")
+        with suppress(OSError):
+            _tell(f"the report of the run could not be written: {_os_error(error)}")
         return end.code or 1
     return end.code
 

@@ -40,6 +40,8 @@ class WorkerActor:
         self._built: Answer | None = None
         self._lines = KeptLines(f"{socket.gethostname()}:{os.getpid()}")
         configure(logs, kept=self._lines)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the driver says when to stop, and where
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> Answer:
