@@ -324,7 +324,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path):
     assert (tmp_path / "code").read_text() in {"0\n", "1\n"}  # 0 when it was written before the reader had gone
 
 
-@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize("style", [pytest.param("text", marks=pytest.mark.slow), "json"])
 def test_a_terminal_that_is_gone_does_not_take_the_report_with_it(shards: Path, tmp_path: Path, style: str):
     read, write = os.pipe()
     os.close(read)

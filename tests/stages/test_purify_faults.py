@@ -243,7 +243,7 @@ def test_a_killed_driver_leaves_a_run_that_can_go_on(
     [
         (0, signal.SIGINT, 130),
         (0, signal.SIGTERM, 143),
-        (0, signal.SIGHUP, 143),
+        pytest.param((0, signal.SIGHUP, 143), marks=pytest.mark.slow),
         pytest.param((2, signal.SIGINT, 130), marks=pytest.mark.ray),
         pytest.param((2, signal.SIGTERM, 143), marks=pytest.mark.ray),
     ],
@@ -292,7 +292,9 @@ main()
 """
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("how", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_one_more_signal_ends_a_run_at_once(undisturbed: Undisturbed, tmp_path: Path, how: signal.Signals, code: int):
     store, report = tmp_path / "pur", tmp_path / "run.json"
     command = [sys.executable, "-c", STUCK, *undisturbed.arguments(store), "--summary", str(report)]
@@ -316,6 +318,7 @@ def test_one_more_signal_ends_a_run_at_once(undisturbed: Undisturbed, tmp_path: 
     assert objects(store) == {}
 
 
+@pytest.mark.slow
 def test_a_signal_that_the_caller_ignores_stays_ignored(
     undisturbed: Undisturbed, purify: Callable[..., Purify], tmp_path: Path
 ):
