@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"purifiers"},
     {"attacks", "diffusion", "victims", "metrics"},
     {"images", "pixels", "keys"},
-    {"config", "errors", "atomic", "__init__"},
+    {"config", "errors", "atomic", "logs", "__init__"},
 ]
 HEIGHT = {name: len(LAYERS) - i for i, names in enumerate(LAYERS) for name in names}
 

@@ -40,6 +40,10 @@ class WorkFailed(ZipbatchError):
     """Some work of a run failed; what was published stays valid and a rerun finishes the rest. Exit 1."""
 
 
+class TimeIsUp(WorkFailed):
+    """A run used up the time it was given and stopped in order, its work unfinished. Exit 1."""
+
+
 class Cancelled(ZipbatchError):
     """The run was interrupted and stopped at a safe point. Exit 130."""
 

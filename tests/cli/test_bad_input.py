@@ -347,6 +347,17 @@ def test_a_full_store(tiny_disk: Path, tmp_path: Path):
     assert verify(Store(roomy)).faults == ()
 
 
+def test_a_full_store_is_not_tried_all_night(tiny_disk: Path, tmp_path: Path):
+    for number in range(12):
+        write_shard(tmp_path / "in" / f"test-{number:02}.tar", [sample(f"{number}-{i}", 1, seed=i) for i in range(300)])
+    ran = zipbatch("purify", tmp_path / "in", *BLUR, "--store", tiny_disk / "pur", "--summary", tmp_path / "run.json")
+    counts = json.loads((tmp_path / "run.json").read_bytes())["counts"]
+    assert 3 <= counts["failed"] <= 4  # one more was in hand
+    assert (counts["done"], counts["left"]) == (0, 12 - counts["failed"])
+    refused(ran, 1, "free some space", f"{counts['left']} more were not begun")
+    nothing_published(tiny_disk / "pur")
+
+
 def test_a_full_disk_for_staging(tiny_disk: Path, tmp_path: Path):
     source = write_source(tmp_path / "in", counts={"test": 400}, shards=1)
     ran = zipbatch("poison", source, "--attack", "badnets", "--out", tiny_disk / "out", "--samples-per-shard", 50)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -92,11 +94,23 @@ class Failing:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run gave, how far its reading ran ahead of its outcomes, and how often each task was started."""
+    """What a run gave, how far its reading ran ahead of that, how often each task was started, and what was logged."""
 
     outcomes: dict[str, Outcome]
     ahead: int
     starts: Counter[str]
+    logged: list[logging.LogRecord]
+
+
+class Listening(logging.Handler):
+    """Keeps what is logged in this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 def run(log: Path, names: Iterator[str], *, stop_after: int | None = None) -> Run:
@@ -111,6 +125,8 @@ def run(log: Path, names: Iterator[str], *, stop_after: int | None = None) -> Ru
             read += 1
             yield Job(name)
 
+    listening = Listening()
+    logging.getLogger("zipbatch").addHandler(listening)
     with closing(run_tasks(Acting(log), jobs(), TWO)) as outcomes:
         for outcome in outcomes:
             assert outcome.task.name not in found
@@ -118,7 +134,8 @@ def run(log: Path, names: Iterator[str], *, stop_after: int | None = None) -> Ru
             ahead = max(ahead, read - len(found))
             if len(found) == stop_after:
                 break
-    return Run(found, ahead, Counter(log.read_text().splitlines()))
+    logging.getLogger("zipbatch").removeHandler(listening)
+    return Run(found, ahead, Counter(log.read_text().splitlines()), listening.records)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,6 +156,18 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Run:
             yield f"good-{number}"
 
     return run(tmp_path_factory.mktemp("endless") / "log", names(), stop_after=24)
+
+
+def test_what_workers_log_is_logged_here(endless: Run):
+    (record,) = [record for record in endless.logged if record.name == "zipbatch.cluster.guard"]
+    host, _, pid = record.worker.rpartition(":")
+    assert (host, int(pid)) in {(socket.gethostname(), pid) for pid in _pids(endless)}
+    assert (record.levelname, record.getMessage()) == ("ERROR", "worker failed")
+    assert "ZeroDivisionError: by nought" in record.exc_text
+
+
+def _pids(ran: Run) -> set[int]:
+    return {outcome.result[0] for outcome in ran.outcomes.values() if outcome.error is None}
 
 
 @pytest.fixture(scope="module")

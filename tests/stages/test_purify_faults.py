@@ -204,7 +204,10 @@ def check_same_in_the_end(undisturbed: Undisturbed, store: Path, *, published: i
 
 
 @pytest.mark.ray
-def test_a_killed_worker_changes_nothing(undisturbed: Undisturbed, purify: Callable[..., Purify], tmp_path: Path):
+def test_a_killed_worker_changes_nothing(
+    undisturbed: Undisturbed, purify: Callable[..., Purify], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ZIPBATCH_LOG_FORMAT", "json")
     run = purify("--workers", 2)
     run.wait_for_records(1)
     killed = next(iter(worker_pids(tmp_path / "pur")))  # of a worker that has shown that it works
@@ -215,6 +218,9 @@ def test_a_killed_worker_changes_nothing(undisturbed: Undisturbed, purify: Calla
     assert objects(tmp_path / "pur") == undisturbed.objects
     assert version(tmp_path / "pur") == undisturbed.version
     assert worker_pids(tmp_path / "pur") - {killed}, "the dead worker made everything"
+    lines = [json.loads(line) for line in ran.err.splitlines()]
+    assert any("a worker died with" in line["message"] for line in lines)
+    assert len({line["run"] for line in lines}) == 1
     assert zipbatch("store", "verify", "--store", tmp_path / "pur").code == 0
 
 
@@ -237,6 +243,7 @@ def test_a_killed_driver_leaves_a_run_that_can_go_on(
     [
         (0, signal.SIGINT, 130),
         (0, signal.SIGTERM, 143),
+        pytest.param((0, signal.SIGHUP, 143), marks=pytest.mark.slow),
         pytest.param((2, signal.SIGINT, 130), marks=pytest.mark.ray),
         pytest.param((2, signal.SIGTERM, 143), marks=pytest.mark.ray),
     ],
@@ -248,7 +255,8 @@ def test_an_interrupted_run_says_so_and_can_go_on(
     case: tuple[int, signal.Signals, int],
 ):
     workers, how, code = case
-    run = purify("--workers", workers)
+    report = tmp_path / "run.json"
+    run = purify("--workers", workers, "--summary", report)
     run.wait_for_records(1)
     family = run.family()
     if how == signal.SIGINT:
@@ -261,7 +269,65 @@ def test_an_interrupted_run_says_so_and_can_go_on(
     assert ran.out == ""
     assert "run the same command again to go on" in ran.err
     assert "Traceback" not in ran.err
+    told = re.search(rf"(\d+) of {SHARDS} shards are done, (\d+) left", ran.err)
+    assert told, ran.err
+    assert int(told[1]) + int(told[2]) == SHARDS
+    value = json.loads(report.read_bytes())
+    assert (value["outcome"], value["exit_code"], value["version"]) == ("interrupted", code, None)
+    assert (value["counts"]["done"], value["counts"]["left"]) == (int(told[1]), int(told[2]))
+    assert 0 <= records(tmp_path / "pur") - int(told[1]) <= 2 * max(1, workers), "those in hand may have been finished"
     wait_for(lambda: not any(process.alive for process in family if process.matters), limit_s=30)
-    if workers == 0 or how == signal.SIGTERM:  # Ctrl-C kills the actors themselves in the middle of their work
-        assert temps(tmp_path / "pur") == []
+    assert temps(tmp_path / "pur") == []
     check_same_in_the_end(undisturbed, tmp_path / "pur", published=1)
+
+
+STUCK = r"""
+import sys, time; from zipbatch.cli import main; from zipbatch.stages import purify_shard
+def stuck(*_):
+    sys.stderr.write("stuck\n")
+    while True:
+        time.sleep(0.01)  # a batch that never ends: nothing looks whether the run is to stop
+purify_shard.PurifyWorker._compute = stuck
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
+def test_one_more_signal_ends_a_run_at_once(undisturbed: Undisturbed, tmp_path: Path, how: signal.Signals, code: int):
+    store, report = tmp_path / "pur", tmp_path / "run.json"
+    command = [sys.executable, "-c", STUCK, *undisturbed.arguments(store), "--summary", str(report)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "stuck\n"
+        process.send_signal(how)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.5)  # it waits for the batch
+        for _ in range(10):  # on a busy machine the first may have been heeded late, and the next be taken for its echo
+            process.send_signal(how)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(2)
+                break
+        else:
+            process.kill()
+        assert process.returncode == code
+        assert "stopped at once; 0 of 10 shards are done, 10 left; " in process.stderr.read()
+    value = json.loads(report.read_bytes())
+    assert (value["outcome"], value["exit_code"]) == ("interrupted", code)
+    assert objects(store) == {}
+
+
+@pytest.mark.slow
+def test_a_signal_that_the_caller_ignores_stays_ignored(
+    undisturbed: Undisturbed, purify: Callable[..., Purify], tmp_path: Path
+):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        run = purify("--workers", 0)
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    run.wait_for_records(1)
+    run.popen.send_signal(signal.SIGHUP)
+    assert run.ended().code == 0
+    assert version(tmp_path / "pur") == undisturbed.version

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from zipbatch.cli.options import JSON, WorkerFlags, emit_json, progress_bar, worker_options
+from zipbatch.cli.running import report_options, running
 from zipbatch.errors import UsageError
 
 
@@ -17,6 +18,7 @@ from zipbatch.errors import UsageError
 @click.option("--store", type=click.Path(path_type=Path), metavar="DIR", help="The store of the purified versions.")
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Write a contact sheet.")
 @worker_options
+@report_options
 @JSON
 def evaluate(
     victims: tuple[str, ...],
@@ -59,10 +61,18 @@ def evaluate(
     )
     if sheet is not None and not sheet.absolute().parent.is_dir():
         raise UsageError(f"--sheet {sheet}: its folder is not there")
+    noted = running()
+    noted.dataset = request.dataset.name
+    noted.store = None if request.store is None else str(request.store.root)
     plan = plan_evaluate(request)
     with progress_bar("shards") as bar:
         task = bar.add_task("evaluating", total=len(plan.tasks), note="")
-        rows = run(plan, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            noted.count("shards", done, total)
+
+        rows = run(plan, on_progress=show)
     if as_json:
         emit_json({"rows": rows})
     else:

@@ -10,16 +10,17 @@ from zipbatch.cli.options import JSON, emit_json
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["attacks", "datasets", "purifiers", "presets", "pipelines"]))
+@click.argument("what", type=click.Choice(["attacks", "datasets", "purifiers", "presets", "pipelines", "schedules"]))
 @JSON
 def ls(what: str, as_json: bool) -> None:
-    """List attacks, kinds of datasets, purifiers, presets or pipelines, with their parameters and source."""
+    """List attacks, kinds of datasets, purifiers, presets, pipelines or schedules, with their parameters and source."""
     listing = {
         "attacks": _attacks,
         "datasets": _datasets,
         "purifiers": _purifiers,
         "presets": _presets,
         "pipelines": _pipelines,
+        "schedules": _schedules,
     }
     rows = listing[what]()
     if as_json:
@@ -104,6 +105,18 @@ def _pipelines() -> list[dict[str, object]]:
         matrix = {axis: list(cases) for axis, cases in config.matrix.items()}
         rows.append({"name": name, "about": config.about, "vars": config.vars, "matrix": matrix, "file": str(file)})
     return rows
+
+
+def _schedules() -> list[dict[str, Any]]:
+    from zipbatch.config import list_schedules
+
+    return [{"name": file.name, "about": _about(file.read_text()), "file": str(file)} for file in list_schedules()]
+
+
+def _about(text: str) -> str:
+    """The first sentence of the comment that a file begins with."""
+    lines = [line[1:].strip() for line in text.splitlines() if not line.startswith("#!")]
+    return " ".join(lines).partition(". ")[0].partition("  ")[0].rstrip(".: ") + "."
 
 
 def _datasets() -> list[dict[str, object]]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
-import signal
 import sys
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass, replace
 from importlib import import_module
-from types import FrameType
+from typing import get_args
 
 import click
 
 from zipbatch import __version__
-from zipbatch.errors import ZipbatchError
+from zipbatch.cli.running import Running
+from zipbatch.cli.stopping import Stop
+from zipbatch.errors import TimeIsUp, ZipbatchError
+from zipbatch.logs import LogSettings, Style, configure, only_log_lines, settings
 
 COMMANDS = {
     "demo": "zipbatch.cli.run:demo",
@@ -27,8 +32,11 @@ COMMANDS = {
     "store": "zipbatch.cli.store:store",
     "ls": "zipbatch.cli.ls:ls",
 }
-INTERRUPTED = 130
-TERMINATED = 143
+STYLES = get_args(Style)
+_STYLE_VARIABLE = "ZIPBATCH_LOG_FORMAT"
+_GO_ON = "what is published stays valid, run the same command again to go on"
+_AWAY = "the file system does not answer; look after its mount, then run the same command again"
+log = logging.getLogger(__name__)
 
 
 class _LazyGroup(click.Group):
@@ -46,73 +54,141 @@ class _LazyGroup(click.Group):
         return command
 
 
+def _set_style(_context: click.Context, _option: click.Parameter, style: Style) -> None:
+    """Log in that style from here on, so that a mistake later in the command line is told in it too."""
+    configure(replace(settings(), style=style))
+
+
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 @click.option("-v", "--verbose", count=True, help="Log more to stderr; twice for debugging.")
-@click.option("-q", "--quiet", is_flag=True, help="Log errors only.")
-def cli(verbose: int, quiet: bool) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing at all unless something fails: for cron.")
+@click.option(
+    "--log-format",
+    type=click.Choice(STYLES),
+    default="text",
+    show_default=True,
+    envvar=_STYLE_VARIABLE,
+    show_envvar=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_style,
+    help="What goes to stderr: text, or JSON lines and nothing else.",
+)
+@click.pass_obj
+def cli(run: Running, verbose: int, quiet: bool) -> None:
     """Purify backdoored image shards offline (ZIP, NeurIPS 2023).
 
     \b
     Start here:  zipbatch demo
     """
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("zipbatch").setLevel(level)
+    configure(replace(settings(), level=level))
+    context = click.get_current_context()
+    if quiet or settings().style == "json":
+        context.with_resource(only_log_lines())
+    if quiet:
+        run.held_back = io.StringIO()
+        context.with_resource(redirect_stdout(run.held_back))
+    log.info("run %s: %s", run.run, context.invoked_subcommand)
 
 
-_signals_seen: set[int] = set()
+@dataclass(frozen=True)
+class _End:
+    """How a command ended, and what there is to say of it."""
 
-
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    """Leave as for Ctrl-C (Ray lets no other exception through its waits), but remember why."""
-    if number not in _signals_seen:  # one is enough: a second must not break the way out
-        _signals_seen.add(number)
-        raise KeyboardInterrupt
+    code: int = 0
+    error: str | None = None
+    shown: click.ClickException | None = None
+    time_is_up: bool = False
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(_run())
+    _open_missing_streams()
+    run = Running()
+    stop = Stop(lambda code: _end(run, _End(code, f"stopped at once; {run.left()}{_GO_ON}")))
+    stop.install()
+    sys.exit(_run(run, stop))
 
 
-def _run() -> int:
+def _run(run: Running | None = None, stop: Stop | None = None) -> int:
+    run = run or Running()
+    style = os.environ.get(_STYLE_VARIABLE, "text")
+    configure(LogSettings(style="json" if style == "json" else "text", run=run.run))
+    return _end(run, _carried_out(run, stop or Stop()))
+
+
+def _carried_out(run: Running, stop: Stop) -> _End:
     try:
-        cli.main(prog_name="zipbatch", standalone_mode=False)
+        cli.main(prog_name="zipbatch", standalone_mode=False, obj=run)
     except click.exceptions.Exit as leaving:
-        return leaving.exit_code
+        return _End(leaving.exit_code)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _End(error.exit_code, error.format_message(), shown=error)
     except ZipbatchError as error:
-        return _fail(str(error), error.exit_code)
+        return _End(error.exit_code, str(error), time_is_up=isinstance(error, TimeIsUp))
     except (KeyboardInterrupt, click.Abort):
-        how, code = ("terminated", TERMINATED) if _signals_seen else ("interrupted", INTERRUPTED)
-        return _fail(f"{how}; what is published stays valid, run the same command again to go on", code)
+        return _End(stop.code, f"{stop.how}; {run.left()}{_GO_ON}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _End(1)
     except OSError as error:
-        return _fail(_os_error(error), 1)
+        return _End(1, _os_error(error))
     except Exception as error:  # the last boundary: a traceback for those who ask, one line for everyone else
-        logging.getLogger("zipbatch").debug("internal error", exc_info=True)
+        log.debug("internal error", exc_info=True)
         hint = "run again with -vv for the traceback, and please report it"
-        return _fail(f"internal error: {type(error).__name__}: {error} ({hint})", 1)
-    return 0
+        return _End(1, f"internal error: {type(error).__name__}: {error} ({hint})")
+    return _End()
+
+
+def _end(run: Running, end: _End) -> int:
+    """Say why a run failed, and write what it was to leave; its exit code."""
+    with suppress(OSError):  # nobody listens any more: the reports are all the more wanted
+        if end.error is not None:
+            _tell(end.error, end.shown)
+        if end.code and run.held_back is not None:
+            click.echo(run.held_back.getvalue(), nl=False)
+    try:
+        run.write_reports(end.code, end.error, time_is_up=end.time_is_up)
+    except OSError as error:
+        with suppress(OSError):
+            _tell(f"the report of the run could not be written: {_os_error(error)}")
+        return end.code or 1
+    return end.code
+
+
+def _tell(error: str, shown: click.ClickException | None = None) -> None:
+    if settings().style == "json":
+        log.error("%s", error)
+    elif shown is not None:
+        shown.show()
+    else:
+        click.echo(f"error: {error}", err=True)
+
+
+def _open_missing_streams() -> None:
+    """Put /dev/null where the caller closed a standard stream: the next file opened would else get what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _os_error(error: OSError) -> str:
     hints = {
         errno.ENOSPC: "the disk is full; free some space and run the same command again",
+        errno.EIO: _AWAY,
+        errno.ESTALE: _AWAY,
+        errno.ENOTCONN: _AWAY,
+        errno.ETIMEDOUT: _AWAY,
         errno.EROFS: "the file system is read-only; choose another place",
         errno.EACCES: "permission denied; choose another place or fix its permissions",
         errno.EPERM: "operation not permitted; choose another place or fix its permissions",
+        errno.EFBIG: "larger than a file may be here (ulimit -f); raise the limit and run the same command again",
         errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     }
     return f"{error.filename or 'I/O'}: {hints.get(error.errno or 0, error.strerror or str(error))}"
-
-
-def _fail(message: str, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
-    return code

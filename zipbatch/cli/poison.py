@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar
+from zipbatch.cli.running import report_options, running
 
 
 @click.command()
@@ -50,6 +51,7 @@ from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images of each split.")
 @click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True, metavar="N")
+@report_options
 @JSON
 def poison(
     source: str,
@@ -103,9 +105,17 @@ def poison(
         clean_label=clean_label,
         target_mode=target_mode,
     )
+    noted = running()
+    noted.dataset = out.name
     with progress_bar("images") as bar:
         task = bar.add_task(f"staging {attack}", total=None, note="")
-        result = stage.poison(request, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+
+        def show(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+            noted.count("images", done, total)
+
+        result = stage.poison(request, on_progress=show)
+    noted.nothing_to_do = result.reused
     manifest = result.dataset.manifest
     assert manifest is not None  # a staged dataset has one
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -20,6 +20,7 @@ from zipbatch.cli.options import (
     progress_bar,
     worker_options,
 )
+from zipbatch.cli.running import LockPolicy, locked, report_options, running
 
 if TYPE_CHECKING:
     from zipbatch.stages.purify import PurifyPlan, PurifyProgress, PurifySummary
@@ -63,6 +64,13 @@ if TYPE_CHECKING:
 @click.option("--resize", type=click.Choice(["stretch", "center-crop"]), help="Make images fit that do not.")
 @BATCH_SIZE
 @worker_options
+@click.option("--max-hours", type=click.FloatRange(0), metavar="H", help="Begin no shard after H hours.")
+@click.option(
+    "--lock",
+    type=click.Choice(get_args(LockPolicy)),
+    help="Let no two runs on this dataset and store overlap: the later one skips (exit 0), waits, or fails.",
+)
+@report_options
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")
 @JSON
 def purify(
@@ -85,6 +93,8 @@ def purify(
     resize: str | None,
     batch_size: int,
     who: WorkerFlags,
+    max_hours: float | None,
+    lock: LockPolicy | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -100,12 +110,13 @@ def purify(
       zipbatch purify 'incoming/day-{000..009}.tar' --prior priors/cifar10 --store pur/ --gpus 8
       zipbatch purify shards/imagenette-badnets --prior 256x256_diffusion_uncond.pt --store pur/ --gpus 8
       zipbatch purify shards/cifar10-badnets --prior hub:google/ddpm-cifar10-32 --store pur/
+      zipbatch -q purify incoming/ --prior priors/mine --store pur/ --gpus 8 --lock skip --max-hours 6 \\
+          --summary /var/lib/zipbatch/purify.json --metrics /var/lib/node_exporter/zipbatch.prom
     """
     from zipbatch.shards import open_dataset
     from zipbatch.stages.assets import prior_path
     from zipbatch.stages.purifier import purifier_spec
     from zipbatch.stages.purify import PurifyRequest, plan_purify
-    from zipbatch.stages.purify import purify as run
     from zipbatch.store import Store
 
     overrides = {
@@ -127,18 +138,37 @@ def purify(
         resize=resize,
     )
     dataset = open_dataset(sources, name=name)
-    plan = plan_purify(PurifyRequest(dataset, spec, Store(store), who.resolve(), splits, tag, batch_size))
+    request = PurifyRequest(dataset, spec, Store(store), who.resolve(), splits, tag, batch_size)
     if dry_run:
-        _show_plan(plan, as_json=as_json)
+        running().unreported()
+        _show_plan(plan_purify(request), as_json=as_json)
         return
+    noted, place = running(), str(request.store.root)
+    noted.dataset, noted.store = dataset.name, place
+    stop_at = noted.stop_at(max_hours)
+    with locked(lock, store=place, dataset=dataset.name, stop_at=stop_at) as mine:
+        if mine:
+            _show_summary(_purified(plan_purify(request), stop_at), as_json=as_json)
+
+
+def _purified(plan: PurifyPlan, stop_at: float | None) -> PurifySummary:
+    from zipbatch.report.run import Counts
+    from zipbatch.stages.purify import purify as run
+
+    noted = running()
     with progress_bar("shards") as bar:
-        task = bar.add_task(f"purifying {dataset.name}", total=len(plan.shards), completed=len(plan.rows), note="")
+        task = bar.add_task(f"purifying {plan.request.dataset.name}", total=len(plan.shards), note="")
 
         def show(p: PurifyProgress) -> None:
             bar.update(task, completed=p.shards_done, note=f"{p.samples_per_s:.1f} images/s")
+            computed = p.shards_done - p.reused - len(p.failed)
+            noted.failed = p.failed
+            noted.counts = Counts("shards", p.shards, computed, p.reused, len(p.failed), p.samples_whole)
 
-        summary = run(plan, on_progress=show)
-    _show_summary(summary, as_json=as_json)
+        summary = run(plan, on_progress=show, stop_at=stop_at)
+    noted.version, noted.tags = summary.version, summary.tags
+    noted.nothing_to_do = not summary.computed and not summary.new_version
+    return summary
 
 
 def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zipbatch.cli.options import JSON, WorkerFlags, emit_json, pairs, progress_bar, worker_options
+from zipbatch.cli.running import report_options, running
 from zipbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _OUT = click.option(
 @worker_options
 @click.option("--dry-run", is_flag=True, help="Say what would be run and why, and stop.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the table as CSV.")
+@report_options
 @JSON
 def run(
     pipeline: str,
@@ -54,6 +56,7 @@ def run(
         raise UsageError(f"--csv {csv_file}: its folder is not there")
     plan = _plan(pipeline, out, who.resolve(), pairs(values, "--var"))
     if dry_run:
+        running().unreported()
         _show_plan(plan, as_json=as_json)
         return
     result = _run(plan)
@@ -104,7 +107,14 @@ def _plan(pipeline: str, out: Path | None, workers: Workers, values: Mapping[str
 
 
 def _run(plan: PipelinePlan) -> PipelineResult:
+    from zipbatch.report.run import Counts
     from zipbatch.stages.pipeline import run_pipeline
+
+    noted = running()
+    noted.store = str(plan.place.store.root)
+
+    def count(ran: int, skipped: int, failed: Mapping[str, str]) -> None:
+        noted.counts, noted.failed = Counts("stages", len(plan.instances), ran, skipped, len(failed)), failed
 
     with progress_bar("%") as bar:
         task = bar.add_task("starting", total=100, note="")
@@ -116,7 +126,9 @@ def _run(plan: PipelinePlan) -> PipelineResult:
                 bar.console.print(f"{what} …", highlight=False, markup=False)
             bar.update(task, description=what, completed=round(100 * fraction), note=note)
 
-        return run_pipeline(plan, report=report)
+        result = run_pipeline(plan, report=report, on_count=count)
+    noted.nothing_to_do = not result.ran and not result.failed
+    return result
 
 
 def _show(plan: PipelinePlan, result: PipelineResult, *, as_json: bool) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextvars
 import os
+import signal
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from zipbatch import __version__
 from zipbatch.cluster.guard import Answer, guarded
 from zipbatch.cluster.run import Setup, WorkerContext
 from zipbatch.errors import Cancelled, UsageError
+from zipbatch.logs import KeptLines, LogSettings, configure
 
 Sent = Mapping[Path, "ray.ObjectRef[Any]"]
 _CALL: contextvars.ContextVar[int] = contextvars.ContextVar("call")
@@ -31,14 +34,19 @@ class WorkerActor:
         device: ``auto``, ``cpu`` or ``cuda``.
         lanes: computations at once.
         version: of the driver's zipbatch.
+        logs: how the driver logs; lines go back to it with each answer.
     """
 
-    def __init__(self, setup: Setup, *, device: str, lanes: int, version: str) -> None:
+    def __init__(self, setup: Setup, *, device: str, lanes: int, version: str, logs: LogSettings) -> None:
         self._setup, self._device, self._lanes, self._version = setup, device, lanes, version
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._built: Answer | None = None
         self._signs: dict[int, float] = {}
+        self._lines = KeptLines(f"{socket.gethostname()}:{os.getpid()}")
+        configure(logs, kept=self._lines)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the driver says when to stop, and where
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self, sent: Sent) -> Answer:
@@ -60,7 +68,7 @@ class WorkerActor:
         token = _CALL.set(call)
         self._signs[call] = time.monotonic()
         try:
-            return guarded(self._built.result, task)
+            return replace(guarded(self._built.result, task), lines=self._lines.drain())
         finally:
             _CALL.reset(token)
             del self._signs[call]

@@ -18,6 +18,7 @@ from zipbatch.cluster.actor import Sent
 from zipbatch.cluster.guard import Answer
 from zipbatch.cluster.run import Outcome
 from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.logs import log_lines
 
 log = logging.getLogger(__name__)
 MAX_TRIES = 3
@@ -214,7 +215,7 @@ class Driver:
             yield from self._after_loss(slot, settle_s=_DEATH_SETTLES_S)
             return
         del slot.running[ref]
-        yield Outcome(entry.task, answer.result, answer.error, entry.tries + 1)
+        yield _outcome(entry, answer)
 
     def _after_loss(self, slot: Slot, *, settle_s: float) -> Iterator[Outcome]:
         """Whoever was with the worker runs again, each alone; only one that was alone is charged a try."""
@@ -224,7 +225,7 @@ class Driver:
         for ref, entry in slot.running.items():
             try:
                 answer: Answer = ray.get(ref, timeout=0)
-                finished.append(Outcome(entry.task, answer.result, answer.error, entry.tries + 1))
+                finished.append(_outcome(entry, answer))
             except RayError:
                 lost.append(entry)
         slot.running.clear()
@@ -237,6 +238,11 @@ class Driver:
                 self._suspects.append(entry)
                 continue
             yield Outcome(entry.task, None, f"killed or hung its worker {MAX_TRIES} times; given up", entry.tries)
+
+
+def _outcome(entry: _Entry, answer: Answer) -> Outcome:
+    log_lines(answer.lines)
+    return Outcome(entry.task, answer.result, answer.error, entry.tries + 1, answer.full)
 
 
 def _token_hint() -> str:

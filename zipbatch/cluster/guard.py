@@ -9,17 +9,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from zipbatch.errors import Cancelled, ZipbatchError
+from zipbatch.logs import Line
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """``result``, or ``error`` with the ``exit_code`` that it would have as a command."""
+    """``result``, or ``error`` with the ``exit_code`` it would have as a command; ``lines`` were logged meanwhile.
+
+    ``full``: the error is that a disk has no more room.
+    """
 
     result: Any = None
     error: str | None = None
     exit_code: int = 1
+    lines: tuple[Line, ...] = ()
+    full: bool = False
 
 
 def guarded(function: Callable[..., Any], *arguments: Any) -> Answer:
@@ -31,8 +37,9 @@ def guarded(function: Callable[..., Any], *arguments: Any) -> Answer:
     except ZipbatchError as error:
         return Answer(error=str(error), exit_code=error.exit_code)
     except OSError as error:
-        hint = "; free some space and run again" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
-        return Answer(error=f"{error.filename or 'I/O'}: {error.strerror or error}{hint}")
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        hint = "; free some space and run again" if full else ""
+        return Answer(error=f"{error.filename or 'I/O'}: {error.strerror or error}{hint}", full=full)
     except Exception as error:  # the boundary of a worker: one bad shard must not stop the others
         log.exception("worker failed")
         return Answer(error=f"internal error: {type(error).__name__}: {error} (please report it)")

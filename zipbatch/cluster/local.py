@@ -43,7 +43,7 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     task = running.pop(future)
                     answer = future.result()
-                    yield Outcome(task, answer.result, answer.error)
+                    yield Outcome(task, answer.result, answer.error, full=answer.full)
         finally:
             stop.set()
             for future in running:

@@ -20,6 +20,7 @@ from zipbatch.cluster.actor import WorkerActor
 from zipbatch.cluster.drive import Driver, Slot
 from zipbatch.cluster.run import Outcome, Setup, Workers, cpu_cores
 from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.logs import settings
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 10.0
@@ -117,6 +118,7 @@ def _slots(setup: Setup, workers: Workers, files: Sequence[Path]) -> list[Slot]:
     }
     remote = ray.remote(WorkerActor).options(**options)
     started = [
-        remote.remote(setup, device=workers.device, lanes=lanes, version=__version__) for _ in range(workers.count)
+        remote.remote(setup, device=workers.device, lanes=lanes, version=__version__, logs=settings())
+        for _ in range(workers.count)
     ]
     return [Slot(actor, sent) for actor in started]

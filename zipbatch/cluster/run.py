@@ -89,12 +89,13 @@ class Workers:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: a result, or an error that says why it has none."""
+    """What became of a task: a result, or an error that says why it has none; ``full`` when a disk had no more room."""
 
     task: Any
     result: Any = None
     error: str | None = None
     tries: int = 1
+    full: bool = False
 
 
 def resolve_workers(

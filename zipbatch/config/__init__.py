@@ -3,6 +3,7 @@
 from zipbatch.config.loading import (
     find_config,
     list_configs,
+    list_schedules,
     load_config,
     parse_scalar,
     problems,
@@ -20,6 +21,7 @@ __all__ = [
     "VictimConfig",
     "find_config",
     "list_configs",
+    "list_schedules",
     "load_config",
     "parse_scalar",
     "problems",

@@ -33,6 +33,11 @@ def list_configs(group: str) -> list[str]:
     return sorted(file.stem for file in folder.glob("*.yaml"))
 
 
+def list_schedules() -> list[Path]:
+    """The files of ``pipelines/schedule``: what starts zipbatch from cron, systemd, Slurm or Kubernetes."""
+    return sorted(file for file in (_folder("pipelines") / "schedule").iterdir() if file.is_file())
+
+
 def find_config(group: str, name: str) -> Path:
     """The file of a preset by name, or ``name`` itself when it is a path to a YAML file.
 

@@ -28,6 +28,7 @@ _NAMED: Mapping[str, Callable[[str], str]] = {
     "victim": lambda text: str(victim_path(text)),
 }
 """Inputs for which names stand beside paths."""
+Count = Callable[[int, int, Mapping[str, str]], None]
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,23 @@ def plan_pipeline(config: PipelineConfig, place: Place, values: Mapping[str, Any
     return PipelinePlan(place, tuple(config.matrix), instances, fingerprints)
 
 
-def run_pipeline(plan: PipelinePlan, *, report: Report) -> PipelineResult:
+def run_pipeline(
+    plan: PipelinePlan, *, report: Report, on_count: Count = lambda _ran, _skipped, _failed: None
+) -> PipelineResult:
     """Run what is not done. What a failed stage makes is missing to its users alone; the others go on.
 
     A full disk and the like end the run; every other failure is told at the end, beside the rows of what is done.
+
+    Args:
+        plan: what to run.
+        report: told what is being done.
+        on_count: told how many stages were run and skipped and which failed, before each stage and at the end.
     """
     plan.fingerprints.save()
     failed: dict[str, str] = {}
     ran = skipped = 0
     for instance in plan.instances:
+        on_count(ran, skipped, failed)
         kind = KINDS[instance.kind]
         if kind.is_done(instance, plan.place):
             skipped += 1
@@ -114,6 +123,7 @@ def run_pipeline(plan: PipelinePlan, *, report: Report) -> PipelineResult:
             failed[instance.label] = f"{type(error).__name__}: {error} (-vv: the traceback)"
         else:
             ran, skipped = ran + made, skipped + (not made)
+    on_count(ran, skipped, failed)
     rows = combined_rows(plan)
     atomic.write_json(plan.place.out / "results.json", {"rows": rows, "failed": failed})
     sheets = [sheet_file(i, plan.place) for i in plan.instances if i.kind == "evaluate"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zipbatch.cluster import Workers, run_tasks
-from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.cluster import Outcome, Workers, run_tasks
+from zipbatch.errors import TimeIsUp, UsageError, WorkFailed
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.stages.publish import publish_version
@@ -19,6 +19,7 @@ from zipbatch.store import RememberedInputs, Store, TaskRecord, VersionRow, Vers
 from zipbatch.store.versions import LATEST
 
 log = logging.getLogger(__name__)
+FULL_DISK_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,25 @@ class PurifyPlan:
 
 @dataclass(frozen=True)
 class PurifyProgress:
-    """Running totals for a progress bar."""
+    """Running totals.
+
+    Attributes:
+        shards_done: done or failed.
+        shards: all there are.
+        samples: images that this run computed.
+        samples_per_s: those against wall time.
+        reused: shards that were done before.
+        samples_whole: images in all shards that are done.
+        failed: reason by shard; grows with the run.
+    """
 
     shards_done: int
     shards: int
     samples: int
     samples_per_s: float
+    reused: int = 0
+    samples_whole: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,11 +164,22 @@ def _done(
     return _row(shard, record)
 
 
-def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = lambda _: None) -> PurifySummary:
+def purify(
+    plan: PurifyPlan,
+    *,
+    on_progress: Callable[[PurifyProgress], None] = lambda _: None,
+    stop_at: float | None = None,
+) -> PurifySummary:
     """Carry out a plan. Shards that fail do not stop the others; then nothing is published but the finished shards.
+
+    Args:
+        plan: what to do.
+        on_progress: called once before the work begins and after each shard.
+        stop_at: when, on the monotonic clock, no shard is begun any more; those in hand are finished.
 
     Raises:
         WorkFailed: some shards failed; names each with its reason.
+        TimeIsUp: ``stop_at`` came before the end; the shards that are done are kept.
         UsageError: the workers cannot be had, or the store cannot be written.
     """
     request = plan.request
@@ -162,33 +187,71 @@ def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = 
     made = request.store.prepare()
     rows, failed = dict(plan.rows), dict[str, str]()
     shards = {shard.name: shard for shard in plan.shards}
-    reused, samples = len(plan.rows), 0
+    reused, samples, whole = len(plan.rows), 0, sum(row.samples for row in plan.rows.values())
+    on_progress(PurifyProgress(len(rows), len(plan.shards), 0, 0.0, reused, whole, failed))
     setup = PurifySetup(request.spec, request.store.root, request.batch_size)
     try:
-        for outcome in run_tasks(setup, plan.tasks, request.workers, files=request.spec.files) if plan.tasks else ():
+        handing = _HandingOut(plan.tasks, stop_at)
+        for outcome in run_tasks(setup, handing, request.workers, files=request.spec.files) if plan.tasks else ():
             shard = shards[outcome.task.name]
+            handing.note(outcome)
             if outcome.error is not None:
                 failed[shard.name] = outcome.error
+                log.info("%s failed: %s", shard.name, outcome.error, extra={"shard": shard.name})
             else:
                 result: PurifyResult = outcome.result
-                log.info("%s: %s", shard.name, "reused" if result.reused else f"{result.record.seconds:.1f} s")
+                _log_done(shard, result)
                 if request.workers.gpus and result.record.device == "cpu" and request.workers.device == "auto":
                     log.warning("%s: a GPU worker found no CUDA and computed on the CPU", shard.name)
                 rows[shard.name] = _row(shard, result.record)
                 reused += result.reused
+                whole += result.record.samples_out
                 samples += 0 if result.reused else result.record.samples_out
                 if shard.sha256 is None:
                     digest = result.record.input_sha256
                     plan.inputs.remember(shard.path, digest, size=result.size, mtime_ns=result.mtime_ns)
             rate = samples / max(1e-9, time.monotonic() - started)
-            on_progress(PurifyProgress(len(rows) + len(failed), len(plan.shards), samples, rate))
+            done = len(rows) + len(failed)
+            on_progress(PurifyProgress(done, len(plan.shards), samples, rate, reused, whole, failed))
     finally:
         _remember(plan.inputs)
         if len(rows) == len(plan.rows):
             request.store.discard_empty(made)
+    left = len(plan.shards) - len(rows) - len(failed)
     if failed:
-        raise WorkFailed(_failure(plan, failed))
+        raise WorkFailed(_failure(plan, failed, left=left))
+    if left:
+        raise TimeIsUp(
+            f"time is up: {len(rows)} of {len(plan.shards)} shards are done and kept, {left} left; no version was "
+            "published; the same command goes on"
+        )
     return _publish(plan, rows, reused=reused, samples=samples, seconds=time.monotonic() - started)
+
+
+class _HandingOut:
+    """The tasks, until time is up or one after the other has failed because the disk is full."""
+
+    def __init__(self, tasks: Sequence[PurifyTask], stop_at: float | None) -> None:
+        self._tasks, self._stop_at = tasks, stop_at
+        self._full = 0
+
+    def __iter__(self) -> Iterator[PurifyTask]:
+        for task in self._tasks:
+            if self._full >= FULL_DISK_TRIES or (self._stop_at is not None and time.monotonic() >= self._stop_at):
+                return
+            yield task
+
+    def note(self, outcome: Outcome) -> None:
+        """Take in how a task ended; one that found room, though another did not, is reason to go on."""
+        self._full = self._full + 1 if outcome.full else 0
+
+
+def _log_done(shard: ShardRef, result: PurifyResult) -> None:
+    record = result.record
+    what = "reused" if result.reused else f"{record.seconds:.1f} s"
+    about = {"shard": shard.name, "seconds": record.seconds, "samples": record.samples_out}
+    where = f"{record.worker.get('host')}:{record.worker.get('pid')}"
+    log.info("%s: %s", shard.name, what, extra=about | ({} if result.reused else {"worker": where}))
 
 
 def _remember(inputs: RememberedInputs) -> None:
@@ -209,9 +272,10 @@ def _row(shard: ShardRef, record: TaskRecord) -> VersionRow:
     )
 
 
-def _failure(plan: PurifyPlan, failed: dict[str, str]) -> str:
+def _failure(plan: PurifyPlan, failed: dict[str, str], *, left: int) -> str:
     lines = [f"  {reason if name in reason else f'{name}: {reason}'}" for name, reason in sorted(failed.items())]
     head = f"{len(failed)} of {len(plan.shards)} shards failed; no version was published, finished shards are kept"
+    head += f"; {left} more were not begun" if left else ""
     return "\n".join([head, *lines[:20], *([f"  … and {len(lines) - 20} more"] if len(lines) > 20 else [])])
 
 

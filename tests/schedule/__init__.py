@@ -1,0 +1,1 @@
+"""The wrappers in pipelines/schedule, each held against its own validator."""

@@ -1,0 +1,189 @@
+"""What a run came to, for those who were not there: a JSON summary, and a page for Prometheus."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from zipbatch import __version__, atomic
+from zipbatch.logs import utc
+
+Ending = Literal["done", "nothing to do", "failed", "time is up", "interrupted"]
+ENDINGS: tuple[Ending, ...] = ("done", "nothing to do", "failed", "time is up", "interrupted")
+_LIBRARIES = ("torch", "torchvision", "numpy", "diffusers", "webdataset", "ray")
+_SUCCESS = "zipbatch_last_success_timestamp_seconds"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much of its work a run got done.
+
+    Attributes:
+        unit: what is counted: shards, images or stages.
+        total: all of them; None when nobody knows.
+        computed: done by this run.
+        reused: done before.
+        failed: tried in vain.
+        samples: images in what is done; None when they are not counted.
+        quarantined: images set aside; None when they are not counted.
+    """
+
+    unit: str
+    total: int | None
+    computed: int = 0
+    reused: int = 0
+    failed: int = 0
+    samples: int | None = None
+    quarantined: int | None = None
+
+    @property
+    def done(self) -> int:
+        """Computed and reused."""
+        return self.computed + self.reused
+
+    @property
+    def left(self) -> int | None:
+        """Neither done nor failed."""
+        return None if self.total is None else self.total - self.done - self.failed
+
+    def as_json(self) -> dict[str, object]:
+        """Every number by name."""
+        states = {"computed": self.computed, "reused": self.reused, "failed": self.failed, "left": self.left}
+        what = {"samples": self.samples, "quarantined": self.quarantined}
+        return {"unit": self.unit, "total": self.total, "done": self.done, **states, **what}
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run that has ended. ``started`` and ``ended`` are in seconds since 1970; ``failed`` has a reason by name."""
+
+    run: str
+    command: str
+    outcome: Ending
+    exit_code: int
+    started: float
+    ended: float
+    error: str | None = None
+    dataset: str | None = None
+    store: str | None = None
+    version: str | None = None
+    tags: tuple[str, ...] = ()
+    counts: Counts | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_summary(path: Path, report: RunReport) -> None:
+    """Publish a report as JSON; the file is there whole or not at all."""
+    value = {
+        "format_version": 1,
+        "run": report.run,
+        "command": report.command,
+        "outcome": report.outcome,
+        "exit_code": report.exit_code,
+        "error": report.error,
+        "started": utc(report.started),
+        "ended": utc(report.ended),
+        "seconds": round(report.ended - report.started, 3),
+        "dataset": report.dataset,
+        "store": report.store,
+        "version": report.version,
+        "tags": list(report.tags),
+        "counts": None if report.counts is None else report.counts.as_json(),
+        "failed": [{"name": name, "reason": reason} for name, reason in sorted(report.failed.items())],
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "versions": {"zipbatch": __version__, "python": platform.python_version(), **_library_versions()},
+    }
+    atomic.write_json(path, value)
+
+
+def _library_versions() -> dict[str, str]:
+    """Versions of what decides results, without importing it."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_metrics(path: Path, report: RunReport) -> None:
+    """Publish a report for the textfile collector of Prometheus' node_exporter.
+
+    The time of the last success outlives runs that fail: it is taken from the file that is replaced.
+    """
+    atomic.write_bytes(path, metrics_text(report, last_success=_last_success(path)).encode())
+
+
+def _last_success(path: Path) -> float | None:
+    try:
+        found = re.search(rf"^{_SUCCESS}(?:{{.*}})? (\d+(?:\.\d+)?)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return float(found.group(1)) if found else None
+
+
+def metrics_text(report: RunReport, *, last_success: float | None) -> str:
+    """A report in Prometheus' text format, version 0.0.4.
+
+    Args:
+        report: of the run that has just ended.
+        last_success: when an earlier run succeeded, in seconds since 1970; counts when this one did not.
+    """
+    page = _Page({"command": report.command, **({"dataset": report.dataset} if report.dataset else {})})
+    if report.exit_code == 0:
+        last_success = report.ended
+    if last_success is not None:
+        page.gauge(_SUCCESS, "When a run last ended with exit code 0.", last_success)
+    page.gauge("zipbatch_last_run_timestamp_seconds", "When the last run ended.", report.ended)
+    page.gauge("zipbatch_last_run_duration_seconds", "How long the last run took.", report.ended - report.started)
+    page.gauge("zipbatch_last_run_exit_code", "Exit code of the last run.", report.exit_code)
+    outcomes: dict[str, float] = {name: name == report.outcome for name in ENDINGS}
+    page.gauges("zipbatch_last_run_outcome", "1 for how the last run ended, 0 for the others.", "outcome", outcomes)
+    if (counts := report.counts) is not None:
+        states = {"computed": counts.computed, "reused": counts.reused, "failed": counts.failed}
+        states |= {} if counts.left is None else {"left": counts.left}
+        about = f"What became of the {counts.unit} of the last run."
+        page.gauges(f"zipbatch_last_run_{counts.unit}", about, "state", states)
+        if counts.samples is not None:
+            page.gauge("zipbatch_last_run_samples", "Images in what is done.", counts.samples)
+        if counts.quarantined is not None:
+            page.gauge("zipbatch_last_run_quarantined", "Images set aside.", counts.quarantined)
+    return page.text
+
+
+class _Page:
+    """Gauges in Prometheus' text format, all with the same labels."""
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        self._labels, self.text = labels, ""
+
+    def gauge(self, name: str, about: str, value: float) -> None:
+        """Add one value."""
+        self._head(name, about)
+        self._line(name, self._labels, value)
+
+    def gauges(self, name: str, about: str, label: str, values: Mapping[str, float]) -> None:
+        """Add values that one more label tells apart."""
+        self._head(name, about)
+        for text, value in values.items():
+            self._line(name, {**self._labels, label: text}, value)
+
+    def _head(self, name: str, about: str) -> None:
+        self.text += f"# HELP {name} {about}\n# TYPE {name} gauge\n"
+
+    def _line(self, name: str, labels: Mapping[str, str], value: float) -> None:
+        inside = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+        self.text += f"{name}{{{inside}}} {round(value, 3):.15g}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
