@@ -230,8 +230,8 @@ def test_only_a_new_shard_is_read_and_computed(incoming: Path, tmp_path: Path, m
         read.append(path.name)
         return digest(path)
 
-    digest = purify_shard.sha256_file
-    monkeypatch.setattr(purify_shard, "sha256_file", noted)
+    digest = purify_shard.places.sha256
+    monkeypatch.setattr(purify_shard.places, "sha256", noted)
     second = purified(incoming, *BLUR, "--store", store)
     assert (second["computed"], second["reused"]) == (1, 3)
     assert read == ["day-003.tar"]
