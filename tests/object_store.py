@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +40,7 @@ class Request:
 
 
 Fault = Callable[[Request], str | None]
-"""What to do to a request: 'drop' it, 'hang', answer '503', 'cut' the answer short, or None to let it pass."""
+"""What to do to a request: 'drop' it, 'hang', 'cut' the answer short, answer '503' …, or None to let it pass."""
 
 
 class S3Server:
@@ -104,17 +105,25 @@ class S3Server:
             self.released.wait(20)
             what = "drop"
         if what == "drop":
-            environ["werkzeug.socket"].close()
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionResetError("dropped by the test")
-        if what in {"503", "501"}:
-            code = {"503": "SlowDown", "501": "NotImplemented"}[what]
+        if what in {"503", "501", "403"}:
+            code = {"503": "SlowDown", "501": "NotImplemented", "403": "AccessDenied"}[what]
             body = f"<Error><Code>{code}</Code><Message>{SECRET}</Message></Error>".encode()
             start(f"{what} No", [("Content-Length", str(len(body))), ("Content-Type", "application/xml")])
             return [] if request.method == "HEAD" else [body]
         answer = list(self._app(environ, start))
+        if what == "cut-put":  # done, but nobody learns of it
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            raise ConnectionResetError("dropped by the test")
         if what == "cut":
-            return [b"".join(answer)[:-10]]
+            return _cut(b"".join(answer), environ["werkzeug.socket"])
         return answer
+
+
+def _cut(body: bytes, connection: socket.socket) -> Iterator[bytes]:
+    yield body[:-5]
+    connection.shutdown(socket.SHUT_RDWR)
 
 
 def times(count: int, what: str, *, of: Callable[[Request], bool] = lambda _: True) -> Fault:
