@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import time
@@ -53,7 +54,7 @@ class Patience:
             UsageError: one of them is no positive number.
         """
         return cls(
-            tries=int(positive("ZIPBATCH_REMOTE_TRIES", cls.tries, least=1)),
+            tries=math.ceil(positive("ZIPBATCH_REMOTE_TRIES", cls.tries)),
             timeout_s=positive("ZIPBATCH_REMOTE_TIMEOUT", cls.timeout_s),
         )
 
@@ -66,7 +67,7 @@ FIRST_CONTACT = Patience(tries=3, timeout_s=10.0)
 """At the first word with a store: a wrong address or a dead server is told within seconds."""
 
 
-def positive(variable: str, default: float, *, least: float = 0.001) -> float:
+def positive(variable: str, default: float) -> float:
     """A positive number from the environment.
 
     Raises:
@@ -77,8 +78,8 @@ def positive(variable: str, default: float, *, least: float = 0.001) -> float:
         value = float(text) if text else default
     except ValueError:
         value = 0
-    if not least <= value < 1e12:
-        raise UsageError(f"{variable}={text}: must be a number of {least:g} or more")
+    if not 0 < value < 1e12:
+        raise UsageError(f"{variable}={text}: must be a number above 0")
     return value
 
 
@@ -214,6 +215,10 @@ class S3Client(Client):
             raise _not_there(url)
         head = self._ask(url, lambda: self.fs.call_s3("head_object", Bucket=bucket, Key=key))
         return {"size": head["ContentLength"], "ETag": head["ETag"], "LastModified": head["LastModified"]}
+
+    def read(self, url: str) -> bytes:
+        """See ``Client``; one GET, where s3fs would ask for the size first, and list for a missing key."""
+        return bytes(self._ask(url, lambda: self.fs.cat_file(url, max_concurrency=1)))
 
     def put_file(self, url: str, file: Path) -> None:
         """See ``Client``."""
