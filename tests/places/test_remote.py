@@ -13,8 +13,9 @@ import pytest
 from tests.making import sample, write_source, zipbatch
 from tests.object_store import BUCKET, SECRET, Request, S3Path, S3Server, times
 from zipbatch import places
-from zipbatch.places import remote
-from zipbatch.places.remote import Patience, RefusedError, UnreachableError, client_for, patiently
+from zipbatch.places import patience
+from zipbatch.places.patience import Patience, RefusedError, UnreachableError, patiently
+from zipbatch.places.remote import client_for
 from zipbatch.store import Store, Versions
 
 
@@ -24,7 +25,7 @@ def waits(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]
     found: list[float] = []
     monkeypatch.setenv("ZIPBATCH_REMOTE_TIMEOUT", "0.6")
     monkeypatch.setenv("ZIPBATCH_REMOTE_TRIES", "4")
-    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=found.append))
+    monkeypatch.setattr(patience, "time", SimpleNamespace(sleep=found.append))
     client_for.cache_clear()
     yield found
     client_for.cache_clear()
