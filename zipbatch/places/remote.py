@@ -89,20 +89,20 @@ class Client:
 
     def below(self, url: str) -> list[str]:
         """Names of all objects below a folder, relative to it, sorted. Lists the store."""
-        root = self.fs._strip_protocol(url).rstrip("/") + "/"
-        try:
-            found = self._ask(url, lambda: self.fs.find(url))
-        except FileNotFoundError:
-            return []
-        return sorted(name.removeprefix(root) for name in found if name.startswith(root))
+        return [name for name in self._listed(url, self.fs.find) if not name.endswith("/")]
 
     def names(self, url: str) -> list[str]:
         """Names right in a folder, sorted. Lists the store."""
+        return sorted({name.rstrip("/") for name in self._listed(url, self.fs.ls)})
+
+    def _listed(self, url: str, look: Callable[..., Any]) -> list[str]:
+        """Names below ``url``, sorted; some clients also name the empty objects, ending in ``/``, that mark folders."""
+        root = self.fs._strip_protocol(url).rstrip("/") + "/"
         try:
-            found = self._ask(url, lambda: self.fs.ls(url, detail=False))
+            found = self._ask(url, lambda: look(url, detail=False))
         except FileNotFoundError:
             return []
-        return sorted({name.rstrip("/").rpartition("/")[2] for name in found} - {""})
+        return sorted(name.removeprefix(root) for name in found if name.startswith(root) and name != root)
 
     def _put(self, url: str, call: Callable[[], object]) -> None:
         try:
