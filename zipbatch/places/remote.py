@@ -17,7 +17,7 @@ SINGLE_PUT_BYTES, PART_BYTES = 5 * 2**30, 2**29
 """What S3 takes in one request; anything larger goes up in parts, which become visible in one step too."""
 _SLOWEST_BYTES_PER_S = 200_000
 REQUESTS_AT_ONCE = 32
-FIRST_CONTACT = Patience(tries=3, timeout_s=10.0)
+FIRST_CONTACT = Patience(tries=3, timeout_s=5.0)
 """At the first word with a store: a wrong address or a dead server is told within seconds."""
 
 
