@@ -93,6 +93,10 @@ def test_the_same_operations_at_either_kind_of_place(pur: Place, tmp_path: Path)
     assert places.stamp(file) != before
     assert places.names_in(pur / "a") == ["b", "y.json"]
     assert list(places.files_below(pur)) == [file, pur / "a" / "y.json"]
+    assert list(places.stamps_below(pur / "a")) == [
+        ("b/x.bin", places.stamp(file)),
+        ("y.json", places.stamp(pur / "a" / "y.json")),
+    ]
     with places.local_copy(file) as copy:
         assert copy.read_bytes() == b"two"
     assert places.each(lambda p: p.is_file(), [file, pur / "no"], at=pur) == [True, False]

@@ -14,6 +14,7 @@ from zipbatch.places.place import (
     put_json,
     sha256,
     stamp,
+    stamps_below,
     update,
     workbench,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "put_json",
     "sha256",
     "stamp",
+    "stamps_below",
     "update",
     "workbench",
 ]

@@ -262,6 +262,19 @@ def files_below(folder: Place) -> Iterator[Place]:
     return (file for file in found if not file.name.startswith(atomic.TEMP_PREFIX))
 
 
+def stamps_below(folder: Place) -> Iterator[tuple[str, Stamp]]:
+    """Name relative to ``folder``, and stamp, of all files below it, sorted, without temp files. Lists, at one request
+    for many names; what vanishes meanwhile is left out."""
+    if isinstance(folder, Url):
+        yield from folder.client.stamps_below(folder.text)
+        return
+    for file in files_below(folder):
+        try:
+            yield file.relative_to(folder).as_posix(), stamp(file)  # type: ignore[union-attr]  # a local one
+        except FileNotFoundError:
+            continue
+
+
 def make_writable(root: Place, folders: Iterable[str]) -> list[Path]:
     """Make ``folders`` below ``root`` where there are such things, and show that ``root`` can be written.
 

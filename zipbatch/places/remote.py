@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from zipbatch.errors import UsageError
 from zipbatch.places.patience import Patience, RefusedError, not_there, patiently
+from zipbatch.places.stamp import Stamp, stamp_of
 
 T = TypeVar("T")
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
@@ -89,20 +90,26 @@ class Client:
 
     def below(self, url: str) -> list[str]:
         """Names of all objects below a folder, relative to it, sorted. Lists the store."""
-        return [name for name in self._listed(url, self.fs.find) if not name.endswith("/")]
+        return [name for name, _ in self.stamps_below(url)]
+
+    def stamps_below(self, url: str) -> list[tuple[str, Stamp]]:
+        """The same with their stamps, which the listing tells."""
+        found = self._listed(url, self.fs.find)
+        return [(name, stamp_of(info)) for name, info in found.items() if not name.endswith("/")]
 
     def names(self, url: str) -> list[str]:
         """Names right in a folder, sorted. Lists the store."""
         return sorted({name.rstrip("/") for name in self._listed(url, self.fs.ls)})
 
-    def _listed(self, url: str, look: Callable[..., Any]) -> list[str]:
-        """Names below ``url``, sorted; some clients also name the empty objects, ending in ``/``, that mark folders."""
+    def _listed(self, url: str, look: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+        """Name below ``url`` -> what is known of it, sorted; a name that ends in ``/`` only marks a folder."""
         root = self.fs._strip_protocol(url).rstrip("/") + "/"
         try:
-            found = self._ask(url, lambda: look(url, detail=False))
+            found = self._ask(url, lambda: look(url, detail=True))
         except FileNotFoundError:
-            return []
-        return sorted(name.removeprefix(root) for name in found if name.startswith(root) and name != root)
+            return {}
+        infos = sorted(found.values() if isinstance(found, dict) else found, key=lambda info: str(info["name"]))
+        return {i["name"].removeprefix(root): i for i in infos if i["name"].startswith(root) and i["name"] != root}
 
     def _put(self, url: str, call: Callable[[], object]) -> None:
         try:
