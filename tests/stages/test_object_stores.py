@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,6 +82,22 @@ def test_no_secret_is_written_anywhere(bucket: S3Path, tmp_path: Path, capfd: py
 
 def new(requests: Sequence[Request]) -> list[tuple[str, str]]:
     return [(request.method, request.path) for request in requests]
+
+
+def test_staged_data_is_never_listed(s3: S3Server, staged: Path, bucket: S3Path):
+    data = (bucket / "tiny-badnets").copy_from(staged)
+    with s3.watched() as requests:
+        assert said("purify", data, *BLUR, "--store", bucket / "pur")["computed"] == 6
+    assert [request for request in requests if request.lists] == []
+
+
+def test_the_command_says_nothing_else(bucket: S3Path):
+    """As the shell sees it: no warning of a library's at the end, and an exit code of 0."""
+    bare(bucket / "in", 1)
+    command = [sys.executable, "-m", "zipbatch", "purify", str(bucket / "in"), *BLUR, "--store", str(bucket / "pur")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "1 computed" in ran.stdout
 
 
 def test_nothing_is_looked_up_by_listing(s3: S3Server, bucket: S3Path):
