@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from zipbatch.places import cache, place
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
     from zipbatch.cluster import Workers
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-STORE = click.option(
-    "--store", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where results are kept."
-)
+STORE = click.option("--store", required=True, type=place, metavar="DIR|URL", help="Where results are kept.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
 PRECISION = click.option(
     "--precision",
@@ -109,6 +109,41 @@ def worker_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         decorated = option(decorated)
     return decorated
+
+
+def _into_environment(variable: str) -> Callable[[click.Context, click.Parameter, object], None]:
+    """A flag that stands for an environment variable, so that workers on this machine find it too."""
+
+    def note(_ctx: click.Context, _param: click.Parameter, value: object) -> None:
+        if value is not None:
+            os.environ[variable] = str(value)
+
+    return note
+
+
+def cache_options(command: Callable[..., None]) -> Callable[..., None]:
+    """``--cache --cache-gb``: where copies of what lies in object stores are kept, and how much of it."""
+    for option in reversed(
+        [
+            click.option(
+                "--cache",
+                metavar="DIR",
+                expose_value=False,
+                callback=_into_environment(cache.FOLDER),
+                help=f"Where copies of remote inputs are kept.  [default: ${cache.FOLDER}, else ~/.cache/zipbatch]",
+            ),
+            click.option(
+                "--cache-gb",
+                type=click.FloatRange(0, min_open=True),
+                metavar="GB",
+                expose_value=False,
+                callback=_into_environment(cache.SIZE_GB),
+                help=f"Its size; what was not used for longest goes first.  [default: {cache.DEFAULT_GB:g}]",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
 
 
 def pairs(values: tuple[str, ...], flag: str) -> dict[str, str]:

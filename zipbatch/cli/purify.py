@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -15,6 +14,7 @@ from zipbatch.cli.options import (
     SEED,
     STORE,
     WorkerFlags,
+    cache_options,
     emit_json,
     pairs,
     progress_bar,
@@ -23,6 +23,7 @@ from zipbatch.cli.options import (
 from zipbatch.cli.running import LockPolicy, locked, report_options, running
 
 if TYPE_CHECKING:
+    from zipbatch.places import Place
     from zipbatch.stages.purify import PurifyPlan, PurifyProgress, PurifySummary
 
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @click.argument("sources", nargs=-1, required=True, metavar="STAGED|SHARDS…")
 @click.option(
     "--prior",
-    metavar="DIR|FILE.pt|hub:NAME[@REV]",
+    metavar="DIR|FILE.pt|URL|hub:NAME[@REV]",
     help="Diffusion model: a diffusers folder, an OpenAI checkpoint, one to fetch, or 'embedded'.",
 )
 @STORE
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 @click.option("--resize", type=click.Choice(["stretch", "center-crop"]), help="Make images fit that do not.")
 @BATCH_SIZE
 @worker_options
+@cache_options
 @click.option("--max-hours", type=click.FloatRange(0), metavar="H", help="Begin no shard after H hours.")
 @click.option(
     "--lock",
@@ -76,7 +78,7 @@ if TYPE_CHECKING:
 def purify(
     sources: tuple[str, ...],
     prior: str | None,
-    store: Path,
+    store: Place,
     name: str | None,
     tag: str | None,
     splits: tuple[str, ...],
@@ -100,8 +102,9 @@ def purify(
 ) -> None:
     """Purify shards into a versioned store.
 
-    Give a staged dataset, or any webdataset tars: files, folders, brace patterns. What the store has already is
-    not computed again, so the same command resumes a stopped run and does nothing when all is done.
+    Give a staged dataset, or any webdataset tars: files, folders, brace patterns, on a disk or in an object store
+    (s3://, gs://). What the store has already is not computed again, so the same command resumes a stopped run and
+    does nothing when all is done.
 
     \b
     Examples:
@@ -109,6 +112,7 @@ def purify(
       zipbatch purify shards/cifar10-badnets --purifier jpeg --set quality=75 --store pur/ --tag jpeg75
       zipbatch purify 'incoming/day-{000..009}.tar' --prior priors/cifar10 --store pur/ --gpus 8
       zipbatch purify shards/imagenette-badnets --prior 256x256_diffusion_uncond.pt --store pur/ --gpus 8
+      zipbatch purify 's3://in/day-{000..009}.tar' --prior s3://models/prior --store s3://out/pur --gpus 8
       zipbatch purify shards/cifar10-badnets --prior hub:google/ddpm-cifar10-32 --store pur/
       zipbatch -q purify incoming/ --prior priors/mine --store pur/ --gpus 8 --lock skip --max-hours 6 \\
           --summary /var/lib/zipbatch/purify.json --metrics /var/lib/node_exporter/zipbatch.prom

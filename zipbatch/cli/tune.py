@@ -14,6 +14,7 @@ from zipbatch.cli.options import (
     SEED,
     STORE,
     WorkerFlags,
+    cache_options,
     emit_json,
     progress_bar,
     worker_options,
@@ -21,6 +22,7 @@ from zipbatch.cli.options import (
 from zipbatch.errors import UsageError
 
 if TYPE_CHECKING:
+    from zipbatch.places import Place
     from zipbatch.stages.purify import PurifyProgress
 
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prior",
     required=True,
-    metavar="DIR|FILE.pt|hub:NAME[@REV]",
+    metavar="DIR|FILE.pt|URL|hub:NAME[@REV]",
     help="Diffusion model, as for 'zipbatch purify'; 'embedded' is the shipped one.",
 )
 @STORE
@@ -60,12 +62,13 @@ if TYPE_CHECKING:
 @PRECISION
 @BATCH_SIZE
 @worker_options
+@cache_options
 @JSON
 def tune(
     victim: str,
     data: tuple[str, ...],
     prior: str,
-    store: Path,
+    store: Place,
     preset: str | None,
     exponents: tuple[float, ...],
     splits: tuple[str, ...],

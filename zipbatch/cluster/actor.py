@@ -21,6 +21,7 @@ from zipbatch.cluster.guard import Answer, guarded
 from zipbatch.cluster.run import Setup, WorkerContext
 from zipbatch.errors import Cancelled, UsageError
 from zipbatch.logs import KeptLines, LogSettings, configure
+from zipbatch.places import Place
 
 Sent = Mapping[Path, "ray.ObjectRef[Any]"]
 _CALL: contextvars.ContextVar[int] = contextvars.ContextVar("call")
@@ -101,7 +102,7 @@ class WorkerActor:
                 f"{label['host']} has zipbatch {__version__}, this machine {self._version}; install the same everywhere"
             )
         with tempfile.TemporaryDirectory(prefix="zipbatch-") as folder:
-            files = {
+            files: dict[Place, Path] = {
                 path: _written(ref, Path(folder) / str(i) / path.name) for i, (path, ref) in enumerate(sent.items())
             }
             return self._setup(WorkerContext(self._device, self._lanes, self._tick, label, files))

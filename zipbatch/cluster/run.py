@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from zipbatch.cluster.device import pick_device
 from zipbatch.errors import UsageError
+from zipbatch.places import Place
 
 
 class Task(Protocol):
@@ -38,11 +39,11 @@ class WorkerContext:
     lanes: int
     tick: Callable[[], None]
     label: dict[str, Any]
-    files: Mapping[Path, Path] = field(default_factory=dict)
+    files: Mapping[Place, Path] = field(default_factory=dict)
 
-    def local(self, path: Path) -> Path:
+    def local(self, place: Place) -> Place:
         """Where a file that the driver named can be read here, while the worker is being built."""
-        return self.files.get(path, path)
+        return self.files.get(place, place)
 
 
 Setup = Callable[[WorkerContext], Callable[[Any], Any]]

@@ -12,6 +12,7 @@ import torch
 from zipbatch.checkpoints import PriorFolder, load_prior, open_prior
 from zipbatch.config import Settings, find_config, read_config, validate
 from zipbatch.errors import UsageError
+from zipbatch.places import Place
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
 from zipbatch.purifiers.base import Precision
 
@@ -43,7 +44,8 @@ class PurifierSpec:
     @property
     def files(self) -> tuple[Path, ...]:
         """Files on this machine's disk that ``build_purifier`` reads."""
-        return () if self.prior is None else (self.prior.weights,)
+        weights = None if self.prior is None else self.prior.weights
+        return (weights,) if isinstance(weights, Path) else ()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def purifier_spec(
     method: str | None = None,
     overrides: Mapping[str, object] | None = None,
     assigned: Mapping[str, object] | None = None,
-    prior: Path | None = None,
+    prior: Place | None = None,
     seed: int = 0,
     precision: Precision = "float32",
     resize: str | None = None,
@@ -166,7 +168,7 @@ def build_purifier(
     device: torch.device,
     *,
     tick: Callable[[], None] = lambda: None,
-    local: Callable[[Path], Path] = lambda path: path,
+    local: Callable[[Place], Place] = lambda place: place,
 ) -> Purifier:
     """Load what the purifier needs onto ``device``.
 

@@ -1,17 +1,18 @@
-"""Objects and task records of a store on a local file system."""
+"""Objects and task records of a store, on a disk or in an object store."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import Place
 from zipbatch.shards import ShardWriter
 from zipbatch.shards.writer import ShardInfo
 
@@ -63,10 +64,13 @@ class TaskRecord(BaseModel):
 
 
 class Store:
-    """A store rooted at a folder. Reading never creates anything; ``prepare`` makes it ready for writing."""
+    """A store rooted at a folder or URL. Reading never creates anything; ``prepare`` makes it ready for writing.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+    Everything is looked up by its name. Only ``objects`` and ``tasks`` list, for those that look after the whole store.
+    """
+
+    def __init__(self, root: Place) -> None:
+        self.root: Place = root.absolute()
 
     def prepare(self) -> list[Path]:
         """Create the store's folders, show that they can be written, and sweep up what killed runs left behind.
@@ -78,11 +82,8 @@ class Store:
             UsageError: they cannot be written.
         """
         try:
-            made = [folder for name in _FOLDERS for folder in atomic.make_folder(self.root / name)]
-            probe = atomic.temp_path(self.root)
-            probe.touch()
-            probe.unlink()
-            atomic.sweep(self.root / "objects")
+            made = places.make_writable(self.root, _FOLDERS)
+            atomic.sweep(places.workbench(self.root / "objects"))
         except OSError as error:
             raise UsageError(
                 f"{self.root}: the store cannot be written ({error.strerror}); choose another --store or fix it"
@@ -103,22 +104,30 @@ class Store:
         if not (self.root / "objects").is_dir():
             raise UsageError(f"{self.root}: no store there; 'zipbatch purify … --store {self.root}' makes one")
 
-    def object_path(self, sha256: str) -> Path:
+    def object_path(self, sha256: str) -> Place:
         """Where the object of that digest lies or would lie."""
         if not _DIGEST.fullmatch(sha256):
             raise DataError(self.root, f"{sha256[:80]!r} is not a digest")
         return self.root / "objects" / sha256[:2] / f"{sha256}.tar"
 
-    def _task_path(self, key: str) -> Path:
+    def _task_path(self, key: str) -> Place:
         return self.root / "tasks" / key[:2] / f"{key}.json"
 
     def has_object(self, sha256: str) -> bool:
         """Whether the object is there (by name; ``verify`` looks at its bytes)."""
         return self.object_path(sha256).is_file()
 
+    def has_objects(self, sha256s: Iterable[str]) -> list[bool]:
+        """``has_object`` of each."""
+        return places.each(self.has_object, sha256s, at=self.root)
+
+    def remove_object(self, sha256: str) -> None:
+        """Remove an object that is damaged, or that nothing refers to."""
+        self.object_path(sha256).unlink(missing_ok=True)
+
     def new_object(self) -> ShardWriter:
-        """A writer on the store's file system; publish its result with ``publish_object``."""
-        return ShardWriter(self.root / "objects")
+        """A writer on a local disk, the store's own where it has one; publish its result with ``publish_object``."""
+        return ShardWriter(places.workbench(self.root / "objects"))
 
     def publish_object(self, writer: ShardWriter, info: ShardInfo) -> None:
         """Name the finished shard by its digest. An object that is there already has the same bytes."""
@@ -136,25 +145,21 @@ class Store:
         """Publish a task's record; its object must have been published before."""
         if not self.has_object(record.output_sha256):
             raise RuntimeError(f"task {key} would name an object that is not there")
-        atomic.write_json(self._task_path(key), record.model_dump(mode="json"))
+        places.put_json(self._task_path(key), record.model_dump(mode="json"))
 
     def remove_task(self, key: str) -> None:
         """Forget a damaged record; its work is then still to be done."""
         self._task_path(key).unlink(missing_ok=True)
 
-    def objects(self) -> Iterator[Path]:
-        """All objects, for ``verify`` only: nothing else lists the store."""
-        return (file for file in sorted((self.root / "objects").glob("??/*")) if _visible(file))
+    def objects(self) -> Iterator[Place]:
+        """All objects, for the store's care only."""
+        return places.files_below(self.root / "objects")
 
     def tasks(self) -> Iterator[tuple[str, TaskRecord | None]]:
-        """All (task key, record or None when damaged), for ``verify`` only."""
-        for file in sorted((self.root / "tasks").glob("??/*.json")):
-            if _visible(file):
+        """All (task key, record or None when damaged), for the store's care only."""
+        for file in places.files_below(self.root / "tasks"):
+            if file.suffix == ".json":
                 try:
                     yield file.stem, TaskRecord.model_validate(json.loads(file.read_bytes()))
                 except (ValueError, RecursionError):
                     yield file.stem, None
-
-
-def _visible(file: Path) -> bool:
-    return not file.name.startswith(atomic.TEMP_PREFIX)

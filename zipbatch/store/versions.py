@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import Place
 from zipbatch.store.store import Store, check_name
 
 LATEST = "latest"
@@ -75,6 +73,27 @@ def parse_reference(text: str) -> tuple[str, str]:
     return check_name(name, "dataset"), check_name(tag or LATEST, "tag")
 
 
+@dataclass(frozen=True)
+class _Tag:
+    """A tag's file: the version, and below it when the run that moved it started, ns since the epoch."""
+
+    version: str
+    started_ns: int
+
+    @property
+    def content(self) -> bytes:
+        return f"{self.version}\n{self.started_ns}\n".encode()
+
+
+def _parse_tag(content: bytes) -> _Tag:
+    """Raises ``ValueError`` for a damaged one. Without its second line it is older than any run."""
+    version, _, started = content.decode("ascii").strip().partition("\n")
+    try:
+        return _Tag(check_name(version.strip(), "version"), int(started or 0))
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
 class Versions:
     """The versions and tags of a store."""
 
@@ -91,15 +110,15 @@ class Versions:
         Raises:
             DataError: an object of the list is not in the store.
         """
-        for row in rows:
-            if not self._store.has_object(row.output):
+        for row, there in zip(rows, self._store.has_objects(row.output for row in rows), strict=True):
+            if not there:
                 raise DataError(row.shard, f"object {row.output} is not in the store; run again")
         path = self._header_path(header.dataset, header.version)
         if path.is_file() and self._is_sound(header, rows):
             return False
         lines = b"".join(atomic.canonical_json(row.model_dump(mode="json")) + b"\n" for row in rows)
-        atomic.write_bytes(path.with_suffix(".jsonl.gz"), gzip.compress(lines, mtime=0))
-        atomic.write_json(path, header.model_dump(mode="json"))
+        places.put_bytes(path.with_suffix(".jsonl.gz"), gzip.compress(lines, mtime=0))
+        places.put_json(path, header.model_dump(mode="json"))
         return True
 
     def _is_sound(self, header: VersionHeader, rows: Sequence[VersionRow]) -> bool:
@@ -117,10 +136,10 @@ class Versions:
             DataError: its files are damaged.
         """
         dataset, wanted = parse_reference(reference)
-        self._store.require()
         version = self.tag(dataset, wanted) or wanted
         path = self._header_path(dataset, version)
         if not path.is_file():
+            self._store.require()
             raise UsageError(f"{reference}: not in {self._root}; {self._what_there_is(dataset)}")
         try:
             header = VersionHeader.model_validate_json(path.read_bytes())
@@ -145,44 +164,39 @@ class Versions:
         """
         path = self._tag_path(dataset, tag)
         try:
-            return check_name(path.read_text(encoding="ascii").strip(), "version")
+            return _parse_tag(path.read_bytes()).version
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (UnicodeDecodeError, UsageError) as error:
+        except ValueError as error:
             raise DataError(path, "damaged tag; run purify again, which moves it") from error
 
     def move_tag(self, dataset: str, tag: str, version: str, *, started_ns: int) -> bool:
         """Point a tag at a version, unless a run that started later has moved it already.
 
-        The tag file's modification time is the start of the run that moved it.
-
         Returns:
             Whether the tag now points to ``version``.
         """
-        path = self._tag_path(dataset, check_name(tag, "tag"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (path.parent / ".lock").open("wb") as lock:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX)  # two runs must not move it between each other's look and move
-            return self._move(path, dataset, tag, version, started_ns=started_ns)
+        moved = _Tag(check_name(version, "version"), started_ns)
+        now = moved
 
-    def _move(self, path: Path, dataset: str, tag: str, version: str, *, started_ns: int) -> bool:
-        if path.is_file() and path.stat().st_mtime_ns > started_ns:
+        def decide(content: bytes | None) -> bytes | None:
+            nonlocal now
+            now = moved
             try:
-                return self.tag(dataset, tag) == version
-            except DataError:
-                pass  # a damaged tag is nobody's newer result: put it right
-        temp = atomic.temp_path(path.parent)
-        try:
-            temp.write_text(f"{version}\n")
-            os.utime(temp, ns=(started_ns, started_ns))
-            atomic.publish(temp, path)
-        finally:
-            temp.unlink(missing_ok=True)
-        return True
+                there = _parse_tag(content or b"")
+            except ValueError:
+                return moved.content  # missing, or damaged: that is nobody's newer result
+            if there.started_ns <= started_ns:
+                return moved.content
+            now = there
+            return None
+
+        places.update(self._tag_path(dataset, check_name(tag, "tag")), decide)
+        return now.version == version
 
     def datasets(self) -> list[str]:
         """Names of the datasets that have versions."""
-        return _names(self._root / "versions")
+        return places.names_in(self._root / "versions")
 
     def versions(self, dataset: str) -> list[VersionHeader]:
         """Headers of a dataset's versions, oldest run first.
@@ -191,12 +205,12 @@ class Versions:
             DataError: a header is damaged.
         """
         headers = []
-        for path in (self._root / "versions" / dataset).glob("*.json"):
-            if not path.name.startswith(atomic.TEMP_PREFIX):
-                try:
-                    headers.append(VersionHeader.model_validate_json(path.read_bytes()))
-                except ValidationError as error:
-                    raise DataError(path, f"damaged version: {error}") from error
+        folder = self._root / "versions" / dataset
+        for path in (folder / name for name in places.names_in(folder) if name.endswith(".json")):
+            try:
+                headers.append(VersionHeader.model_validate_json(path.read_bytes()))
+            except ValidationError as error:
+                raise DataError(path, f"damaged version: {error}") from error
         return sorted(headers, key=lambda header: (header.started, header.version))
 
     def tags(self, dataset: str) -> dict[str, str]:
@@ -210,12 +224,12 @@ class Versions:
 
     def tag_names(self, dataset: str) -> list[str]:
         """Names of a dataset's tags."""
-        return _names(self._root / "tags" / dataset)
+        return places.names_in(self._root / "tags" / dataset)
 
-    def _header_path(self, dataset: str, version: str) -> Path:
+    def _header_path(self, dataset: str, version: str) -> Place:
         return self._root / "versions" / dataset / f"{version}.json"
 
-    def _tag_path(self, dataset: str, tag: str) -> Path:
+    def _tag_path(self, dataset: str, tag: str) -> Place:
         return self._root / "tags" / dataset / tag
 
     def _what_there_is(self, dataset: str) -> str:
@@ -223,9 +237,3 @@ class Versions:
         if tags:
             return f"{dataset} has the tags {tags}"
         return f"datasets there: {', '.join(self.datasets()) or 'none'}"
-
-
-def _names(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
