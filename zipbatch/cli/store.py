@@ -50,7 +50,7 @@ def show(reference: str, store: Path, as_json: bool) -> None:
     from zipbatch.store import Store, Versions
 
     version = Versions(Store(store)).read(reference)
-    value = {**version.header.model_dump(mode="json"), "shards": [row.model_dump(mode="json") for row in version.rows]}
+    value = {**version.header.model_dump(mode="json"), "shards": [row._asdict() for row in version.rows]}
     if as_json:
         emit_json(value)
         return

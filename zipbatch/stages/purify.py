@@ -139,7 +139,7 @@ def _done(
         return None
     old = known.get(sha256)
     if old is not None and store.has_object(old.output):
-        return old.model_copy(update={"split": shard.split, "shard": shard.name})
+        return old._replace(split=shard.split, shard=shard.name)
     record = store.task(task_key(sha256, identity))
     if record is None or record.quarantined:
         return None

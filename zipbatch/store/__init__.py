@@ -2,12 +2,14 @@
 
 from zipbatch.store.identity import task_key
 from zipbatch.store.inputs import RememberedInputs
+from zipbatch.store.rows import VersionRow
 from zipbatch.store.store import SlotRun, Store, TaskRecord, check_name
 from zipbatch.store.verify import Fault, verify
-from zipbatch.store.versions import Version, VersionHeader, VersionRow, Versions, parse_reference
+from zipbatch.store.versions import Origin, Version, VersionHeader, Versions, parse_reference
 
 __all__ = [
     "Fault",
+    "Origin",
     "RememberedInputs",
     "SlotRun",
     "Store",

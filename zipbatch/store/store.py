@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +65,15 @@ class TaskRecord(BaseModel):
     versions: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a store: its name below the root, its size in bytes, and when it was written (ns since 1970)."""
+
+    name: str
+    size: int
+    mtime_ns: int
+
+
 class Store:
     """A store rooted at a folder. Reading never creates anything; ``prepare`` makes it ready for writing."""
 
@@ -116,6 +128,84 @@ class Store:
         """Whether the object is there (by name; ``verify`` looks at its bytes)."""
         return self.object_path(sha256).is_file()
 
+    def lost_objects(self, digests: Iterable[str]) -> set[str]:
+        """Those of many objects that a version lists and that are not there, at the cost of a look at each name.
+
+        Where a look is a request of its own, a million of them are too many: there only objects that a note names
+        (``removals.py``) are looked for, and the version's list is trusted for the others.
+        """
+        folder = f"{self.root}/objects"
+        return {sha256 for sha256 in digests if not _is_there(f"{folder}/{sha256[:2]}/{sha256}.tar")}
+
+    def export_object(self, sha256: str, to: Path, *, copy: bool) -> None:
+        """Give an object another name outside of the store: a hard link, or a copy where asked or where it must be.
+
+        Raises:
+            DataError: the object is not there, or a copy has not the bytes that its name says.
+        """
+        path = self.object_path(sha256)
+        try:
+            if not copy:
+                try:
+                    to.hardlink_to(path)
+                except FileNotFoundError:
+                    raise
+                except OSError:
+                    pass  # another file system, or one without links: copy
+                else:
+                    return
+            shutil.copyfile(path, to)
+        except FileNotFoundError as error:
+            raise DataError(path, "missing; run purify again") from error
+        if atomic.sha256_file(to) != sha256:
+            raise DataError(path, "its bytes are not those its name says; run 'zipbatch store verify'")
+
+    def remove_object(self, sha256: str, *, unless_newer_ns: int) -> bool:
+        """Remove an object that nothing needs, unless it was published (again) after ``unless_newer_ns``.
+
+        Returns:
+            Whether it was removed, or was not there any more.
+        """
+        path = self.object_path(sha256)
+        try:
+            if path.stat().st_mtime_ns > unless_newer_ns:
+                return False
+        except FileNotFoundError:
+            return True
+        path.unlink(missing_ok=True)
+        return True
+
+    def read_file(self, name: str) -> bytes | None:
+        """The bytes of a file of the store by its name below the root, None when it is not there."""
+        try:
+            return (self.root / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Publish a file of the store, whole or not at all."""
+        atomic.write_bytes(self.root / name, data)
+
+    def remove_file(self, name: str) -> None:
+        """Remove a file of the store; it need not be there."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def list_files(self, folder: str) -> Iterator[StoredFile]:
+        """Every file in a folder of the store and below, sorted by name; those that vanish meanwhile are left out.
+
+        For what looks after the store (``gc.py``, ``removals.py``); runs never list objects or records.
+        """
+        for path, folders, files in os.walk(self.root / folder):
+            folders.sort()
+            for name in sorted(files):
+                file = Path(path, name)
+                if _visible(file):
+                    try:
+                        stat = file.stat()
+                    except FileNotFoundError:
+                        continue
+                    yield StoredFile(file.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime_ns)
+
     def new_object(self) -> ShardWriter:
         """A writer on the store's file system; publish its result with ``publish_object``."""
         return ShardWriter(self.root / "objects")
@@ -126,11 +216,15 @@ class Store:
 
     def task(self, key: str) -> TaskRecord | None:
         """The record of a task whose object is there too, else None: then the work is still to be done."""
+        record = self.record(key)
+        return record if record is not None and self.has_object(record.output_sha256) else None
+
+    def record(self, key: str) -> TaskRecord | None:
+        """The record of a task, wherever its object is; None when it is missing or damaged."""
         try:
-            record = TaskRecord.model_validate_json(self._task_path(key).read_bytes())
+            return TaskRecord.model_validate_json(self._task_path(key).read_bytes())
         except (FileNotFoundError, NotADirectoryError, ValidationError):
             return None
-        return record if self.has_object(record.output_sha256) else None
 
     def put_task(self, key: str, record: TaskRecord) -> None:
         """Publish a task's record; its object must have been published before."""
@@ -158,3 +252,11 @@ class Store:
 
 def _visible(file: Path) -> bool:
     return not file.name.startswith(atomic.TEMP_PREFIX)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 (for a million names in a row, a Path each takes three times as long)
+    except OSError:
+        return False
+    return True
