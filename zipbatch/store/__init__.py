@@ -1,5 +1,6 @@
 """The ``pur/`` store: content-addressed objects, task records, immutable versions, movable tags."""
 
+from zipbatch.store.gc import Collected, Garbage, GcPolicy, collect, find_garbage
 from zipbatch.store.identity import task_key
 from zipbatch.store.inputs import RememberedInputs
 from zipbatch.store.rows import VersionRow
@@ -8,7 +9,10 @@ from zipbatch.store.verify import Fault, verify
 from zipbatch.store.versions import Origin, Version, VersionHeader, Versions, parse_reference
 
 __all__ = [
+    "Collected",
     "Fault",
+    "Garbage",
+    "GcPolicy",
     "Origin",
     "RememberedInputs",
     "SlotRun",
@@ -19,6 +23,8 @@ __all__ = [
     "VersionRow",
     "Versions",
     "check_name",
+    "collect",
+    "find_garbage",
     "parse_reference",
     "task_key",
     "verify",
