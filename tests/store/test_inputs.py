@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.making import write_source, zipbatch
+from zipbatch.places import stamp
 from zipbatch.store import RememberedInputs, Store
 
 
@@ -22,7 +23,7 @@ def test_remembers_across_runs(store: Store, tmp_path: Path, monkeypatch: pytest
     shard.write_bytes(b"one")
     inputs = RememberedInputs(store, "d")
     assert inputs.digest(shard) is None
-    inputs.remember(shard, "1" * 64, size=shard.stat().st_size, mtime_ns=shard.stat().st_mtime_ns)
+    inputs.remember(shard, "1" * 64, stamp(shard))
     inputs.save()
     again = RememberedInputs(store, "d")
     assert again.digest(shard) == "1" * 64
@@ -36,7 +37,7 @@ def test_forgets_a_changed_file(store: Store, tmp_path: Path, change: str):
     shard = tmp_path / "a.tar"
     shard.write_bytes(b"one")
     inputs = RememberedInputs(store, "d")
-    inputs.remember(shard, "1" * 64, size=shard.stat().st_size, mtime_ns=shard.stat().st_mtime_ns)
+    inputs.remember(shard, "1" * 64, stamp(shard))
     inputs.save()
     stat = shard.stat()
     if change == "size":
@@ -53,14 +54,14 @@ def test_survives_damage(store: Store, tmp_path: Path, damage: bytes | str):
     shard = tmp_path / "a.tar"
     shard.write_bytes(b"one")
     inputs = RememberedInputs(store, "d")
-    inputs.remember(shard, "1" * 64, size=shard.stat().st_size, mtime_ns=shard.stat().st_mtime_ns)
+    inputs.remember(shard, "1" * 64, stamp(shard))
     inputs.save()
     file = store.root / "inputs" / "d.jsonl.gz"
     made = {"cut": file.read_bytes()[:-9], "list": gzip.compress(b"[1]\n"), "fields": gzip.compress(b'[1,null,3,"x"]')}
     file.write_bytes(made[damage] if isinstance(damage, str) else damage)
     again = RememberedInputs(store, "d")
     assert again.digest(shard) is None
-    again.remember(shard, "2" * 64, size=shard.stat().st_size, mtime_ns=shard.stat().st_mtime_ns)
+    again.remember(shard, "2" * 64, stamp(shard))
     again.save()
     assert RememberedInputs(store, "d").digest(shard) == "2" * 64
 

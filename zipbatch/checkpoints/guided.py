@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from zipbatch.checkpoints.tensors import check_fit
 from zipbatch.errors import UsageError
+from zipbatch.places import Place
 
 HEAD_CHANNELS = 64
 SCHEDULER = {
@@ -131,7 +131,7 @@ class GuidedUNet:
                 number += 1
 
 
-def guided_unet(shapes: Shapes, *, where: Path) -> GuidedUNet:
+def guided_unet(shapes: Shapes, *, where: Place) -> GuidedUNet:
     """Tell a checkpoint's network from its keys and shapes.
 
     Raises:
@@ -159,7 +159,9 @@ def guided_unet(shapes: Shapes, *, where: Path) -> GuidedUNet:
     )
 
 
-def to_diffusers(state: Mapping[str, Tensor], layout: Shapes, network: GuidedUNet, *, where: Path) -> dict[str, Tensor]:
+def to_diffusers(
+    state: Mapping[str, Tensor], layout: Shapes, network: GuidedUNet, *, where: Place
+) -> dict[str, Tensor]:
     """A checkpoint's tensors under diffusers' names and in its shapes, dtypes kept.
 
     Args:
@@ -204,7 +206,7 @@ def _rows(shapes: Shapes, key: str) -> int:
     return shapes[key][0] if shapes.get(key) else 0
 
 
-def _refuse_kin(shapes: Shapes, where: Path) -> None:
+def _refuse_kin(shapes: Shapes, where: Place) -> None:
     """Say what other checkpoints are, of this family and beyond."""
     first, time = shapes.get(_FIRST, ()), shapes.get("time_embed.0.weight", ())
     if len(first) != 4:

@@ -6,13 +6,13 @@ of its own nor files beside it.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import Place, local_copy, stamp
 from zipbatch.victims import Normalisation
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class OnnxClassifier:
         UsageError: onnxruntime is not installed or cannot read the file, or the graph takes something else.
     """
 
-    def __init__(self, path: Path, normalisation: Normalisation, *, bgr: bool = False) -> None:
+    def __init__(self, path: Place, normalisation: Normalisation, *, bgr: bool = False) -> None:
         self._path, self._bgr = path, bgr
         self._mean = np.array(normalisation.mean, np.float32).reshape(1, 3, 1, 1)
         self._std = np.array(normalisation.std, np.float32).reshape(1, 3, 1, 1)
@@ -74,17 +74,19 @@ class OnnxClassifier:
         return scores[: len(x)]
 
 
-def _session(path: Path) -> InferenceSession:
+def _session(path: Place) -> InferenceSession:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise UsageError(f"{path}: needs onnxruntime, which is not installed: pip install 'zipbatch[onnx]'") from error
-    if path.is_file() and path.stat().st_size > MAX_BYTES:
+    if path.is_file() and stamp(path).size > MAX_BYTES:
         raise UsageError(f"{path}: over {MAX_BYTES} bytes, more than an ONNX file can have")
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its warnings are about speed, and go to stderr past our logging
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        with local_copy(path) as file:
+            content = file.read_bytes()
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
     except Exception as error:  # onnxruntime's errors share no base class

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from zipbatch.errors import UsageError
+from zipbatch.places import Place, local_copy
 
 MAX_BYTES = 8_000_000_000
 """Of a checkpoint as it unpacks; the largest classifiers of torchvision have 2.5 GB."""
@@ -97,17 +98,18 @@ _STAND_INS: list[Any] = [
 ]
 
 
-def read_pickle(path: Path) -> object:
+def read_pickle(path: Place) -> object:
     """What ``torch.save`` put into a file: tensors (on the CPU), containers, text, numbers; numpy's as plain ones.
 
     Raises:
         UsageError: missing, too large, damaged, or with anything in it that code would have to be run for.
     """
     try:
-        _check_size(path)
-        with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
-            warnings.simplefilter("ignore")  # of pickle protocols other than 2: they are read or refused all the same
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with local_copy(path) as file:
+            _check_size(file, where=path)
+            with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
+                warnings.simplefilter("ignore")  # of pickle protocols other than 2: read or refused all the same
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
     except pickle.UnpicklingError as error:
@@ -122,13 +124,13 @@ def read_pickle(path: Path) -> object:
         raise UsageError(f"{path}: not a readable checkpoint ({first_line or type(error).__name__})") from error
 
 
-def _check_size(path: Path) -> None:
+def _check_size(path: Path, *, where: Place) -> None:
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             size = max(size, sum(member.file_size for member in archive.infolist()))
     if size > MAX_BYTES:
-        raise UsageError(f"{path}: unpacks to {size} bytes; no classifier has over {MAX_BYTES}")
+        raise UsageError(f"{where}: unpacks to {size} bytes; no classifier has over {MAX_BYTES}")
 
 
 def _why(error: pickle.UnpicklingError) -> str:

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.checkpoints.guided import SCHEDULER, GuidedUNet, guided_unet, to_diffusers
 from zipbatch.checkpoints.tensors import check_fit, read_json, read_tensors, shapes_of
 from zipbatch.diffusion.prior import Prior, patch_of
 from zipbatch.diffusion.sampler import AlphaBar
 from zipbatch.errors import UsageError
+from zipbatch.places import Place
 
 WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 SCHEDULER_CONFIG = "scheduler_config.json"
@@ -35,15 +36,15 @@ _SCHEDULE_FIELDS = (
 
 @dataclass(frozen=True)
 class PriorFolder:
-    """A prior on disk: configs read and checked, weights not loaded.
+    """A prior on a disk or in an object store: configs read and checked, weights not loaded.
 
     With ``guided``, ``path`` and ``weights`` are one guided-diffusion checkpoint, and the configs are told from it.
     """
 
-    path: Path
+    path: Place
     unet_config: dict[str, Any]
     scheduler_config: dict[str, Any]
-    weights: Path
+    weights: Place
     guided: GuidedUNet | None = None
 
     @property
@@ -62,10 +63,10 @@ class PriorFolder:
         """SHA-256 over the weights' bytes, the network's config and the schedule: what decides the prior's output."""
         config = {key: value for key, value in self.unet_config.items() if not key.startswith("_")}
         schedule = {key: self.scheduler_config.get(key) for key in _SCHEDULE_FIELDS}
-        return atomic.sha256_json({"weights": atomic.sha256_file(self.weights), "unet": config, "schedule": schedule})
+        return atomic.sha256_json({"weights": places.sha256(self.weights), "unet": config, "schedule": schedule})
 
 
-def open_prior(path: Path) -> PriorFolder:
+def open_prior(path: Place) -> PriorFolder:
     """Read a prior's configs: ``unet/`` and ``scheduler/`` of a pipeline, both flat, or told from OpenAI's one file.
 
     Raises:
@@ -143,7 +144,7 @@ def write_prior(
     atomic.write_json(path / "manifest.json", manifest)
 
 
-def _check_configs(unet_file: Path, unet: dict[str, Any], scheduler_file: Path, scheduler: dict[str, Any]) -> None:
+def _check_configs(unet_file: Place, unet: dict[str, Any], scheduler_file: Place, scheduler: dict[str, Any]) -> None:
     name = unet.get("_class_name", "UNet2DModel")
     if name != "UNet2DModel":
         raise UsageError(f"{unet_file}: _class_name is {name!r}, only UNet2DModel (unconditional) is supported")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,18 +13,19 @@ from torch import Tensor, nn
 
 from zipbatch.checkpoints.pickles import read_pickle
 from zipbatch.errors import UsageError
+from zipbatch.places import Place, local_copy, stamp
 
 MAX_JSON_BYTES = 4_000_000
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
         UsageError: missing, too large, or not a JSON object.
     """
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
+        if stamp(path).size > MAX_JSON_BYTES:
             raise UsageError(f"{path}: over {MAX_JSON_BYTES} bytes; that is no model config")
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -37,7 +37,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Place) -> dict[str, Tensor]:
     """Tensors of a ``.safetensors`` file, or of a ``.bin`` / ``.pt`` state dict read with weights only.
 
     They may be views into the file, read when they are first used: copy what is to be kept.
@@ -47,7 +47,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            with local_copy(path) as file:
+                return load_file(file)
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
@@ -78,7 +79,7 @@ def misfits(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> li
     return [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in kinds.items() if keys]
 
 
-def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], *, where: Path) -> None:
+def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], *, where: Place) -> None:
     """Hold a checkpoint's keys and shapes against those that a network has.
 
     Raises:
@@ -88,7 +89,7 @@ def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], *, 
         raise UsageError(f"{where}: does not fit its config:\n  " + "\n  ".join(faults))
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, where: Path) -> None:
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, where: Place) -> None:
     """Load every tensor, with no key missing, unexpected or of another shape.
 
     Raises:

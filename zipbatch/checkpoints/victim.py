@@ -16,6 +16,7 @@ from zipbatch.checkpoints.onnx import OnnxClassifier
 from zipbatch.checkpoints.tensors import load_strictly, read_json, read_tensors
 from zipbatch.config import problems
 from zipbatch.errors import UsageError
+from zipbatch.places import Place
 from zipbatch.victims import Classifier, Normalisation, Victim, build_victim
 
 CONFIG = "config.json"
@@ -50,9 +51,12 @@ class VictimSpec(BaseModel):
 
 @dataclass(frozen=True)
 class VictimFolder:
-    """A victim on disk, its config read and its weights not yet: a ``VictimSource``. ``label`` is its path as given."""
+    """A victim on a disk or in an object store, its config read and its weights not yet: a ``VictimSource``.
 
-    path: Path
+    ``label`` is its place as given.
+    """
+
+    path: Place
     spec: VictimSpec
     label: str
 
@@ -83,7 +87,7 @@ class VictimFolder:
         return OnnxClassifier(self.path / ONNX_MODEL, normalisation, bgr=self.spec.channels == "BGR")
 
 
-def open_victim(path: Path) -> VictimFolder:
+def open_victim(path: Place) -> VictimFolder:
     """Read a victim's config.
 
     Raises:

@@ -6,23 +6,25 @@ from pathlib import Path
 
 import click
 
-from zipbatch.cli.options import JSON, emit_json, progress_bar, worker_options
+from zipbatch.cli.options import JSON, cache_options, emit_json, progress_bar, worker_options
 from zipbatch.errors import UsageError
+from zipbatch.places import Place, place
 
 
 @click.command()
 @click.argument("victims", nargs=-1, required=True, metavar="VICTIM…")
 @click.option("--data", "data", required=True, multiple=True, metavar="STAGED|SHARDS", help="Suspect images; repeats.")
 @click.option("--purified", multiple=True, metavar="NAME[@TAG]", help="Purified version of the data; repeats.")
-@click.option("--store", type=click.Path(path_type=Path), metavar="DIR", help="The store of the purified versions.")
+@click.option("--store", type=place, metavar="DIR|URL", help="The store of the purified versions.")
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Write a contact sheet.")
 @worker_options
+@cache_options
 @JSON
 def evaluate(
     victims: tuple[str, ...],
     data: tuple[str, ...],
     purified: tuple[str, ...],
-    store: Path | None,
+    store: Place | None,
     sheet: Path | None,
     gpus: int | None,
     workers: int | None,
@@ -32,10 +34,10 @@ def evaluate(
 ) -> None:
     """Measure VICTIM classifiers on suspect and purified shards.
 
-    A VICTIM is a folder, the address of an HTTP endpoint (http://HOST:PORT/PATH), or a function of yours
-    (python:FILE.py:FUNCTION, python:package.module:FUNCTION), which is run. The last two get RGB images, uint8
-    [N, H, W, 3], and return class scores [N, classes]. An endpoint is sent them as numpy's .npy in the body of a
-    POST, and answers with a .npy array or a JSON list of lists.
+    A VICTIM is a folder (a path or a URL such as s3://models/theirs), the address of an HTTP endpoint
+    (http://HOST:PORT/PATH), or a function of yours (python:FILE.py:FUNCTION, python:package.module:FUNCTION), which is
+    run. The last two get RGB images, uint8 [N, H, W, 3], and return class scores [N, classes]. An endpoint is sent them
+    as numpy's .npy in the body of a POST, and answers with a .npy array or a JSON list of lists.
 
     CA, ASR, PA and RA with 95 % intervals; without labels the share of answers that purification flips and the
     classes that they leave.

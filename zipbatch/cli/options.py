@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from zipbatch.places import cache, place
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-STORE = click.option(
-    "--store", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where results are kept."
-)
+STORE = click.option("--store", required=True, type=place, metavar="DIR|URL", help="Where results are kept.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
 PRECISION = click.option(
     "--precision",
@@ -57,6 +57,41 @@ def worker_options(command: Command) -> Command:
                 help="Join this running Ray cluster ('auto' finds a local one); default: an embedded one.",
             ),
             DEVICE,
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _into_environment(variable: str) -> Callable[[click.Context, click.Parameter, object], None]:
+    """A flag that stands for an environment variable, so that workers on this machine find it too."""
+
+    def note(_ctx: click.Context, _param: click.Parameter, value: object) -> None:
+        if value is not None:
+            os.environ[variable] = str(value)
+
+    return note
+
+
+def cache_options(command: Command) -> Command:
+    """``--cache --cache-gb``: where copies of what lies in object stores are kept, and how much of it."""
+    for option in reversed(
+        [
+            click.option(
+                "--cache",
+                metavar="DIR",
+                expose_value=False,
+                callback=_into_environment(cache.FOLDER),
+                help=f"Where copies of remote inputs are kept.  [default: ${cache.FOLDER}, else ~/.cache/zipbatch]",
+            ),
+            click.option(
+                "--cache-gb",
+                type=click.FloatRange(0, min_open=True),
+                metavar="GB",
+                expose_value=False,
+                callback=_into_environment(cache.SIZE_GB),
+                help=f"Its size; what was not used for longest goes first.  [default: {cache.DEFAULT_GB:g}]",
+            ),
         ]
     ):
         command = option(command)

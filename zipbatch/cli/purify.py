@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,7 @@ from zipbatch.cli.options import (
     PRECISION,
     SEED,
     STORE,
+    cache_options,
     emit_json,
     pairs,
     progress_bar,
@@ -21,6 +21,7 @@ from zipbatch.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from zipbatch.places import Place
     from zipbatch.stages.purify import PurifyPlan, PurifyProgress, PurifySummary
 
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @click.argument("sources", nargs=-1, required=True, metavar="STAGED|SHARDS…")
 @click.option(
     "--prior",
-    metavar="DIR|FILE.pt|hub:NAME[@REV]",
+    metavar="DIR|FILE.pt|URL|hub:NAME[@REV]",
     help="Diffusion model: a diffusers folder, an OpenAI checkpoint, one to fetch, or 'embedded'.",
 )
 @STORE
@@ -62,12 +63,13 @@ if TYPE_CHECKING:
 @click.option("--resize", type=click.Choice(["stretch", "center-crop"]), help="Make images fit that do not.")
 @BATCH_SIZE
 @worker_options
+@cache_options
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")
 @JSON
 def purify(
     sources: tuple[str, ...],
     prior: str | None,
-    store: Path,
+    store: Place,
     name: str | None,
     tag: str | None,
     splits: tuple[str, ...],
@@ -92,8 +94,9 @@ def purify(
 ) -> None:
     """Purify shards into a versioned store.
 
-    Give a staged dataset, or any webdataset tars: files, folders, brace patterns. What the store has already is
-    not computed again, so the same command resumes a stopped run and does nothing when all is done.
+    Give a staged dataset, or any webdataset tars: files, folders, brace patterns, on a disk or in an object store
+    (s3://, gs://). What the store has already is not computed again, so the same command resumes a stopped run and
+    does nothing when all is done.
 
     \b
     Examples:
@@ -101,6 +104,7 @@ def purify(
       zipbatch purify shards/cifar10-badnets --purifier jpeg --set quality=75 --store pur/ --tag jpeg75
       zipbatch purify 'incoming/day-{000..009}.tar' --prior priors/cifar10 --store pur/ --gpus 8
       zipbatch purify shards/imagenette-badnets --prior 256x256_diffusion_uncond.pt --store pur/ --gpus 8
+      zipbatch purify 's3://in/day-{000..009}.tar' --prior s3://models/prior --store s3://out/pur --gpus 8
       zipbatch purify shards/cifar10-badnets --prior hub:google/ddpm-cifar10-32 --store pur/
     """
     from zipbatch.cluster import resolve_workers

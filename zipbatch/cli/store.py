@@ -9,8 +9,9 @@ import click
 
 from zipbatch.cli.options import JSON, emit_json, progress_bar
 from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.places import Place, place
 
-STORE = click.option("--store", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The store.")
+STORE = click.option("--store", required=True, type=place, metavar="DIR|URL", help="The store.")
 
 
 @click.group()
@@ -21,7 +22,7 @@ def store() -> None:
 @store.command()
 @STORE
 @JSON
-def ls(store: Path, as_json: bool) -> None:
+def ls(store: Place, as_json: bool) -> None:
     """List datasets, their versions and tags."""
     from zipbatch.report import versions_table
     from zipbatch.store import Store, Versions
@@ -45,7 +46,7 @@ def ls(store: Path, as_json: bool) -> None:
 @click.argument("reference", metavar="NAME[@TAG]")
 @STORE
 @JSON
-def show(reference: str, store: Path, as_json: bool) -> None:
+def show(reference: str, store: Place, as_json: bool) -> None:
     """Show a version: purifier, counts, where it came from, and its shards."""
     from zipbatch.store import Store, Versions
 
@@ -65,8 +66,8 @@ def show(reference: str, store: Path, as_json: bool) -> None:
 @click.argument("reference", metavar="NAME[@TAG]")
 @STORE
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this split; repeats.")
-def urls(reference: str, store: Path, splits: tuple[str, ...]) -> None:
-    """Print one path a line, in order: ready for webdataset.
+def urls(reference: str, store: Place, splits: tuple[str, ...]) -> None:
+    """Print one path or URL a line, in order: ready for webdataset.
 
     \b
     Example:
@@ -80,19 +81,19 @@ def urls(reference: str, store: Path, splits: tuple[str, ...]) -> None:
     for split in splits:
         if split not in there:
             raise UsageError(f"{reference}: no split {split!r}; it has {', '.join(there)}")
-    paths = [opened.object_path(row.output) for row in version.rows if not splits or row.split in splits]
-    for path in paths:
-        if not path.is_file():
-            raise WorkFailed(f"{path}: missing; run purify again")
-    for path in paths:
-        click.echo(str(path))
+    outputs = [row.output for row in version.rows if not splits or row.split in splits]
+    for output, is_there in zip(outputs, opened.has_objects(outputs), strict=True):
+        if not is_there:
+            raise WorkFailed(f"{opened.object_path(output)}: missing; run purify again")
+    for output in outputs:
+        click.echo(str(opened.object_path(output)))
 
 
 @store.command()
 @STORE
 @click.option("--repair", is_flag=True, help="Remove damaged objects and records; the next purify computes them anew.")
 @JSON
-def verify(store: Path, repair: bool, as_json: bool) -> None:
+def verify(store: Place, repair: bool, as_json: bool) -> None:
     """Check every byte against its digest and every reference. Exit 1 when something is wrong."""
     from zipbatch.store import Store
     from zipbatch.store import verify as run
@@ -131,7 +132,7 @@ def verify(store: Path, repair: bool, as_json: bool) -> None:
 @JSON
 def import_(
     folder: Path,
-    store: Path,
+    store: Place,
     data: str,
     name: str | None,
     tag: str | None,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from zipbatch.cli.options import DEVICE, JSON, emit_json, progress_bar
+from zipbatch.places import Place, place
 
 
 @click.group()
@@ -15,7 +16,7 @@ def train() -> None:
 
 
 @train.command()
-@click.argument("staged", type=click.Path(path_type=Path))
+@click.argument("staged")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Victim folder to write.")
 @click.option(
     "--preset",
@@ -25,7 +26,7 @@ def train() -> None:
     help="Settings from configs/victims; flags override them.",
 )
 @click.option("--purified", metavar="NAME[@TAG]", help="Train on the purified form of the train split; needs --store.")
-@click.option("--store", type=click.Path(path_type=Path), metavar="DIR", help="The store of the purified version.")
+@click.option("--store", type=place, metavar="DIR|URL", help="The store of the purified version.")
 @click.option("--arch", metavar="NAME", help="resnet20, resnet18, resnet34 or torchvision:NAME.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N")
 @click.option(
@@ -40,11 +41,11 @@ def train() -> None:
 @DEVICE
 @JSON
 def victim(
-    staged: Path,
+    staged: str,
     out: Path,
     preset: str,
     purified: str | None,
-    store: Path | None,
+    store: Place | None,
     arch: str | None,
     epochs: int | None,
     minutes: float | None,
@@ -82,7 +83,7 @@ def victim(
         "seed": seed,
     }
     config = load_config(find_config("victims", preset), VictimConfig, overrides)
-    dataset = open_dataset([str(staged)])
+    dataset = open_dataset([staged])
     if (purified is None) != (store is None):
         raise click.UsageError("--purified and --store go together: which version, and where is it?")
     if purified is not None and store is not None:

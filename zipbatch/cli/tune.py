@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zipbatch.cli.options import BATCH_SIZE, JSON, PRECISION, SEED, STORE, emit_json, progress_bar, worker_options
+from zipbatch.cli.options import (
+    BATCH_SIZE,
+    JSON,
+    PRECISION,
+    SEED,
+    STORE,
+    cache_options,
+    emit_json,
+    progress_bar,
+    worker_options,
+)
 from zipbatch.errors import UsageError
 
 if TYPE_CHECKING:
+    from zipbatch.places import Place
     from zipbatch.stages.purify import PurifyProgress
 
 
@@ -20,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prior",
     required=True,
-    metavar="DIR|FILE.pt|hub:NAME[@REV]",
+    metavar="DIR|FILE.pt|URL|hub:NAME[@REV]",
     help="Diffusion model, as for 'zipbatch purify'; 'embedded' is the shipped one.",
 )
 @STORE
@@ -50,12 +61,13 @@ if TYPE_CHECKING:
 @PRECISION
 @BATCH_SIZE
 @worker_options
+@cache_options
 @JSON
 def tune(
     victim: str,
     data: tuple[str, ...],
     prior: str,
-    store: Path,
+    store: Place,
     preset: str | None,
     exponents: tuple[float, ...],
     splits: tuple[str, ...],

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import braceexpand
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.config import problems
 from zipbatch.errors import UsageError
+from zipbatch.places import Place, Url, place
 from zipbatch.shards.sample import Sample
 from zipbatch.shards.writer import ShardWriter
 from zipbatch.sources.base import CLASSES, read_classes
@@ -91,7 +92,7 @@ class ShardRef:
 
     split: str
     name: str
-    path: Path
+    path: Place
     sha256: str | None = None
     samples: int | None = None
 
@@ -103,7 +104,7 @@ class ShardDataset:
     name: str
     shards: tuple[ShardRef, ...]
     manifest: StagedManifest | None = None
-    root: Path | None = None
+    root: Place | None = None
 
     def split(self, name: str) -> tuple[ShardRef, ...]:
         """The shards of one split, in order; empty when there is none."""
@@ -159,6 +160,8 @@ def write_manifest(folder: Path, manifest: StagedManifest, shards: Sequence[Shar
 def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDataset:
     """Open a staged folder, a folder of bare tars, or single tars and brace patterns (``day-{000..009}.tar``).
 
+    Each is a path or the URL of an object store. Only folders of bare tars are listed.
+
     Args:
         sources: one staged folder, or any mix of folders and tars, kept in the order given; a folder's own tars
             come in name order.
@@ -169,18 +172,20 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
     """
     if not sources:
         raise UsageError("no input: name a staged folder or shards")
-    paths = [path for source in sources for path in expand_paths(source)]
-    for path in paths:
-        if not path.exists():
+    paths = [path for source in sources for path in expand_places(source)]
+    kinds = places.each(_kind_of, paths, at=paths[0])
+    for path, kind in zip(paths, kinds, strict=True):
+        if kind is None:
             raise UsageError(f"{path}: no such file or folder")
-    staged = [path for path in paths if (path / MANIFEST).is_file() and (path / SHARD_LIST).is_file()]
+    staged = [path for path, kind in zip(paths, kinds, strict=True) if kind == "staged"]
     if len(paths) == 1 and staged:
         return _open_staged(paths[0], name)
     if staged:
         raise UsageError(f"{staged[0]}: is a staged dataset and must be the only input; take the others separately")
-    files = [file for path in paths for file in (_tars_in(path) if path.is_dir() else [path])]
+    folders = [path for path, kind in zip(paths, kinds, strict=True) if kind == "folder"]
+    files = [file for path in paths for file in (_tars_in(path) if path in folders else [path])]
     _check_distinct((file.name for file in files), " ".join(sources))
-    root = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
+    root = paths[0] if len(paths) == 1 and folders else None
     folder = root if root is not None else files[0].resolve().parent
     shards = tuple(ShardRef(_bare_split(file.name), file.name, file) for file in files)
     return ShardDataset(name or folder.resolve().name, shards, None, root)
@@ -192,6 +197,31 @@ def _check_distinct(names: Iterable[str], where: object) -> None:
         raise UsageError(
             f"{where}: two shards are named {repeated[0]}; names must differ, take their folders one by one"
         )
+
+
+def _kind_of(path: Place) -> Literal["staged", "folder", "file"] | None:
+    """What is there, the cheapest question first: nearly every path of a long pattern is a shard."""
+    if path.name.endswith(SUFFIXES) and path.is_file():
+        return "file"
+    if (path / MANIFEST).is_file() and (path / SHARD_LIST).is_file():
+        return "staged"
+    if path.is_dir():
+        return "folder"
+    return "file" if path.exists() else None
+
+
+def expand_places(source: str) -> list[Place]:
+    """A place, or the places of a brace pattern, absolute; they need not be there.
+
+    Raises:
+        UsageError: braces that do not fit together, or a URL that is none.
+    """
+    if not isinstance(where := place(source), Url):
+        return list(expand_paths(str(where)))
+    try:
+        return [place(text) for text in braceexpand.braceexpand(str(where))]
+    except ValueError as error:
+        raise UsageError(f"{source}: not a URL or brace pattern ({error})") from error
 
 
 def expand_paths(source: str) -> list[Path]:
@@ -208,8 +238,8 @@ def expand_paths(source: str) -> list[Path]:
         raise UsageError(f"{source}: not a path or brace pattern ({error})") from error
 
 
-def _tars_in(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.name.endswith(SUFFIXES) and not file.name.startswith("."))
+def _tars_in(folder: Place) -> list[Place]:
+    files: list[Place] = [folder / name for name in places.names_in(folder) if name.endswith(SUFFIXES)]
     if not files:
         raise UsageError(f"{folder}: holds no shards ({', '.join(SUFFIXES)}) and no {MANIFEST}")
     return files
@@ -220,7 +250,7 @@ def _bare_split(file_name: str) -> str:
     return match["split"] if match and match["split"] in KNOWN_SPLITS else BARE_SPLIT
 
 
-def _open_staged(folder: Path, name: str | None) -> ShardDataset:
+def _open_staged(folder: Place, name: str | None) -> ShardDataset:
     try:
         manifest = StagedManifest.model_validate_json((folder / MANIFEST).read_bytes())
         rows = [_ListedShard.model_validate_json(line) for line in (folder / SHARD_LIST).read_bytes().splitlines()]
@@ -232,7 +262,7 @@ def _open_staged(folder: Path, name: str | None) -> ShardDataset:
     except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{folder / MANIFEST}: not a staged dataset of this version: {error}") from error
     _check_distinct((shard.name for shard in shards), folder / SHARD_LIST)
-    _check_sizes(shards, rows)
+    places.each(lambda pair: _check_size(*pair), zip(shards, rows, strict=True), at=folder)
     _check_counts(folder, manifest, shards)
     return ShardDataset(name or folder.resolve().name, shards, manifest, folder)
 
@@ -243,15 +273,16 @@ def _plain(file_name: str) -> str:
     return file_name
 
 
-def _check_sizes(shards: Sequence[ShardRef], rows: Sequence[_ListedShard]) -> None:
-    for shard, row in zip(shards, rows, strict=True):
-        if not shard.path.is_file():
-            raise UsageError(f"{shard.path}: listed in {SHARD_LIST} but missing")
-        if (size := shard.path.stat().st_size) != row.bytes:
-            raise UsageError(f"{shard.path}: has {size} bytes, {SHARD_LIST} says {row.bytes}; stage the dataset again")
+def _check_size(shard: ShardRef, row: _ListedShard) -> None:
+    try:
+        size = places.stamp(shard.path).size
+    except FileNotFoundError:
+        raise UsageError(f"{shard.path}: listed in {SHARD_LIST} but missing") from None
+    if size != row.bytes:
+        raise UsageError(f"{shard.path}: has {size} bytes, {SHARD_LIST} says {row.bytes}; stage the dataset again")
 
 
-def _check_counts(folder: Path, manifest: StagedManifest, shards: Iterable[ShardRef]) -> None:
+def _check_counts(folder: Place, manifest: StagedManifest, shards: Iterable[ShardRef]) -> None:
     listed: dict[str, SplitCounts] = {}
     for shard in shards:
         old = listed.get(shard.split, SplitCounts(shards=0, samples=0))

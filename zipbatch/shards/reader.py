@@ -7,12 +7,12 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, cast
 
 from zipbatch.errors import DataError
 from zipbatch.images import MAX_PIXELS
 from zipbatch.keys import split_name
+from zipbatch.places import Place, local_copy
 from zipbatch.shards.sample import Sample
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -26,7 +26,7 @@ class Limits:
     max_pixels: int = MAX_PIXELS
 
 
-def read_shard(path: Path, *, limits: Limits = Limits()) -> Iterator[Sample]:
+def read_shard(path: Place, *, limits: Limits = Limits()) -> Iterator[Sample]:
     """Samples of a shard in order, each with every member it has. Plain or gzipped tar.
 
     Raises:
@@ -34,7 +34,7 @@ def read_shard(path: Path, *, limits: Limits = Limits()) -> Iterator[Sample]:
             members of one key that are not contiguous, a member twice, a sample without exactly one image.
     """
     try:
-        with path.open("rb") as raw:
+        with local_copy(path) as file, file.open("rb") as raw:
             magic = raw.read(2)
             raw.seek(0)
             if magic == _GZIP_MAGIC:
@@ -46,7 +46,7 @@ def read_shard(path: Path, *, limits: Limits = Limits()) -> Iterator[Sample]:
         raise DataError(path, f"not a readable tar: damaged or truncated ({error})") from error
 
 
-def _samples(path: Path, stream: IO[bytes], limits: Limits) -> Iterator[Sample]:
+def _samples(path: Place, stream: IO[bytes], limits: Limits) -> Iterator[Sample]:
     seen: set[str] = set()
     key: str | None = None
     members: dict[str, bytes] = {}
@@ -65,13 +65,13 @@ def _samples(path: Path, stream: IO[bytes], limits: Limits) -> Iterator[Sample]:
         yield _checked(path, key, members)
 
 
-def _checked(path: Path, key: str, members: dict[str, bytes]) -> Sample:
+def _checked(path: Place, key: str, members: dict[str, bytes]) -> Sample:
     sample = Sample(key, members, str(path))
     _ = sample.image_extension
     return sample
 
 
-def _members(path: Path, stream: IO[bytes], limits: Limits) -> Iterator[tuple[str, str, bytes]]:
+def _members(path: Place, stream: IO[bytes], limits: Limits) -> Iterator[tuple[str, str, bytes]]:
     """(key, extension, bytes) of each regular member; checks that the archive ends with its end-of-archive block."""
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         while (member := tar.next()) is not None:
@@ -100,7 +100,7 @@ def _members(path: Path, stream: IO[bytes], limits: Limits) -> Iterator[tuple[st
         _check_end(path, stream)
 
 
-def _check_end(path: Path, stream: IO[bytes]) -> None:
+def _check_end(path: Place, stream: IO[bytes]) -> None:
     """From the end-of-archive block on there must be zeros only; reading all of it also checks a gzip's checksum."""
     if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise DataError(path, "truncated tar or garbage in it: the end-of-archive block is missing")

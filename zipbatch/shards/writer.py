@@ -9,7 +9,7 @@ from typing import BinaryIO, Self
 
 import webdataset as wds
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.keys import check_key
 from zipbatch.shards.sample import Sample
 
@@ -69,8 +69,8 @@ class ShardWriter:
         self._stream.close()
         return ShardInfo(atomic.sha256_file(self.temp), self.temp.stat().st_size, len(self._keys))
 
-    def publish(self, final: Path) -> None:
-        """Move the finished shard to its final name, atomically."""
+    def publish(self, final: places.Place) -> None:
+        """Move the finished shard to its final place, atomically."""
         if not self._stream.closed:
             raise RuntimeError("publish() before finish()")
-        atomic.publish(self.temp, final)
+        places.put_file(self.temp, final)

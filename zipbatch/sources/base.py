@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from zipbatch.errors import DataError
 from zipbatch.images import U8, decode
+from zipbatch.places import Place
 
 UNLABELLED = -1
 SPLITS = ("train", "val", "test")
@@ -69,7 +69,7 @@ class SourceKind:
     find: Callable[[str], Archive | None]
 
 
-def read_classes(file: Path) -> list[str]:
+def read_classes(file: Place) -> list[str]:
     """Class names, one a line, in order of their index.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zipbatch.errors import UsageError
+from zipbatch.places import Place, place
 
 EMBEDDED = "embedded"
 _FOLDER = Path(__file__).resolve().parent.parent / "assets"
@@ -15,17 +16,17 @@ def sample_source() -> Path:
     return _FOLDER / "cifar10-sample"
 
 
-def prior_path(name: str) -> Path:
-    """Where a prior is: 'embedded', 'hub:NAME[@REVISION]' (fetched when it is not in the hub's cache), or a path.
+def prior_path(name: str) -> Place:
+    """Where a prior is: 'embedded', 'hub:NAME[@REVISION]' (fetched when it is not in the hub's cache), a path or a URL.
 
     Raises:
-        UsageError: the hub does not give it.
+        UsageError: the hub does not give it, or a URL that is none.
     """
     from zipbatch.checkpoints.hub import HUB, fetch_prior
 
     if name == EMBEDDED:
         return embedded_prior()
-    return fetch_prior(name) if name.startswith(HUB) else Path(name)
+    return fetch_prior(name) if name.startswith(HUB) else place(name)
 
 
 def embedded_prior() -> Path:
@@ -43,15 +44,15 @@ def source_place(text: str) -> str:
     return str(sample_source()) if text == EMBEDDED else text
 
 
-def victim_path(text: str) -> Path:
-    """Where a victim is: 'embedded:ATTACK' for one that ships with the tool, or a path.
+def victim_path(text: str) -> Place:
+    """Where a victim is: 'embedded:ATTACK' for one that ships with the tool, a path or a URL.
 
     Raises:
         UsageError: none of that name ships.
     """
     name, _, attack = text.partition(":")
     if name != EMBEDDED:
-        return Path(text)
+        return place(text)
     known = sorted(folder.name for folder in (_FOLDER / "victims").iterdir())
     if attack not in known:
         there = ", ".join(f"{EMBEDDED}:{victim}" for victim in known)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from zipbatch.cluster import Workers, run_tasks
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.metrics import Fidelity, Share
+from zipbatch.places import Place
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.stages.evaluate_shard import (
     POISONED_SPLIT,
@@ -68,7 +68,7 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
         raise UsageError("--purified needs --store: where are the purified shards?")
     shards = _evaluated(request.dataset, request.splits)
     versions: tuple[Version, ...] = ()
-    outputs: list[dict[str, tuple[Path, str]]] = []
+    outputs: list[dict[str, tuple[Place, str]]] = []
     if request.store is not None:
         versions = tuple(Versions(request.store).read(text) for text in request.purified)
         outputs = [_outputs(version, shards, request.data_label, request.store) for version in versions]
@@ -113,14 +113,14 @@ def _evaluated(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, 
     return shards
 
 
-def _outputs(version: Version, shards: Sequence[ShardRef], data: str, store: Store) -> dict[str, tuple[Path, str]]:
+def _outputs(version: Version, shards: Sequence[ShardRef], data: str, store: Store) -> dict[str, tuple[Place, str]]:
     """Shard name -> (purified object, digest of what it was made from).
 
     Splits that the version lacks are left out; a shard missing within a split is an error.
     """
     rows = {row.shard: row for row in version.rows}
     splits = {row.split for row in version.rows}
-    found: dict[str, tuple[Path, str]] = {}
+    found: dict[str, tuple[Place, str]] = {}
     for shard in shards:
         if shard.split not in splits:
             continue
@@ -151,7 +151,7 @@ def with_purified(dataset: ShardDataset, version: Version, store: Store, *, spli
     return replace(dataset, shards=shards)
 
 
-def _clean_twins(dataset: ShardDataset) -> dict[str, Path]:
+def _clean_twins(dataset: ShardDataset) -> dict[str, Place]:
     """Name of a poisoned shard -> the clean shard with the same images; staged datasets number them alike."""
     if dataset.manifest is None:
         return {}

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zipbatch.atomic import sha256_file
+from zipbatch import places
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.errors import Cancelled, DataError
 from zipbatch.metrics import (
@@ -25,6 +24,7 @@ from zipbatch.metrics import (
     poisoned_accuracy,
     robust_accuracy,
 )
+from zipbatch.places import Place
 from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.victim import ask
 from zipbatch.victims import Classifier, VictimSource
@@ -41,9 +41,9 @@ class EvaluateTask:
 
     name: str
     split: str
-    data: Path
-    clean: Path | None
-    purified: tuple[Path | None, ...]
+    data: Place
+    clean: Place | None
+    purified: tuple[Place | None, ...]
     made_from: tuple[str | None, ...]
 
 
@@ -131,7 +131,7 @@ class EvaluateWorker:
             DataError: the forms do not hold the same samples, sizes or classes that do not fit the victims.
         """
         torch.set_num_threads(self._context.lanes)
-        digest = sha256_file(task.data)
+        digest = places.sha256(task.data)
         if any(expected not in {None, digest} for expected in task.made_from):
             raise DataError(task.data, "is not what the purified version was made from; purify this data first")
         original = _read(task.data)
@@ -189,7 +189,7 @@ def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResu
     return EvaluateResult(task.name, task.split, tallies, [None for _ in task.purified], answers)
 
 
-def _read(path: Path) -> _Images:
+def _read(path: Place) -> _Images:
     keys: list[str] = []
     pixels: list[npt.NDArray[np.uint8]] = []
     labels: list[int | None] = []
@@ -205,9 +205,9 @@ def _read(path: Path) -> _Images:
     return _Images(keys, stacked, _all_or_none(path, keys, labels), _all_or_none(path, keys, originals))
 
 
-def _read_purified(path: Path, original: _Images, task: EvaluateTask) -> _Images:
+def _read_purified(path: Place, original: _Images, task: EvaluateTask) -> _Images:
     """A purified object, its bytes checked; labels are those of the data that it was made from."""
-    if sha256_file(path) != path.stem:
+    if places.sha256(path) != path.stem:
         raise DataError(path, "its bytes are not those its name says; see 'zipbatch store verify'")
     purified = _read(path)
     if purified.keys != original.keys:
@@ -222,7 +222,7 @@ def _same_size(sample: Sample, others: Sequence[npt.NDArray[np.uint8]]) -> npt.N
     return image
 
 
-def _all_or_none(path: Path, keys: Sequence[str], labels: Sequence[int | None]) -> npt.NDArray[np.int64] | None:
+def _all_or_none(path: Place, keys: Sequence[str], labels: Sequence[int | None]) -> npt.NDArray[np.int64] | None:
     known = [label for label in labels if label is not None]
     if known and len(known) < len(labels):
         raise DataError(path, "has no label, others in its shard have", key=keys[labels.index(None)])

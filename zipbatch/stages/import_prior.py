@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zipbatch import __version__, atomic
+from zipbatch import __version__, atomic, places
 from zipbatch.checkpoints import open_prior, prior_tensors, write_prior
 from zipbatch.errors import UsageError
+from zipbatch.places import Place
 from zipbatch.stages.training import finished_manifest, prepare_out
 
 MANIFEST = "manifest.json"
@@ -28,7 +29,7 @@ class ImportedPrior:
     reused: bool
 
 
-def import_prior(file: Path, out: Path, *, half: bool = False) -> ImportedPrior:
+def import_prior(file: Place, out: Path, *, half: bool = False) -> ImportedPrior:
     """Convert a guided-diffusion checkpoint into a diffusers folder, dtypes as in the file, or float16 with ``half``.
 
     A folder that has the result already is left as it is.
@@ -39,7 +40,7 @@ def import_prior(file: Path, out: Path, *, half: bool = False) -> ImportedPrior:
     opened = open_prior(file)
     if opened.guided is None:
         raise UsageError(f"{file}: is a folder, which purify takes as it is: --prior {file}")
-    source = atomic.sha256_file(opened.path)
+    source = places.sha256(opened.path)
     identity = atomic.sha256_json({"source": source, "half": half})
     manifest = finished_manifest(out, MANIFEST, identity)
     reused = manifest is not None
@@ -61,7 +62,7 @@ def import_prior(file: Path, out: Path, *, half: bool = False) -> ImportedPrior:
     return ImportedPrior(out, source, manifest["image_size"], manifest["parameters"], manifest["dtype"], reused)
 
 
-def _finite(tensors: dict[str, Tensor], *, half: bool, where: Path) -> dict[str, Tensor]:
+def _finite(tensors: dict[str, Tensor], *, half: bool, where: Place) -> dict[str, Tensor]:
     """The tensors, in float16 where that is asked for, none of their values infinite or NaN."""
     kept = {key: tensor.half() if half else tensor for key, tensor in tensors.items()}
     for key, tensor in kept.items():

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from zipbatch import __version__, atomic, images
+from zipbatch import __version__, atomic, images, places
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Limits, Sample, ShardDataset, ShardRef, read_shard
 from zipbatch.stages.import_files import Files, match_by_key, match_by_map, split_folders
@@ -118,7 +118,7 @@ def _matched(request: ImportRequest, splits: tuple[str, ...]) -> Files:
 def _import_shard(store: Store, shard: ShardRef, files: dict[str, Path], digests: list[tuple[str, str, str]]) -> _Shard:
     """Publish the purified form of one shard as an object; note the digest of each file that went in."""
     started = time.monotonic()
-    digest = atomic.sha256_file(shard.path)
+    digest = places.sha256(shard.path)
     if shard.sha256 is not None and digest != shard.sha256:
         raise DataError(shard.path, "its bytes are not those the manifest lists; stage the dataset again")
     with store.new_object() as writer:

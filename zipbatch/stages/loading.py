@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zipbatch.atomic import sha256_file
+from zipbatch import places
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, ShardRef, read_shard
 
@@ -37,7 +37,7 @@ def load_split(shards: Sequence[ShardRef]) -> LoadedSplit:
     shape: tuple[int, ...] | None = None
     with ThreadPoolExecutor(max_workers=4) as pool:
         for shard in shards:
-            if shard.sha256 is not None and sha256_file(shard.path) != shard.sha256:
+            if shard.sha256 is not None and places.sha256(shard.path) != shard.sha256:
                 raise DataError(shard.path, "its bytes are not those that are listed; make it again")
             samples = list(read_shard(shard.path))
             for sample, image in zip(samples, pool.map(Sample.image, samples), strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from zipbatch.checkpoints import PriorFolder, load_prior, open_prior
 from zipbatch.config import Settings, find_config, read_config, validate
 from zipbatch.errors import UsageError
+from zipbatch.places import Place
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
 from zipbatch.purifiers.base import Precision
 
@@ -95,7 +95,7 @@ def purifier_spec(
     method: str | None = None,
     overrides: Mapping[str, object] | None = None,
     assigned: Mapping[str, object] | None = None,
-    prior: Path | None = None,
+    prior: Place | None = None,
     seed: int = 0,
     precision: Precision = "float32",
     resize: str | None = None,

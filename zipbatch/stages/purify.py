@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zipbatch import places
 from zipbatch.cluster import Workers, run_tasks
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.shards import ShardDataset, ShardRef
@@ -96,8 +97,11 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     inputs = RememberedInputs(request.store, request.dataset.name)
     rows: dict[str, VersionRow] = {}
     tasks: list[PurifyTask] = []
-    for shard in shards:
-        row = _done(request.store, shard, shard.sha256 or inputs.digest(shard.path), identity, known)
+
+    def done(shard: ShardRef) -> VersionRow | None:
+        return _done(request.store, shard, shard.sha256 or inputs.digest(shard.path), identity, known)
+
+    for shard, row in zip(shards, places.each(done, shards, at=request.store.root), strict=True):
         if row is None:
             tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
         else:
@@ -174,8 +178,7 @@ def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = 
                 reused += result.reused
                 samples += 0 if result.reused else result.record.samples_out
                 if shard.sha256 is None:
-                    digest = result.record.input_sha256
-                    plan.inputs.remember(shard.path, digest, size=result.size, mtime_ns=result.mtime_ns)
+                    plan.inputs.remember(shard.path, result.record.input_sha256, result.stamp)
             rate = samples / max(1e-9, time.monotonic() - started)
             on_progress(PurifyProgress(len(rows) + len(failed), len(plan.shards), samples, rate))
     finally:
@@ -191,7 +194,7 @@ def _remember(inputs: RememberedInputs) -> None:
     """Keep the cache of digests; it must not hide why a run ends."""
     try:
         inputs.save()
-    except OSError as error:
+    except (OSError, WorkFailed) as error:
         log.warning("digests of input shards could not be remembered: %s", error)
 
 

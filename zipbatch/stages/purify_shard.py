@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from zipbatch import __version__, images
-from zipbatch.atomic import sha256_file
+from zipbatch import __version__, images, places
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import Cancelled, DataError, WorkFailed
+from zipbatch.places import Place, Stamp
 from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
@@ -33,18 +31,17 @@ class PurifyTask:
     """One shard to purify. ``sha256`` is what a manifest says of it, None when nobody knows yet."""
 
     name: str
-    path: Path
+    path: Place
     sha256: str | None
 
 
 @dataclass(frozen=True)
 class PurifyResult:
-    """The record in the store, whether it was there already, and the shard's size and time before it was read."""
+    """The record in the store, whether it was there already, and the shard's stamp before it was read."""
 
     record: TaskRecord
     reused: bool
-    size: int
-    mtime_ns: int
+    stamp: Stamp
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class PurifySetup:
     """Builds a ``PurifyWorker`` wherever it is called; picklable."""
 
     spec: PurifierSpec
-    store: Path
+    store: Place
     batch_size: int
 
     def __call__(self, context: WorkerContext) -> PurifyWorker:
@@ -103,20 +100,20 @@ class PurifyWorker:
         Raises:
             DataError: the shard is not what it claims to be, or a sample cannot be purified; nothing is published.
         """
-        stat = task.path.stat()
-        digest = sha256_file(task.path)
+        stamp = places.stamp(task.path)
+        digest = places.sha256(task.path)
         if task.sha256 is not None and digest != task.sha256:
             raise DataError(task.path, "its bytes are not those the manifest lists; stage the dataset again")
         key = task_key(digest, self._identity)
         if (known := self._store.task(key)) is not None and not known.quarantined:
-            return PurifyResult(known, reused=True, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+            return PurifyResult(known, reused=True, stamp=stamp)
         started = time.monotonic()
         source, runs = _Counted(read_shard(task.path)), list[SlotRun]()
         with self._store.new_object() as writer:
             for sample in self._purified(source, runs):
                 writer.write(sample)
             info = writer.finish()
-            if _changed(stat, task.path.stat()):
+            if places.stamp(task.path) != stamp:
                 raise DataError(task.path, "changed while it was read; run again")
             if source.count != info.samples:
                 raise RuntimeError(f"{task.name}: {source.count} samples in, {info.samples} out")
@@ -133,7 +130,7 @@ class PurifyWorker:
             versions={"zipbatch": __version__, "torch": torch.__version__},
         )
         self._store.put_task(key, record)
-        return PurifyResult(record, reused=False, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+        return PurifyResult(record, reused=False, stamp=stamp)
 
     def _purified(self, samples: Iterable[Sample], runs: list[SlotRun]) -> Iterator[Sample]:
         """Purified samples in order, with at most one batch a lane waiting; ``runs`` gains where each one was."""
@@ -211,10 +208,6 @@ class PurifyWorker:
 
     def _device_name(self) -> str:
         return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
-
-
-def _changed(before: os.stat_result, after: os.stat_result) -> bool:
-    return (before.st_ino, before.st_size, before.st_mtime_ns) != (after.st_ino, after.st_size, after.st_mtime_ns)
 
 
 def _batch(samples: list[Sample], pixels: list[images.U8], unit: int) -> _Batch:

@@ -15,6 +15,7 @@ from zipbatch.diffusion import mean_projection, parse_projector
 from zipbatch.errors import UsageError
 from zipbatch.images import U8
 from zipbatch.pixels import from_u8, to_u8
+from zipbatch.places import Place
 from zipbatch.report import SheetColumn, contact_sheet
 from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.evaluate import EvaluatePlan
@@ -74,7 +75,7 @@ def _blur_to_show(plan: EvaluatePlan) -> list[str]:
     return [text for text in guides[0] if text != "blur:1"]
 
 
-def _pick(path: Path, suspects: dict[str, Sample]) -> list[U8]:
+def _pick(path: Place, suspects: dict[str, Sample]) -> list[U8]:
     found = {sample.key: sample.image() for sample in read_shard(path) if sample.key in suspects}
     return [found[key] for key in suspects]
 

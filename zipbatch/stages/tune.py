@@ -16,6 +16,7 @@ from zipbatch import atomic
 from zipbatch.cluster import Workers
 from zipbatch.errors import UsageError
 from zipbatch.metrics import Judgement, choose_rung, judge
+from zipbatch.places import Place
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.stages.evaluate import CLEAN_SPLIT, EvaluateRequest, add_tallies, plan_evaluate, results
 from zipbatch.stages.evaluate_shard import POISONED_SPLIT, Tally
@@ -64,7 +65,7 @@ class TuneResult:
 
 
 def ladder(
-    *, preset: str | None, exponents: Sequence[float], prior: Path | None, seed: int = 0, bfloat16: bool = False
+    *, preset: str | None, exponents: Sequence[float], prior: Place | None, seed: int = 0, bfloat16: bool = False
 ) -> tuple[tuple[PurifierSpec, ...], int]:
     """A preset at several strengths, weakest first, and the index of its own.
 

@@ -1,4 +1,4 @@
-"""Objects and task records of a store on a local file system."""
+"""Objects and task records of a store, on a disk or in an object store."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import Place
 from zipbatch.shards import ShardWriter
 from zipbatch.shards.writer import ShardInfo
 
@@ -75,10 +76,13 @@ class StoredFile:
 
 
 class Store:
-    """A store rooted at a folder. Reading never creates anything; ``prepare`` makes it ready for writing."""
+    """A store rooted at a folder or URL. Reading never creates anything; ``prepare`` makes it ready for writing.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+    Everything is looked up by its name. Only ``objects`` and ``tasks`` list, for those that look after the whole store.
+    """
+
+    def __init__(self, root: Place) -> None:
+        self.root: Place = root.absolute()
 
     def prepare(self) -> list[Path]:
         """Create the store's folders, show that they can be written, and sweep up what killed runs left behind.
@@ -90,11 +94,8 @@ class Store:
             UsageError: they cannot be written.
         """
         try:
-            made = [folder for name in _FOLDERS for folder in atomic.make_folder(self.root / name)]
-            probe = atomic.temp_path(self.root)
-            probe.touch()
-            probe.unlink()
-            atomic.sweep(self.root / "objects")
+            made = places.make_writable(self.root, _FOLDERS)
+            atomic.sweep(places.workbench(self.root / "objects"))
         except OSError as error:
             raise UsageError(
                 f"{self.root}: the store cannot be written ({error.strerror}); choose another --store or fix it"
@@ -115,13 +116,13 @@ class Store:
         if not (self.root / "objects").is_dir():
             raise UsageError(f"{self.root}: no store there; 'zipbatch purify … --store {self.root}' makes one")
 
-    def object_path(self, sha256: str) -> Path:
+    def object_path(self, sha256: str) -> Place:
         """Where the object of that digest lies or would lie."""
         if not _DIGEST.fullmatch(sha256):
             raise DataError(self.root, f"{sha256[:80]!r} is not a digest")
         return self.root / "objects" / sha256[:2] / f"{sha256}.tar"
 
-    def _task_path(self, key: str) -> Path:
+    def _task_path(self, key: str) -> Place:
         return self.root / "tasks" / key[:2] / f"{key}.json"
 
     def has_object(self, sha256: str) -> bool:
@@ -134,6 +135,8 @@ class Store:
         Where a look is a request of its own, a million of them are too many: there only objects that a note names
         (``removals.py``) are looked for, and the version's list is trusted for the others.
         """
+        if not isinstance(self.root, Path):
+            return set()
         folder = f"{self.root}/objects"
         return {sha256 for sha256 in digests if not _is_there(f"{folder}/{sha256[:2]}/{sha256}.tar")}
 
@@ -145,16 +148,10 @@ class Store:
         """
         path = self.object_path(sha256)
         try:
-            if not copy:
-                try:
-                    to.hardlink_to(path)
-                except FileNotFoundError:
-                    raise
-                except OSError:
-                    pass  # another file system, or one without links: copy
-                else:
-                    return
-            shutil.copyfile(path, to)
+            if not copy and isinstance(path, Path) and _is_linked(path, to):
+                return
+            with places.local_copy(path, cached=False) as file:
+                shutil.copyfile(file, to)
         except FileNotFoundError as error:
             raise DataError(path, "missing; run purify again") from error
         if atomic.sha256_file(to) != sha256:
@@ -168,7 +165,8 @@ class Store:
         """
         path = self.object_path(sha256)
         try:
-            if path.stat().st_mtime_ns > unless_newer_ns:
+            written_s = places.stamp(path).modified_s
+            if written_s is None or written_s > unless_newer_ns / 1e9:
                 return False
         except FileNotFoundError:
             return True
@@ -184,7 +182,7 @@ class Store:
 
     def write_file(self, name: str, data: bytes) -> None:
         """Publish a file of the store, whole or not at all."""
-        atomic.write_bytes(self.root / name, data)
+        places.put_bytes(self.root / name, data)
 
     def remove_file(self, name: str) -> None:
         """Remove a file of the store; it need not be there."""
@@ -195,20 +193,16 @@ class Store:
 
         For what looks after the store (``gc.py``, ``removals.py``); runs never list objects or records.
         """
-        for path, folders, files in os.walk(self.root / folder):
-            folders.sort()
-            for name in sorted(files):
-                file = Path(path, name)
-                if _visible(file):
-                    try:
-                        stat = file.stat()
-                    except FileNotFoundError:
-                        continue
-                    yield StoredFile(file.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime_ns)
+        for name, stamp in places.stamps_below(self.root / folder):
+            yield StoredFile(f"{folder}/{name}", stamp.size, int((stamp.modified_s or 0) * 1e9))
+
+    def has_objects(self, sha256s: Iterable[str]) -> list[bool]:
+        """``has_object`` of each."""
+        return places.each(self.has_object, sha256s, at=self.root)
 
     def new_object(self) -> ShardWriter:
-        """A writer on the store's file system; publish its result with ``publish_object``."""
-        return ShardWriter(self.root / "objects")
+        """A writer on a local disk, the store's own where it has one; publish its result with ``publish_object``."""
+        return ShardWriter(places.workbench(self.root / "objects"))
 
     def publish_object(self, writer: ShardWriter, info: ShardInfo) -> None:
         """Name the finished shard by its digest. An object that is there already has the same bytes."""
@@ -230,28 +224,35 @@ class Store:
         """Publish a task's record; its object must have been published before."""
         if not self.has_object(record.output_sha256):
             raise RuntimeError(f"task {key} would name an object that is not there")
-        atomic.write_json(self._task_path(key), record.model_dump(mode="json"))
+        places.put_json(self._task_path(key), record.model_dump(mode="json"))
 
     def remove_task(self, key: str) -> None:
         """Forget a damaged record; its work is then still to be done."""
         self._task_path(key).unlink(missing_ok=True)
 
-    def objects(self) -> Iterator[Path]:
-        """All objects, for ``verify`` only: nothing else lists the store."""
-        return (file for file in sorted((self.root / "objects").glob("??/*")) if _visible(file))
+    def objects(self) -> Iterator[Place]:
+        """All objects, for the store's care only."""
+        return places.files_below(self.root / "objects")
 
     def tasks(self) -> Iterator[tuple[str, TaskRecord | None]]:
-        """All (task key, record or None when damaged), for ``verify`` only."""
-        for file in sorted((self.root / "tasks").glob("??/*.json")):
-            if _visible(file):
+        """All (task key, record or None when damaged), for the store's care only."""
+        for file in places.files_below(self.root / "tasks"):
+            if file.suffix == ".json":
                 try:
                     yield file.stem, TaskRecord.model_validate(json.loads(file.read_bytes()))
                 except (ValueError, RecursionError):
                     yield file.stem, None
 
 
-def _visible(file: Path) -> bool:
-    return not file.name.startswith(atomic.TEMP_PREFIX)
+def _is_linked(path: Path, to: Path) -> bool:
+    """Make ``to`` a hard link, unless it lies on another file system or on one without links."""
+    try:
+        to.hardlink_to(path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _is_there(path: str) -> bool:

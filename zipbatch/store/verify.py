@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import Place, local_copy
 from zipbatch.shards import read_shard
 from zipbatch.store.removals import Removals, claims
 from zipbatch.store.rows import VersionRow, count_rows
@@ -59,7 +59,7 @@ class _Objects:
             self.lost.add(sha256)
         return self._samples[sha256]
 
-    def _check(self, path: Path) -> int | None:
+    def _check(self, path: Place) -> int | None:
         try:
             return _check_object(path)
         except FileNotFoundError:
@@ -121,12 +121,16 @@ def _task_fault(record: TaskRecord | None, objects: _Objects) -> str | None:
     return None
 
 
-def _check_object(path: Path) -> int:
+def _check_object(path: Place) -> int:
     if path.suffix != ".tar" or path.parent.name != path.stem[:2]:
         raise DataError(path, "does not belong here")
-    if sha256_file(path) != path.stem:
-        raise DataError(path, "its bytes are not those its name says")
-    return sum(1 for _ in read_shard(path))
+    with local_copy(path, cached=False) as file:  # the store's own bytes, not those of an earlier look
+        if sha256_file(file) != path.stem:
+            raise DataError(path, "its bytes are not those its name says")
+        try:
+            return sum(1 for _ in read_shard(file))
+        except DataError as error:
+            raise DataError(path, error.reason, key=error.key) from error
 
 
 def _check_versions(store: Store, objects: _Objects, counted: dict[str, int], *, repair: bool) -> Iterator[Fault]:

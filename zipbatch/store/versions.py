@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import Place
 from zipbatch.store.removals import Removals, claimed
 from zipbatch.store.rows import VersionRow, pack_rows, unpack_rows
 from zipbatch.store.store import Store, StoredFile, check_name
@@ -91,6 +89,27 @@ def parse_reference(text: str) -> tuple[str, str]:
     return check_name(name, "dataset"), check_name(tag or LATEST, "tag")
 
 
+@dataclass(frozen=True)
+class _Tag:
+    """A tag's file: the version, and below it when the run that moved it started, ns since the epoch."""
+
+    version: str
+    started_ns: int
+
+    @property
+    def content(self) -> bytes:
+        return f"{self.version}\n{self.started_ns}\n".encode()
+
+
+def _parse_tag(content: bytes) -> _Tag:
+    """Raises ``ValueError`` for a damaged one. Without its second line it is older than any run."""
+    version, _, started = content.decode("ascii").strip().partition("\n")
+    try:
+        return _Tag(check_name(version.strip(), "version"), int(started or 0))
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
 class Versions:
     """The versions and tags of a store."""
 
@@ -125,7 +144,7 @@ class Versions:
             shard = next(row.shard for row in rows if row.output in lost)
             raise DataError(shard, f"object {next(iter(lost))} is not in the store; run again")
         if not sound:
-            atomic.write_json(self._header_path(header.dataset, header.version), header.model_dump(mode="json"))
+            places.put_json(self._header_path(header.dataset, header.version), header.model_dump(mode="json"))
         return not sound
 
     def _lost(self, outputs: Sequence[str], removals: Removals) -> set[str]:
@@ -164,9 +183,9 @@ class Versions:
             UsageError: no such dataset, tag or version; says what there is.
         """
         dataset, wanted = parse_reference(reference)
-        self._store.require()
         version = self.tag(dataset, wanted) or wanted
         if not self._header_path(dataset, version).is_file():
+            self._store.require()
             raise UsageError(f"{reference}: not in {self._root}; {self.what_there_is(dataset)}")
         return dataset, version
 
@@ -213,48 +232,43 @@ class Versions:
         """
         path = self._tag_path(dataset, tag)
         try:
-            return check_name(path.read_text(encoding="ascii").strip(), "version")
+            return _parse_tag(path.read_bytes()).version
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (UnicodeDecodeError, UsageError) as error:
+        except ValueError as error:
             raise DataError(path, "damaged tag; run purify again, which moves it") from error
 
     def move_tag(self, dataset: str, tag: str, version: str, *, started_ns: int) -> bool:
         """Point a tag at a version, unless a run that started later has moved it already.
 
-        The tag file's modification time is the start of the run that moved it.
-
         Returns:
             Whether the tag now points to ``version``.
         """
-        path = self._tag_path(dataset, check_name(tag, "tag"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (path.parent / ".lock").open("wb") as lock:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX)  # two runs must not move it between each other's look and move
-            return self._move(path, dataset, tag, version, started_ns=started_ns)
+        moved = _Tag(check_name(version, "version"), started_ns)
+        now = moved
+
+        def decide(content: bytes | None) -> bytes | None:
+            nonlocal now
+            now = moved
+            try:
+                there = _parse_tag(content or b"")
+            except ValueError:
+                return moved.content  # missing, or damaged: that is nobody's newer result
+            if there.started_ns <= started_ns:
+                return moved.content
+            now = there
+            return None
+
+        places.update(self._tag_path(dataset, check_name(tag, "tag")), decide)
+        return now.version == version
 
     def remove_tag(self, dataset: str, tag: str) -> None:
         """Remove a tag; it need not be there."""
         self._store.remove_file(f"tags/{dataset}/{tag}")
 
-    def _move(self, path: Path, dataset: str, tag: str, version: str, *, started_ns: int) -> bool:
-        if path.is_file() and path.stat().st_mtime_ns > started_ns:
-            try:
-                return self.tag(dataset, tag) == version
-            except DataError:
-                pass  # a damaged tag is nobody's newer result: put it right
-        temp = atomic.temp_path(path.parent)
-        try:
-            temp.write_text(f"{version}\n")
-            os.utime(temp, ns=(started_ns, started_ns))
-            atomic.publish(temp, path)
-        finally:
-            temp.unlink(missing_ok=True)
-        return True
-
     def datasets(self) -> list[str]:
         """Names of the datasets that have versions."""
-        return [name for name in _names(self._root / "versions") if self.ids(name)]
+        return [name for name in places.names_in(self._root / "versions") if self.ids(name)]
 
     def versions(self, dataset: str) -> list[VersionHeader]:
         """Headers of a dataset's versions, oldest run first.
@@ -275,7 +289,7 @@ class Versions:
 
     def ids(self, dataset: str) -> list[str]:
         """Ids of a dataset's versions, damaged ones among them."""
-        names = _names(self._root / "versions" / dataset)
+        names = places.names_in(self._root / "versions" / dataset)
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def tags(self, dataset: str) -> dict[str, str]:
@@ -289,12 +303,12 @@ class Versions:
 
     def tag_names(self, dataset: str) -> list[str]:
         """Names of a dataset's tags."""
-        return _names(self._root / "tags" / dataset)
+        return places.names_in(self._root / "tags" / dataset)
 
-    def _header_path(self, dataset: str, version: str) -> Path:
+    def _header_path(self, dataset: str, version: str) -> Place:
         return self._root / "versions" / dataset / f"{version}.json"
 
-    def _tag_path(self, dataset: str, tag: str) -> Path:
+    def _tag_path(self, dataset: str, tag: str) -> Place:
         return self._root / "tags" / dataset / tag
 
     def what_there_is(self, dataset: str) -> str:
@@ -307,9 +321,3 @@ class Versions:
 
 def _list_name(dataset: str, version: str) -> str:
     return f"versions/{dataset}/{version}{_LIST}"
-
-
-def _names(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))

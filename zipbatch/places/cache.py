@@ -1,0 +1,148 @@
+"""Copies of objects on the local disk: named by URL and ETag, limited in size, least recently used go first.
+
+Safe between threads and processes: who reads a copy holds a shared lock on it, who removes one needs an exclusive lock,
+and one download at a time fills a name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from zipbatch import atomic
+from zipbatch.errors import DataError
+from zipbatch.places.remote import Client, positive
+from zipbatch.places.stamp import Stamp, stamp_of
+
+FOLDER = "ZIPBATCH_CACHE"
+SIZE_GB = "ZIPBATCH_CACHE_GB"
+DEFAULT_GB = 20.0
+_TRIES = 3
+_LOCKS = 64
+
+
+def folder() -> Path:
+    """``ZIPBATCH_CACHE``, else ``zipbatch`` in the user's cache folder."""
+    named = os.environ.get(FOLDER)
+    if named:
+        return Path(named).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "zipbatch"
+
+
+@contextmanager
+def held(url: str, client: Client, *, keep: bool = True) -> Iterator[Path]:
+    """A local copy of the object as it is now, which nobody removes while the block lasts.
+
+    Args:
+        url: the object.
+        client: of its store.
+        keep: leave the copy for the next one who asks.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        DataError: it changes faster than it can be read.
+    """
+    if not keep:
+        with _passing(url, client) as file:
+            yield file
+        return
+    for _ in range(_TRIES):
+        stamp = stamp_of(client.info(url))
+        copy = folder() / "objects" / _name(url, stamp)
+        stream = _hold(copy, stamp) or _fetch(url, client, copy, stamp)
+        if stream is not None:
+            with stream:
+                yield copy
+            return
+    raise DataError(url, "changes while it is read; run again")
+
+
+@contextmanager
+def _passing(url: str, client: Client) -> Iterator[Path]:
+    temp = atomic.temp_path(folder() / "objects")
+    try:
+        with temp.open("xb") as mark:
+            atomic.hold(mark)
+            client.download(url, temp)
+            yield temp
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def _name(url: str, stamp: Stamp) -> str:
+    digest = hashlib.sha256(atomic.canonical_json([url, stamp.size, stamp.changed])).hexdigest()
+    return f"{digest[:32]}-{url.rpartition('/')[2][-100:]}"
+
+
+def _hold(copy: Path, stamp: Stamp) -> BinaryIO | None:
+    """The copy, opened, with a shared lock on it that ends when it is closed; None when it is not there."""
+    try:
+        stream = copy.open("rb")
+    except FileNotFoundError:
+        return None
+    fcntl.flock(stream.fileno(), fcntl.LOCK_SH)
+    found = os.fstat(stream.fileno())
+    if found.st_nlink == 0 or found.st_size != stamp.size:  # removed between the opening and the lock, or cut short
+        stream.close()
+        return None
+    os.utime(stream.fileno())
+    return stream
+
+
+def _fetch(url: str, client: Client, copy: Path, stamp: Stamp) -> BinaryIO | None:
+    """Download and hold; None when the object has changed meanwhile, so that this would be a copy of neither."""
+    temp = atomic.temp_path(copy.parent)
+    with (copy.parent / f".lock-{int(copy.name[:8], 16) % _LOCKS}").open("wb") as lock:
+        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+        if (stream := _hold(copy, stamp)) is not None:
+            return stream  # another one has just fetched it
+        atomic.sweep(copy.parent)
+        _make_room(copy.parent, stamp.size)
+        try:
+            with temp.open("xb") as mark:
+                atomic.hold(mark)
+                client.download(url, temp)
+            if temp.stat().st_size != stamp.size or stamp_of(client.info(url)) != stamp:
+                return None
+            atomic.publish(temp, copy)
+        finally:
+            temp.unlink(missing_ok=True)
+        return _hold(copy, stamp)
+
+
+def _make_room(objects: Path, needed: int) -> None:
+    """Remove copies that nobody holds, the least recently used first, until ``needed`` bytes fit below the limit."""
+    limit = positive(SIZE_GB, DEFAULT_GB) * 1e9
+    copies = sorted(_copies(objects))
+    total = sum(size for _, size, _ in copies) + needed
+    for _, size, path in copies:
+        if total <= limit:
+            return
+        if _remove(path):
+            total -= size
+
+
+def _copies(objects: Path) -> Iterator[tuple[int, int, Path]]:
+    """(time of last use, bytes, path) of each copy."""
+    for path in objects.iterdir():
+        if not path.name.startswith("."):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue  # another process has just removed it
+            yield stat.st_mtime_ns, stat.st_size, path
+
+
+def _remove(copy: Path) -> bool:
+    try:
+        with copy.open("rb") as stream:
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            copy.unlink()
+    except OSError:
+        return False  # in use, or gone already
+    return True

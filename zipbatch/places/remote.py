@@ -1,0 +1,330 @@
+"""Object stores through fsspec: bounded retries, timeouts, and errors that name the URL and never a credential."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.places.stamp import Stamp, stamp_of
+
+T = TypeVar("T")
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+"""URL scheme -> the extra of this package that brings its client."""
+SINGLE_PUT_BYTES = 5 * 2**30
+"""What S3 takes in one request; anything larger goes up in parts, which become visible in one step too."""
+_LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE}
+_WORTH_ANOTHER_TRY = {"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch", "408", "409", "429"}
+_WAIT_LIMIT_S = 15.0
+
+
+class UnreachableError(WorkFailed):
+    """An object store gave no usable answer, for as long as there was patience for it."""
+
+
+class RefusedError(UsageError):
+    """An object store answered that it will not; ``code`` is its reason, such as ``PreconditionFailed``."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an operation may take: each try ``timeout_s`` without a byte, between tries twice as long each time."""
+
+    tries: int = 5
+    timeout_s: float = 60.0
+    first_wait_s: float = 0.5
+
+    @classmethod
+    def from_environment(cls) -> Patience:
+        """``ZIPBATCH_REMOTE_TRIES`` and ``ZIPBATCH_REMOTE_TIMEOUT`` (seconds), or the defaults.
+
+        Raises:
+            UsageError: one of them is no positive number.
+        """
+        return cls(
+            tries=int(positive("ZIPBATCH_REMOTE_TRIES", cls.tries, least=1)),
+            timeout_s=positive("ZIPBATCH_REMOTE_TIMEOUT", cls.timeout_s),
+        )
+
+    def wait(self, attempt: int) -> None:
+        """Wait before the given repetition, from 1 on; a random part keeps many workers from coming back at once."""
+        time.sleep(min(_WAIT_LIMIT_S, self.first_wait_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1))
+
+
+FIRST_CONTACT = Patience(tries=3, timeout_s=10.0)
+"""At the first word with a store: a wrong address or a dead server is told within seconds."""
+
+
+def positive(variable: str, default: float, *, least: float = 0.001) -> float:
+    """A positive number from the environment.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    text = os.environ.get(variable, "")
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = 0
+    if not least <= value < 1e12:
+        raise UsageError(f"{variable}={text}: must be a number of {least:g} or more")
+    return value
+
+
+class Client:
+    """A file system of fsspec's, each operation with patience. Paths are whole URLs.
+
+    Errors of every operation: ``FileNotFoundError`` for what is not there, ``UnreachableError``, ``RefusedError``.
+    """
+
+    def __init__(self, scheme: str, patience: Patience, **settings: Any) -> None:
+        import fsspec
+
+        self._patience = patience
+        try:
+            self.fs = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **settings)
+        except ImportError as error:
+            extra = EXTRAS.get(scheme)
+            hint = f"pip install 'zipbatch[{extra}]'" if extra else str(error)
+            raise UsageError(f"{scheme}://: the client for it is not installed: {hint}") from error
+        except ValueError as error:
+            raise UsageError(f"{scheme}://: not a kind of URL that fsspec knows") from error
+
+    def reach(self, bucket: str) -> None:
+        """Find out quickly whether there is anybody at the other end."""
+
+    def info(self, url: str) -> dict[str, Any]:
+        """Size, and whatever tells one content from the next, of the object of that very name."""
+        found = self._ask(url, lambda: self.fs.info(url))
+        if found.get("type") == "directory":
+            raise _not_there(url)
+        return dict(found)
+
+    def is_folder(self, url: str) -> bool:
+        """Whether anything lies below that name."""
+        try:
+            return bool(self._ask(url, lambda: self.fs.info(url)).get("type") == "directory")
+        except FileNotFoundError:
+            return False
+
+    def read(self, url: str) -> bytes:
+        """An object's bytes."""
+        return bytes(self._ask(url, lambda: self.fs.cat_file(url)))
+
+    def download(self, url: str, file: Path) -> None:
+        """An object into a local file."""
+        self._ask(url, lambda: self.fs.get_file(url, str(file)))
+
+    def put(self, url: str, data: bytes) -> None:
+        """Bytes as an object, in one step."""
+        self._put(url, lambda: self.fs.pipe_file(url, data))
+
+    def put_file(self, url: str, file: Path) -> None:
+        """A finished local file as an object, in one step."""
+        self._put(url, lambda: self.fs.put_file(str(file), url))
+
+    def put_unless_changed(self, url: str, data: bytes, etag: str | None) -> bool:
+        """As ``put``, where the object is still the one of that ETag (None: is still missing); whether it was.
+
+        Where the store has no conditional writes this is a plain put, which the reader's look just before it guards.
+        """
+        del etag
+        self.put(url, data)
+        return True
+
+    def remove(self, url: str) -> None:
+        """Remove an object."""
+        self._ask(url, lambda: self.fs.rm_file(url))
+
+    def below(self, url: str) -> list[str]:
+        """Names of all objects below a folder, relative to it, sorted. Lists the store."""
+        return [name for name, _ in self.stamps_below(url)]
+
+    def stamps_below(self, url: str) -> list[tuple[str, Stamp]]:
+        """The same with their stamps, which the listing tells."""
+        root = self.fs._strip_protocol(url).rstrip("/") + "/"
+        try:
+            found = self._ask(url, lambda: self.fs.find(url, detail=True))
+        except FileNotFoundError:
+            return []
+        names = sorted(name for name in found if name.startswith(root))
+        return [(name.removeprefix(root), stamp_of(found[name])) for name in names]
+
+    def names(self, url: str) -> list[str]:
+        """Names right in a folder, sorted. Lists the store."""
+        try:
+            found = self._ask(url, lambda: self.fs.ls(url, detail=False))
+        except FileNotFoundError:
+            return []
+        return sorted({name.rstrip("/").rpartition("/")[2] for name in found} - {""})
+
+    def _put(self, url: str, call: Callable[[], object]) -> None:
+        try:
+            self._ask(url, call)
+        except FileNotFoundError:
+            raise RefusedError(f"{url}: there is no such bucket; make it first, or name another") from None
+
+    def _ask(self, url: str, call: Callable[[], T]) -> T:
+        return patiently(url, call, self._patience)
+
+
+class S3Client(Client):
+    """S3 and whatever speaks its language. Looks by key never become listings, and puts may be conditional.
+
+    Credentials, region and endpoint come from where boto looks for them: environment, ``~/.aws``, the machine's role.
+    """
+
+    def __init__(self, scheme: str, patience: Patience) -> None:
+        timeout_s = patience.timeout_s
+        config = {"connect_timeout": min(10.0, timeout_s), "read_timeout": timeout_s}
+        super().__init__(scheme, patience, config_kwargs={**config, "retries": {"total_max_attempts": 1}})
+        self.fs.retries = 1  # retries are counted in one place: in patiently
+
+    def reach(self, bucket: str) -> None:
+        """See ``Client``. Any answer will do."""
+        timeout_s = min(FIRST_CONTACT.timeout_s, self._patience.timeout_s)
+        tries = min(FIRST_CONTACT.tries, self._patience.tries)
+        try:
+            patiently(
+                f"s3://{bucket}",
+                lambda: self.fs.call_s3("head_object", Bucket=bucket, Key="zipbatch", timeout=timeout_s),
+                Patience(tries, timeout_s),
+            )
+        except FileNotFoundError:
+            pass
+        except RefusedError as error:
+            if error.code not in {"403", "AccessDenied"}:
+                raise
+
+    def info(self, url: str) -> dict[str, Any]:
+        """See ``Client``; one HEAD, where s3fs would go on to list what is below a missing key."""
+        bucket, key = self._split(url)
+        if not key:
+            raise _not_there(url)
+        head = self._ask(url, lambda: self.fs.call_s3("head_object", Bucket=bucket, Key=key))
+        return {"size": head["ContentLength"], "ETag": head["ETag"], "LastModified": head["LastModified"]}
+
+    def put_file(self, url: str, file: Path) -> None:
+        """See ``Client``."""
+        self._put(url, lambda: self.fs.put_file(str(file), url, chunksize=_chunk(file)))
+
+    def put_unless_changed(self, url: str, data: bytes, etag: str | None) -> bool:
+        """See ``Client``; servers that do not know ``If-Match`` and ``If-None-Match`` on a put get a plain one."""
+        bucket, key = self._split(url)
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        try:
+            self._put(url, lambda: self.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition))
+        except RefusedError as error:
+            if error.code in {"PreconditionFailed", "412"}:
+                return False
+            if error.code not in {"NotImplemented", "501"}:
+                raise
+            self.put(url, data)
+        return True
+
+    def _split(self, url: str) -> tuple[str, str]:
+        bucket, key, _ = self.fs.split_path(url)
+        return str(bucket), str(key)
+
+
+def _chunk(file: Path) -> int:
+    return SINGLE_PUT_BYTES if file.stat().st_size < SINGLE_PUT_BYTES else 2**29
+
+
+@cache
+def client_for(scheme: str, bucket: str) -> Client:
+    """The client of a bucket, which has answered once; one for each process.
+
+    Raises:
+        UsageError: no client is installed for such URLs.
+        UnreachableError: nobody answers.
+    """
+    client = (S3Client if scheme in {"s3", "s3a"} else Client)(scheme, Patience.from_environment())
+    client.reach(bucket)
+    return client
+
+
+def patiently(url: str, call: Callable[[], T], patience: Patience) -> T:
+    """The result of ``call``; what may pass is tried again.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        RefusedError: the answer was no.
+        UnreachableError: it failed as often as patience allows.
+    """
+    attempt = 1
+    while True:
+        try:
+            return call()
+        except Exception as error:  # every client library has errors of its own
+            if isinstance(error, OSError) and (error.errno in _LOCAL or _is_local(error)):
+                raise
+            if (final := _final(url, error)) is not None:
+                raise final from error
+            if attempt == patience.tries:
+                raise UnreachableError(
+                    f"{url}: cannot be reached: {_reason(error)}, {attempt} tries; check the network and the "
+                    "endpoint, then run the same command again"
+                ) from error
+        patience.wait(attempt)
+        attempt += 1
+
+
+def _is_local(error: OSError) -> bool:
+    return error.filename is not None and not isinstance(error, FileNotFoundError) and Path(error.filename).exists()
+
+
+def _final(url: str, error: Exception) -> Exception | None:
+    """What to tell of an error that another try would not mend; None when it might. Never the server's own words."""
+    code, status = _code(error)
+    if isinstance(error, FileNotFoundError) or status == 404:
+        return _not_there(url)
+    why = _refusal(error, code, status)
+    return None if why is None else RefusedError(f"{url}: {why}", code)
+
+
+def _refusal(error: Exception, code: str, status: int | None) -> str | None:
+    if "Credential" in type(error).__name__:
+        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    if isinstance(error, PermissionError) or status in {401, 403}:
+        because = f" ({code})" if code else ""
+        return f"access denied{because}; check the credentials in the environment: they must read, write and list there"
+    if code in _WORTH_ANOTHER_TRY:
+        return None
+    if status is not None and (300 <= status < 500 or status == 501):
+        return f"refused ({code or status})"
+    if isinstance(error, NotImplementedError | ImportError | ValueError | TypeError | KeyError):
+        return f"cannot be used ({type(error).__name__})"
+    return None
+
+
+def _code(error: BaseException) -> tuple[str, int | None]:
+    """The server's error code and HTTP status, as botocore keeps them in the error or its cause."""
+    for candidate in (error, error.__cause__):
+        response = getattr(candidate, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return str(response.get("Error", {}).get("Code", "")), status if isinstance(status, int) else None
+    return "", None
+
+
+def _reason(error: Exception) -> str:
+    code, status = _code(error)
+    if status is not None:
+        return f"it answers {status} {code}".rstrip()
+    return "no answer in time" if "Timeout" in type(error).__name__ else type(error).__name__
+
+
+def _not_there(url: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "there is no such object", url)
