@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zipbatch import places
@@ -15,11 +15,25 @@ from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.stages.publish import publish_version
 from zipbatch.stages.purifier import PurifierSpec
 from zipbatch.stages.purify_shard import PurifyResult, PurifySetup, PurifyTask
-from zipbatch.store import RememberedInputs, Store, TaskRecord, VersionRow, Versions, check_name, task_key
+from zipbatch.store import (
+    LostObjectsError,
+    Origin,
+    RememberedInputs,
+    Store,
+    TaskRecord,
+    Version,
+    VersionRow,
+    Versions,
+    check_name,
+    lost_objects,
+    task_key,
+)
 from zipbatch.store.versions import LATEST
 
 log = logging.getLogger(__name__)
 DEFAULT_SPLITS = ("test", "test_poisoned")
+ATTEMPTS = 3
+"""How often a run begins again because a gc removed old objects that it was about to list."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,10 @@ class PurifyRequest:
 
 @dataclass(frozen=True)
 class PurifyPlan:
-    """``rows`` are done already, by shard name; ``tasks`` are still to be looked at by a worker."""
+    """``rows`` are done already, by shard name, ``from_parent`` of them as the parent version's list says.
+
+    ``tasks`` are still to be looked at by a worker.
+    """
 
     request: PurifyRequest
     shards: tuple[ShardRef, ...]
@@ -47,6 +64,8 @@ class PurifyPlan:
     parent: str | None
     inputs: RememberedInputs
     started_ns: int
+    from_parent: int
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,23 +110,23 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     shards = _chosen(request.dataset, request.splits)
     identity = request.spec.identity
     parent = Versions(request.store).latest(request.dataset.name)
-    known = {}
-    if parent is not None and parent.header.purifier == identity:
-        known = {row.input: row for row in parent.rows}
     inputs = RememberedInputs(request.store, request.dataset.name)
-    rows: dict[str, VersionRow] = {}
+    digests = _digests(shards, inputs)
+    rows = _listed(request.store, shards, digests, parent if parent and parent.header.purifier == identity else None)
+    from_parent = len(rows)
+    left = [shard for shard in shards if shard.name not in rows]
+
+    def recorded(shard: ShardRef) -> VersionRow | None:
+        return _recorded(request.store, shard, digests[shard.name], identity)
+
     tasks: list[PurifyTask] = []
-
-    def done(shard: ShardRef) -> VersionRow | None:
-        return _done(request.store, shard, shard.sha256 or inputs.digest(shard.path), identity, known)
-
-    for shard, row in zip(shards, places.each(done, shards, at=request.store.root), strict=True):
+    for shard, row in zip(left, places.each(recorded, left, at=request.store.root), strict=True):
         if row is None:
             tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
         else:
             rows[shard.name] = row
     parent_id = None if parent is None else parent.header.version
-    return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns)
+    return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, from_parent)
 
 
 def _check_size(request: PurifyRequest) -> None:
@@ -136,18 +155,39 @@ def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...
     return shards
 
 
-def _done(
-    store: Store, shard: ShardRef, sha256: str | None, identity: dict[str, Any], known: dict[str, VersionRow]
-) -> VersionRow | None:
+def _digests(shards: Sequence[ShardRef], inputs: RememberedInputs) -> dict[str, str | None]:
+    """Shard name -> digest of its input as a manifest says it or a run remembered it, None where nobody knows."""
+    digests = {shard.name: shard.sha256 for shard in shards}
+    unknown = [shard for shard in shards if shard.sha256 is None]
+    if unknown:
+        found = places.each(lambda shard: inputs.digest(shard.path), unknown, at=unknown[0].path)
+        digests |= {shard.name: digest for shard, digest in zip(unknown, found, strict=True)}
+    return digests
+
+
+def _listed(
+    store: Store, shards: Sequence[ShardRef], digests: Mapping[str, str | None], parent: Version | None
+) -> dict[str, VersionRow]:
+    """The rows of shards that the parent version's list holds by their input, whose objects are there."""
+    if parent is None:
+        return {}
+    known = {row.input: row for row in parent.rows}
+    wanted = {row.output for shard in shards if (row := known.get(digests[shard.name] or "")) is not None}
+    lost = lost_objects(store, wanted)
+    rows: dict[str, VersionRow] = {}
+    for shard in shards:
+        row = known.get(digests[shard.name] or "")
+        if row is not None and row.output not in lost:
+            same = (row.split, row.shard) == (shard.split, shard.name)
+            rows[shard.name] = row if same else row._replace(split=shard.split, shard=shard.name)
+    return rows
+
+
+def _recorded(store: Store, shard: ShardRef, sha256: str | None, identity: dict[str, Any]) -> VersionRow | None:
     if sha256 is None:
         return None
-    old = known.get(sha256)
-    if old is not None and store.has_object(old.output):
-        return old._replace(split=shard.split, shard=shard.name)
     record = store.task(task_key(sha256, identity))
-    if record is None or record.quarantined:
-        return None
-    return _row(shard, record)
+    return None if record is None or record.quarantined else _row(shard, record)
 
 
 def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = lambda _: None) -> PurifySummary:
@@ -187,7 +227,13 @@ def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = 
             request.store.discard_empty(made)
     if failed:
         raise WorkFailed(_failure(plan, failed))
-    return _publish(plan, rows, reused=reused, samples=samples, seconds=time.monotonic() - started)
+    try:
+        return _publish(plan, rows, reused=reused, samples=samples, seconds=time.monotonic() - started)
+    except LostObjectsError as error:
+        if plan.attempt == ATTEMPTS:
+            raise
+        log.warning("%s; looking again at what is left to do", error)
+        return purify(replace(plan_purify(request), attempt=plan.attempt + 1), on_progress=on_progress)
 
 
 def _remember(inputs: RememberedInputs) -> None:
@@ -228,6 +274,7 @@ def _publish(
         tag=request.tag,
         parent=plan.parent,
         started_ns=plan.started_ns,
+        origin=Origin(computed=len(ordered) - reused, parent=plan.from_parent, store=reused - plan.from_parent),
     )
     return PurifySummary(
         reference=f"{dataset}@{request.tag or LATEST}",

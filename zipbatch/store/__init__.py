@@ -3,16 +3,19 @@
 from zipbatch.store.gc import Collected, Garbage, GcPolicy, collect, find_garbage
 from zipbatch.store.identity import task_key
 from zipbatch.store.inputs import RememberedInputs
+from zipbatch.store.removals import lost_objects
+from zipbatch.store.reused import reused
 from zipbatch.store.rows import VersionRow
 from zipbatch.store.store import SlotRun, Store, TaskRecord, check_name
 from zipbatch.store.verify import Fault, verify
-from zipbatch.store.versions import Origin, Version, VersionHeader, Versions, parse_reference
+from zipbatch.store.versions import LostObjectsError, Origin, Version, VersionHeader, Versions, parse_reference
 
 __all__ = [
     "Collected",
     "Fault",
     "Garbage",
     "GcPolicy",
+    "LostObjectsError",
     "Origin",
     "RememberedInputs",
     "SlotRun",
@@ -25,7 +28,9 @@ __all__ = [
     "check_name",
     "collect",
     "find_garbage",
+    "lost_objects",
     "parse_reference",
+    "reused",
     "task_key",
     "verify",
 ]

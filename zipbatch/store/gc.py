@@ -17,14 +17,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
+from typing import TypeVar
 
+from zipbatch import places
 from zipbatch.errors import DataError
 from zipbatch.store.removals import Removals, claims
 from zipbatch.store.store import Store, StoredFile
 from zipbatch.store.versions import Versions
 
+T = TypeVar("T")
 DAY_S = 86_400.0
-BATCH = 10_000
+BATCH = 5_000
 """Objects to a note: so many are removed well within the time that a note is in force."""
 _OBJECT = re.compile(r"objects/[0-9a-f]{2}/([0-9a-f]{64})\.tar")
 
@@ -147,10 +150,10 @@ def _digest(file: StoredFile) -> str:
 def _records(store: Store) -> dict[str, list[tuple[str, str, int]]]:
     """Output digest -> (task key, output digest, mtime) of the records that name it."""
     found: dict[str, list[tuple[str, str, int]]] = {}
-    for file in store.list_files("tasks"):
-        key = PurePosixPath(file.name).stem
-        if (record := store.record(key)) is not None:
-            found.setdefault(record.output_sha256, []).append((key, record.output_sha256, file.mtime_ns))
+    written = {PurePosixPath(file.name).stem: file.mtime_ns for file in store.list_files("tasks")}
+    for key, record in zip(written, places.each(store.record, written, at=store.root), strict=True):
+        if record is not None:
+            found.setdefault(record.output_sha256, []).append((key, record.output_sha256, written[key]))
     return found
 
 
@@ -167,28 +170,37 @@ def collect(
     tasks = objects = size = done = 0
     queue, lonely = iter(garbage.objects), dict(garbage.tasks)
     read, needed = set(garbage.read), set[str]()
+
+    def remove(sha256: str) -> bool:
+        return store.remove_object(sha256, unless_newer_ns=garbage.before_ns)
+
     while batch := {_digest(file): file for file in islice(queue, BATCH)}:
         with removals.noted(objects=batch) as check_time:
             needed |= _listed_since(versions, read)
-            for sha256, file in batch.items():
-                keys = lonely.pop(sha256, ())
-                if sha256 in needed:
-                    continue
-                check_time()
-                for key in keys:
-                    store.remove_task(key)
-                tasks += len(keys)
-                if store.remove_object(sha256, unless_newer_ns=garbage.before_ns):
-                    objects, size = objects + 1, size + file.size
+            doomed = [sha256 for sha256 in batch if sha256 not in needed]
+            keys = [key for sha256 in batch for key in lonely.pop(sha256, ()) if sha256 not in needed]
+            places.each(_before_time_is_up(store.remove_task, check_time), keys, at=store.root)
+            gone = places.each(_before_time_is_up(remove, check_time), doomed, at=store.root)
+        tasks += len(keys)
+        objects += sum(gone)
+        size += sum(batch[sha256].size for sha256, went in zip(doomed, gone, strict=True) if went)
         done += len(batch)
         on_progress(done, len(garbage.objects))
-    for sha256, keys in lonely.items():  # records whose object was not there to begin with
+    for sha256, dangling in lonely.items():  # records whose object was not there to begin with
         if not store.has_object(sha256):
-            for key in keys:
+            for key in dangling:
                 store.remove_task(key)
-            tasks += len(keys)
+            tasks += len(dangling)
     _drop_notes(versions, garbage, removals)
     return Collected(forgotten, tasks, objects, size)
+
+
+def _before_time_is_up(function: Callable[[str], T], check_time: Callable[[], None]) -> Callable[[str], T]:
+    def checked(name: str) -> T:
+        check_time()
+        return function(name)
+
+    return checked
 
 
 def _forget(versions: Versions, garbage: Garbage, store: Store, removals: Removals) -> tuple[str, ...]:

@@ -148,6 +148,16 @@ class Removals:
                     self._store.remove_file(file.name)
 
 
+def lost_objects(store: Store, outputs: Collection[str]) -> set[str]:
+    """Those of the objects that versions list which are not there.
+
+    On a disk each is looked for. Where a look is a request, only those are that a note names: lists are trusted, and
+    what ``verify --repair`` misses it notes.
+    """
+    doubted = Removals(store).named().intersection(outputs)
+    return store.lost_objects(outputs) | {sha256 for sha256 in doubted if not store.has_object(sha256)}
+
+
 @contextmanager
 def claimed(store: Store, dataset: str, version: str) -> Iterator[None]:
     """Within the block nobody begins to remove the version, whether it exists already or not."""

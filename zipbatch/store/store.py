@@ -130,10 +130,9 @@ class Store:
         return self.object_path(sha256).is_file()
 
     def lost_objects(self, digests: Iterable[str]) -> set[str]:
-        """Those of many objects that a version lists and that are not there, at the cost of a look at each name.
+        """Those of many objects that are not there, as far as a disk can tell; an object store is not asked.
 
-        Where a look is a request of its own, a million of them are too many: there only objects that a note names
-        (``removals.py``) are looked for, and the version's list is trusted for the others.
+        A million requests are too many: there a version's list is trusted (``removals.lost_objects``).
         """
         if not isinstance(self.root, Path):
             return set()

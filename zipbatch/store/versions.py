@@ -14,13 +14,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place
-from zipbatch.store.removals import Removals, claimed
+from zipbatch.store.removals import Removals, claimed, lost_objects
 from zipbatch.store.rows import VersionRow, pack_rows, unpack_rows
 from zipbatch.store.store import Store, StoredFile, check_name
 
 LATEST = "latest"
 _ID_DIGITS = 20
 _LIST = ".jsonl.gz"
+
+
+class LostObjectsError(DataError):
+    """Objects that a run had found were removed before it could publish its version."""
 
 
 class Origin(BaseModel):
@@ -131,7 +135,7 @@ class Versions:
             Whether it is new.
 
         Raises:
-            DataError: an object of the list is not in the store.
+            LostObjectsError: an object of the list is not in the store.
         """
         name, outputs = _list_name(header.dataset, header.version), [row.output for row in rows]
         removals, reference = Removals(self._store), f"{header.dataset}@{header.version}"
@@ -140,17 +144,12 @@ class Versions:
         if not sound:
             self._store.write_file(name, pack_rows(rows))
         removals.await_end(reference, outputs)  # who begins later to remove objects sees the list
-        if lost := self._lost(outputs, removals):
-            shard = next(row.shard for row in rows if row.output in lost)
-            raise DataError(shard, f"object {next(iter(lost))} is not in the store; run again")
+        if lost := lost_objects(self._store, outputs):
+            row = next(row for row in rows if row.output in lost)
+            raise LostObjectsError(row.shard, f"object {row.output} is not in the store (any more); run again")
         if not sound:
             places.put_json(self._header_path(header.dataset, header.version), header.model_dump(mode="json"))
         return not sound
-
-    def _lost(self, outputs: Sequence[str], removals: Removals) -> set[str]:
-        """Those that are not there. One that a note names is looked for by all means."""
-        doubted = removals.named().intersection(outputs)
-        return self._store.lost_objects(outputs) | {sha256 for sha256 in doubted if not self._store.has_object(sha256)}
 
     def _is_sound(self, header: VersionHeader, rows: Sequence[VersionRow]) -> bool:
         """Whether the version on disk is the one that was asked for; a damaged one is to be written again."""
