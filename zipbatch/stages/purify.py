@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -114,13 +114,13 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     digests = _digests(shards, inputs)
     rows = _listed(request.store, shards, digests, parent if parent and parent.header.purifier == identity else None)
     from_parent = len(rows)
-    left = [shard for shard in shards if shard.name not in rows]
+    left = [(shard, digest) for shard, digest in zip(shards, digests, strict=True) if shard.name not in rows]
 
-    def recorded(shard: ShardRef) -> VersionRow | None:
-        return _recorded(request.store, shard, digests[shard.name], identity)
+    def recorded(entry: tuple[ShardRef, str | None]) -> VersionRow | None:
+        return _recorded(request.store, *entry, identity)
 
     tasks: list[PurifyTask] = []
-    for shard, row in zip(left, places.each(recorded, left, at=request.store.root), strict=True):
+    for (shard, _), row in zip(left, places.each(recorded, left, at=request.store.root), strict=True):
         if row is None:
             tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
         else:
@@ -155,32 +155,35 @@ def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...
     return shards
 
 
-def _digests(shards: Sequence[ShardRef], inputs: RememberedInputs) -> dict[str, str | None]:
-    """Shard name -> digest of its input as a manifest says it or a run remembered it, None where nobody knows."""
-    digests = {shard.name: shard.sha256 for shard in shards}
+def _digests(shards: Sequence[ShardRef], inputs: RememberedInputs) -> list[str | None]:
+    """Digest of each input as a manifest says it or a run remembered it, None where nobody knows."""
     unknown = [shard for shard in shards if shard.sha256 is None]
-    if unknown:
-        found = places.each(lambda shard: inputs.digest(shard.path), unknown, at=unknown[0].path)
-        digests |= {shard.name: digest for shard, digest in zip(unknown, found, strict=True)}
-    return digests
+    if not unknown:
+        return [shard.sha256 for shard in shards]
+    found = iter(places.each(lambda shard: inputs.digest(shard.path), unknown, at=unknown[0].path))
+    return [shard.sha256 if shard.sha256 is not None else next(found) for shard in shards]
 
 
 def _listed(
-    store: Store, shards: Sequence[ShardRef], digests: Mapping[str, str | None], parent: Version | None
+    store: Store, shards: Sequence[ShardRef], digests: Sequence[str | None], parent: Version | None
 ) -> dict[str, VersionRow]:
-    """The rows of shards that the parent version's list holds by their input, whose objects are there."""
+    """The rows, by shard, that the parent version's list holds for these inputs, and whose objects are there."""
     if parent is None:
         return {}
     known = {row.input: row for row in parent.rows}
-    wanted = {row.output for shard in shards if (row := known.get(digests[shard.name] or "")) is not None}
-    lost = lost_objects(store, wanted)
-    rows: dict[str, VersionRow] = {}
-    for shard in shards:
-        row = known.get(digests[shard.name] or "")
-        if row is not None and row.output not in lost:
-            same = (row.split, row.shard) == (shard.split, shard.name)
-            rows[shard.name] = row if same else row._replace(split=shard.split, shard=shard.name)
-    return rows
+    found = [
+        (shard, row)
+        for shard, digest in zip(shards, digests, strict=True)
+        if (row := known.get(digest or "")) is not None
+    ]
+    lost = lost_objects(store, [row.output for _, row in found])
+    return {
+        shard.name: row
+        if (row.split, row.shard) == (shard.split, shard.name)
+        else row._replace(split=shard.split, shard=shard.name)
+        for shard, row in found
+        if row.output not in lost
+    }
 
 
 def _recorded(store: Store, shard: ShardRef, sha256: str | None, identity: dict[str, Any]) -> VersionRow | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 import zlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zipbatch import atomic
 
@@ -53,13 +54,11 @@ def unpack_rows(data: bytes) -> tuple[VersionRow, ...]:
 
 def _parse(line: str) -> VersionRow:
     value = json.loads(line)
-    try:
-        row = VersionRow(**value)
-    except TypeError as error:
-        raise ValueError(f"{line[:80]!r} is not a row of a list") from error
-    if tuple(map(type, row)) != _TYPES:
-        raise ValueError(f"{line[:80]!r} is not a row of a list")
-    return row
+    if type(value) is dict and len(value) == len(_TYPES):
+        row: tuple[Any, ...] = tuple(map(value.get, VersionRow._fields))
+        if tuple(map(type, row)) == _TYPES:
+            return VersionRow(sys.intern(row[0]), *row[1:])
+    raise ValueError(f"{line[:80]!r} is not a row of a list")
 
 
 def count_rows(rows: Iterable[VersionRow]) -> dict[str, dict[str, int]]:
