@@ -6,7 +6,7 @@
 ``plan`` makes a staged dataset of so many shards (empty files: a plan reads none) with its manifest, and a store whose
 latest version has them all but ``--new``; then a process of its own plans the purification. ``rerun`` purifies real
 shards of two tiny images with ``blur`` in this process, again, and again with new ones. Printed are wall and CPU
-seconds without the start-up of Python and torch, and the peak of the resident memory (``imports_mib`` of it are theirs).
+seconds without the start-up of Python and torch, and the peak of the resident memory (theirs: ``imports_mib``).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,6 @@ from zipbatch.store import (
     RememberedInputs,
     Store,
     TaskRecord,
-    Version,
     VersionRow,
     Versions,
     check_name,
@@ -51,9 +50,9 @@ class PurifyRequest:
 
 @dataclass(frozen=True)
 class PurifyPlan:
-    """``rows`` are done already, by shard name, ``from_parent`` of them as the parent version's list says.
+    """``rows`` are done already, by shard name; ``tasks`` are still to be looked at by a worker.
 
-    ``tasks`` are still to be looked at by a worker.
+    ``known`` are the rows of the parent version by their input, none when another purifier made it.
     """
 
     request: PurifyRequest
@@ -64,7 +63,7 @@ class PurifyPlan:
     parent: str | None
     inputs: RememberedInputs
     started_ns: int
-    from_parent: int
+    known: Mapping[str, VersionRow]
     attempt: int = 1
 
 
@@ -112,8 +111,10 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     parent = Versions(request.store).latest(request.dataset.name)
     inputs = RememberedInputs(request.store, request.dataset.name)
     digests = _digests(shards, inputs)
-    rows = _listed(request.store, shards, digests, parent if parent and parent.header.purifier == identity else None)
-    from_parent = len(rows)
+    known: dict[str, VersionRow] = {}
+    if parent is not None and parent.header.purifier == identity:
+        known = {row.input: row for row in parent.rows}
+    rows = _listed(request.store, shards, digests, known)
     left = [(shard, digest) for shard, digest in zip(shards, digests, strict=True) if shard.name not in rows]
 
     def recorded(entry: tuple[ShardRef, str | None]) -> VersionRow | None:
@@ -126,7 +127,7 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
         else:
             rows[shard.name] = row
     parent_id = None if parent is None else parent.header.version
-    return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, from_parent)
+    return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, known)
 
 
 def _check_size(request: PurifyRequest) -> None:
@@ -165,12 +166,9 @@ def _digests(shards: Sequence[ShardRef], inputs: RememberedInputs) -> list[str |
 
 
 def _listed(
-    store: Store, shards: Sequence[ShardRef], digests: Sequence[str | None], parent: Version | None
+    store: Store, shards: Sequence[ShardRef], digests: Sequence[str | None], known: Mapping[str, VersionRow]
 ) -> dict[str, VersionRow]:
     """The rows, by shard, that the parent version's list holds for these inputs, and whose objects are there."""
-    if parent is None:
-        return {}
-    known = {row.input: row for row in parent.rows}
     found = [
         (shard, row)
         for shard, digest in zip(shards, digests, strict=True)
@@ -277,7 +275,7 @@ def _publish(
         tag=request.tag,
         parent=plan.parent,
         started_ns=plan.started_ns,
-        origin=Origin(computed=len(ordered) - reused, parent=plan.from_parent, store=reused - plan.from_parent),
+        origin=_origin(plan, ordered, reused=reused),
     )
     return PurifySummary(
         reference=f"{dataset}@{request.tag or LATEST}",
@@ -293,3 +291,10 @@ def _publish(
         computed_samples=samples,
         counts=published.counts,
     )
+
+
+def _origin(plan: PurifyPlan, rows: Sequence[VersionRow], *, reused: int) -> Origin:
+    """How many shards this run computed, and how many of the others the parent lists, too, with the same result."""
+    listed = sum(1 for row in rows if (old := plan.known.get(row.input)) is not None and old.output == row.output)
+    from_parent = min(listed, reused)
+    return Origin(computed=len(rows) - reused, parent=from_parent, store=reused - from_parent)
