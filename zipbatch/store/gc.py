@@ -95,9 +95,9 @@ def find_garbage(store: Store, policy: GcPolicy) -> Garbage:
             if name not in kept and file.mtime_ns < before_ns:
                 forgotten.append(name)  # its run never finished it
                 continue
-            needed.update(row.output for row in versions.rows(dataset, version))
+            needed |= _outputs(versions, dataset, version)
             read.add(name)
-    if unlisted := kept - read:
+    if unlisted := {name for name in kept - read if name.partition("@")[2] in versions.ids(name.partition("@")[0])}:
         raise DataError(min(unlisted), "its list is missing, so what it needs is not known; run verify --repair first")
     objects = {_digest(file): file for file in store.list_files("objects") if _digest(file)}
     records = _records(store)
@@ -222,9 +222,18 @@ def _listed_since(versions: Versions, read: set[str]) -> set[str]:
     found: set[str] = set()
     for dataset, version, _ in versions.lists():
         if (name := f"{dataset}@{version}") not in read:
-            found.update(row.output for row in versions.rows(dataset, version))
+            found |= _outputs(versions, dataset, version)
             read.add(name)
     return found
+
+
+def _outputs(versions: Versions, dataset: str, version: str) -> set[str]:
+    try:
+        return {row.output for row in versions.rows(dataset, version)}
+    except DataError:
+        if any((dataset, version) == there[:2] for there in versions.lists()):
+            raise
+        return set()  # another gc has just removed it
 
 
 def _drop_notes(versions: Versions, garbage: Garbage, removals: Removals) -> None:
