@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.object_store import S3Server
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks lose more by waiting for each other than they gain
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from tests.making import write_prior, write_source, write_victim, zipbatch
+from zipbatch.places import Place
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +45,45 @@ def staged(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ran = zipbatch("poison", source, "--attack", "badnets", "--out", out, "--samples-per-shard", 4)
     assert ran.code == 0, ran.err
     return out
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Copies of remote files go here, never to the cache of whoever runs the tests; nor do tests use their account."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in [name for name in os.environ if name.startswith(("AWS_", "ZIPBATCH_"))]:
+            patch.delenv(variable)
+        patch.setenv("ZIPBATCH_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 server with one bucket, which the environment points to."""
+    from tests.object_store import BUCKET, SECRET, S3Path, S3Server
+
+    server = S3Server()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "AKIA-test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        server.client().create_bucket(Bucket=BUCKET)
+        S3Path.server = server
+        yield server
+    server.stop()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def pur(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where a store may be: a folder, or a prefix in S3. Nothing is there yet."""
+    if request.param == "disk":
+        return tmp_path / "pur"
+    request.getfixturevalue("s3")
+    from tests.object_store import S3Path
+
+    return S3Path.fresh()

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from zipbatch import images
 from zipbatch.checkpoints.victim import VictimSpec, save_victim
 from zipbatch.cli.main import _run
+from zipbatch.places import Place, workbench
 from zipbatch.shards import Sample, ShardWriter
 from zipbatch.victims import build_victim
 
@@ -65,9 +67,9 @@ def sample(key: str, label: int | None, *, seed: int, size: int = IMAGE_SIZE) ->
     return Sample(key, members)
 
 
-def write_shard(path: Path, samples: Sequence[Sample]) -> Path:
+def write_shard(path: Place, samples: Sequence[Sample]) -> Place:
     """A real shard through the project's own writer."""
-    with ShardWriter(path.parent) as writer:
+    with ShardWriter(workbench(path.parent)) as writer:
         for item in samples:
             writer.write(item)
         writer.finish()
@@ -204,6 +206,6 @@ def write_victim(folder: Path, *, classes: int = len(CLASSES), size: int = IMAGE
     return folder
 
 
-def files_below(folder: Path) -> dict[str, bytes]:
+def files_below(folder: Any) -> dict[str, bytes]:
     """Every file below a folder with its bytes, by relative path."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

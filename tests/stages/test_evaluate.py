@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from tests.making import CLASSES, IMAGE_SIZE, write_shard, write_victim, zipbatch
+from tests.object_store import S3Path
 from zipbatch import images
 from zipbatch.checkpoints.victim import VictimSpec, save_victim
+from zipbatch.places import Place
 from zipbatch.shards import Sample
 from zipbatch.victims import build_victim
 
@@ -58,10 +60,13 @@ def red(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_known_victim(tmp_path_factory.mktemp("victims") / "red", reds=True)
 
 
-@pytest.fixture(scope="module")
-def store(staged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["disk", "s3"])
+def store(staged: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Place:
     """The staged test splits purified in two ways, tagged ``blur`` and ``gray``."""
-    folder = tmp_path_factory.mktemp("stores") / "pur"
+    folder: Place = tmp_path_factory.mktemp("stores") / "pur"
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        folder = S3Path.fresh()
     for tag, transform in (("blur", "blur:2"), ("gray", "gray")):
         ran = zipbatch(
             *("purify", staged, "--purifier", "blur", "--transform", transform, "--store", folder, "--tag", tag)
@@ -85,7 +90,7 @@ def colored(path: Path, colors: list[str]) -> Path:
     return write_shard(path, rows)
 
 
-def test_a_constant_victim(staged: Path, constant: Path, store: Path):
+def test_a_constant_victim(staged: Path, constant: Path, store: Place):
     """12 images, 4 of each class, target 1, every answer 2."""
     rows = evaluated(constant, "--data", staged, "--purified", "tiny-badnets@blur", "--store", store)
     for row in rows:
@@ -104,7 +109,7 @@ def test_a_victim_that_always_answers_the_target(staged: Path, tmp_path: Path):
     assert [row[f"n_{name}"] for name in MEASURES] == [12, 8, 12, 8]
 
 
-def test_two_victims_and_two_versions(staged: Path, constant: Path, red: Path, store: Path):
+def test_two_victims_and_two_versions(staged: Path, constant: Path, red: Path, store: Place):
     versions = ("--purified", "tiny-badnets@blur", "--purified", "tiny-badnets@gray")
     rows = evaluated(constant, red, "--data", staged, *versions, "--store", store)
     assert [(row["victim"], row["purified"]) for row in rows] == [
@@ -137,7 +142,7 @@ def test_unlabelled_data_gives_flips_and_the_classes_left(red: Path, tmp_path: P
 
 
 @pytest.mark.ray
-def test_workers_do_not_change_the_rows(staged: Path, constant: Path, red: Path, store: Path, tmp_path: Path):
+def test_workers_do_not_change_the_rows(staged: Path, constant: Path, red: Path, store: Place, tmp_path: Path):
     """Nor whether they load folders or a function."""
     (tmp_path / "v.py").write_text("def f(images): return [[0, red, 99] for red in images[..., 0].mean(axis=(1, 2))]\n")
     function = f"python:{tmp_path / 'v.py'}:f"
@@ -215,7 +220,7 @@ def test_one_damaged_object_gives_no_half_measure(staged: Path, constant: Path, 
     assert "Traceback" not in ran.err
 
 
-def test_a_version_of_other_data_is_a_usage_error(source: Path, constant: Path, store: Path, tmp_path: Path):
+def test_a_version_of_other_data_is_a_usage_error(source: Path, constant: Path, store: Place, tmp_path: Path):
     other = tmp_path / "other"
     asked = ("poison", source, "--attack", "badnets", "--target", 0, "--out", other, "--samples-per-shard", 4)
     assert zipbatch(*asked).code == 0

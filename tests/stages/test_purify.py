@@ -31,6 +31,7 @@ from tests.making import (
 from zipbatch import images
 from zipbatch.cluster import WorkerContext
 from zipbatch.errors import Cancelled, DataError, WorkFailed
+from zipbatch.places import Place, place, stamp
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.stages import purify_shard
@@ -50,12 +51,12 @@ def purified(*arguments: object) -> dict[str, Any]:
     return ran.json
 
 
-def outputs(store: Path, reference: str) -> list[Path]:
+def outputs(store: Place, reference: str) -> list[Place]:
     """The objects of a version, in order."""
-    return [Path(line) for line in zipbatch("store", "urls", reference, "--store", store).out.splitlines()]
+    return [place(line) for line in zipbatch("store", "urls", reference, "--store", store).out.splitlines()]
 
 
-def shown(store: Path, reference: str) -> dict[str, Any]:
+def shown(store: Place, reference: str) -> dict[str, Any]:
     """A version's header and rows."""
     return zipbatch("store", "show", reference, "--store", store, "--json").json
 
@@ -72,7 +73,7 @@ def jpeg(pixels: images.U8) -> bytes:
     return stream.getvalue()
 
 
-def check_same_but_images(inputs: Sequence[Path], purified_shards: Sequence[Path]) -> None:
+def check_same_but_images(inputs: Sequence[Path], purified_shards: Sequence[Place]) -> None:
     """Keys in order, and every member but the image, are those of the input; the image is a PNG of the same size."""
     assert len(inputs) == len(purified_shards)
     for before, after in zip(inputs, purified_shards, strict=True):
@@ -101,7 +102,7 @@ class Fake:
 
 
 def worker_with(
-    fake: Fake, store: Path, *, batch_size: int = 8, cancelled: Callable[[], bool] = lambda: False
+    fake: Fake, store: Place, *, batch_size: int = 8, cancelled: Callable[[], bool] = lambda: False
 ) -> PurifyWorker:
     """A worker on ``store`` whose purifier is ``fake``."""
     Store(store).prepare()
@@ -187,8 +188,8 @@ def test_all_but_the_image_is_kept(reference: tuple[Path, dict[str, Any]], stage
         assert fields["samples_in"] == fields["samples_out"] == 4
 
 
-def test_shards_from_elsewhere(incoming: Path, prior: Path, tmp_path: Path):
-    store = tmp_path / "pur"
+def test_shards_from_elsewhere(incoming: Path, prior: Path, pur: Place):
+    store = pur
     said = purified(incoming, "--prior", prior, "--store", store, *STEPS)
     assert (said["reference"], said["counts"]) == ("incoming@latest", {"data": {"shards": 3, "samples": 9}})
     check_same_but_images(sorted(incoming.iterdir()), outputs(store, "incoming"))
@@ -196,31 +197,27 @@ def test_shards_from_elsewhere(incoming: Path, prior: Path, tmp_path: Path):
     assert (first.key, sorted(first.members)) == ("cam0/000", ["meta.bin", "png", "txt"])
 
 
-def test_a_brace_pattern_takes_what_it_names(incoming: Path, tmp_path: Path):
-    said = purified(f"{incoming}/day-{{000..001}}.tar", *BLUR, "--store", tmp_path / "pur")
+def test_a_brace_pattern_takes_what_it_names(incoming: Path, pur: Place):
+    said = purified(f"{incoming}/day-{{000..001}}.tar", *BLUR, "--store", pur)
     assert (said["shards"], said["samples"], said["reference"]) == (2, 6, "incoming@latest")
-    rows = shown(tmp_path / "pur", "incoming")["shards"]
+    rows = shown(pur, "incoming")["shards"]
     assert [row["shard"] for row in rows] == ["day-000.tar", "day-001.tar"]
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_second_run_changes_no_file(incoming: Path, staged: Path, tmp_path: Path, labelled: bool):
-    data, store = staged if labelled else incoming, tmp_path / "pur"
+def test_a_second_run_changes_no_file(incoming: Path, staged: Path, pur: Place, labelled: bool):
+    data, store = staged if labelled else incoming, pur
     first = purified(data, *BLUR, "--store", store)
-    before = {
-        name: (data, (store / name).stat().st_ino) for name, data in files_below(store).items() if "tags" not in name
-    }
+    before = {name: (data, stamp(store / name)) for name, data in files_below(store).items() if "tags" not in name}
     second = purified(data, *BLUR, "--store", store)
-    after = {
-        name: (data, (store / name).stat().st_ino) for name, data in files_below(store).items() if "tags" not in name
-    }
+    after = {name: (data, stamp(store / name)) for name, data in files_below(store).items() if "tags" not in name}
     assert (second["computed"], second["reused"], second["new_version"]) == (0, first["shards"], False)
     assert second["version"] == first["version"]
     assert after == before
 
 
-def test_only_a_new_shard_is_read_and_computed(incoming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    store = tmp_path / "pur"
+def test_only_a_new_shard_is_read_and_computed(incoming: Path, pur: Place, monkeypatch: pytest.MonkeyPatch):
+    store = pur
     first = purified(incoming, *BLUR, "--store", store)
     old = set(files_below(store / "objects"))
     write_shard(incoming / "day-003.tar", [sample("new", None, seed=99)])
@@ -230,8 +227,8 @@ def test_only_a_new_shard_is_read_and_computed(incoming: Path, tmp_path: Path, m
         read.append(path.name)
         return digest(path)
 
-    digest = purify_shard.sha256_file
-    monkeypatch.setattr(purify_shard, "sha256_file", noted)
+    digest = purify_shard.places.sha256
+    monkeypatch.setattr(purify_shard.places, "sha256", noted)
     second = purified(incoming, *BLUR, "--store", store)
     assert (second["computed"], second["reused"]) == (1, 3)
     assert read == ["day-003.tar"]
@@ -245,8 +242,8 @@ def test_only_a_new_shard_is_read_and_computed(incoming: Path, tmp_path: Path, m
     assert read == ["day-003.tar", "day-000.tar"]
 
 
-def test_a_changed_shard_is_computed_alone(incoming: Path, tmp_path: Path):
-    store = tmp_path / "pur"
+def test_a_changed_shard_is_computed_alone(incoming: Path, pur: Place):
+    store = pur
     first = purified(incoming, *BLUR, "--store", store)
     write_shard(incoming / "day-001.tar", [sample("other", None, seed=5)])
     second = purified(incoming, *BLUR, "--store", store)
@@ -270,19 +267,19 @@ def test_a_dry_run_writes_nothing(staged: Path, prior: Path, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_attacks_share_their_clean_split(source: Path, staged: Path, tmp_path: Path):
+def test_two_attacks_share_their_clean_split(source: Path, staged: Path, tmp_path: Path, pur: Place):
     other = tmp_path / "tiny-blended"
     ran = zipbatch("poison", source, "--attack", "blended", "--out", other, "--samples-per-shard", 4)
     assert ran.code == 0, ran.err
-    store = tmp_path / "pur"
+    store = pur
     assert purified(staged, *BLUR, "--store", store)["computed"] == 6
     second = purified(other, *BLUR, "--store", store)
     assert (second["computed"], second["reused"]) == (3, 3)
     assert outputs(store, "tiny-badnets")[:3] == outputs(store, "tiny-blended")[:3]
 
 
-def test_one_bad_shard_stops_neither_the_others_nor_a_later_run(incoming: Path, tmp_path: Path):
-    store = tmp_path / "pur"
+def test_one_bad_shard_stops_neither_the_others_nor_a_later_run(incoming: Path, pur: Place):
+    store = pur
     good = (incoming / "day-001.tar").read_bytes()
     (incoming / "day-001.tar").write_bytes(good[:2000])
     ran = zipbatch("purify", incoming, *BLUR, "--store", store)
@@ -308,42 +305,42 @@ def test_non_finite_pixels_fail_the_run_with_a_key(staged: Path, tmp_path: Path)
     assert [name for name in files_below(tmp_path / "pur") if not name.startswith("inputs")] == []
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(one_shard: PurifyTask, tmp_path: Path):
+def test_out_of_memory_halves_the_batch_and_goes_on(one_shard: PurifyTask, pur: Place):
     def at_most_three(pixels: Tensor, _keys: Sequence[str]) -> None:
         if len(pixels) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     fake = Fake(at_most_three)
-    result = worker_with(fake, tmp_path / "pur", batch_size=8)(one_shard)
+    result = worker_with(fake, pur, batch_size=8)(one_shard)
     assert (result.record.samples_in, result.record.samples_out) == (20, 20)
     assert max(fake.sizes) == 2
     assert sum(fake.sizes) == 20
-    after = read_shard(Store(tmp_path / "pur").object_path(result.record.output_sha256))
+    after = read_shard(Store(pur).object_path(result.record.output_sha256))
     for old, new in zip(read_shard(one_shard.path), after, strict=True):
         assert (new.image() == 255 - old.image()).all()
 
 
-def test_out_of_memory_with_a_single_row_is_an_error(one_shard: PurifyTask, tmp_path: Path):
+def test_out_of_memory_with_a_single_row_is_an_error(one_shard: PurifyTask, pur: Place):
     def never(_pixels: Tensor, _keys: Sequence[str]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(WorkFailed, match="single row"):
-        worker_with(Fake(never), tmp_path / "pur")(one_shard)
-    assert files_below(tmp_path / "pur") == {}
+        worker_with(Fake(never), pur)(one_shard)
+    assert files_below(pur) == {}
 
 
-def test_non_finite_output_publishes_nothing(one_shard: PurifyTask, tmp_path: Path):
+def test_non_finite_output_publishes_nothing(one_shard: PurifyTask, pur: Place):
     def broken_at(_pixels: Tensor, keys: Sequence[str]) -> None:
         if "k13" in keys:
             raise NonFiniteError("k13")
 
     with pytest.raises(DataError) as raised:
-        worker_with(Fake(broken_at), tmp_path / "pur")(one_shard)
+        worker_with(Fake(broken_at), pur)(one_shard)
     assert raised.value.key == "k13"
-    assert files_below(tmp_path / "pur") == {}
+    assert files_below(pur) == {}
 
 
-def test_a_lost_sample_is_never_published(one_shard: PurifyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_lost_sample_is_never_published(one_shard: PurifyTask, pur: Place, monkeypatch: pytest.MonkeyPatch):
     whole = purify_shard._results
 
     def lossy(*arguments: Any) -> list[Sample]:
@@ -351,24 +348,24 @@ def test_a_lost_sample_is_never_published(one_shard: PurifyTask, tmp_path: Path,
 
     monkeypatch.setattr(purify_shard, "_results", lossy)
     with pytest.raises(RuntimeError, match="20 samples in, 19 out"):
-        worker_with(Fake(lambda _pixels, _keys: None), tmp_path / "pur")(one_shard)
-    assert files_below(tmp_path / "pur") == {}
+        worker_with(Fake(lambda _pixels, _keys: None), pur)(one_shard)
+    assert files_below(pur) == {}
 
 
-def test_a_cancelled_worker_stops_between_batches(one_shard: PurifyTask, tmp_path: Path):
+def test_a_cancelled_worker_stops_between_batches(one_shard: PurifyTask, pur: Place):
     fake = Fake(lambda _pixels, _keys: None)
-    worker = worker_with(fake, tmp_path / "pur", batch_size=4, cancelled=lambda: len(fake.sizes) >= 2)
+    worker = worker_with(fake, pur, batch_size=4, cancelled=lambda: len(fake.sizes) >= 2)
     with pytest.raises(Cancelled):
         worker(one_shard)
     assert len(fake.sizes) == 2
-    assert files_below(tmp_path / "pur") == {}
+    assert files_below(pur) == {}
 
 
-def test_bytes_other_than_the_manifest_says_are_refused(one_shard: PurifyTask, tmp_path: Path):
+def test_bytes_other_than_the_manifest_says_are_refused(one_shard: PurifyTask, pur: Place):
     task = PurifyTask(one_shard.name, one_shard.path, "0" * 64)
     with pytest.raises(DataError, match="its bytes are not those the manifest lists"):
-        worker_with(Fake(lambda _pixels, _keys: None), tmp_path / "pur")(task)
-    assert files_below(tmp_path / "pur") == {}
+        worker_with(Fake(lambda _pixels, _keys: None), pur)(task)
+    assert files_below(pur) == {}
 
 
 def test_images_of_another_size_name_their_key(prior: Path, tmp_path: Path):

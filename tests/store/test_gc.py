@@ -14,12 +14,13 @@ import pytest
 from tests.making import files_below, sample
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import Place
 from zipbatch.stages.publish import publish_version
 from zipbatch.store import GcPolicy, Store, TaskRecord, VersionRow, Versions, collect, find_garbage, task_key, verify
 from zipbatch.store import removals as removals_module
 from zipbatch.store.gc import age_s
 from zipbatch.store.removals import IN_FORCE_S, Removals, claims
-from zipbatch.store.tagging import point_tag
+from zipbatch.store.tagging import delete_tag, point_tag
 
 IDENTITY = {"method": "blur", "settings": {"transforms": ["blur:2"]}}
 ALL = GcPolicy(untagged_older_than_s=0.0)
@@ -34,6 +35,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
+    """On a disk, where files can be made to look old."""
     store = Store(tmp_path / "pur")
     store.prepare()
     return store
@@ -421,3 +423,37 @@ def test_a_damaged_note_is_named(store: Store, damage: bytes):
     store.write_file("removals/1-a.json.gz", damage)
     with pytest.raises(DataError, match=r"removals/1-a\.json\.gz: damaged note"):
         Removals(store).notes()
+
+
+def test_gc_on_any_kind_of_store(pur: Place, monkeypatch: pytest.MonkeyPatch):
+    """On S3 nothing can be made to look old: there the grace period is over before it begins."""
+    store = Store(pur)
+    store.prepare()
+    first, second = run(store, range(3)), run(store, range(2, 6))
+    orphan = purified(store, 9)
+    assert find_garbage(store, ALL).objects == ()
+    garbage = find_garbage(store, GcPolicy(untagged_older_than_s=0.0, grace_s=-3600.0))
+    assert (garbage.versions, len(garbage.objects), garbage.kept_objects) == ((f"d@{first}",), 3, 4)
+    point_tag(store, f"d@{first}", "kept")
+    gone = collect(store, garbage)
+    assert (gone.versions, gone.objects, gone.tasks) == ((), 1, 1), "what has come into use since stays"
+    assert not store.has_object(orphan.output)
+    assert counts(store) == (6, 6, 2)
+    delete_tag(store, "d", "kept")
+    gone = collect(store, find_garbage(store, GcPolicy(untagged_older_than_s=0.0, grace_s=-3600.0)))
+    assert (gone.versions, gone.objects, gone.tasks) == ((f"d@{first}",), 2, 2)
+    assert (counts(store), verify(store).faults, Versions(store).ids("d")) == ((4, 4, 1), (), [second])
+    assert run(store, range(2, 6)) == second
+
+
+def test_a_note_in_force_is_met_on_any_kind_of_store(pur: Place):
+    store = Store(pur)
+    store.prepare()
+    version = run(store, range(1))
+    with Removals(store).noted(versions=[f"d@{version}"], objects=["0" * 64]):
+        (note,) = Removals(store).notes()
+        assert (note.in_force, note.versions, note.objects) == (True, {f"d@{version}"}, {"0" * 64})
+        with Versions(store).claim("d", version):
+            assert claims(store) == {f"d@{version}"}
+    (note,) = Removals(store).notes()
+    assert (note.in_force, claims(store)) == (False, set())

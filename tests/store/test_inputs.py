@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.making import write_source, zipbatch
-from zipbatch.places import stamp
+from tests.making import files_below, write_source, zipbatch
+from zipbatch.places import Place, stamp
 from zipbatch.store import RememberedInputs, Store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "pur")
+def store(pur: Place) -> Store:
+    return Store(pur)
 
 
 def test_remembers_across_runs(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -66,14 +66,14 @@ def test_survives_damage(store: Store, tmp_path: Path, damage: bytes | str):
     assert RememberedInputs(store, "d").digest(shard) == "2" * 64
 
 
-def test_saves_only_what_changed(store: Store, tmp_path: Path):
+def test_saves_only_what_changed(store: Store, pur: Place):
     RememberedInputs(store, "d").save()
-    assert list(tmp_path.iterdir()) == []
+    assert files_below(pur) == {}
 
 
-def test_a_replaced_shard_is_computed_anew(tmp_path: Path):
-    source, store = write_source(tmp_path / "in", counts={"test": 6}, shards=3), tmp_path / "pur"
-    command = ["purify", source, "--purifier", "blur", "--store", store, "--json"]
+def test_a_replaced_shard_is_computed_anew(tmp_path: Path, pur: Place):
+    source = write_source(tmp_path / "in", counts={"test": 6}, shards=3)
+    command = ["purify", source, "--purifier", "blur", "--store", pur, "--json"]
     assert zipbatch(*command).json["computed"] == 3
     assert zipbatch(*command, "--dry-run").json["of_unknown_digest"] == 0
     first, second = source / "test-000000.tar", source / "test-000001.tar"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.making import files_below, sample, write_shard
-from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import Place, sha256
 from zipbatch.shards import Sample
 from zipbatch.store import Store, TaskRecord, check_name, parse_reference, task_key
 
@@ -16,8 +16,8 @@ KEY = task_key("0" * 64, {"method": "blur"})
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "pur")
+def store(pur: Place) -> Store:
+    store = Store(pur)
     store.prepare()
     return store
 
@@ -36,17 +36,17 @@ def record(output: str, **fields: object) -> TaskRecord:
     return TaskRecord(**given, seconds=0.5, device="cpu", worker={}, versions={})
 
 
-def test_an_object_lies_under_its_digest(store: Store, tmp_path: Path):
+def test_an_object_lies_under_its_digest(store: Store, pur: Place, tmp_path: Path):
     digest = put(store, sample("a", 1, seed=1))
     assert store.has_object(digest)
-    path = tmp_path / "pur" / "objects" / digest[:2] / f"{digest}.tar"
-    assert (store.object_path(digest), sha256_file(path)) == (path, digest)
+    path = pur / "objects" / digest[:2] / f"{digest}.tar"
+    assert (store.object_path(digest), sha256(path)) == (path, digest)
     assert path.read_bytes() == write_shard(tmp_path / "s.tar", [sample("a", 1, seed=1)]).read_bytes()
     assert put(store, sample("a", 1, seed=1)) == digest
     assert list(store.objects()) == [path]
 
 
-def test_a_failed_object_leaves_nothing(store: Store, tmp_path: Path):
+def test_a_failed_object_leaves_nothing(store: Store, pur: Place, tmp_path: Path, cache: Path):
     def fail() -> None:
         with store.new_object() as writer:
             writer.write(sample("a", 1, seed=1))
@@ -55,7 +55,7 @@ def test_a_failed_object_leaves_nothing(store: Store, tmp_path: Path):
 
     with pytest.raises(KeyError, match="stop"):
         fail()
-    assert files_below(tmp_path) == {}
+    assert files_below(tmp_path) == files_below(pur) == files_below(cache / "outgoing") == {}
 
 
 def test_task_records_come_after_their_object(store: Store):
@@ -119,8 +119,8 @@ def test_references():
             parse_reference(text)
 
 
-def test_reading_makes_nothing(tmp_path: Path):
-    store = Store(tmp_path / "pur")
+def test_reading_makes_nothing(pur: Place, tmp_path: Path):
+    store = Store(pur)
     with pytest.raises(UsageError, match="no store there"):
         store.require()
     assert (store.task(KEY), store.has_object("0" * 64), list(store.objects()), list(store.tasks())) == (
@@ -130,6 +130,7 @@ def test_reading_makes_nothing(tmp_path: Path):
         [],
     )
     assert list(tmp_path.iterdir()) == []
+    assert files_below(pur) == {}
 
 
 def test_prepare_says_what_is_wrong(tmp_path: Path):

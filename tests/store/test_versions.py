@@ -9,6 +9,7 @@ import pytest
 
 from tests.making import files_below, sample, write_source, zipbatch
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import Place
 from zipbatch.store import Store, VersionHeader, VersionRow, Versions
 from zipbatch.store.versions import version_id
 
@@ -16,8 +17,8 @@ IDENTITY = {"method": "blur", "settings": {"transforms": ["blur:2"]}}
 
 
 @pytest.fixture
-def versions(tmp_path: Path) -> Versions:
-    store = Store(tmp_path / "pur")
+def versions(pur: Place) -> Versions:
+    store = Store(pur)
     store.prepare()
     return Versions(store)
 
@@ -52,8 +53,8 @@ def header(
     )
 
 
-def test_publish_and_read(versions: Versions, tmp_path: Path):
-    listed = rows(Store(tmp_path / "pur"))
+def test_publish_and_read(versions: Versions, pur: Place):
+    listed = rows(Store(pur))
     head = header(listed)
     assert versions.publish(head, listed)
     versions.move_tag("d", "latest", head.version, started_ns=1)
@@ -65,21 +66,21 @@ def test_publish_and_read(versions: Versions, tmp_path: Path):
         [head],
         {"latest": head.version},
     )
-    assert not (tmp_path / "pur" / "inputs").exists()
+    assert not (pur / "inputs").exists()
 
 
-def test_a_version_id_is_independent_of_time(versions: Versions, tmp_path: Path):
-    listed = rows(Store(tmp_path / "pur"))
+def test_a_version_id_is_independent_of_time(versions: Versions, pur: Place):
+    listed = rows(Store(pur))
     first, second = header(listed), header(listed, started="2030-01-01T00:00:00+00:00")
     assert first.version == second.version
     assert versions.publish(first, listed)
-    before = files_below(tmp_path)
+    before = files_below(pur)
     assert not versions.publish(second, listed)
-    assert files_below(tmp_path) == before
+    assert files_below(pur) == before
 
 
-def test_a_version_id_depends_on_all_it_names(tmp_path: Path, versions: Versions):
-    listed = rows(Store(tmp_path / "pur"))
+def test_a_version_id_depends_on_all_it_names(pur: Place, versions: Versions):
+    listed = rows(Store(pur))
     ids = {
         version_id("d", IDENTITY, listed),
         version_id("e", IDENTITY, listed),
@@ -102,8 +103,8 @@ def test_the_same_run_at_another_time_adds_nothing(tmp_path: Path):
     assert len(gzip.decompress(lists[0]).splitlines()) == 2
 
 
-def test_a_version_needs_its_objects(versions: Versions, tmp_path: Path):
-    store = Store(tmp_path / "pur")
+def test_a_version_needs_its_objects(versions: Versions, pur: Place):
+    store = Store(pur)
     listed = rows(store)
     store.object_path(listed[1].output).unlink()
     with pytest.raises(DataError, match=r"test-1\.tar.*not in the store"):
@@ -111,25 +112,25 @@ def test_a_version_needs_its_objects(versions: Versions, tmp_path: Path):
     assert versions.datasets() == []
 
 
-def test_versions_are_listed_by_their_start(versions: Versions, tmp_path: Path):
-    listed = rows(Store(tmp_path / "pur"), 3)
+def test_versions_are_listed_by_their_start(versions: Versions, pur: Place):
+    listed = rows(Store(pur), 3)
     heads = [header(listed[:n], started=f"2024-01-0{4 - n}T00:00:00+00:00") for n in (1, 2, 3)]
     for n, head in enumerate(heads, 1):
         versions.publish(head, listed[:n])
     assert versions.versions("d") == heads[::-1]
 
 
-def test_tags_move_forward_only(versions: Versions, tmp_path: Path):
+def test_tags_move_forward_only(versions: Versions, pur: Place):
     assert versions.move_tag("d", "latest", "aaaa", started_ns=1000)
     assert versions.move_tag("d", "latest", "bbbb", started_ns=2000)
-    before = files_below(tmp_path)
+    before = files_below(pur)
     assert not versions.move_tag("d", "latest", "aaaa", started_ns=1999)
     assert versions.move_tag("d", "latest", "bbbb", started_ns=1)  # older, but of one mind
-    assert files_below(tmp_path) == before
+    assert files_below(pur) == before
     assert versions.tag("d", "latest") == "bbbb"
     assert versions.move_tag("d", "latest", "cccc", started_ns=2000)
     assert versions.tags("d") == {"latest": "cccc"}
-    assert (tmp_path / "pur/tags/d/latest").read_text() == "cccc\n2000\n"
+    assert (pur / "tags" / "d" / "latest").read_text() == "cccc\n2000\n"
 
 
 def test_tags_of_datasets_are_apart(versions: Versions):
@@ -140,14 +141,14 @@ def test_tags_of_datasets_are_apart(versions: Versions):
 
 
 @pytest.mark.parametrize("tag", ["../x", "a/b", "", ".x"])
-def test_unfit_tags(versions: Versions, tmp_path: Path, tag: str):
+def test_unfit_tags(versions: Versions, pur: Place, tag: str):
     with pytest.raises(UsageError, match="tag"):
         versions.move_tag("d", tag, "aaaa", started_ns=1)
-    assert files_below(tmp_path) == {}
+    assert files_below(pur) == {}
 
 
-def test_an_unknown_reference_says_what_there_is(versions: Versions, tmp_path: Path):
-    listed = rows(Store(tmp_path / "pur"))
+def test_an_unknown_reference_says_what_there_is(versions: Versions, pur: Place):
+    listed = rows(Store(pur))
     head = header(listed)
     versions.publish(head, listed)
     versions.move_tag("d", "nightly", head.version, started_ns=1)
@@ -160,11 +161,11 @@ def test_an_unknown_reference_says_what_there_is(versions: Versions, tmp_path: P
 
 
 @pytest.mark.parametrize("damage", ["header", "list", "no list", "list of numbers", "not gzip"])
-def test_damaged_versions(versions: Versions, tmp_path: Path, damage: str):
-    listed = rows(Store(tmp_path / "pur"))
+def test_damaged_versions(versions: Versions, pur: Place, damage: str):
+    listed = rows(Store(pur))
     head = header(listed)
     versions.publish(head, listed)
-    file = tmp_path / "pur" / "versions" / "d" / f"{head.version}.json"
+    file = pur / "versions" / "d" / f"{head.version}.json"
     listing = file.with_suffix(".jsonl.gz")
     if damage == "header":
         file.write_text("{}")
@@ -180,8 +181,8 @@ def test_damaged_versions(versions: Versions, tmp_path: Path, damage: str):
 @pytest.mark.parametrize(
     "damage", ["header", "list cut", "no header", "tag to nowhere", "empty tag", "tag of bytes", "tag to a path"]
 )
-def test_a_damaged_latest_does_not_break_a_new_run(tmp_path: Path, damage: str):
-    source, store = write_source(tmp_path / "in", counts={"test": 4}), tmp_path / "pur"
+def test_a_damaged_latest_does_not_break_a_new_run(tmp_path: Path, pur: Place, damage: str):
+    source, store = write_source(tmp_path / "in", counts={"test": 4}), pur
     command = ["purify", source, "--purifier", "blur", "--store", store, "--json"]
     first = zipbatch(*command).json
     file = store / "versions" / "in" / f"{first['version']}.json"

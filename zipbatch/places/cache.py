@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,8 @@ def _hold(copy: Path, stamp: Stamp) -> BinaryIO | None:
     if found.st_nlink == 0 or found.st_size != stamp.size:  # removed between the opening and the lock, or cut short
         stream.close()
         return None
-    os.utime(stream.fileno())
+    now = time.time_ns()  # finer than the clock that the system stamps files with
+    os.utime(stream.fileno(), ns=(now, now))
     return stream
 
 

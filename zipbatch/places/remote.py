@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import time
@@ -18,8 +19,9 @@ from zipbatch.places.stamp import Stamp, stamp_of
 T = TypeVar("T")
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 """URL scheme -> the extra of this package that brings its client."""
-SINGLE_PUT_BYTES = 5 * 2**30
+SINGLE_PUT_BYTES, PART_BYTES = 5 * 2**30, 2**29
 """What S3 takes in one request; anything larger goes up in parts, which become visible in one step too."""
+_SLOWEST_BYTES_PER_S = 200_000
 _LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE}
 _WORTH_ANOTHER_TRY = {"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch", "408", "409", "429"}
 _WAIT_LIMIT_S = 15.0
@@ -53,7 +55,7 @@ class Patience:
             UsageError: one of them is no positive number.
         """
         return cls(
-            tries=int(positive("ZIPBATCH_REMOTE_TRIES", cls.tries, least=1)),
+            tries=math.ceil(positive("ZIPBATCH_REMOTE_TRIES", cls.tries)),
             timeout_s=positive("ZIPBATCH_REMOTE_TIMEOUT", cls.timeout_s),
         )
 
@@ -66,7 +68,7 @@ FIRST_CONTACT = Patience(tries=3, timeout_s=10.0)
 """At the first word with a store: a wrong address or a dead server is told within seconds."""
 
 
-def positive(variable: str, default: float, *, least: float = 0.001) -> float:
+def positive(variable: str, default: float) -> float:
     """A positive number from the environment.
 
     Raises:
@@ -77,8 +79,8 @@ def positive(variable: str, default: float, *, least: float = 0.001) -> float:
         value = float(text) if text else default
     except ValueError:
         value = 0
-    if not least <= value < 1e12:
-        raise UsageError(f"{variable}={text}: must be a number of {least:g} or more")
+    if not 0 < value < 1e12:
+        raise UsageError(f"{variable}={text}: must be a number above 0")
     return value
 
 
@@ -128,11 +130,12 @@ class Client:
 
     def put(self, url: str, data: bytes) -> None:
         """Bytes as an object, in one step."""
-        self._put(url, lambda: self.fs.pipe_file(url, data))
+        self._put(url, lambda: self.fs.pipe_file(url, data, **self._limit(len(data))))
 
     def put_file(self, url: str, file: Path) -> None:
         """A finished local file as an object, in one step."""
-        self._put(url, lambda: self.fs.put_file(str(file), url))
+        limit = self._limit(file.stat().st_size)
+        self._put(url, lambda: self.fs.put_file(str(file), url, **limit))
 
     def put_unless_changed(self, url: str, data: bytes, etag: str | None) -> bool:
         """As ``put``, where the object is still the one of that ETag (None: is still missing); whether it was.
@@ -175,6 +178,10 @@ class Client:
         except FileNotFoundError:
             raise RefusedError(f"{url}: there is no such bucket; make it first, or name another") from None
 
+    def _limit(self, size: int) -> dict[str, float]:
+        """Time for a whole put: the socket's own timeout is off while bytes go out and after a ``100 Continue``."""
+        return {"timeout": self._patience.timeout_s + size / _SLOWEST_BYTES_PER_S} if self.fs.async_impl else {}
+
     def _ask(self, url: str, call: Callable[[], T]) -> T:
         return patiently(url, call, self._patience)
 
@@ -215,16 +222,23 @@ class S3Client(Client):
         head = self._ask(url, lambda: self.fs.call_s3("head_object", Bucket=bucket, Key=key))
         return {"size": head["ContentLength"], "ETag": head["ETag"], "LastModified": head["LastModified"]}
 
+    def read(self, url: str) -> bytes:
+        """See ``Client``; one GET, where s3fs would ask for the size first, and list for a missing key."""
+        return bytes(self._ask(url, lambda: self.fs.cat_file(url, max_concurrency=1)))
+
     def put_file(self, url: str, file: Path) -> None:
         """See ``Client``."""
-        self._put(url, lambda: self.fs.put_file(str(file), url, chunksize=_chunk(file)))
+        size = file.stat().st_size
+        chunk = SINGLE_PUT_BYTES if size < SINGLE_PUT_BYTES else PART_BYTES
+        self._put(url, lambda: self.fs.put_file(str(file), url, chunksize=chunk, **self._limit(size)))
 
     def put_unless_changed(self, url: str, data: bytes, etag: str | None) -> bool:
         """See ``Client``; servers that do not know ``If-Match`` and ``If-None-Match`` on a put get a plain one."""
         bucket, key = self._split(url)
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        arguments = {"Bucket": bucket, "Key": key, "Body": data, **condition, **self._limit(len(data))}
         try:
-            self._put(url, lambda: self.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition))
+            self._put(url, lambda: self.fs.call_s3("put_object", **arguments))
         except RefusedError as error:
             if error.code in {"PreconditionFailed", "412"}:
                 return False
@@ -236,10 +250,6 @@ class S3Client(Client):
     def _split(self, url: str) -> tuple[str, str]:
         bucket, key, _ = self.fs.split_path(url)
         return str(bucket), str(key)
-
-
-def _chunk(file: Path) -> int:
-    return SINGLE_PUT_BYTES if file.stat().st_size < SINGLE_PUT_BYTES else 2**29
 
 
 @cache

@@ -151,8 +151,8 @@ class Removals:
 def lost_objects(store: Store, outputs: Collection[str]) -> set[str]:
     """Those of the objects that versions list which are not there.
 
-    On a disk each is looked for. Where a look is a request, only those are that a note names: lists are trusted, and
-    what ``verify --repair`` misses it notes.
+    On a disk each is looked for. Where a look is a request and there are many, only those are that a note names: lists
+    are trusted, and what ``verify --repair`` misses it notes.
     """
     doubted = Removals(store).named().intersection(outputs)
     return store.lost_objects(outputs) | {sha256 for sha256 in doubted if not store.has_object(sha256)}

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,8 @@ from zipbatch.shards.writer import ShardInfo
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FOLDERS = ("objects", "tasks", "versions", "tags")
+ASKED_AT_MOST = 5_000
+"""Objects that an object store is asked for one by one: some seconds, at many requests at once."""
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 
 
@@ -129,13 +131,14 @@ class Store:
         """Whether the object is there (by name; ``verify`` looks at its bytes)."""
         return self.object_path(sha256).is_file()
 
-    def lost_objects(self, digests: Iterable[str]) -> set[str]:
-        """Those of many objects that are not there, as far as a disk can tell; an object store is not asked.
+    def lost_objects(self, digests: Collection[str]) -> set[str]:
+        """Those of many objects that are not there. An object store is not asked for more than ``ASKED_AT_MOST``.
 
-        A million requests are too many: there a version's list is trusted (``removals.lost_objects``).
+        A million requests are too many: then a version's list is trusted (``removals.lost_objects``).
         """
         if not isinstance(self.root, Path):
-            return set()
+            asked = digests if len(digests) <= ASKED_AT_MOST else ()
+            return {sha256 for sha256, there in zip(asked, self.has_objects(asked), strict=True) if not there}
         folder = f"{self.root}/objects"
         return {sha256 for sha256 in digests if not _is_there(f"{folder}/{sha256[:2]}/{sha256}.tar")}
 

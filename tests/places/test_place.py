@@ -1,0 +1,135 @@
+"""Places: paths stay paths, URLs speak the same words, and credentials have no place in them."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.making import files_below, zipbatch
+from tests.object_store import S3Path, S3Server
+from zipbatch import places
+from zipbatch.errors import UsageError
+from zipbatch.places import Place, Url, place
+
+
+def test_paths_stay_paths():
+    assert place("pur") == Path("pur")
+    assert place("/data/a b") == place("file:///data/a b") == Path("/data/a b")
+    assert place("C:x") == Path("C:x")
+    assert place(Path("s3:/odd")) == Path("s3:/odd")
+
+
+def test_urls_have_pathlibs_words():
+    url = place("s3://bucket/in/day-000.tar.gz")
+    assert isinstance(url, Url)
+    assert str(url) == "s3://bucket/in/day-000.tar.gz"
+    assert (url.name, url.stem, url.suffix, str(url.parent)) == (
+        "day-000.tar.gz",
+        "day-000.tar",
+        ".gz",
+        "s3://bucket/in",
+    )
+    assert url.parent / "day-000.tar.gz" == url == url.absolute() == url.resolve()
+    assert str(url.with_suffix(".jsonl")) == "s3://bucket/in/day-000.tar.jsonl"
+    assert place("S3://bucket/in/") == place("s3://bucket/in")
+    assert place("s3://bucket").parent == place("s3://bucket")
+    assert pickle.loads(pickle.dumps(url)) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("s3://AKIA:hunter2@bucket/key", r"s3://…@bucket/…: credentials do not belong in a URL"),
+        ("https://user:hunter2@host/a.tar", "credentials do not belong"),
+        ("s3://bucket/key?X-Amz-Signature=hunter2", r"s3://bucket/key…: a URL of a bucket and a key"),
+        ("simplecache::s3://bucket/hunter2", "without '[?]' and '::'"),
+        ("s3://", "names no place"),
+        ("s3://bucket//key", "names no place"),
+        ("s3://bucket/../key", "names no place"),
+        ("file://pur", "name a whole path"),
+    ],
+)
+def test_unfit_urls(text: str, said: str):
+    if text.startswith("simplecache"):
+        text = "s3://bucket::" + text
+    with pytest.raises(UsageError, match=said) as caught:
+        place(text)
+    assert "hunter2" not in str(caught.value)
+    ran = zipbatch("store", "ls", "--store", text)
+    assert ran.code == 2
+    assert "hunter2" not in ran.err + ran.out
+
+
+def test_an_unknown_or_missing_client_is_named(monkeypatch: pytest.MonkeyPatch):
+    ran = zipbatch("store", "ls", "--store", "s4://bucket/pur")
+    assert (ran.code, "not a kind of URL that fsspec knows" in ran.err) == (2, True)
+    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
+    ran = zipbatch("store", "ls", "--store", "gs://bucket/pur")
+    assert ran.code == 2
+    assert "pip install 'zipbatch[gcs]'" in ran.err
+
+
+def test_the_same_operations_at_either_kind_of_place(pur: Place, tmp_path: Path):
+    file = pur / "a" / "b" / "x.bin"
+    with pytest.raises(FileNotFoundError):
+        places.stamp(file)
+    with pytest.raises(FileNotFoundError):
+        file.read_bytes()
+    assert (file.is_file(), pur.is_dir(), pur.exists(), places.names_in(pur)) == (False, False, False, [])
+    assert list(places.files_below(pur)) == []
+    places.put_bytes(file, b"one")
+    before = places.stamp(file)
+    assert (before.size, file.read_bytes(), file.is_file(), pur.is_dir()) == (3, b"one", True, True)
+    assert before.modified_s is not None
+    places.put_json(pur / "a" / "y.json", {"k": 1})
+    temp = places.workbench(pur) / "made"
+    temp.parent.mkdir(parents=True, exist_ok=True)
+    temp.write_bytes(b"two")
+    places.put_file(temp, file)
+    assert not temp.exists()
+    assert places.stamp(file) != before
+    assert places.names_in(pur / "a") == ["b", "y.json"]
+    assert list(places.files_below(pur)) == [file, pur / "a" / "y.json"]
+    with places.local_copy(file) as copy:
+        assert copy.read_bytes() == b"two"
+    assert places.each(lambda p: p.is_file(), [file, pur / "no"], at=pur) == [True, False]
+    file.unlink()
+    file.unlink(missing_ok=True)
+    assert set(files_below(pur)) == {"a/y.json"}
+
+
+def test_updates_lose_nothing(pur: Place):
+    def add_one(content: bytes | None) -> bytes:
+        return str(int(content or b"0") + 1).encode()
+
+    threads = [threading.Thread(target=places.update, args=(pur / "count", add_one)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (pur / "count").read_bytes() == b"5"
+
+
+def test_other_stores_of_fsspecs(tmp_path: Path):
+    store = f"memory://{tmp_path.name}/pur"
+    assert zipbatch("store", "ls", "--store", store).code == 2
+    file = place(f"{store}/x")
+    places.put_bytes(file, b"data")
+    places.update(file, lambda content: (content or b"") + b"!")
+    assert (file.read_bytes(), places.stamp(file).size, places.names_in(file.parent)) == (b"data!", 5, ["x"])
+    with places.local_copy(file) as copy:
+        assert copy.read_bytes() == b"data!"
+    assert list(places.files_below(place(store))) == [file]
+    file.unlink()
+    assert not file.exists()
+
+
+def test_a_small_object_is_one_request(s3: S3Server, tmp_path: Path):
+    (tmp_path / "x").write_bytes(bytes(300_000))
+    target = S3Path.fresh() / "x"
+    with s3.watched() as requests:
+        places.put_file(tmp_path / "x", target)
+    assert [request.method for request in requests] == ["PUT"]
