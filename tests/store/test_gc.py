@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.making import files_below, sample
+from tests.making import files_below, sample, write_shard
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place
@@ -20,6 +20,7 @@ from zipbatch.store import GcPolicy, Store, TaskRecord, VersionRow, Versions, co
 from zipbatch.store import removals as removals_module
 from zipbatch.store.gc import age_s
 from zipbatch.store.removals import IN_FORCE_S, Removals, claims
+from zipbatch.store.store import QUARANTINE
 from zipbatch.store.tagging import delete_tag, point_tag
 
 IDENTITY = {"method": "blur", "settings": {"transforms": ["blur:2"]}}
@@ -187,6 +188,31 @@ def test_nothing_goes_while_it_is_not_known_what_is_needed(store: Store, damage:
         (store.root / "tags/d/latest" if damage == "tag" else file.with_suffix(".jsonl.gz")).write_bytes(b"\xff")
     with pytest.raises(DataError, match=r"damaged|missing"):
         find_garbage(store, ALL)
+
+
+def test_quarantine_shards_stay_and_go_with_their_rows(store: Store):
+    """Beside the object, ``<digest>.quarantine.tar``."""
+    rows = []
+    for number in (1, 2):
+        row = purified(store, number)
+        quarantine = f"{number}" * 64
+        write_shard(store.object_path(f"{quarantine}{QUARANTINE}"), [sample("bad", None, seed=number)])
+        rows.append(row._replace(quarantined=1, quarantine=quarantine))
+    publish_version(store, "d", IDENTITY, rows=rows[:1], tag=None, parent=None, started_ns=1)
+    publish_version(store, "d", IDENTITY, rows=rows[1:], tag=None, parent=None, started_ns=2)
+    age(store)
+    assert find_garbage(store, GcPolicy()).objects == ()
+    garbage = find_garbage(store, ALL)
+    assert {Path(file.name).name for file in garbage.objects} == {
+        f"{rows[0].output}.tar",
+        f"{rows[0].quarantine}.quarantine.tar",
+    }
+    gone = collect(store, garbage)
+    assert (gone.objects, gone.tasks, garbage.records) == (2, 1, 1)
+    assert all(map(store.has_object, rows[1].objects))
+    store.object_path(rows[1].objects[1]).unlink()
+    with pytest.raises(DataError, match="or its quarantine"):
+        publish_version(store, "d", IDENTITY, rows=rows[1:], tag=None, parent=None, started_ns=3)
 
 
 def test_strangers_and_temp_files_are_left_alone(store: Store):

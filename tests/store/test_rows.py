@@ -32,7 +32,7 @@ def test_rows_come_back_as_they_were():
 def test_the_id_is_the_digest_of_canonical_json():
     identity = {"method": "blur", "settings": {"transforms": ["blur:2"]}}
     for rows in ((), ROWS[:1], ROWS):
-        value = {"dataset": "d", "purifier": identity, "list": [row._asdict() for row in rows]}
+        value = {"dataset": "d", "purifier": identity, "list": [row.value() for row in rows]}
         assert version_id("d", identity, rows) == atomic.sha256_json(value)[:20]
 
 
@@ -49,6 +49,9 @@ def test_the_id_is_the_digest_of_canonical_json():
         FIELDS | {"samples": True},
         FIELDS | {"samples": 3.0},
         FIELDS | {"output": None},
+        FIELDS | {"quarantined": 1},
+        FIELDS | {"quarantined": 1, "quarantine": None},
+        FIELDS | {"quarantined": 0, "quarantine": "c"},
     ],
 )
 def test_what_is_no_row_is_refused(value: Any):
@@ -63,6 +66,17 @@ def test_damaged_files(data: bytes):
         return
     with pytest.raises(ValueError, match=r"."):
         unpack_rows(data)
+
+
+SHORT = VersionRow("test", "s.tar", "a", "b", 3, 2, "c")
+
+
+def test_rows_that_are_short_of_samples_say_so():
+    assert unpack_rows(pack_rows([SHORT, ROWS[0]])) == (SHORT, ROWS[0])
+    assert json.loads(SHORT.line()) == FIELDS | {"quarantined": 2, "quarantine": "c"}
+    assert json.loads(SHORT._replace(quarantined=0, quarantine=None).line()) == FIELDS
+    assert (SHORT.objects, ROWS[0].objects) == (("a", "c.quarantine"), ("a" * 64,))
+    assert count_rows([SHORT, SHORT]) == {"test": {"shards": 2, "samples": 6, "quarantined": 4}}
 
 
 def test_counts():

@@ -120,7 +120,7 @@ def gc(store: Place, versions: str, older_than: float, grace: float, yes: bool, 
 
 
 def _show_garbage(garbage: Garbage, *, as_json: bool) -> None:
-    records = sum(len(keys) for keys in garbage.tasks.values())
+    records = garbage.records
     if as_json:
         counts = {"objects": len(garbage.objects), "bytes": garbage.bytes, "tasks": records}
         kept = {"kept_versions": garbage.kept_versions, "kept_objects": garbage.kept_objects}

@@ -52,7 +52,7 @@ def show(reference: str, store: Place, as_json: bool) -> None:
     opened = Store(store)
     version = Versions(opened).read(reference)
     value = {**version.header.model_dump(mode="json", exclude={"origin"}), "reused": asdict(reused(opened, version))}
-    value["shards"] = [row._asdict() for row in version.rows]
+    value["shards"] = [row.value() for row in version.rows]
     if as_json:
         emit_json(value)
         return

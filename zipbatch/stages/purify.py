@@ -174,13 +174,13 @@ def _listed(
         for shard, digest in zip(shards, digests, strict=True)
         if (row := known.get(digest or "")) is not None
     ]
-    lost = lost_objects(store, [row.output for _, row in found])
+    lost = lost_objects(store, [name for _, row in found for name in row.objects])
     return {
         shard.name: row
         if (row.split, row.shard) == (shard.split, shard.name)
         else row._replace(split=shard.split, shard=shard.name)
         for shard, row in found
-        if row.output not in lost
+        if lost.isdisjoint(row.objects)
     }
 
 

@@ -22,14 +22,14 @@ from typing import TypeVar
 from zipbatch import places
 from zipbatch.errors import DataError
 from zipbatch.store.removals import Removals, claims
-from zipbatch.store.store import Store, StoredFile
+from zipbatch.store.store import QUARANTINE, Store, StoredFile
 from zipbatch.store.versions import Versions
 
 T = TypeVar("T")
 DAY_S = 86_400.0
 BATCH = 5_000
 """Objects to a note: so many are removed well within the time that a note is in force."""
-_OBJECT = re.compile(r"objects/[0-9a-f]{2}/([0-9a-f]{64})\.tar")
+_OBJECT = re.compile(rf"objects/[0-9a-f]{{2}}/([0-9a-f]{{64}}(?:{re.escape(QUARANTINE)})?)\.tar")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class GcPolicy:
 class Garbage:
     """What would go. ``versions`` are ``dataset@version``, lists of versions that were never finished among them.
 
-    ``objects`` and ``tasks`` (by key) go only if no list that appears meanwhile names them; ``kept`` counts what stays.
+    ``objects``, and ``tasks`` (their keys, by the object that they name), go only if no list that appears meanwhile
+    names them. ``read`` are the versions whose lists were read, ``before_ns`` is when the grace period began, ``kept_…``
+    count what stays.
     """
 
     versions: tuple[str, ...]
@@ -59,6 +61,11 @@ class Garbage:
     before_ns: int
     kept_versions: int
     kept_objects: int
+
+    @property
+    def records(self) -> int:
+        """How many task records."""
+        return len({key for keys in self.tasks.values() for key in keys})
 
     @property
     def bytes(self) -> int:
@@ -99,18 +106,18 @@ def find_garbage(store: Store, policy: GcPolicy) -> Garbage:
             read.add(name)
     if unlisted := {name for name in kept - read if name.partition("@")[2] in versions.ids(name.partition("@")[0])}:
         raise DataError(min(unlisted), "its list is missing, so what it needs is not known; run verify --repair first")
-    objects = {_digest(file): file for file in store.list_files("objects") if _digest(file)}
+    objects = {name: file for file in store.list_files("objects") if (name := _object_name(file))}
     records = _records(store)
-    young = {output for made in records.values() for _, output, mtime_ns in made if mtime_ns >= before_ns}
+    young = {name for name, made in records.items() if any(mtime_ns >= before_ns for _, mtime_ns in made)}
     gone = {
-        sha256: file
-        for sha256, file in objects.items()
-        if sha256 not in needed and sha256 not in young and file.mtime_ns < before_ns
+        name: file
+        for name, file in objects.items()
+        if name not in needed and name not in young and file.mtime_ns < before_ns
     }
     tasks = {
-        output: tuple(key for key, _, _ in made)
-        for output, made in records.items()
-        if output in gone or (output not in objects and output not in young)
+        name: tuple(key for key, _ in made)
+        for name, made in records.items()
+        if name in gone or (name not in objects and name not in young)
     }
     return Garbage(
         tuple(sorted(forgotten)),
@@ -142,18 +149,18 @@ def _tagged(versions: Versions) -> set[str]:
     return {f"{dataset}@{version}" for dataset in versions.datasets() for version in versions.tags(dataset).values()}
 
 
-def _digest(file: StoredFile) -> str:
+def _object_name(file: StoredFile) -> str:
     match = _OBJECT.fullmatch(file.name)
     return match[1] if match else ""
 
 
-def _records(store: Store) -> dict[str, list[tuple[str, str, int]]]:
-    """Output digest -> (task key, output digest, mtime) of the records that name it."""
-    found: dict[str, list[tuple[str, str, int]]] = {}
+def _records(store: Store) -> dict[str, list[tuple[str, int]]]:
+    """Name of an object -> (task key, mtime) of the records that name it."""
+    found: dict[str, list[tuple[str, int]]] = {}
     written = {PurePosixPath(file.name).stem: file.mtime_ns for file in store.list_files("tasks")}
     for key, record in zip(written, places.each(store.record, written, at=store.root), strict=True):
-        if record is not None:
-            found.setdefault(record.output_sha256, []).append((key, record.output_sha256, written[key]))
+        for name in () if record is None else record.objects:
+            found.setdefault(name, []).append((key, written[key]))
     return found
 
 
@@ -167,32 +174,32 @@ def collect(
     """
     removals, versions = Removals(store), Versions(store)
     forgotten = _forget(versions, garbage, store, removals)
-    tasks = objects = size = done = 0
+    tasks, objects, size, done = set[str](), 0, 0, 0
     queue, lonely = iter(garbage.objects), dict(garbage.tasks)
     read, needed = set(garbage.read), set[str]()
 
-    def remove(sha256: str) -> bool:
-        return store.remove_object(sha256, unless_newer_ns=garbage.before_ns)
+    def remove(name: str) -> bool:
+        return store.remove_object(name, unless_newer_ns=garbage.before_ns)
 
-    while batch := {_digest(file): file for file in islice(queue, BATCH)}:
+    while batch := {_object_name(file): file for file in islice(queue, BATCH)}:
         with removals.noted(objects=batch) as check_time:
             needed |= _listed_since(versions, read)
-            doomed = [sha256 for sha256 in batch if sha256 not in needed]
-            keys = [key for sha256 in batch for key in lonely.pop(sha256, ()) if sha256 not in needed]
+            doomed = [name for name in batch if name not in needed]
+            keys = [key for name in batch for key in lonely.pop(name, ()) if name not in needed]
             places.each(_before_time_is_up(store.remove_task, check_time), keys, at=store.root)
             gone = places.each(_before_time_is_up(remove, check_time), doomed, at=store.root)
-        tasks += len(keys)
+        tasks.update(keys)
         objects += sum(gone)
-        size += sum(batch[sha256].size for sha256, went in zip(doomed, gone, strict=True) if went)
+        size += sum(batch[name].size for name, went in zip(doomed, gone, strict=True) if went)
         done += len(batch)
         on_progress(done, len(garbage.objects))
-    for sha256, dangling in lonely.items():  # records whose object was not there to begin with
-        if not store.has_object(sha256):
+    for name, dangling in lonely.items():  # records whose object was not there to begin with
+        if not store.has_object(name):
             for key in dangling:
                 store.remove_task(key)
-            tasks += len(dangling)
+            tasks.update(dangling)
     _drop_notes(versions, garbage, removals)
-    return Collected(forgotten, tasks, objects, size)
+    return Collected(forgotten, len(tasks), objects, size)
 
 
 def _before_time_is_up(function: Callable[[str], T], check_time: Callable[[], None]) -> Callable[[str], T]:
@@ -229,7 +236,7 @@ def _listed_since(versions: Versions, read: set[str]) -> set[str]:
 
 def _outputs(versions: Versions, dataset: str, version: str) -> set[str]:
     try:
-        return {row.output for row in versions.rows(dataset, version)}
+        return {name for row in versions.rows(dataset, version) for name in row.objects}
     except DataError:
         if any((dataset, version) == there[:2] for there in versions.lists()):
             raise

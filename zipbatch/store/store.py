@@ -24,6 +24,8 @@ _FOLDERS = ("objects", "tasks", "versions", "tags")
 ASKED_AT_MOST = 5_000
 """Objects that an object store is asked for one by one: some seconds, at many requests at once."""
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
+QUARANTINE = ".quarantine"
+_OBJECT = re.compile(rf"[0-9a-f]{{64}}({re.escape(QUARANTINE)})?")
 
 
 def check_name(name: str, what: str) -> str:
@@ -61,11 +63,18 @@ class TaskRecord(BaseModel):
     samples_in: int = Field(ge=0)
     samples_out: int = Field(ge=0)
     quarantined: list[str] = []
+    quarantine_sha256: str | None = Field(default=None, pattern=_DIGEST.pattern)
     slots: list[SlotRun] = []
     seconds: float
     device: str
     worker: dict[str, Any]
     versions: dict[str, str]
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """The names of the objects that it needs (``Store.object_path``)."""
+        quarantine = self.quarantine_sha256
+        return (self.output_sha256,) if quarantine is None else (self.output_sha256, f"{quarantine}{QUARANTINE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +128,8 @@ class Store:
             raise UsageError(f"{self.root}: no store there; 'zipbatch purify … --store {self.root}' makes one")
 
     def object_path(self, sha256: str) -> Place:
-        """Where the object of that digest lies or would lie."""
-        if not _DIGEST.fullmatch(sha256):
+        """Where the object of that digest lies or would lie; with ``QUARANTINE`` after it, a quarantine shard."""
+        if not _OBJECT.fullmatch(sha256):
             raise DataError(self.root, f"{sha256[:80]!r} is not a digest")
         return self.root / "objects" / sha256[:2] / f"{sha256}.tar"
 
@@ -213,7 +222,7 @@ class Store:
     def task(self, key: str) -> TaskRecord | None:
         """The record of a task whose object is there too, else None: then the work is still to be done."""
         record = self.record(key)
-        return record if record is not None and self.has_object(record.output_sha256) else None
+        return record if record is not None and all(map(self.has_object, record.objects)) else None
 
     def record(self, key: str) -> TaskRecord | None:
         """The record of a task, wherever its object is; None when it is missing or damaged."""
@@ -224,7 +233,7 @@ class Store:
 
     def put_task(self, key: str, record: TaskRecord) -> None:
         """Publish a task's record; its object must have been published before."""
-        if not self.has_object(record.output_sha256):
+        if not all(map(self.has_object, record.objects)):
             raise RuntimeError(f"task {key} would name an object that is not there")
         places.put_json(self._task_path(key), record.model_dump(mode="json"))
 

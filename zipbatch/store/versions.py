@@ -137,7 +137,7 @@ class Versions:
         Raises:
             LostObjectsError: an object of the list is not in the store.
         """
-        name, outputs = _list_name(header.dataset, header.version), [row.output for row in rows]
+        name, outputs = _list_name(header.dataset, header.version), [name for row in rows for name in row.objects]
         removals, reference = Removals(self._store), f"{header.dataset}@{header.version}"
         removals.await_end(reference, ())  # who begins later to remove versions sees the claim
         sound = self._is_sound(header, rows)
@@ -145,8 +145,9 @@ class Versions:
             self._store.write_file(name, pack_rows(rows))
         removals.await_end(reference, outputs)  # who begins later to remove objects sees the list
         if lost := lost_objects(self._store, outputs):
-            row = next(row for row in rows if row.output in lost)
-            raise LostObjectsError(row.shard, f"object {row.output} is not in the store (any more); run again")
+            row = next(row for row in rows if not lost.isdisjoint(row.objects))
+            reason = f"object {row.output} (or its quarantine) is not in the store (any more); run again"
+            raise LostObjectsError(row.shard, reason)
         if not sound:
             places.put_json(self._header_path(header.dataset, header.version), header.model_dump(mode="json"))
         return not sound
