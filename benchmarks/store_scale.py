@@ -4,7 +4,8 @@
     python benchmarks/store_scale.py rerun --shards 1000 --new 10
 
 ``plan`` makes a staged dataset of so many shards (empty files: a plan reads none) with its manifest, and a store whose
-latest version has them all but ``--new``; then a process of its own plans the purification. ``rerun`` purifies real
+latest version has them all but ``--new``; then a process of its own plans the purification. With ``--bare`` there is no
+manifest: the store remembers the digests, by size and time. ``rerun`` purifies real
 shards of two tiny images with ``blur`` in this process, again, and again with new ones. Printed are wall and CPU
 seconds without the start-up of Python and torch, and the peak of the resident memory (theirs: ``imports_mib``).
 """
@@ -54,12 +55,13 @@ def _peak_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
-def make_plan_case(root: Path, shards: int, new: int) -> None:
-    """A staged dataset of ``shards`` in ``root/data`` and a store in ``root/pur`` that has all but the last ``new``."""
+def make_plan_case(root: Path, shards: int, new: int, *, bare: bool) -> None:
+    """A dataset of ``shards`` in ``root/data`` and a store in ``root/pur`` that has all but the last ``new``."""
+    from zipbatch.places import stamp
     from zipbatch.shards.dataset import MANIFEST, SHARD_LIST, SplitCounts, StagedAttack, StagedManifest
     from zipbatch.stages.publish import publish_version
     from zipbatch.stages.purifier import purifier_spec
-    from zipbatch.store import Store, VersionRow
+    from zipbatch.store import RememberedInputs, Store, VersionRow
 
     data, store = root / "data", Store(root / "pur")
     data.mkdir()
@@ -95,7 +97,14 @@ def make_plan_case(root: Path, shards: int, new: int) -> None:
         options={},
         zipbatch="0",
     )
-    (data / MANIFEST).write_text(manifest.model_dump_json())
+    if bare:
+        (data / SHARD_LIST).unlink()
+        inputs = RememberedInputs(store, "data")
+        for row in rows:
+            inputs.remember(data / row.shard, row.input, stamp(data / row.shard))
+        inputs.save()
+    else:
+        (data / MANIFEST).write_text(manifest.model_dump_json())
     identity = purifier_spec(method="blur").identity
     publish_version(store, "data", identity, rows=rows, tag=None, parent=None, started_ns=time.time_ns())
 
@@ -171,6 +180,7 @@ def main() -> None:
     parser.add_argument("what", choices=["plan", "rerun", "plan-only"])
     parser.add_argument("--shards", type=int)
     parser.add_argument("--new", type=int, default=10)
+    parser.add_argument("--bare", action="store_true", help="no manifest: digests are remembered")
     parser.add_argument("--root", type=Path, help="where the case is made; default: a temp folder")
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -180,7 +190,9 @@ def main() -> None:
         elif arguments.what == "rerun":
             result = rerun(root, arguments.shards or 1000, arguments.new)
         else:
-            _, making = measured(lambda: make_plan_case(root, arguments.shards or 1_000_000, arguments.new))
+            _, making = measured(
+                lambda: make_plan_case(root, arguments.shards or 1_000_000, arguments.new, bare=arguments.bare)
+            )
             command = [sys.executable, __file__, "plan-only", "--root", str(root)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (ourselves)
             result = {"making": making, **json.loads(done.stdout)}

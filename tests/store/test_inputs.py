@@ -66,6 +66,26 @@ def test_survives_damage(store: Store, tmp_path: Path, damage: bytes | str):
     assert RememberedInputs(store, "d").digest(shard) == "2" * 64
 
 
+def test_a_link_is_what_it_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Files of one size and time: a link that is turned from one to the other is another input."""
+    (tmp_path / "days").mkdir()
+    (tmp_path / "short").symlink_to(tmp_path / "days")
+    for number, name in enumerate(("one", "two"), 1):
+        file = tmp_path / "days" / f"{name}.tar"
+        file.write_bytes(name.encode())
+        os.utime(file, ns=(1, 1))
+        inputs = RememberedInputs(Store(tmp_path / "pur"), "d")
+        inputs.remember(file, f"{number}" * 64, stamp(file))
+        inputs.save()
+    again, link = RememberedInputs(Store(tmp_path / "pur"), "d"), tmp_path / "link.tar"
+    for number, name in enumerate(("one", "two"), 1):
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / "days" / f"{name}.tar")
+        monkeypatch.chdir(tmp_path / "short")
+        for path in (link, tmp_path / "short" / f"{name}.tar", Path(f"{name}.tar"), Path(f"../short/{name}.tar")):
+            assert again.digest(path) == f"{number}" * 64, path
+
+
 def test_saves_only_what_changed(store: Store, pur: Place):
     RememberedInputs(store, "d").save()
     assert files_below(pur) == {}

@@ -169,19 +169,14 @@ def _listed(
     store: Store, shards: Sequence[ShardRef], digests: Sequence[str | None], known: Mapping[str, VersionRow]
 ) -> dict[str, VersionRow]:
     """The rows, by shard, that the parent version's list holds for these inputs, and whose objects are there."""
-    found = [
-        (shard, row)
-        for shard, digest in zip(shards, digests, strict=True)
-        if (row := known.get(digest or "")) is not None
-    ]
-    lost = lost_objects(store, [name for _, row in found for name in row.objects])
-    return {
-        shard.name: row
-        if (row.split, row.shard) == (shard.split, shard.name)
-        else row._replace(split=shard.split, shard=shard.name)
-        for shard, row in found
-        if lost.isdisjoint(row.objects)
-    }
+    found = [known.get(digest or "") for digest in digests]
+    lost = lost_objects(store, [name for row in found if row is not None for name in row.objects])
+    rows: dict[str, VersionRow] = {}
+    for shard, row in zip(shards, found, strict=True):
+        if row is not None and lost.isdisjoint(row.objects):
+            same = (row.split, row.shard) == (shard.split, shard.name)
+            rows[shard.name] = row if same else row._replace(split=shard.split, shard=shard.name)
+    return rows
 
 
 def _recorded(store: Store, shard: ShardRef, sha256: str | None, identity: dict[str, Any]) -> VersionRow | None:

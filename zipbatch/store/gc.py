@@ -50,8 +50,8 @@ class Garbage:
     """What would go. ``versions`` are ``dataset@version``, lists of versions that were never finished among them.
 
     ``objects``, and ``tasks`` (their keys, by the object that they name), go only if no list that appears meanwhile
-    names them. ``read`` are the versions whose lists were read, ``before_ns`` is when the grace period began, ``kept_…``
-    count what stays.
+    names them. ``read`` are the versions whose lists were read, ``before_ns`` is when the grace period began; the last
+    two count what stays.
     """
 
     versions: tuple[str, ...]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import os
+import stat
 import zlib
+from pathlib import Path
 
 from zipbatch import places
 from zipbatch.places import Place, Stamp
@@ -17,22 +21,45 @@ class RememberedInputs:
     def __init__(self, store: Store, dataset: str) -> None:
         self._file = store.root / "inputs" / f"{dataset}.jsonl.gz"
         self._known: dict[str, tuple[int, int | str, str]] = {}
+        self._folders: dict[str, str] = {}
         self._changed = False
         try:
-            for line in gzip.decompress(self._file.read_bytes()).splitlines():
-                path, size, changed, sha256 = json.loads(line)
-                changed = changed if isinstance(changed, str) else int(changed)
-                self._known[str(path)] = (int(size), changed, str(sha256))
+            with gzip.open(io.BytesIO(self._file.read_bytes()), "rt", encoding="utf-8", newline="\n") as lines:
+                for line in lines:
+                    path, size, changed, sha256 = json.loads(line)
+                    changed = changed if isinstance(changed, str) else int(changed)
+                    self._known[str(path)] = (int(size), changed, str(sha256))
         except (OSError, EOFError, ValueError, TypeError, zlib.error, RecursionError):
             self._known = {}  # missing or damaged: workers read the shards again
 
     def digest(self, path: Place) -> str | None:
         """The digest of a file that has not changed since it was remembered, else None."""
-        known = self._known.get(str(path.resolve()))
+        if isinstance(path, Path):
+            return self._digest_of_file(str(path))
+        known = self._known.get(str(path))
         if known is None:
             return None
         now = places.stamp(path)
         return known[2] if known[:2] == (now.size, now.changed) else None
+
+    def _digest_of_file(self, path: str) -> str | None:
+        """To resolve every path of a million would take longer than all else: here once a folder, and links."""
+        try:
+            now = os.lstat(path)
+            if stat.S_ISLNK(now.st_mode):
+                resolved, now = str(Path(path).resolve()), Path(path).stat()
+            else:
+                parent, slash, name = path.rpartition("/")
+                resolved = f"{self._resolved(parent + slash)}/{name}"
+        except FileNotFoundError:
+            return None  # who reads it will say so
+        known = self._known.get(resolved)
+        return known[2] if known is not None and known[:2] == (now.st_size, now.st_mtime_ns) else None
+
+    def _resolved(self, folder: str) -> str:
+        if folder not in self._folders:
+            self._folders[folder] = str(Path(folder).resolve()).rstrip("/")
+        return self._folders[folder]
 
     def remember(self, path: Place, sha256: str, stamp: Stamp) -> None:
         """Note a digest that a worker found, with the stamp that the file had before it was read."""
@@ -43,5 +70,5 @@ class RememberedInputs:
         """Publish the cache when it has changed."""
         if self._changed:
             lines = [json.dumps([path, *entry]) for path, entry in sorted(self._known.items())]
-            places.put_bytes(self._file, gzip.compress("\n".join(lines).encode(), mtime=0))
+            places.put_bytes(self._file, gzip.compress("\n".join(lines).encode(), 1, mtime=0))
             self._changed = False
