@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.making import files_below, zipbatch
-from tests.object_store import S3Path, S3Server
+from tests.making import files_below, write_source, zipbatch
+from tests.object_store import BUCKET, S3Path, S3Server
 from zipbatch import places
 from zipbatch.errors import UsageError
 from zipbatch.places import Place, Url, place
@@ -125,6 +125,24 @@ def test_other_stores_of_fsspecs(tmp_path: Path):
     assert list(places.files_below(place(store))) == [file]
     file.unlink()
     assert not file.exists()
+
+
+def test_a_whole_run_in_another_store(tmp_path: Path):
+    source, store = write_source(tmp_path / "in", counts={"test": 4}), f"memory://{tmp_path.name}/pur"
+    ran = zipbatch("purify", source, "--purifier", "blur", "--store", store)
+    assert ran.code == 0, ran.err
+    verified = zipbatch("store", "verify", "--store", store)
+    assert (verified.code, "2 objects, 2 tasks, 1 versions, 1 tags: all good" in verified.out) == (0, True)
+
+
+def test_objects_that_mark_folders_are_no_files(s3: S3Server):
+    folder = S3Path.fresh() / "in"
+    for name in ("", "sub/"):
+        s3.client().put_object(Bucket=BUCKET, Key=f"{folder.key}/{name}", Body=b"")
+    (folder / "sub" / "x").write_bytes(b"x")
+    assert places.names_in(folder) == ["sub"]
+    assert list(places.files_below(folder)) == [folder / "sub" / "x"]
+    assert (folder.is_dir(), folder.is_file(), (folder / "sub").is_file()) == (True, False, False)
 
 
 def test_a_small_object_is_one_request(s3: S3Server, tmp_path: Path):

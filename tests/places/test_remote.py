@@ -13,20 +13,36 @@ import pytest
 from tests.making import sample, write_source, zipbatch
 from tests.object_store import BUCKET, SECRET, Request, S3Path, S3Server, times
 from zipbatch import places
-from zipbatch.places import remote
-from zipbatch.places.remote import Patience, RefusedError, UnreachableError, client_for, patiently
+from zipbatch.places import patience
+from zipbatch.places.patience import Patience, RefusedError, UnreachableError, patiently
+from zipbatch.places.remote import client_for
 from zipbatch.store import Store, Versions
 
 
-@pytest.fixture
-def waits(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Little patience, and no real waiting between tries: the waits there would have been."""
-    found: list[float] = []
-    monkeypatch.setenv("ZIPBATCH_REMOTE_TIMEOUT", "0.6")
-    monkeypatch.setenv("ZIPBATCH_REMOTE_TRIES", "4")
-    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=found.append))
+@pytest.fixture(scope="module", autouse=True)
+def little_patience(s3: S3Server) -> Iterator[None]:
+    """Tries of half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZIPBATCH_REMOTE_TIMEOUT", "0.6")
+        patch.setenv("ZIPBATCH_REMOTE_TRIES", "4")
+        client_for.cache_clear()
+        yield
     client_for.cache_clear()
-    yield found
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """No real waiting between tries: the waits there would have been."""
+    found: list[float] = []
+    monkeypatch.setattr(patience, "time", SimpleNamespace(sleep=found.append))
+    return found
+
+
+@pytest.fixture
+def stranger(waits: list[float]) -> Iterator[None]:
+    """A process that has not been in contact with any store yet."""
+    client_for.cache_clear()
+    yield
     client_for.cache_clear()
 
 
@@ -84,7 +100,7 @@ def test_a_full_local_disk_is_not_the_stores_fault():
 
 
 @pytest.mark.parametrize(("variable", "text"), [("TIMEOUT", "soon"), ("TIMEOUT", "0"), ("TRIES", "0")])
-def test_unfit_patience(monkeypatch: pytest.MonkeyPatch, waits: list[float], variable: str, text: str):
+def test_unfit_patience(monkeypatch: pytest.MonkeyPatch, stranger: None, variable: str, text: str):
     monkeypatch.setenv(f"ZIPBATCH_REMOTE_{variable}", text)
     ran = zipbatch("store", "ls", "--store", f"s3://{BUCKET}/pur")
     assert (ran.code, f"ZIPBATCH_REMOTE_{variable}={text}" in ran.err) == (2, True)
@@ -95,9 +111,7 @@ def purify_to(store: object, tmp_path: Path) -> list[object]:
     return ["purify", source, "--purifier", "blur", "--store", store]
 
 
-def test_a_server_that_is_not_there_is_told_in_seconds(
-    waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_server_that_is_not_there_is_told_in_seconds(stranger: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
@@ -109,7 +123,7 @@ def test_a_server_that_is_not_there_is_told_in_seconds(
     assert ran.err.count("\n") == 1
 
 
-def test_a_server_that_hangs_is_told_in_seconds(s3: S3Server, waits: list[float], tmp_path: Path):
+def test_a_server_that_hangs_is_told_in_seconds(s3: S3Server, stranger: None, tmp_path: Path):
     started = time.monotonic()
     with s3.failing(times(1000, "hang")):
         ran = zipbatch(*purify_to(f"s3://{BUCKET}/pur", tmp_path))
@@ -123,7 +137,7 @@ def test_a_missing_bucket(waits: list[float], tmp_path: Path):
     assert "there is no such bucket" in ran.err
 
 
-def test_no_credentials(waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_credentials(stranger: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     ran = zipbatch(*purify_to(f"s3://{BUCKET}/pur", tmp_path))

@@ -15,6 +15,7 @@ from torchvision.datasets import ImageFolder
 from tests.making import CLASSES, files_below, sample, write_shard, write_source, zipbatch
 from zipbatch import images
 from zipbatch.atomic import sha256_file
+from zipbatch.places import Place
 from zipbatch.shards import Sample, open_dataset, read_shard
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
@@ -259,3 +260,12 @@ def test_a_list_with_a_path_in_it_writes_nowhere_else(tmp_path: Path):
             assert ran.code == 1, ran.err
             assert "no name of a file" in ran.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pur"]
+
+
+def test_export_from_any_kind_of_store(pur: Place, source: Path, tmp_path: Path):
+    ok("purify", source, *BLUR, "--split", "test", "--name", "in", "--store", pur)
+    ok("store", "export", "in", tmp_path / "out", "--store", pur)
+    ok("store", "export", "in", tmp_path / "tree", "--as", "images", "--data", source, "--store", pur)
+    listed = ok("store", "show", "in", "--store", pur)["shards"]
+    assert [sha256_file(tmp_path / "out" / row["shard"]) for row in listed] == [row["output"] for row in listed]
+    assert len(ImageFolder(str(tmp_path / "tree" / "test"))) == 12

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.making import files_below, sample, write_shard, write_source, zipbatch
+from tests.making import CLASSES, files_below, sample, write_shard, write_source, zipbatch
 from tests.object_store import BUCKET, SECRET, Request, S3Path, S3Server, times
+from zipbatch.places.remote import client_for
+from zipbatch.shards import open_dataset
+from zipbatch.stages.loading import load_split
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
 ZIP = ("--steps", 3, "--transform", "blur:2", "--device", "cpu")
@@ -135,8 +138,6 @@ def test_only_what_is_new_or_changed_is_computed(s3: S3Server, bucket: S3Path):
 
 
 def test_a_run_that_lost_its_store_goes_on_later(s3: S3Server, bucket: S3Path, monkeypatch: pytest.MonkeyPatch):
-    from zipbatch.places.remote import client_for
-
     monkeypatch.setenv("ZIPBATCH_REMOTE_TRIES", "2")
     client_for.cache_clear()
     data, store = bare(bucket / "in", 4), bucket / "pur"
@@ -176,6 +177,14 @@ def test_staged_data_that_is_not_what_its_manifest_says(staged: Path, bucket: S3
     shard.unlink()
     ran = zipbatch(*asked)
     assert (ran.code, "listed in shards.jsonl but missing" in ran.err) == (2, True)
+
+
+def test_training_reads_from_there_too(staged: Path, bucket: S3Path):
+    data = open_dataset([str((bucket / "tiny-badnets").copy_from(staged))])
+    there, here = (load_split(dataset.split("train")) for dataset in (data, open_dataset([str(staged)])))
+    assert data.classes == CLASSES
+    assert there.images.equal(here.images)
+    assert there.labels.equal(here.labels)
 
 
 def test_a_bad_shard_is_named_by_its_url(bucket: S3Path):

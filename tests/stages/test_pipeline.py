@@ -222,6 +222,10 @@ def test_a_failed_stage_stops_its_users_alone(run, tmp_path: Path):
         (lambda p: p["stages"]["table"].update(per=["nothing"]), "per = \\['nothing'\\]"),
         (lambda p: p["stages"]["table"].update(data=["${shards}", "${shards}"]), "data is one, not 2"),
         (lambda p: p["stages"]["shards"].update(source="no/such/folder"), "no such file or folder"),
+        (
+            lambda p: p["stages"]["shards"].update(source="s3://bucket/in"),
+            "source = s3://bucket/in: a pipeline reads this",
+        ),
         (lambda p: p["stages"]["table"].update(victim="embedded:nobody"), "no such victim"),
         (lambda p: p["stages"]["pur"].update(purifier=None, preset="nobody"), "no preset 'nobody'"),
     ],

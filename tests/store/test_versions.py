@@ -133,6 +133,15 @@ def test_tags_move_forward_only(versions: Versions, pur: Place):
     assert (pur / "tags" / "d" / "latest").read_text() == "cccc\n2000\n"
 
 
+def test_tags_of_one_line_stay_readable(versions: Versions, pur: Place):
+    """As they were before they held the start of the run; any run moves them."""
+    (pur / "tags" / "d").mkdir(parents=True)
+    (pur / "tags" / "d" / "latest").write_text("aaaa\n")
+    assert versions.tags("d") == {"latest": "aaaa"}
+    assert versions.move_tag("d", "latest", "bbbb", started_ns=1)
+    assert versions.tags("d") == {"latest": "bbbb"}
+
+
 def test_tags_of_datasets_are_apart(versions: Versions):
     versions.move_tag("d", "x", "aaaa", started_ns=2)
     versions.move_tag("e", "x", "bbbb", started_ns=1)

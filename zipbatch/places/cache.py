@@ -17,7 +17,8 @@ from typing import BinaryIO
 
 from zipbatch import atomic
 from zipbatch.errors import DataError
-from zipbatch.places.remote import Client, positive
+from zipbatch.places.patience import positive
+from zipbatch.places.remote import Client
 from zipbatch.places.stamp import Stamp, stamp_of
 
 FOLDER = "ZIPBATCH_CACHE"

@@ -19,13 +19,12 @@ from typing import TypeAlias, TypeVar
 from zipbatch import atomic
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.places import cache
-from zipbatch.places.remote import Client, client_for
+from zipbatch.places.remote import REQUESTS_AT_ONCE, Client, client_for
 from zipbatch.places.stamp import Stamp, stamp_of
 
 T = TypeVar("T")
 R = TypeVar("R")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_REQUESTS_AT_ONCE = 32
 _UPDATES = 20
 
 
@@ -302,5 +301,6 @@ def each(function: Callable[[T], R], items: Iterable[T], *, at: Place) -> list[R
     """``function`` of every item, in order; at the same time where each call waits for an object store."""
     if isinstance(at, Path):
         return [function(item) for item in items]
-    with ThreadPoolExecutor(_REQUESTS_AT_ONCE, "request") as pool:
+    _ = at.client  # the first contact, once for all
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE, "request") as pool:
         return list(pool.map(function, items))

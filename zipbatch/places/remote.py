@@ -1,19 +1,14 @@
-"""Object stores through fsspec: bounded retries, timeouts, and errors that name the URL and never a credential."""
+"""Object stores through fsspec."""
 
 from __future__ import annotations
 
-import errno
-import math
-import os
-import random
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.errors import UsageError
+from zipbatch.places.patience import Patience, RefusedError, not_there, patiently
 from zipbatch.places.stamp import Stamp, stamp_of
 
 T = TypeVar("T")
@@ -22,66 +17,9 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 SINGLE_PUT_BYTES, PART_BYTES = 5 * 2**30, 2**29
 """What S3 takes in one request; anything larger goes up in parts, which become visible in one step too."""
 _SLOWEST_BYTES_PER_S = 200_000
-_LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE}
-_WORTH_ANOTHER_TRY = {"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch", "408", "409", "429"}
-_WAIT_LIMIT_S = 15.0
-
-
-class UnreachableError(WorkFailed):
-    """An object store gave no usable answer, for as long as there was patience for it."""
-
-
-class RefusedError(UsageError):
-    """An object store answered that it will not; ``code`` is its reason, such as ``PreconditionFailed``."""
-
-    def __init__(self, message: str, code: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long an operation may take: each try ``timeout_s`` without a byte, between tries twice as long each time."""
-
-    tries: int = 5
-    timeout_s: float = 60.0
-    first_wait_s: float = 0.5
-
-    @classmethod
-    def from_environment(cls) -> Patience:
-        """``ZIPBATCH_REMOTE_TRIES`` and ``ZIPBATCH_REMOTE_TIMEOUT`` (seconds), or the defaults.
-
-        Raises:
-            UsageError: one of them is no positive number.
-        """
-        return cls(
-            tries=math.ceil(positive("ZIPBATCH_REMOTE_TRIES", cls.tries)),
-            timeout_s=positive("ZIPBATCH_REMOTE_TIMEOUT", cls.timeout_s),
-        )
-
-    def wait(self, attempt: int) -> None:
-        """Wait before the given repetition, from 1 on; a random part keeps many workers from coming back at once."""
-        time.sleep(min(_WAIT_LIMIT_S, self.first_wait_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1))
-
-
-FIRST_CONTACT = Patience(tries=3, timeout_s=10.0)
+REQUESTS_AT_ONCE = 32
+FIRST_CONTACT = Patience(tries=3, timeout_s=5.0)
 """At the first word with a store: a wrong address or a dead server is told within seconds."""
-
-
-def positive(variable: str, default: float) -> float:
-    """A positive number from the environment.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    text = os.environ.get(variable, "")
-    try:
-        value = float(text) if text else default
-    except ValueError:
-        value = 0
-    if not 0 < value < 1e12:
-        raise UsageError(f"{variable}={text}: must be a number above 0")
-    return value
 
 
 class Client:
@@ -110,7 +48,7 @@ class Client:
         """Size, and whatever tells one content from the next, of the object of that very name."""
         found = self._ask(url, lambda: self.fs.info(url))
         if found.get("type") == "directory":
-            raise _not_there(url)
+            raise not_there(url)
         return dict(found)
 
     def is_folder(self, url: str) -> bool:
@@ -152,7 +90,7 @@ class Client:
 
     def below(self, url: str) -> list[str]:
         """Names of all objects below a folder, relative to it, sorted. Lists the store."""
-        return [name for name, _ in self.stamps_below(url)]
+        return [name for name in self._listed(url, self.fs.find) if not name.endswith("/")]
 
     def stamps_below(self, url: str) -> list[tuple[str, Stamp]]:
         """The same with their stamps, which the listing tells."""
@@ -161,16 +99,21 @@ class Client:
             found = self._ask(url, lambda: self.fs.find(url, detail=True))
         except FileNotFoundError:
             return []
-        names = sorted(name for name in found if name.startswith(root))
+        names = sorted(name for name in found if name.startswith(root) and not name.endswith("/"))
         return [(name.removeprefix(root), stamp_of(found[name])) for name in names]
 
     def names(self, url: str) -> list[str]:
         """Names right in a folder, sorted. Lists the store."""
+        return sorted({name.rstrip("/") for name in self._listed(url, self.fs.ls)})
+
+    def _listed(self, url: str, look: Callable[..., Any]) -> list[str]:
+        """Names below ``url``, sorted; some clients also name the empty objects, ending in ``/``, that mark folders."""
+        root = self.fs._strip_protocol(url).rstrip("/") + "/"
         try:
-            found = self._ask(url, lambda: self.fs.ls(url, detail=False))
+            found = self._ask(url, lambda: look(url, detail=False))
         except FileNotFoundError:
             return []
-        return sorted({name.rstrip("/").rpartition("/")[2] for name in found} - {""})
+        return sorted(name.removeprefix(root) for name in found if name.startswith(root) and name != root)
 
     def _put(self, url: str, call: Callable[[], object]) -> None:
         try:
@@ -194,8 +137,13 @@ class S3Client(Client):
 
     def __init__(self, scheme: str, patience: Patience) -> None:
         timeout_s = patience.timeout_s
-        config = {"connect_timeout": min(10.0, timeout_s), "read_timeout": timeout_s}
-        super().__init__(scheme, patience, config_kwargs={**config, "retries": {"total_max_attempts": 1}})
+        config = {
+            "connect_timeout": min(10.0, timeout_s),
+            "read_timeout": timeout_s,
+            "max_pool_connections": REQUESTS_AT_ONCE,
+            "retries": {"total_max_attempts": 1},
+        }
+        super().__init__(scheme, patience, config_kwargs=config)
         self.fs.retries = 1  # retries are counted in one place: in patiently
 
     def reach(self, bucket: str) -> None:
@@ -218,7 +166,7 @@ class S3Client(Client):
         """See ``Client``; one HEAD, where s3fs would go on to list what is below a missing key."""
         bucket, key = self._split(url)
         if not key:
-            raise _not_there(url)
+            raise not_there(url)
         head = self._ask(url, lambda: self.fs.call_s3("head_object", Bucket=bucket, Key=key))
         return {"size": head["ContentLength"], "ETag": head["ETag"], "LastModified": head["LastModified"]}
 
@@ -263,78 +211,3 @@ def client_for(scheme: str, bucket: str) -> Client:
     client = (S3Client if scheme in {"s3", "s3a"} else Client)(scheme, Patience.from_environment())
     client.reach(bucket)
     return client
-
-
-def patiently(url: str, call: Callable[[], T], patience: Patience) -> T:
-    """The result of ``call``; what may pass is tried again.
-
-    Raises:
-        FileNotFoundError: there is no such object.
-        RefusedError: the answer was no.
-        UnreachableError: it failed as often as patience allows.
-    """
-    attempt = 1
-    while True:
-        try:
-            return call()
-        except Exception as error:  # every client library has errors of its own
-            if isinstance(error, OSError) and (error.errno in _LOCAL or _is_local(error)):
-                raise
-            if (final := _final(url, error)) is not None:
-                raise final from error
-            if attempt == patience.tries:
-                raise UnreachableError(
-                    f"{url}: cannot be reached: {_reason(error)}, {attempt} tries; check the network and the "
-                    "endpoint, then run the same command again"
-                ) from error
-        patience.wait(attempt)
-        attempt += 1
-
-
-def _is_local(error: OSError) -> bool:
-    return error.filename is not None and not isinstance(error, FileNotFoundError) and Path(error.filename).exists()
-
-
-def _final(url: str, error: Exception) -> Exception | None:
-    """What to tell of an error that another try would not mend; None when it might. Never the server's own words."""
-    code, status = _code(error)
-    if isinstance(error, FileNotFoundError) or status == 404:
-        return _not_there(url)
-    why = _refusal(error, code, status)
-    return None if why is None else RefusedError(f"{url}: {why}", code)
-
-
-def _refusal(error: Exception, code: str, status: int | None) -> str | None:
-    if "Credential" in type(error).__name__:
-        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    if isinstance(error, PermissionError) or status in {401, 403}:
-        because = f" ({code})" if code else ""
-        return f"access denied{because}; check the credentials in the environment: they must read, write and list there"
-    if code in _WORTH_ANOTHER_TRY:
-        return None
-    if status is not None and (300 <= status < 500 or status == 501):
-        return f"refused ({code or status})"
-    if isinstance(error, NotImplementedError | ImportError | ValueError | TypeError | KeyError):
-        return f"cannot be used ({type(error).__name__})"
-    return None
-
-
-def _code(error: BaseException) -> tuple[str, int | None]:
-    """The server's error code and HTTP status, as botocore keeps them in the error or its cause."""
-    for candidate in (error, error.__cause__):
-        response = getattr(candidate, "response", None)
-        if isinstance(response, dict):
-            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            return str(response.get("Error", {}).get("Code", "")), status if isinstance(status, int) else None
-    return "", None
-
-
-def _reason(error: Exception) -> str:
-    code, status = _code(error)
-    if status is not None:
-        return f"it answers {status} {code}".rstrip()
-    return "no answer in time" if "Timeout" in type(error).__name__ else type(error).__name__
-
-
-def _not_there(url: str) -> FileNotFoundError:
-    return FileNotFoundError(errno.ENOENT, "there is no such object", url)

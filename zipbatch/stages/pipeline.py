@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.config import PipelineConfig, references, resolved, validate
 from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
 from zipbatch.stages.assets import prior_path, source_place, victim_path
@@ -281,6 +281,8 @@ def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str
     if isinstance(item, int) and not isinstance(item, bool):
         item = str(item)  # a folder named 2024, which YAML takes for a number
     if isinstance(item, str) and rule.path:
+        if isinstance(places.place(item), places.Url):
+            raise UsageError(f"{where}: {name} = {item}: a pipeline reads this machine's files; copy it here first")
         return _NAMED[name](item) if name in _NAMED else item
     allowed = [*(f"a stage that runs {kind!r}" for kind in rule.kinds), *(["a path"] if rule.path else [])]
     got = f"{item.stage}, which runs {item.kind!r}" if isinstance(item, Instance) else repr(item)
