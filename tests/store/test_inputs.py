@@ -66,6 +66,21 @@ def test_survives_damage(store: Store, tmp_path: Path, damage: bytes | str):
     assert RememberedInputs(store, "d").digest(shard) == "2" * 64
 
 
+def test_two_runs_remember_together(store: Store, tmp_path: Path):
+    runs = [RememberedInputs(store, "d") for _ in range(2)]
+    for number, inputs in enumerate(runs):
+        inputs.release()
+        shard = tmp_path / f"{number}.tar"
+        shard.write_bytes(b"x")
+        inputs.remember(shard, f"{number}" * 64, stamp(shard))
+        inputs.save()
+        assert inputs.digest(shard) == f"{number}" * 64
+    again = RememberedInputs(store, "d")
+    assert [again.digest(tmp_path / f"{number}.tar") for number in range(2)] == ["0" * 64, "1" * 64]
+    again.release()
+    assert again.digest(tmp_path / "0.tar") is None
+
+
 def test_a_link_is_what_it_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Files of one size and time: a link that is turned from one to the other is another input."""
     (tmp_path / "days").mkdir()

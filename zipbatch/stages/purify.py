@@ -108,9 +108,10 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     _check_size(request)
     shards = _chosen(request.dataset, request.splits)
     identity = request.spec.identity
-    parent = Versions(request.store).latest(request.dataset.name)
     inputs = RememberedInputs(request.store, request.dataset.name)
     digests = _digests(shards, inputs)
+    inputs.release()
+    parent = Versions(request.store).latest(request.dataset.name)
     known: dict[str, VersionRow] = {}
     if parent is not None and parent.header.purifier == identity:
         known = {row.input: row for row in parent.rows}

@@ -14,23 +14,33 @@ from zipbatch import places
 from zipbatch.places import Place, Stamp
 from zipbatch.store.store import Store
 
+_Entry = tuple[int, int | str, str]
+
 
 class RememberedInputs:
     """A cache of one dataset: place -> (size, mtime in ns or ETag, SHA-256). Lost, it costs time only."""
 
     def __init__(self, store: Store, dataset: str) -> None:
         self._file = store.root / "inputs" / f"{dataset}.jsonl.gz"
-        self._known: dict[str, tuple[int, int | str, str]] = {}
         self._folders: dict[str, str] = {}
-        self._changed = False
+        self._new: dict[str, _Entry] = {}
+        self._known = self._read()
+
+    def _read(self) -> dict[str, _Entry]:
+        known: dict[str, _Entry] = {}
         try:
             with gzip.open(io.BytesIO(self._file.read_bytes()), "rt", encoding="utf-8", newline="\n") as lines:
                 for line in lines:
                     path, size, changed, sha256 = json.loads(line)
                     changed = changed if isinstance(changed, str) else int(changed)
-                    self._known[str(path)] = (int(size), changed, str(sha256))
+                    known[str(path)] = (int(size), changed, str(sha256))
         except (OSError, EOFError, ValueError, TypeError, zlib.error, RecursionError):
-            self._known = {}  # missing or damaged: workers read the shards again
+            return {}  # missing or damaged: workers read the shards again
+        return known
+
+    def release(self) -> None:
+        """Let go of what was read, which may be a million digests, until the next ``save``."""
+        self._known = {}
 
     def digest(self, path: Place) -> str | None:
         """The digest of a file that has not changed since it was remembered, else None."""
@@ -63,12 +73,12 @@ class RememberedInputs:
 
     def remember(self, path: Place, sha256: str, stamp: Stamp) -> None:
         """Note a digest that a worker found, with the stamp that the file had before it was read."""
-        self._known[str(path.resolve())] = (stamp.size, stamp.changed, sha256)
-        self._changed = True
+        self._new[str(path.resolve())] = (stamp.size, stamp.changed, sha256)
 
     def save(self) -> None:
-        """Publish the cache when it has changed."""
-        if self._changed:
-            lines = [json.dumps([path, *entry]) for path, entry in sorted(self._known.items())]
+        """Publish what is new beside what others have published meanwhile."""
+        if self._new:
+            known = self._read() | self._new
+            lines = [json.dumps([path, *entry]) for path, entry in sorted(known.items())]
             places.put_bytes(self._file, gzip.compress("\n".join(lines).encode(), 1, mtime=0))
-            self._changed = False
+            self._known, self._new = known, {}
