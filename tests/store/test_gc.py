@@ -436,7 +436,10 @@ def test_notes_and_claims_are_swept_up(store: Store):
         assert len(files_below(store.root / "claims")) == 1
         age(store, days=2)
         assert claims(store) == set()
-    assert files_below(store.root / "claims") == {}
+        find_garbage(store, ALL)
+        assert len(files_below(store.root / "claims")) == 1, "looking changes nothing"
+        collect(store, find_garbage(store, GcPolicy()))
+        assert files_below(store.root / "claims") == {}
     collect(store, find_garbage(store, GcPolicy()))
     assert len(removals.notes()) == 2
     age(store)
@@ -483,3 +486,9 @@ def test_a_note_in_force_is_met_on_any_kind_of_store(pur: Place):
             assert claims(store) == {f"d@{version}"}
     (note,) = Removals(store).notes()
     assert (note.in_force, claims(store)) == (False, set())
+
+
+def test_a_removal_that_failed_stays_in_force(store: Store):
+    with pytest.raises(KeyError), Removals(store).noted(objects=["0" * 64]):
+        raise KeyError("unreachable")
+    assert [note.in_force for note in Removals(store).notes()] == [True]

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from zipbatch import places
 from zipbatch.errors import DataError
-from zipbatch.store.removals import Removals, claims
+from zipbatch.store.removals import Removals, claims, sweep_claims
 from zipbatch.store.store import QUARANTINE, Store, StoredFile
 from zipbatch.store.versions import Versions
 
@@ -199,6 +199,7 @@ def collect(
                 store.remove_task(key)
             tasks.update(dangling)
     _drop_notes(versions, garbage, removals)
+    sweep_claims(store)
     return Collected(forgotten, len(tasks), objects, size)
 
 

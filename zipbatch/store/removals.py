@@ -34,7 +34,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from zipbatch.errors import DataError
-from zipbatch.store.store import Store
+from zipbatch.store.store import Store, StoredFile
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ class Removals:
     def noted(self, *, versions: Iterable[str] = (), objects: Iterable[str] = ()) -> Iterator[Callable[[], None]]:
         """Within the block, what is named may be removed, after another look at what needs it.
 
+        After an exception the note stays in force until its time is up: a request that was given up may still arrive.
+
         Yields:
             To be called before each removal; raises ``DataError`` when the note's time is up.
         """
@@ -86,10 +88,8 @@ class Removals:
             if time.time() > stop_s:
                 raise DataError(name, "removing took too long, the rest was left; run the same command again")
 
-        try:
-            yield check_time
-        finally:
-            self._write(name, {"until_s": 0, **named})
+        yield check_time
+        self._write(name, {"until_s": 0, **named})
 
     def note(self, objects: Iterable[str]) -> None:
         """Note that these objects are missing, however that came: plans then look for them and trust no list."""
@@ -118,9 +118,9 @@ class Removals:
         except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error, RecursionError) as error:
             raise DataError(name, "damaged note; remove it when neither gc nor a purify runs") from error
 
-    def named(self, notes: Iterable[Note] | None = None) -> set[str]:
+    def named(self) -> set[str]:
         """Every object that a note names: not to be trusted to be there."""
-        return {sha256 for note in (self.notes() if notes is None else notes) for sha256 in note.objects}
+        return {name for note in self.notes() for name in note.objects}
 
     def await_end(self, version: str, objects: Collection[str]) -> None:
         """Wait until no note in force names ``version`` (``dataset@version``) or one of ``objects``.
@@ -170,11 +170,17 @@ def claimed(store: Store, dataset: str, version: str) -> Iterator[None]:
 
 
 def claims(store: Store) -> set[str]:
-    """The versions (``dataset@version``) that runs are publishing now; what killed runs left is swept up."""
-    found = set()
-    for file in store.list_files(CLAIMS):
-        if time.time() - file.mtime_ns / 1e9 < CLAIM_S:
-            found.add(file.name.removeprefix(f"{CLAIMS}/").rpartition("@")[0])
-        else:
+    """The versions (``dataset@version``) that runs are publishing now."""
+    names = [file.name for file in store.list_files(CLAIMS) if not _is_void(file)]
+    return {name.removeprefix(f"{CLAIMS}/").rpartition("@")[0] for name in names}
+
+
+def sweep_claims(store: Store) -> None:
+    """Remove the claims that killed runs left."""
+    for file in list(store.list_files(CLAIMS)):
+        if _is_void(file):
             store.remove_file(file.name)
-    return found
+
+
+def _is_void(claim: StoredFile) -> bool:
+    return time.time() - claim.mtime_ns / 1e9 >= CLAIM_S
