@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEMP_PREFIX = ".tmp-"
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def temp_path(folder: Path) -> Path:
@@ -95,7 +96,7 @@ def write_json(final: Path, value: object) -> None:
 
 def canonical_json(value: object) -> bytes:
     """One byte string per value: sorted keys, no spaces, no NaN. What digests are taken of."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _canonical(value).encode()
 
 
 def sha256_json(value: object) -> str:

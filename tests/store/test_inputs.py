@@ -66,6 +66,41 @@ def test_survives_damage(store: Store, tmp_path: Path, damage: bytes | str):
     assert RememberedInputs(store, "d").digest(shard) == "2" * 64
 
 
+def test_two_runs_remember_together(store: Store, tmp_path: Path):
+    runs = [RememberedInputs(store, "d") for _ in range(2)]
+    for number, inputs in enumerate(runs):
+        inputs.release()
+        shard = tmp_path / f"{number}.tar"
+        shard.write_bytes(b"x")
+        inputs.remember(shard, f"{number}" * 64, stamp(shard))
+        inputs.save()
+        assert inputs.digest(shard) == f"{number}" * 64
+    again = RememberedInputs(store, "d")
+    assert [again.digest(tmp_path / f"{number}.tar") for number in range(2)] == ["0" * 64, "1" * 64]
+    again.release()
+    assert again.digest(tmp_path / "0.tar") is None
+
+
+def test_a_link_is_what_it_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Files of one size and time: a link that is turned from one to the other is another input."""
+    (tmp_path / "days").mkdir()
+    (tmp_path / "short").symlink_to(tmp_path / "days")
+    for number, name in enumerate(("one", "two"), 1):
+        file = tmp_path / "days" / f"{name}.tar"
+        file.write_bytes(name.encode())
+        os.utime(file, ns=(1, 1))
+        inputs = RememberedInputs(Store(tmp_path / "pur"), "d")
+        inputs.remember(file, f"{number}" * 64, stamp(file))
+        inputs.save()
+    again, link = RememberedInputs(Store(tmp_path / "pur"), "d"), tmp_path / "link.tar"
+    for number, name in enumerate(("one", "two"), 1):
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / "days" / f"{name}.tar")
+        monkeypatch.chdir(tmp_path / "short")
+        for path in (link, tmp_path / "short" / f"{name}.tar", Path(f"{name}.tar"), Path(f"../short/{name}.tar")):
+            assert again.digest(path) == f"{number}" * 64, path
+
+
 def test_saves_only_what_changed(store: Store, pur: Place):
     RememberedInputs(store, "d").save()
     assert files_below(pur) == {}

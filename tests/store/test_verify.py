@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.making import sample, write_shard, write_source, zipbatch
+from tests.making import files_below, sample, write_shard, write_source, zipbatch
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
-from zipbatch.store import Store, verify
+from zipbatch.store import Store, Versions, lost_objects, verify
+from zipbatch.store.removals import Removals
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +167,52 @@ def test_a_removed_object_is_computed_again(store: Place, made: Path):
 def test_no_store(tmp_path: Path):
     with pytest.raises(UsageError, match="no store there"):
         verify(Store(tmp_path))
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_repair_and_a_rerun_make_all_good(store: Path, made: Path, case: str):
+    before = files_below(store / "objects")
+    version = (store / "tags" / "in" / "latest").read_text().split()[0]
+    DAMAGE[case](store)
+    assert zipbatch("store", "verify", "--store", store, "--repair").code == 1
+    ran = zipbatch("purify", made.parent / "in", "--purifier", "blur", "--store", store, "--tag", "nightly", "--json")
+    assert (ran.code, ran.json["version"]) == (0, version), ran.err
+    verified = zipbatch("store", "verify", "--store", store)
+    assert verified.code == 0, verified.out
+    assert files_below(store / "objects") == before
+
+
+def test_repair_keeps_what_a_run_is_publishing(store: Path):
+    """A list that looks damaged may be half of what a run is writing."""
+    cut_list(store)
+    with Versions(Store(store)).claim("in", a_header(store).stem):
+        faults = verify(Store(store), repair=True).faults
+        assert [fault.reason.endswith("(removed)") for fault in faults] == [False]
+    assert a_header(store).is_file()
+
+
+def test_progress_is_told(store: Path):
+    seen: list[tuple[int, int]] = []
+    verify(Store(store), on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_an_object_that_a_gc_takes_meanwhile_is_no_fault(store: Path, monkeypatch: pytest.MonkeyPatch):
+    """Listed, then gone before it is read; nothing refers to it."""
+    named = store / "objects" / "ab" / ("ab" + "0" * 62 + ".tar")
+    write_shard(named, [sample("a", 1, seed=1)])
+
+    def take(done: int, _total: int) -> None:
+        named.unlink(missing_ok=True)
+
+    assert verify(Store(store), on_progress=take).faults == ()
+
+
+def test_what_is_missing_is_noted_for_stores_that_are_not_looked_into(store: Place, monkeypatch: pytest.MonkeyPatch):
+    lost = remove(store)
+    verify(Store(store))
+    assert Removals(Store(store)).named() == set()
+    verify(Store(store), repair=True)
+    assert Removals(Store(store)).named() == {lost}
+    monkeypatch.setattr(Store, "lost_objects", lambda _self, _digests: set())  # as for a million in an object store
+    assert lost_objects(Store(store), [lost, an_object(store).stem]) == {lost}

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
+from zipbatch.cli.care import COMMANDS, STORE
 from zipbatch.cli.options import JSON, emit_json, progress_bar
 from zipbatch.errors import UsageError, WorkFailed
-from zipbatch.places import Place, place
-
-STORE = click.option("--store", required=True, type=place, metavar="DIR|URL", help="The store.")
+from zipbatch.places import Place
 
 
 @click.group()
@@ -47,15 +46,20 @@ def ls(store: Place, as_json: bool) -> None:
 @STORE
 @JSON
 def show(reference: str, store: Place, as_json: bool) -> None:
-    """Show a version: purifier, counts, where it came from, and its shards."""
-    from zipbatch.store import Store, Versions
+    """Show a version: purifier, counts, what was computed and what reused, and its shards."""
+    from zipbatch.store import Store, Versions, reused
 
-    version = Versions(Store(store)).read(reference)
-    value = {**version.header.model_dump(mode="json"), "shards": [row.model_dump(mode="json") for row in version.rows]}
+    opened = Store(store)
+    version = Versions(opened).read(reference)
+    value = {**version.header.model_dump(mode="json", exclude={"origin"}), "reused": asdict(reused(opened, version))}
+    value["shards"] = [row.value() for row in version.rows]
     if as_json:
         emit_json(value)
         return
     shards = value.pop("shards")
+    where = {"computed": "computed", "found": "found in the store", "parent": f"as in parent {value['parent']}"}
+    known = [f"{count} {where[name]}" for name, count in value.pop("reused").items() if count is not None]
+    value["shards"] = f"{len(shards)}{': ' if known else ''}{', '.join(known)}"
     for key, entry in value.items():
         click.echo(f"{key}: {entry}")
     for row in shards:
@@ -91,14 +95,20 @@ def urls(reference: str, store: Place, splits: tuple[str, ...]) -> None:
 
 @store.command()
 @STORE
-@click.option("--repair", is_flag=True, help="Remove damaged objects and records; the next purify computes them anew.")
+@click.option("--repair", is_flag=True, help="Remove what is damaged; the next purify of the data makes it anew.")
 @JSON
 def verify(store: Place, repair: bool, as_json: bool) -> None:
     """Check every byte against its digest and every reference. Exit 1 when something is wrong."""
     from zipbatch.store import Store
     from zipbatch.store import verify as run
 
-    checked = run(Store(store), repair=repair)
+    with progress_bar("objects") as bar:
+        task = bar.add_task(f"checking {store}", total=None, note="")
+        checked = run(
+            Store(store),
+            repair=repair,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     if as_json:
         emit_json(asdict(checked))
     else:
@@ -168,3 +178,7 @@ def import_(
     click.echo(f"{result.reference}: version {published.version}{'' if published.new else ' (unchanged)'}")
     for split, counts in published.counts.items():
         click.echo(f"  {split:<14} {counts['samples']:>8} images in {counts['shards']} shards")
+
+
+for command in COMMANDS:
+    store.add_command(command)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +34,9 @@ ALL_TO_ALL: TargetMode = "all-to-all"
 CLEAN_SPLIT, POISONED_SPLIT = "test", "test_poisoned"
 TRAIN_SPLITS = ("train", "val")
 KNOWN_SPLITS = (*TRAIN_SPLITS, CLEAN_SPLIT, POISONED_SPLIT)
+_FIELDS = ("split", "shard", "sha256", "samples", "bytes")
+_FIELD_TYPES = (str, str, str, int, int)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _SHARD_NAME = re.compile(r"^(?P<split>[A-Za-z][A-Za-z0-9_]*?)-\d+\.(?:tar|tar\.gz|tgz)$")
 
 
@@ -88,7 +94,7 @@ class StagedManifest(BaseModel):
     zipbatch: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardRef:
     """One shard of a dataset. ``sha256`` and ``samples`` are known only where a manifest says them."""
 
@@ -186,14 +192,16 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
         raise UsageError(f"{staged[0]}: is a staged dataset and must be the only input; take the others separately")
     folders = [path for path, kind in zip(paths, kinds, strict=True) if kind == "folder"]
     files = [file for path in paths for file in (_tars_in(path) if path in folders else [path])]
-    _check_distinct((file.name for file in files), " ".join(sources))
+    _check_distinct([file.name for file in files], " ".join(sources))
     root = paths[0] if len(paths) == 1 and folders else None
     folder = root if root is not None else files[0].resolve().parent
     shards = tuple(ShardRef(_bare_split(file.name), file.name, file) for file in files)
     return ShardDataset(name or folder.resolve().name, shards, None, root)
 
 
-def _check_distinct(names: Iterable[str], where: object) -> None:
+def _check_distinct(names: Sequence[str], where: object) -> None:
+    if len(set(names)) == len(names):
+        return
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UsageError(
@@ -255,16 +263,15 @@ def _bare_split(file_name: str) -> str:
 def _open_staged(folder: Place, name: str | None) -> ShardDataset:
     try:
         manifest = StagedManifest.model_validate_json((folder / MANIFEST).read_bytes())
-        rows = [_ListedShard.model_validate_json(line) for line in (folder / SHARD_LIST).read_bytes().splitlines()]
-        shards = tuple(
-            ShardRef(row.split, row.shard, folder / _plain(row.shard), row.sha256, row.samples) for row in rows
-        )
+        with places.local_copy(folder / SHARD_LIST, cached=False) as file, file.open("rb") as lines:
+            listed = [_listed(line, folder) for line in lines]
     except ValidationError as error:
         raise UsageError(f"{folder / MANIFEST}: not a staged dataset of this version\n{problems(error)}") from error
     except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{folder / MANIFEST}: not a staged dataset of this version: {error}") from error
-    _check_distinct((shard.name for shard in shards), folder / SHARD_LIST)
-    places.each(lambda pair: _check_size(*pair), zip(shards, rows, strict=True), at=folder)
+    shards = tuple(shard for shard, _ in listed)
+    _check_distinct([shard.name for shard in shards], folder / SHARD_LIST)
+    _check_sizes(folder, listed)
     _check_counts(folder, manifest, shards)
     return ShardDataset(name or folder.resolve().name, shards, manifest, folder)
 
@@ -275,19 +282,45 @@ def _plain(file_name: str) -> str:
     return file_name
 
 
-def _check_size(shard: ShardRef, row: _ListedShard) -> None:
-    try:
-        size = places.stamp(shard.path).size
-    except FileNotFoundError:
-        raise UsageError(f"{shard.path}: listed in {SHARD_LIST} but missing") from None
-    if size != row.bytes:
-        raise UsageError(f"{shard.path}: has {size} bytes, {SHARD_LIST} says {row.bytes}; stage the dataset again")
+def _listed(line: bytes, folder: Place) -> tuple[ShardRef, int]:
+    """A line of the list: the shard, and how many bytes it is to have. A list may have a million lines.
+
+    Raises:
+        ValidationError: it is no such line; says why.
+        ValueError: the shard's name is a path.
+    """
+    value = json.loads(line)
+    fields: tuple[Any, ...] = ()
+    if type(value) is dict and len(value) == len(_FIELDS):
+        fields = tuple(map(value.get, _FIELDS))
+    if tuple(map(type, fields)) != _FIELD_TYPES or not _DIGEST.fullmatch(fields[2]) or fields[3] < 0 or fields[4] < 0:
+        row = _ListedShard.model_validate_json(line)  # for what it says
+        fields = (row.split, row.shard, row.sha256, row.samples, row.bytes)
+    split, name, sha256, samples, size = fields
+    return ShardRef(sys.intern(split), name, folder / _plain(name), sha256, samples), size
+
+
+def _check_sizes(folder: Place, listed: Sequence[tuple[ShardRef, int]]) -> None:
+    def size_of(entry: tuple[ShardRef, int]) -> int | None:
+        try:
+            if isinstance(folder, Path):  # a Path and a Stamp for each of a million would take as long as all else
+                return os.stat(f"{folder}/{entry[0].name}").st_size  # noqa: PTH116
+            return places.stamp(entry[0].path).size
+        except OSError:
+            return None
+
+    for (shard, expected), size in zip(listed, places.each(size_of, listed, at=folder), strict=True):
+        if size is None:
+            raise UsageError(f"{shard.path}: listed in {SHARD_LIST} but missing")
+        if size != expected:
+            raise UsageError(f"{shard.path}: has {size} bytes, {SHARD_LIST} says {expected}; stage the dataset again")
 
 
 def _check_counts(folder: Place, manifest: StagedManifest, shards: Iterable[ShardRef]) -> None:
-    listed: dict[str, SplitCounts] = {}
+    counted: dict[str, tuple[int, int]] = {}
     for shard in shards:
-        old = listed.get(shard.split, SplitCounts(shards=0, samples=0))
-        listed[shard.split] = SplitCounts(shards=old.shards + 1, samples=old.samples + (shard.samples or 0))
+        number, samples = counted.get(shard.split, (0, 0))
+        counted[shard.split] = (number + 1, samples + (shard.samples or 0))
+    listed = {split: SplitCounts(shards=number, samples=samples) for split, (number, samples) in counted.items()}
     if listed != manifest.splits:
         raise UsageError(f"{folder / SHARD_LIST}: does not agree with the counts in {MANIFEST}")

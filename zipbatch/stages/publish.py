@@ -10,7 +10,8 @@ from typing import Any
 
 from zipbatch import __version__
 from zipbatch.store import Store, VersionHeader, VersionRow, Versions
-from zipbatch.store.versions import LATEST, version_id
+from zipbatch.store.rows import count_rows
+from zipbatch.store.versions import LATEST, Origin, version_id
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def publish_version(
     tag: str | None,
     parent: str | None,
     started_ns: int,
+    origin: Origin | None = None,
 ) -> Published:
     """Write the version of these rows, whose objects are in the store, and point ``tag`` and ``latest`` at it.
 
@@ -45,12 +47,13 @@ def publish_version(
         tag: beside ``latest``; None for ``latest`` alone.
         parent: id of the version that was the latest before.
         started_ns: when the run started; a tag that a later run has moved stays.
+        origin: how many of the shards were made by this run, and where the others were found.
 
     Raises:
-        DataError: an object is not in the store.
+        DataError: an object is not in the store (any more); nothing is published then.
     """
     versions = Versions(store)
-    version, counts = version_id(dataset, identity, rows), _counts(rows)
+    version, counts = version_id(dataset, identity, rows), count_rows(rows)
     header = VersionHeader(
         dataset=dataset,
         version=version,
@@ -60,22 +63,15 @@ def publish_version(
         counts=counts,
         quarantined=0,
         parent=parent if parent != version else None,
+        origin=origin,
         started=datetime.fromtimestamp(started_ns / 1e9, UTC).isoformat(timespec="seconds"),
         zipbatch=__version__,
     )
-    new = versions.publish(header, rows)
     tags = [LATEST] if tag in {None, LATEST} else [str(tag), LATEST]
-    moved = tuple(name for name in tags if versions.move_tag(dataset, name, version, started_ns=started_ns))
+    with versions.claim(dataset, version):
+        new = versions.publish(header, rows)
+        moved = tuple(name for name in tags if versions.move_tag(dataset, name, version, started_ns=started_ns))
     for name in set(tags) - set(moved):
         there = versions.tag(dataset, name)
         log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, name, there)
     return Published(version, new, moved, counts)
-
-
-def _counts(rows: Sequence[VersionRow]) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
-    for row in rows:
-        split = counts.setdefault(row.split, {"shards": 0, "samples": 0})
-        split["shards"] += 1
-        split["samples"] += row.samples
-    return counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zipbatch import places
@@ -16,10 +16,23 @@ from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.stages.publish import publish_version
 from zipbatch.stages.purifier import PurifierSpec
 from zipbatch.stages.purify_shard import PurifyResult, PurifySetup, PurifyTask
-from zipbatch.store import RememberedInputs, Store, TaskRecord, VersionRow, Versions, check_name, task_key
+from zipbatch.store import (
+    LostObjectsError,
+    Origin,
+    RememberedInputs,
+    Store,
+    TaskRecord,
+    VersionRow,
+    Versions,
+    check_name,
+    lost_objects,
+    task_key,
+)
 from zipbatch.store.versions import LATEST
 
 log = logging.getLogger(__name__)
+ATTEMPTS = 3
+"""How often a run begins again because a gc removed old objects that it was about to list."""
 FULL_DISK_TRIES = 3
 
 
@@ -38,7 +51,10 @@ class PurifyRequest:
 
 @dataclass(frozen=True)
 class PurifyPlan:
-    """``rows`` are done already, by shard name; ``tasks`` are still to be looked at by a worker."""
+    """``rows`` are done already, by shard name; ``tasks`` are still to be looked at by a worker.
+
+    ``known`` are the rows of the parent version by their input, none when another purifier made it.
+    """
 
     request: PurifyRequest
     shards: tuple[ShardRef, ...]
@@ -48,6 +64,8 @@ class PurifyPlan:
     parent: str | None
     inputs: RememberedInputs
     started_ns: int
+    known: Mapping[str, VersionRow]
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -104,24 +122,27 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     _check_size(request)
     shards = _chosen(request.dataset, request.splits)
     identity = request.spec.identity
+    inputs = RememberedInputs(request.store, request.dataset.name)
+    digests = _digests(shards, inputs)
+    inputs.release()
     parent = Versions(request.store).latest(request.dataset.name)
-    known = {}
+    known: dict[str, VersionRow] = {}
     if parent is not None and parent.header.purifier == identity:
         known = {row.input: row for row in parent.rows}
-    inputs = RememberedInputs(request.store, request.dataset.name)
-    rows: dict[str, VersionRow] = {}
+    rows = _listed(request.store, shards, digests, known)
+    left = [(shard, digest) for shard, digest in zip(shards, digests, strict=True) if shard.name not in rows]
+
+    def recorded(entry: tuple[ShardRef, str | None]) -> VersionRow | None:
+        return _recorded(request.store, *entry, identity)
+
     tasks: list[PurifyTask] = []
-
-    def done(shard: ShardRef) -> VersionRow | None:
-        return _done(request.store, shard, shard.sha256 or inputs.digest(shard.path), identity, known)
-
-    for shard, row in zip(shards, places.each(done, shards, at=request.store.root), strict=True):
+    for (shard, _), row in zip(left, places.each(recorded, left, at=request.store.root), strict=True):
         if row is None:
             tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
         else:
             rows[shard.name] = row
     parent_id = None if parent is None else parent.header.version
-    return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns)
+    return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, known)
 
 
 def _check_size(request: PurifyRequest) -> None:
@@ -154,18 +175,34 @@ def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...
     return shards
 
 
-def _done(
-    store: Store, shard: ShardRef, sha256: str | None, identity: dict[str, Any], known: dict[str, VersionRow]
-) -> VersionRow | None:
+def _digests(shards: Sequence[ShardRef], inputs: RememberedInputs) -> list[str | None]:
+    """Digest of each input as a manifest says it or a run remembered it, None where nobody knows."""
+    unknown = [shard for shard in shards if shard.sha256 is None]
+    if not unknown:
+        return [shard.sha256 for shard in shards]
+    found = iter(places.each(lambda shard: inputs.digest(shard.path), unknown, at=unknown[0].path))
+    return [shard.sha256 if shard.sha256 is not None else next(found) for shard in shards]
+
+
+def _listed(
+    store: Store, shards: Sequence[ShardRef], digests: Sequence[str | None], known: Mapping[str, VersionRow]
+) -> dict[str, VersionRow]:
+    """The rows, by shard, that the parent version's list holds for these inputs, and whose objects are there."""
+    found = [known.get(digest or "") for digest in digests]
+    lost = lost_objects(store, [name for row in found if row is not None for name in row.objects])
+    rows: dict[str, VersionRow] = {}
+    for shard, row in zip(shards, found, strict=True):
+        if row is not None and lost.isdisjoint(row.objects):
+            same = (row.split, row.shard) == (shard.split, shard.name)
+            rows[shard.name] = row if same else row._replace(split=shard.split, shard=shard.name)
+    return rows
+
+
+def _recorded(store: Store, shard: ShardRef, sha256: str | None, identity: dict[str, Any]) -> VersionRow | None:
     if sha256 is None:
         return None
-    old = known.get(sha256)
-    if old is not None and store.has_object(old.output):
-        return old.model_copy(update={"split": shard.split, "shard": shard.name})
     record = store.task(task_key(sha256, identity))
-    if record is None or record.quarantined:
-        return None
-    return _row(shard, record)
+    return None if record is None or record.quarantined else _row(shard, record)
 
 
 def purify(
@@ -228,7 +265,13 @@ def purify(
             f"time is up: {len(rows)} of {len(plan.shards)} shards are done and kept, {left} left; no version was "
             "published; the same command goes on"
         )
-    return _publish(plan, rows, reused=reused, samples=samples, seconds=time.monotonic() - started)
+    try:
+        return _publish(plan, rows, reused=reused, samples=samples, seconds=time.monotonic() - started)
+    except LostObjectsError as error:
+        if plan.attempt == ATTEMPTS:
+            raise
+        log.warning("%s; looking again at what is left to do", error)
+        return purify(replace(plan_purify(request), attempt=plan.attempt + 1), on_progress=on_progress, stop_at=stop_at)
 
 
 class _HandingOut:
@@ -296,6 +339,7 @@ def _publish(
         tag=request.tag,
         parent=plan.parent,
         started_ns=plan.started_ns,
+        origin=_origin(plan, ordered, reused=reused),
     )
     return PurifySummary(
         reference=f"{dataset}@{request.tag or LATEST}",
@@ -311,3 +355,10 @@ def _publish(
         computed_samples=samples,
         counts=published.counts,
     )
+
+
+def _origin(plan: PurifyPlan, rows: Sequence[VersionRow], *, reused: int) -> Origin:
+    """How many shards this run computed, and how many of the others the parent lists, too, with the same result."""
+    listed = sum(1 for row in rows if (old := plan.known.get(row.input)) is not None and old.output == row.output)
+    from_parent = min(listed, reused)
+    return Origin(computed=len(rows) - reused, parent=from_parent, store=reused - from_parent)

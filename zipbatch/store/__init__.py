@@ -1,13 +1,22 @@
 """The ``pur/`` store: content-addressed objects, task records, immutable versions, movable tags."""
 
+from zipbatch.store.gc import Collected, Garbage, GcPolicy, collect, find_garbage
 from zipbatch.store.identity import task_key
 from zipbatch.store.inputs import RememberedInputs
+from zipbatch.store.removals import lost_objects
+from zipbatch.store.reused import reused
+from zipbatch.store.rows import VersionRow
 from zipbatch.store.store import SlotRun, Store, TaskRecord, check_name
 from zipbatch.store.verify import Fault, verify
-from zipbatch.store.versions import Version, VersionHeader, VersionRow, Versions, parse_reference
+from zipbatch.store.versions import LostObjectsError, Origin, Version, VersionHeader, Versions, parse_reference
 
 __all__ = [
+    "Collected",
     "Fault",
+    "Garbage",
+    "GcPolicy",
+    "LostObjectsError",
+    "Origin",
     "RememberedInputs",
     "SlotRun",
     "Store",
@@ -17,7 +26,11 @@ __all__ = [
     "VersionRow",
     "Versions",
     "check_name",
+    "collect",
+    "find_garbage",
+    "lost_objects",
     "parse_reference",
+    "reused",
     "task_key",
     "verify",
 ]

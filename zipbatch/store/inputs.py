@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import os
+import stat
 import zlib
+from pathlib import Path
 
 from zipbatch import places
 from zipbatch.places import Place, Stamp
 from zipbatch.store.store import Store
+
+_Entry = tuple[int, int | str, str]
 
 
 class RememberedInputs:
@@ -16,32 +22,63 @@ class RememberedInputs:
 
     def __init__(self, store: Store, dataset: str) -> None:
         self._file = store.root / "inputs" / f"{dataset}.jsonl.gz"
-        self._known: dict[str, tuple[int, int | str, str]] = {}
-        self._changed = False
+        self._folders: dict[str, str] = {}
+        self._new: dict[str, _Entry] = {}
+        self._known = self._read()
+
+    def _read(self) -> dict[str, _Entry]:
+        known: dict[str, _Entry] = {}
         try:
-            for line in gzip.decompress(self._file.read_bytes()).splitlines():
-                path, size, changed, sha256 = json.loads(line)
-                changed = changed if isinstance(changed, str) else int(changed)
-                self._known[str(path)] = (int(size), changed, str(sha256))
+            with gzip.open(io.BytesIO(self._file.read_bytes()), "rt", encoding="utf-8", newline="\n") as lines:
+                for line in lines:
+                    path, size, changed, sha256 = json.loads(line)
+                    changed = changed if isinstance(changed, str) else int(changed)
+                    known[str(path)] = (int(size), changed, str(sha256))
         except (OSError, EOFError, ValueError, TypeError, zlib.error, RecursionError):
-            self._known = {}  # missing or damaged: workers read the shards again
+            return {}  # missing or damaged: workers read the shards again
+        return known
+
+    def release(self) -> None:
+        """Let go of what was read, which may be a million digests, until the next ``save``."""
+        self._known = {}
 
     def digest(self, path: Place) -> str | None:
         """The digest of a file that has not changed since it was remembered, else None."""
-        known = self._known.get(str(path.resolve()))
+        if isinstance(path, Path):
+            return self._digest_of_file(str(path))
+        known = self._known.get(str(path))
         if known is None:
             return None
         now = places.stamp(path)
         return known[2] if known[:2] == (now.size, now.changed) else None
 
+    def _digest_of_file(self, path: str) -> str | None:
+        """To resolve every path of a million would take longer than all else: here once a folder, and links."""
+        try:
+            now = os.lstat(path)
+            if stat.S_ISLNK(now.st_mode):
+                resolved, now = str(Path(path).resolve()), Path(path).stat()
+            else:
+                parent, slash, name = path.rpartition("/")
+                resolved = f"{self._resolved(parent + slash)}/{name}"
+        except FileNotFoundError:
+            return None  # who reads it will say so
+        known = self._known.get(resolved)
+        return known[2] if known is not None and known[:2] == (now.st_size, now.st_mtime_ns) else None
+
+    def _resolved(self, folder: str) -> str:
+        if folder not in self._folders:
+            self._folders[folder] = str(Path(folder).resolve()).rstrip("/")
+        return self._folders[folder]
+
     def remember(self, path: Place, sha256: str, stamp: Stamp) -> None:
         """Note a digest that a worker found, with the stamp that the file had before it was read."""
-        self._known[str(path.resolve())] = (stamp.size, stamp.changed, sha256)
-        self._changed = True
+        self._new[str(path.resolve())] = (stamp.size, stamp.changed, sha256)
 
     def save(self) -> None:
-        """Publish the cache when it has changed."""
-        if self._changed:
-            lines = [json.dumps([path, *entry]) for path, entry in sorted(self._known.items())]
-            places.put_bytes(self._file, gzip.compress("\n".join(lines).encode(), mtime=0))
-            self._changed = False
+        """Publish what is new beside what others have published meanwhile."""
+        if self._new:
+            known = self._read() | self._new
+            lines = [json.dumps([path, *entry]) for path, entry in sorted(known.items())]
+            places.put_bytes(self._file, gzip.compress("\n".join(lines).encode(), 1, mtime=0))
+            self._known, self._new = known, {}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +21,11 @@ from zipbatch.shards.writer import ShardInfo
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FOLDERS = ("objects", "tasks", "versions", "tags")
+ASKED_AT_MOST = 5_000
+"""Objects that an object store is asked for one by one: some seconds, at many requests at once."""
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
+QUARANTINE = ".quarantine"
+_OBJECT = re.compile(rf"[0-9a-f]{{64}}({re.escape(QUARANTINE)})?")
 
 
 def check_name(name: str, what: str) -> str:
@@ -56,11 +63,27 @@ class TaskRecord(BaseModel):
     samples_in: int = Field(ge=0)
     samples_out: int = Field(ge=0)
     quarantined: list[str] = []
+    quarantine_sha256: str | None = Field(default=None, pattern=_DIGEST.pattern)
     slots: list[SlotRun] = []
     seconds: float
     device: str
     worker: dict[str, Any]
     versions: dict[str, str]
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """The names of the objects that it needs (``Store.object_path``)."""
+        quarantine = self.quarantine_sha256
+        return (self.output_sha256,) if quarantine is None else (self.output_sha256, f"{quarantine}{QUARANTINE}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a store: its name below the root, its size in bytes, and when it was written (ns since 1970)."""
+
+    name: str
+    size: int
+    mtime_ns: int
 
 
 class Store:
@@ -105,8 +128,8 @@ class Store:
             raise UsageError(f"{self.root}: no store there; 'zipbatch purify … --store {self.root}' makes one")
 
     def object_path(self, sha256: str) -> Place:
-        """Where the object of that digest lies or would lie."""
-        if not _DIGEST.fullmatch(sha256):
+        """Where the object of that digest lies or would lie; with ``QUARANTINE`` after it, a quarantine shard."""
+        if not _OBJECT.fullmatch(sha256):
             raise DataError(self.root, f"{sha256[:80]!r} is not a digest")
         return self.root / "objects" / sha256[:2] / f"{sha256}.tar"
 
@@ -117,13 +140,76 @@ class Store:
         """Whether the object is there (by name; ``verify`` looks at its bytes)."""
         return self.object_path(sha256).is_file()
 
+    def lost_objects(self, digests: Collection[str]) -> set[str]:
+        """Those of many objects that are not there. An object store is not asked for more than ``ASKED_AT_MOST``.
+
+        A million requests are too many: then a version's list is trusted (``removals.lost_objects``).
+        """
+        if not isinstance(self.root, Path):
+            asked = digests if len(digests) <= ASKED_AT_MOST else ()
+            return {sha256 for sha256, there in zip(asked, self.has_objects(asked), strict=True) if not there}
+        folder = f"{self.root}/objects"
+        return {sha256 for sha256 in digests if not _is_there(f"{folder}/{sha256[:2]}/{sha256}.tar")}
+
+    def export_object(self, sha256: str, to: Path, *, copy: bool) -> None:
+        """Give an object another name outside of the store: a hard link, or a copy where asked or where it must be.
+
+        Raises:
+            DataError: the object is not there, or a copy has not the bytes that its name says.
+        """
+        path = self.object_path(sha256)
+        try:
+            if not copy and isinstance(path, Path) and _is_linked(path, to):
+                return
+            with places.local_copy(path, cached=False) as file:
+                shutil.copyfile(file, to)
+        except FileNotFoundError as error:
+            raise DataError(path, "missing; run purify again") from error
+        if atomic.sha256_file(to) != sha256:
+            raise DataError(path, "its bytes are not those its name says; run 'zipbatch store verify'")
+
+    def remove_object(self, sha256: str, *, unless_newer_ns: int) -> bool:
+        """Remove an object that nothing needs, unless it was published (again) after ``unless_newer_ns``.
+
+        Returns:
+            Whether it was removed, or was not there any more.
+        """
+        path = self.object_path(sha256)
+        try:
+            written_s = places.stamp(path).modified_s
+            if written_s is None or written_s > unless_newer_ns / 1e9:
+                return False
+        except FileNotFoundError:
+            return True
+        path.unlink(missing_ok=True)
+        return True
+
+    def read_file(self, name: str) -> bytes | None:
+        """The bytes of a file of the store by its name below the root, None when it is not there."""
+        try:
+            return (self.root / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Publish a file of the store, whole or not at all."""
+        places.put_bytes(self.root / name, data)
+
+    def remove_file(self, name: str) -> None:
+        """Remove a file of the store; it need not be there."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def list_files(self, folder: str) -> Iterator[StoredFile]:
+        """Every file in a folder of the store and below, sorted by name; those that vanish meanwhile are left out.
+
+        For what looks after the store (``gc.py``, ``removals.py``); runs never list objects or records.
+        """
+        for name, stamp in places.stamps_below(self.root / folder):
+            yield StoredFile(f"{folder}/{name}", stamp.size, int((stamp.modified_s or 0) * 1e9))
+
     def has_objects(self, sha256s: Iterable[str]) -> list[bool]:
         """``has_object`` of each."""
         return places.each(self.has_object, sha256s, at=self.root)
-
-    def remove_object(self, sha256: str) -> None:
-        """Remove an object that is damaged, or that nothing refers to."""
-        self.object_path(sha256).unlink(missing_ok=True)
 
     def new_object(self) -> ShardWriter:
         """A writer on a local disk, the store's own where it has one; publish its result with ``publish_object``."""
@@ -135,15 +221,19 @@ class Store:
 
     def task(self, key: str) -> TaskRecord | None:
         """The record of a task whose object is there too, else None: then the work is still to be done."""
+        record = self.record(key)
+        return record if record is not None and all(map(self.has_object, record.objects)) else None
+
+    def record(self, key: str) -> TaskRecord | None:
+        """The record of a task, wherever its object is; None when it is missing or damaged."""
         try:
-            record = TaskRecord.model_validate_json(self._task_path(key).read_bytes())
+            return TaskRecord.model_validate_json(self._task_path(key).read_bytes())
         except (FileNotFoundError, NotADirectoryError, ValidationError):
             return None
-        return record if self.has_object(record.output_sha256) else None
 
     def put_task(self, key: str, record: TaskRecord) -> None:
         """Publish a task's record; its object must have been published before."""
-        if not self.has_object(record.output_sha256):
+        if not all(map(self.has_object, record.objects)):
             raise RuntimeError(f"task {key} would name an object that is not there")
         places.put_json(self._task_path(key), record.model_dump(mode="json"))
 
@@ -163,3 +253,22 @@ class Store:
                     yield file.stem, TaskRecord.model_validate(json.loads(file.read_bytes()))
                 except (ValueError, RecursionError):
                     yield file.stem, None
+
+
+def _is_linked(path: Path, to: Path) -> bool:
+    """Make ``to`` a hard link, unless it lies on another file system or on one without links."""
+    try:
+        to.hardlink_to(path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 (for a million names in a row, a Path each takes three times as long)
+    except OSError:
+        return False
+    return True

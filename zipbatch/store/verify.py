@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place, local_copy
 from zipbatch.shards import read_shard
+from zipbatch.store.removals import Removals, claims
+from zipbatch.store.rows import VersionRow, count_rows
 from zipbatch.store.store import Store, TaskRecord
-from zipbatch.store.versions import Version, Versions, version_id
+from zipbatch.store.versions import Versions, version_id
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,17 @@ class Checked:
 class _Objects:
     """Sample counts of sound objects. One that was published after the listing is looked at when it is asked for."""
 
-    def __init__(self, store: Store, *, repair: bool) -> None:
+    def __init__(self, store: Store, *, repair: bool, on_progress: Callable[[int, int], None]) -> None:
         self._store, self._repair = store, repair
         self.faults: list[Fault] = []
+        self.lost: set[str] = set()
         self._samples: dict[str, int | None] = {}
-        for path in store.objects():
-            self._samples[path.stem] = self._check(path)
+        paths = list(store.objects())
+        for number, path in enumerate(paths):
+            on_progress(number, len(paths))
+            if (samples := self._check(path)) is not None or path.is_file():
+                self._samples[path.stem] = samples
+        on_progress(len(paths), len(paths))
         self.count = len(self._samples)
 
     def samples(self, sha256: str) -> int | None:
@@ -48,11 +55,15 @@ class _Objects:
         if sha256 not in self._samples:
             path = self._store.object_path(sha256)
             self._samples[sha256] = self._check(path) if path.is_file() else None
+        if self._samples[sha256] is None:
+            self.lost.add(sha256)
         return self._samples[sha256]
 
     def _check(self, path: Place) -> int | None:
         try:
             return _check_object(path)
+        except FileNotFoundError:
+            return None  # removed by a gc meanwhile; a fault only where something refers to it
         except DataError as error:
             self.faults.append(Fault(error.where, error.reason + (" (removed)" if self._repair else "")))
             if self._repair:
@@ -60,31 +71,41 @@ class _Objects:
             return None
 
 
-def verify(store: Store, *, repair: bool = False) -> Checked:
+def verify(
+    store: Store, *, repair: bool = False, on_progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> Checked:
     """Hash every object, read every shard, follow every reference of tasks, versions and tags.
 
-    Safe beside a running purify: what is published meanwhile is looked at when something refers to it.
+    Safe beside a running purify or gc: what is published meanwhile is looked at when something refers to it.
 
     Args:
         store: the store.
-        repair: remove damaged objects and task records, so that the next purify computes them anew.
+        repair: remove what is damaged, so that the next purify of the same data makes all of it anew: objects, records,
+            versions that cannot be read, tags that point nowhere. A sound version that lacks objects stays.
+        on_progress: called with the objects done so far and in all.
 
     Raises:
         UsageError: there is no store.
     """
     store.require()
-    objects = _Objects(store, repair=repair)
+    objects = _Objects(store, repair=repair, on_progress=on_progress)
     faults: list[Fault] = []
     tasks = 0
     for key, record in store.tasks():
         tasks += 1
         if reason := _task_fault(record, objects):
-            faults.append(Fault(f"tasks/{key}", reason))
+            faults.append(_fault(f"tasks/{key}", reason, removed=repair))
             if repair:
                 store.remove_task(key)
     counted = {"versions": 0, "tags": 0}
-    faults += _check_versions(Versions(store), objects, counted)
+    faults += _check_versions(store, objects, counted, repair=repair)
+    if repair:
+        Removals(store).note(objects.lost)
     return Checked(objects.count, tasks, counted["versions"], counted["tags"], tuple(objects.faults + faults))
+
+
+def _fault(where: str, reason: str, *, removed: bool) -> Fault:
+    return Fault(where, reason + (" (removed)" if removed else ""))
 
 
 def _task_fault(record: TaskRecord | None, objects: _Objects) -> str | None:
@@ -112,50 +133,65 @@ def _check_object(path: Place) -> int:
             raise DataError(path, error.reason, key=error.key) from error
 
 
-def _check_versions(versions: Versions, objects: _Objects, counted: dict[str, int]) -> Iterator[Fault]:
+def _check_versions(store: Store, objects: _Objects, counted: dict[str, int], *, repair: bool) -> Iterator[Fault]:
+    versions = Versions(store)
     for dataset in versions.datasets():
-        try:
-            headers = versions.versions(dataset)
-        except DataError as error:
-            yield Fault(error.where, error.reason)
-            continue
-        known = {header.version for header in headers}
-        for header in headers:
+        for version in versions.ids(dataset):
             counted["versions"] += 1
-            yield from _check_version(versions, f"{dataset}@{header.version}", objects)
+            name = f"{dataset}@{version}"
+            reason, rows = _examine(versions, name)
+            if reason is not None:
+                yield _fault(name, reason, removed=repair and _remove_damaged(store, versions, name))
+            yield from _check_rows(name, rows, objects)
         for tag in versions.tag_names(dataset):
             counted["tags"] += 1
-            yield from _check_tag(versions, dataset, tag, known)
+            if reason := _tag_damage(versions, dataset, tag):
+                yield _fault(f"tags/{dataset}/{tag}", reason, removed=repair)
+                if repair:
+                    versions.remove_tag(dataset, tag)
 
 
-def _check_tag(versions: Versions, dataset: str, tag: str, known: set[str]) -> Iterator[Fault]:
+def _tag_damage(versions: Versions, dataset: str, tag: str) -> str | None:
     try:
         version = versions.tag(dataset, tag)
     except (DataError, UsageError) as error:
-        yield Fault(f"tags/{dataset}/{tag}", str(error))
-        return
-    if version not in known:
-        yield Fault(f"tags/{dataset}/{tag}", f"points to {version}, which is not there")
+        return str(error)
+    if version is not None and version not in versions.ids(dataset):
+        return f"points to {version}, which is not there"
+    return None
 
 
-def _check_version(versions: Versions, reference: str, objects: _Objects) -> Iterator[Fault]:
+def _examine(versions: Versions, reference: str) -> tuple[str | None, tuple[VersionRow, ...]]:
+    """Why a version is not what its id says, or None and its rows; none when it is not there any more."""
     try:
-        version: Version = versions.read(reference)
-    except (DataError, UsageError) as error:
-        yield Fault(reference, str(error))
-        return
+        version = versions.read(reference)
+    except DataError as error:
+        return str(error), ()
+    except UsageError:
+        return None, ()  # forgotten meanwhile
     header = version.header
     if version_id(header.dataset, header.purifier, version.rows) != header.version:
-        yield Fault(reference, "its list is not the one its id was made of")
-    counts: dict[str, dict[str, int]] = {}
-    for row in version.rows:
-        split = counts.setdefault(row.split, {"shards": 0, "samples": 0})
-        split["shards"] += 1
-        split["samples"] += row.samples
+        return "its list is not the one its id was made of", ()
+    if reference != version.reference:
+        return f"its header is that of {version.reference}", ()
+    if count_rows(version.rows) != header.counts:
+        return "its counts are not those of its list", ()
+    return None, version.rows
+
+
+def _remove_damaged(store: Store, versions: Versions, reference: str) -> bool:
+    """Remove a damaged version, unless a run has put it right or is about to."""
+    with Removals(store).noted(versions=[reference]):
+        if reference in claims(store) or _examine(versions, reference)[0] is None:
+            return False
+        versions.remove(*reference.split("@"))
+    return True
+
+
+def _check_rows(reference: str, rows: Iterable[VersionRow], objects: _Objects) -> Iterator[Fault]:
+    for row in rows:
         samples = objects.samples(row.output)
         if samples is None:
             yield Fault(reference, f"{row.shard}: object {row.output} is missing or damaged")
         elif samples != row.samples:
             yield Fault(reference, f"{row.shard}: {samples} samples, the list says {row.samples}")
-    if counts != header.counts:
-        yield Fault(reference, "its counts are not those of its list")

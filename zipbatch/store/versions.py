@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,21 +14,29 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place
-from zipbatch.store.store import Store, check_name
+from zipbatch.store.removals import Removals, claimed, lost_objects
+from zipbatch.store.rows import VersionRow, pack_rows, unpack_rows
+from zipbatch.store.store import Store, StoredFile, check_name
 
 LATEST = "latest"
 _ID_DIGITS = 20
+_LIST = ".jsonl.gz"
 
 
-class VersionRow(BaseModel):
-    """One shard of a version, in the order of the input."""
+class LostObjectsError(DataError):
+    """Objects that a run had found were removed before it could publish its version."""
+
+
+class Origin(BaseModel):
+    """Where the shards of a version came from, as the run that published it first saw it.
+
+    ``computed`` by that run, reused from the ``parent`` version's list, or found in the ``store`` by their task keys.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    split: str
-    shard: str
-    output: str
-    input: str
-    samples: int
+    computed: int
+    parent: int
+    store: int
 
 
 class VersionHeader(BaseModel):
@@ -44,8 +52,17 @@ class VersionHeader(BaseModel):
     counts: dict[str, dict[str, int]]
     quarantined: int
     parent: str | None
+    origin: Origin | None = None
     started: str
     zipbatch: str
+
+    @property
+    def started_s(self) -> float:
+        """When its run started, seconds since 1970."""
+        try:
+            return datetime.fromisoformat(self.started).timestamp()
+        except ValueError as error:
+            raise DataError(f"{self.dataset}@{self.version}", f"damaged version: started {self.started!r}") from error
 
 
 @dataclass(frozen=True)
@@ -63,8 +80,11 @@ class Version:
 
 def version_id(dataset: str, identity: dict[str, Any], rows: Sequence[VersionRow]) -> str:
     """Digest of (dataset, purifier identity, ordered list), without times: repeating a run gives the same id."""
-    listed = [row.model_dump(mode="json") for row in rows]
-    return atomic.sha256_json({"dataset": dataset, "purifier": identity, "list": listed})[:_ID_DIGITS]
+    digest = hashlib.sha256(b'{"dataset":%s,"list":[' % atomic.canonical_json(dataset))
+    for number, row in enumerate(rows):  # canonical JSON of the whole, without holding it
+        digest.update(b"," + row.line()[:-1] if number else row.line()[:-1])
+    digest.update(b'],"purifier":%s}' % atomic.canonical_json(identity))
+    return digest.hexdigest()[:_ID_DIGITS]
 
 
 def parse_reference(text: str) -> tuple[str, str]:
@@ -101,31 +121,44 @@ class Versions:
         self._store = store
         self._root = store.root
 
+    def claim(self, dataset: str, version: str) -> AbstractContextManager[None]:
+        """Hold a version against ``gc`` while it is published and tagged."""
+        return claimed(self._store, dataset, version)
+
     def publish(self, header: VersionHeader, rows: Sequence[VersionRow]) -> bool:
         """Write a version, list first, header last; a sound version that is there already is left alone.
+
+        The list keeps its objects from being removed from the moment that it is there (``removals.py``). Call it with
+        the version claimed, or ``gc`` may remove the version before a tag keeps it.
 
         Returns:
             Whether it is new.
 
         Raises:
-            DataError: an object of the list is not in the store.
+            LostObjectsError: an object of the list is not in the store.
         """
-        for row, there in zip(rows, self._store.has_objects(row.output for row in rows), strict=True):
-            if not there:
-                raise DataError(row.shard, f"object {row.output} is not in the store; run again")
-        path = self._header_path(header.dataset, header.version)
-        if path.is_file() and self._is_sound(header, rows):
-            return False
-        lines = b"".join(atomic.canonical_json(row.model_dump(mode="json")) + b"\n" for row in rows)
-        places.put_bytes(path.with_suffix(".jsonl.gz"), gzip.compress(lines, mtime=0))
-        places.put_json(path, header.model_dump(mode="json"))
-        return True
+        name, outputs = _list_name(header.dataset, header.version), [name for row in rows for name in row.objects]
+        removals, reference = Removals(self._store), f"{header.dataset}@{header.version}"
+        removals.await_end(reference, ())  # who begins later to remove versions sees the claim
+        sound = self._is_sound(header, rows)
+        if not sound:
+            self._store.write_file(name, pack_rows(rows))
+        removals.await_end(reference, outputs)  # who begins later to remove objects sees the list
+        if lost := lost_objects(self._store, outputs):
+            row = next(row for row in rows if not lost.isdisjoint(row.objects))
+            reason = f"object {row.output} (or its quarantine) is not in the store (any more); run again"
+            raise LostObjectsError(row.shard, reason)
+        if not sound:
+            places.put_json(self._header_path(header.dataset, header.version), header.model_dump(mode="json"))
+        return not sound
 
     def _is_sound(self, header: VersionHeader, rows: Sequence[VersionRow]) -> bool:
         """Whether the version on disk is the one that was asked for; a damaged one is to be written again."""
+        if not self._header_path(header.dataset, header.version).is_file():
+            return False
         try:
             return self.read(f"{header.dataset}@{header.version}").rows == tuple(rows)
-        except DataError:
+        except (DataError, UsageError):
             return False
 
     def read(self, reference: str) -> Version:
@@ -135,18 +168,53 @@ class Versions:
             UsageError: no such dataset, tag or version; says what there is.
             DataError: its files are damaged.
         """
-        dataset, wanted = parse_reference(reference)
-        version = self.tag(dataset, wanted) or wanted
+        dataset, version = self.resolve(reference)
         path = self._header_path(dataset, version)
-        if not path.is_file():
-            self._store.require()
-            raise UsageError(f"{reference}: not in {self._root}; {self._what_there_is(dataset)}")
         try:
             header = VersionHeader.model_validate_json(path.read_bytes())
-            lines = gzip.decompress(path.with_suffix(".jsonl.gz").read_bytes()).splitlines()
-            return Version(header, tuple(VersionRow.model_validate(json.loads(line)) for line in lines))
-        except (ValidationError, ValueError, OSError, EOFError, zlib.error, RecursionError) as error:
+        except (ValidationError, ValueError, OSError) as error:
             raise DataError(path, f"damaged version: {error}") from error
+        return Version(header, self.rows(dataset, version))
+
+    def resolve(self, reference: str) -> tuple[str, str]:
+        """(dataset, version id) of a reference, without reading the version.
+
+        Raises:
+            UsageError: no such dataset, tag or version; says what there is.
+        """
+        dataset, wanted = parse_reference(reference)
+        version = self.tag(dataset, wanted) or wanted
+        if not self._header_path(dataset, version).is_file():
+            self._store.require()
+            raise UsageError(f"{reference}: not in {self._root}; {self.what_there_is(dataset)}")
+        return dataset, version
+
+    def rows(self, dataset: str, version: str) -> tuple[VersionRow, ...]:
+        """A version's list, whether its header is there or not.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        path = self._header_path(dataset, version)
+        data = self._store.read_file(_list_name(dataset, version))
+        if data is None:
+            raise DataError(path, "damaged version: its list is missing")
+        try:
+            return unpack_rows(data)
+        except ValueError as error:
+            raise DataError(path, f"damaged version: {error}") from error
+
+    def lists(self) -> Iterator[tuple[str, str, StoredFile]]:
+        """(dataset, version, file) of every list, also of those whose header is not there, yet or any more."""
+        for file in self._store.list_files("versions"):
+            _, dataset, name = (*file.name.split("/"), "", "")[:3]
+            if name.endswith(_LIST):
+                yield dataset, name.removesuffix(_LIST), file
+
+    def remove(self, dataset: str, version: str) -> None:
+        """Remove a version, header first: it exists as long as that is there."""
+        self._store.remove_file(f"versions/{dataset}/{version}.json")
+        self._store.remove_file(_list_name(dataset, version))
 
     def latest(self, dataset: str) -> Version | None:
         """The version tagged ``latest``, None when there is none or it cannot be read."""
@@ -194,9 +262,13 @@ class Versions:
         places.update(self._tag_path(dataset, check_name(tag, "tag")), decide)
         return now.version == version
 
+    def remove_tag(self, dataset: str, tag: str) -> None:
+        """Remove a tag; it need not be there."""
+        self._store.remove_file(f"tags/{dataset}/{tag}")
+
     def datasets(self) -> list[str]:
         """Names of the datasets that have versions."""
-        return places.names_in(self._root / "versions")
+        return [name for name in places.names_in(self._root / "versions") if self.ids(name)]
 
     def versions(self, dataset: str) -> list[VersionHeader]:
         """Headers of a dataset's versions, oldest run first.
@@ -205,13 +277,20 @@ class Versions:
             DataError: a header is damaged.
         """
         headers = []
-        folder = self._root / "versions" / dataset
-        for path in (folder / name for name in places.names_in(folder) if name.endswith(".json")):
+        for version in self.ids(dataset):
+            path = self._header_path(dataset, version)
             try:
                 headers.append(VersionHeader.model_validate_json(path.read_bytes()))
+            except FileNotFoundError:
+                continue  # forgotten meanwhile
             except ValidationError as error:
                 raise DataError(path, f"damaged version: {error}") from error
         return sorted(headers, key=lambda header: (header.started, header.version))
+
+    def ids(self, dataset: str) -> list[str]:
+        """Ids of a dataset's versions, damaged ones among them."""
+        names = places.names_in(self._root / "versions" / dataset)
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def tags(self, dataset: str) -> dict[str, str]:
         """Tag -> version id of a dataset.
@@ -232,8 +311,13 @@ class Versions:
     def _tag_path(self, dataset: str, tag: str) -> Place:
         return self._root / "tags" / dataset / tag
 
-    def _what_there_is(self, dataset: str) -> str:
+    def what_there_is(self, dataset: str) -> str:
+        """For messages: the tags of a dataset, or the datasets that there are."""
         tags = ", ".join(self.tag_names(dataset))
         if tags:
             return f"{dataset} has the tags {tags}"
         return f"datasets there: {', '.join(self.datasets()) or 'none'}"
+
+
+def _list_name(dataset: str, version: str) -> str:
+    return f"versions/{dataset}/{version}{_LIST}"

@@ -1,0 +1,205 @@
+"""``zipbatch store export``: a version as a plain folder, of shards or of images, for those who know no store."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zipbatch import atomic
+from zipbatch.errors import DataError, UsageError
+from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest, read_shard, write_manifest
+from zipbatch.shards.dataset import MANIFEST, SplitCounts
+from zipbatch.sources.base import CLASSES
+from zipbatch.store import Store, Version, VersionRow
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export where to.
+
+    Attributes:
+        store: where the version is.
+        version: which.
+        out: the folder to make.
+        dataset: the data that the version was made from: its class names, and its manifest if it is staged.
+        splits: only these, empty for all.
+        copy: copy shards even where a hard link would do.
+        true_labels: sort images by what they show, not by the label that a poisoned shard gives them.
+    """
+
+    store: Store
+    version: Version
+    out: Path
+    dataset: ShardDataset | None = None
+    splits: tuple[str, ...] = ()
+    copy: bool = False
+    true_labels: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How much came out."""
+
+    reference: str
+    shards: int
+    samples: int
+
+
+Progress = Callable[[int, int], None]
+
+
+def export_shards(request: ExportRequest, *, on_progress: Progress = lambda _done, _all: None) -> Exported:
+    """A folder of the shards under the names of their inputs, with a manifest; it comes whole or not at all.
+
+    With a staged ``dataset`` the folder is a staged dataset itself, with the same attack and classes, so that it can be
+    purified and evaluated as one. Without, its manifest lists the version's header and the shards' digests.
+
+    Raises:
+        UsageError: ``out`` is taken, a split is not there, or ``dataset`` is not what the version was made from.
+        DataError: an object is missing or damaged, or a shard's name is none.
+    """
+    rows = _chosen(request)
+    _check_names(request.version, rows)
+
+    def write(folder: Path) -> None:
+        sizes = []
+        for number, row in enumerate(rows):
+            request.store.export_object(row.output, folder / row.shard, copy=request.copy)
+            sizes.append((folder / row.shard).stat().st_size)
+            on_progress(number + 1, len(rows))
+        _write_manifest(request, folder, rows, sizes)
+
+    _whole(request.out, write)
+    return Exported(request.version.reference, len(rows), sum(row.samples for row in rows))
+
+
+def export_images(request: ExportRequest, *, on_progress: Progress = lambda _done, _all: None) -> Exported:
+    """A tree ``<split>/<class>/<key>.png``, without the class where there is no label; whole or not at all.
+
+    Classes are named as those of ``dataset``, else by their numbers. ``classes.txt`` says their order.
+
+    Raises:
+        UsageError: as ``export_shards``; a class whose name is unfit for a folder.
+        DataError: an object is missing or damaged, a key that occurs twice in a split, a label beyond the classes.
+    """
+    rows = _chosen(request)
+    classes = None if request.dataset is None else request.dataset.classes
+    for name in classes or ():
+        if name in {"", ".", ".."} or "/" in name or "\0" in name:
+            raise UsageError(f"class {name!r} cannot be the name of a folder; export without --data, by numbers")
+
+    def write(folder: Path) -> None:
+        for number, row in enumerate(rows):
+            for sample in _samples(request.store, row):
+                _write_image(folder / _plain(row.split), sample, classes, true_labels=request.true_labels)
+            on_progress(number + 1, len(rows))
+        if classes is not None:
+            (folder / CLASSES).write_text("\n".join(classes) + "\n", encoding="utf-8")
+
+    _whole(request.out, write)
+    return Exported(request.version.reference, len(rows), sum(row.samples for row in rows))
+
+
+def _chosen(request: ExportRequest) -> tuple[VersionRow, ...]:
+    version, dataset = request.version, request.dataset
+    there = dict.fromkeys(row.split for row in version.rows)
+    for split in request.splits:
+        if split not in there:
+            raise UsageError(f"{version.reference}: no split {split!r}; it has {', '.join(there)}")
+    rows = tuple(row for row in version.rows if not request.splits or row.split in request.splits)
+    if dataset is not None:
+        inputs = {(shard.split, shard.name): shard.sha256 for shard in dataset.shards}
+        for row in rows:
+            digest = inputs.get((row.split, row.shard), "")
+            if digest is not None and digest != row.input:
+                what = "is missing in it" if digest == "" else "has other content in it"
+                raise UsageError(f"{version.reference} was not made from {dataset.name}: {row.shard} {what}")
+    return rows
+
+
+def _check_names(version: Version, rows: tuple[VersionRow, ...]) -> None:
+    """Shards are to lie beside the manifest, each under a name of its own."""
+    seen = {MANIFEST}
+    for row in rows:
+        if _plain(row.shard) in seen:
+            raise UsageError(f"{version.reference}: two shards are named {row.shard}; export its splits one by one")
+        seen.add(row.shard)
+
+
+def _plain(name: str) -> str:
+    if name in {"", ".", ".."} or "/" in name or "\0" in name:
+        raise DataError(repr(name), "the version's list is damaged: this is no name of a file")
+    return name
+
+
+def _whole(out: Path, write: Callable[[Path], None]) -> None:
+    try:
+        with atomic.whole_folder(out) as folder:
+            write(folder)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{out}: exists already; name a new folder, or remove it") from error
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        raise UsageError(f"{out}: another run has just made it") from error
+
+
+def _write_manifest(request: ExportRequest, folder: Path, rows: tuple[VersionRow, ...], sizes: list[int]) -> None:
+    header, dataset = request.version.header, request.dataset
+    if dataset is not None and dataset.classes is not None:
+        (folder / CLASSES).write_text("\n".join(dataset.classes) + "\n", encoding="utf-8")
+    if dataset is not None and dataset.manifest is not None:
+        shards = [ShardRef(row.split, row.shard, folder / row.shard, row.output, row.samples) for row in rows]
+        write_manifest(folder, _staged(dataset.manifest, request.version, rows), shards, sizes)
+        return
+    value: dict[str, Any] = {
+        **header.model_dump(mode="json"),
+        "shards": [
+            {"split": row.split, "shard": row.shard, "samples": row.samples, "sha256": row.output, "bytes": size}
+            for row, size in zip(rows, sizes, strict=True)
+        ],
+    }
+    atomic.write_json(folder / MANIFEST, value)
+
+
+def _staged(manifest: StagedManifest, version: Version, rows: tuple[VersionRow, ...]) -> StagedManifest:
+    """The manifest of the data, for its purified form."""
+    splits: dict[str, SplitCounts] = {}
+    for row in rows:
+        old = splits.get(row.split, SplitCounts(shards=0, samples=0))
+        splits[row.split] = SplitCounts(shards=old.shards + 1, samples=old.samples + row.samples)
+    purified = {"version": version.reference, "purifier": version.header.purifier}
+    options = {**manifest.options, "purified": purified}
+    return manifest.model_copy(update={"splits": splits, "options": options, "zipbatch": version.header.zipbatch})
+
+
+def _samples(store: Store, row: VersionRow) -> Iterator[Sample]:
+    path = store.object_path(row.output)
+    try:
+        yield from read_shard(path)
+    except FileNotFoundError as error:
+        raise DataError(path, "missing; run purify again") from error
+
+
+def _write_image(folder: Path, sample: Sample, classes: list[str] | None, *, true_labels: bool) -> None:
+    label = sample.original_label() if true_labels else sample.label()
+    if label is not None:
+        if classes is not None and label >= len(classes):
+            raise DataError(sample.shard, f"label {label} is none of the {len(classes)} classes", key=sample.key)
+        folder /= str(label) if classes is None else classes[label]
+    extension = sample.image_extension
+    file = folder / f"{sample.key}.{extension}"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("xb") as stream:
+            stream.write(sample.members[extension])
+    except FileExistsError as error:
+        reason = "occurs twice in its split, or another key needs it as a folder"
+        raise DataError(sample.shard, reason, key=sample.key) from error
+    except OSError as error:
+        if error.errno not in {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR}:
+            raise
+        raise DataError(sample.shard, f"cannot be a file name here ({error.strerror})", key=sample.key) from error

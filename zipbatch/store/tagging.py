@@ -1,0 +1,50 @@
+"""Tags that people move by hand; runs move theirs as they publish (``Versions.move_tag``)."""
+
+from __future__ import annotations
+
+import time
+
+from zipbatch.errors import UsageError
+from zipbatch.store.removals import Removals
+from zipbatch.store.store import Store, check_name
+from zipbatch.store.versions import LATEST, Versions
+
+
+def point_tag(store: Store, reference: str, tag: str) -> str:
+    """Point a tag at a version; runs that started before do not move it back.
+
+    Returns:
+        The version's id.
+
+    Raises:
+        UsageError: no such version, or an unfit tag.
+    """
+    versions = Versions(store)
+    dataset, version = versions.resolve(reference)
+    if check_name(tag, "tag") in versions.ids(dataset):
+        raise UsageError(f"tag {tag!r}: is the id of a version of {dataset}; choose another name")
+    with versions.claim(dataset, version):
+        Removals(store).await_end(f"{dataset}@{version}", ())
+        versions.resolve(f"{dataset}@{version}")
+        versions.move_tag(dataset, tag, version, started_ns=time.time_ns())
+    return version
+
+
+def delete_tag(store: Store, dataset: str, tag: str) -> str:
+    """Remove a tag; its version stays, but nothing keeps it from ``gc`` any more.
+
+    Returns:
+        The id of the version that it pointed to.
+
+    Raises:
+        UsageError: no such tag, or it is ``latest`` of a dataset that has versions.
+    """
+    store.require()
+    versions = Versions(store)
+    version = versions.tag(dataset, tag)
+    if version is None:
+        raise UsageError(f"{dataset}@{tag}: no such tag in {store.root}; {versions.what_there_is(dataset)}")
+    if tag == LATEST and versions.ids(dataset):
+        raise UsageError(f"{dataset}@{LATEST}: stays as long as {dataset} has versions; point it at another one")
+    versions.remove_tag(dataset, tag)
+    return version
