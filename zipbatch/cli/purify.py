@@ -60,6 +60,11 @@ if TYPE_CHECKING:
 @SEED
 @PRECISION
 @click.option("--resize", type=click.Choice(["stretch", "center-crop"]), help="Make images fit that do not.")
+@click.option(
+    "--quarantine",
+    is_flag=True,
+    help="Set samples that cannot be read aside, untouched, and go on.  [default: they fail their shard]",
+)
 @BATCH_SIZE
 @worker_options
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")
@@ -82,6 +87,7 @@ def purify(
     seed: int,
     precision: str,
     resize: str | None,
+    quarantine: bool,
     batch_size: int,
     gpus: int | None,
     workers: int | None,
@@ -131,7 +137,7 @@ def purify(
     )
     dataset = open_dataset(sources, name=name)
     who = resolve_workers(gpus, workers, address, device)
-    plan = plan_purify(PurifyRequest(dataset, spec, Store(store), who, splits, tag, batch_size))
+    plan = plan_purify(PurifyRequest(dataset, spec, Store(store), who, splits, tag, batch_size, quarantine))
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return
@@ -155,6 +161,8 @@ def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
         f"  {summary.shards} shards, {summary.samples} images: {summary.computed} computed, {summary.reused} reused, "
         f"{summary.seconds:g} s{rate}"
     )
+    if summary.quarantined:
+        click.echo(f"  {summary.quarantined} more images quarantined: see 'zipbatch store show {summary.reference}'")
 
 
 def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
@@ -169,6 +177,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
         "purifier": plan.identity,
         "store": str(request.store.root),
         "tag": request.tag,
+        "quarantine": request.quarantine,
         "batch_size": request.batch_size,
         "workers": asdict(request.workers),
         "parent": plan.parent,

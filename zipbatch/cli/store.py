@@ -49,7 +49,8 @@ def show(reference: str, store: Path, as_json: bool) -> None:
     """Show a version: purifier, counts, where it came from, and its shards."""
     from zipbatch.store import Store, Versions
 
-    version = Versions(Store(store)).read(reference)
+    opened = Store(store)
+    version = Versions(opened).read(reference)
     value = {**version.header.model_dump(mode="json"), "shards": [row.model_dump(mode="json") for row in version.rows]}
     if as_json:
         emit_json(value)
@@ -59,6 +60,9 @@ def show(reference: str, store: Path, as_json: bool) -> None:
         click.echo(f"{key}: {entry}")
     for row in shards:
         click.echo(f"  {row['split']:<14} {row['shard']:<28} {row['samples']:>7} images  {row['output']}")
+        if aside := row.get("quarantined"):
+            where = opened.quarantine_path(row["quarantine"])
+            click.echo(f"  {'':<14} {'':<28} {aside:>7} quarantined  {where}")
 
 
 @store.command()

@@ -26,8 +26,13 @@ class Limits:
     max_pixels: int = MAX_PIXELS
 
 
-def read_shard(path: Path, *, limits: Limits = Limits()) -> Iterator[Sample]:
+def read_shard(path: Path, *, limits: Limits = Limits(), imageless: bool = False) -> Iterator[Sample]:
     """Samples of a shard in order, each with every member it has. Plain or gzipped tar.
+
+    Args:
+        path: the shard.
+        limits: what a sample may cost.
+        imageless: also give samples without exactly one image, which are errors otherwise.
 
     Raises:
         DataError: not a tar, truncated, a link or device, a member without a key, a key that would escape a folder,
@@ -39,21 +44,21 @@ def read_shard(path: Path, *, limits: Limits = Limits()) -> Iterator[Sample]:
             raw.seek(0)
             if magic == _GZIP_MAGIC:
                 with gzip.GzipFile(fileobj=raw) as stream:
-                    yield from _samples(path, cast(IO[bytes], stream), limits)
+                    yield from _samples(path, cast(IO[bytes], stream), limits, imageless=imageless)
             else:
-                yield from _samples(path, raw, limits)
+                yield from _samples(path, raw, limits, imageless=imageless)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(path, f"not a readable tar: damaged or truncated ({error})") from error
 
 
-def _samples(path: Path, stream: IO[bytes], limits: Limits) -> Iterator[Sample]:
+def _samples(path: Path, stream: IO[bytes], limits: Limits, *, imageless: bool) -> Iterator[Sample]:
     seen: set[str] = set()
     key: str | None = None
     members: dict[str, bytes] = {}
     for name, extension, data in _members(path, stream, limits):
         if name != key:
             if key is not None:
-                yield _checked(path, key, members)
+                yield _checked(Sample(key, members, str(path)), imageless=imageless)
             if name in seen:
                 raise DataError(path, "its members are not contiguous, or the key occurs twice", key=name)
             seen.add(name)
@@ -62,12 +67,12 @@ def _samples(path: Path, stream: IO[bytes], limits: Limits) -> Iterator[Sample]:
             raise DataError(path, f"member .{extension} occurs twice (duplicate key?)", key=name)
         members[extension] = data
     if key is not None:
-        yield _checked(path, key, members)
+        yield _checked(Sample(key, members, str(path)), imageless=imageless)
 
 
-def _checked(path: Path, key: str, members: dict[str, bytes]) -> Sample:
-    sample = Sample(key, members, str(path))
-    _ = sample.image_extension
+def _checked(sample: Sample, *, imageless: bool) -> Sample:
+    if not imageless:
+        _ = sample.image_extension
     return sample
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from zipbatch import __version__
 from zipbatch.store import Store, VersionHeader, VersionRow, Versions
-from zipbatch.store.versions import LATEST, version_id
+from zipbatch.store.versions import LATEST, counts_of, version_id
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def publish_version(
         DataError: an object is not in the store.
     """
     versions = Versions(store)
-    version, counts = version_id(dataset, identity, rows), _counts(rows)
+    version, counts = version_id(dataset, identity, rows), counts_of(rows)
     header = VersionHeader(
         dataset=dataset,
         version=version,
@@ -58,7 +58,7 @@ def publish_version(
         prior_sha256=identity.get("prior_sha256"),
         seed=identity.get("seed"),
         counts=counts,
-        quarantined=0,
+        quarantined=sum(row.quarantined for row in rows),
         parent=parent if parent != version else None,
         started=datetime.fromtimestamp(started_ns / 1e9, UTC).isoformat(timespec="seconds"),
         zipbatch=__version__,
@@ -70,12 +70,3 @@ def publish_version(
         there = versions.tag(dataset, name)
         log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, name, there)
     return Published(version, new, moved, counts)
-
-
-def _counts(rows: Sequence[VersionRow]) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
-    for row in rows:
-        split = counts.setdefault(row.split, {"shards": 0, "samples": 0})
-        split["shards"] += 1
-        split["samples"] += row.samples
-    return counts

@@ -23,7 +23,7 @@ DEFAULT_SPLITS = ("test", "test_poisoned")
 
 @dataclass(frozen=True)
 class PurifyRequest:
-    """What to purify, how, and where to."""
+    """What to purify, how, and where to. ``quarantine``: set samples that cannot be read aside and go on."""
 
     dataset: ShardDataset
     spec: PurifierSpec
@@ -32,6 +32,7 @@ class PurifyRequest:
     splits: tuple[str, ...] = ()
     tag: str | None = None
     batch_size: int = 32
+    quarantine: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class PurifyProgress:
 
 @dataclass(frozen=True)
 class PurifySummary:
-    """What a run did. ``samples_per_s`` counts computed samples against wall time."""
+    """What a run did. ``samples_per_s`` counts computed samples against wall time, without the ``quarantined``."""
 
     reference: str
     version: str
@@ -73,6 +74,7 @@ class PurifySummary:
     seconds: float
     samples_per_s: float
     computed_samples: int = 0
+    quarantined: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -92,12 +94,12 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     parent = Versions(request.store).latest(request.dataset.name)
     known = {}
     if parent is not None and parent.header.purifier == identity:
-        known = {row.input: row for row in parent.rows}
+        known = {row.input: row for row in parent.rows if request.quarantine or not row.quarantined}
     inputs = RememberedInputs(request.store, request.dataset.name)
     rows: dict[str, VersionRow] = {}
     tasks: list[PurifyTask] = []
     for shard in shards:
-        row = _done(request.store, shard, shard.sha256 or inputs.digest(shard.path), identity, known)
+        row = _done(request, shard, shard.sha256 or inputs.digest(shard.path), identity, known)
         if row is None:
             tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
         else:
@@ -133,15 +135,15 @@ def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...
 
 
 def _done(
-    store: Store, shard: ShardRef, sha256: str | None, identity: dict[str, Any], known: dict[str, VersionRow]
+    request: PurifyRequest, shard: ShardRef, sha256: str | None, identity: dict[str, Any], known: dict[str, VersionRow]
 ) -> VersionRow | None:
     if sha256 is None:
         return None
     old = known.get(sha256)
-    if old is not None and store.has_object(old.output):
+    if old is not None and request.store.has_all(old.output, old.quarantine):
         return old.model_copy(update={"split": shard.split, "shard": shard.name})
-    record = store.task(task_key(sha256, identity))
-    if record is None or record.quarantined:
+    record = request.store.task(task_key(sha256, identity))
+    if record is None or (record.quarantined and not request.quarantine):
         return None
     return _row(shard, record)
 
@@ -159,7 +161,7 @@ def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = 
     rows, failed = dict(plan.rows), dict[str, str]()
     shards = {shard.name: shard for shard in plan.shards}
     reused, samples = len(plan.rows), 0
-    setup = PurifySetup(request.spec, request.store.root, request.batch_size)
+    setup = PurifySetup(request.spec, request.store.root, request.batch_size, request.quarantine)
     try:
         for outcome in run_tasks(setup, plan.tasks, request.workers) if plan.tasks else ():
             shard = shards[outcome.task.name]
@@ -168,6 +170,7 @@ def purify(plan: PurifyPlan, *, on_progress: Callable[[PurifyProgress], None] = 
             else:
                 result: PurifyResult = outcome.result
                 log.info("%s: %s", shard.name, "reused" if result.reused else f"{result.record.seconds:.1f} s")
+                _warn_of_quarantine(shard, result)
                 if request.workers.gpus and result.record.device == "cpu" and request.workers.device == "auto":
                     log.warning("%s: a GPU worker found no CUDA and computed on the CPU", shard.name)
                 rows[shard.name] = _row(shard, result.record)
@@ -195,6 +198,21 @@ def _remember(inputs: RememberedInputs) -> None:
         log.warning("digests of input shards could not be remembered: %s", error)
 
 
+def _warn_of_quarantine(shard: ShardRef, result: PurifyResult) -> None:
+    """What was set aside just now; a later run that reuses it says no more than how many there are."""
+    record = result.record
+    if record.quarantined and not result.reused:
+        key = record.quarantined[0]
+        log.warning(
+            "%s: %d of %d samples quarantined; the first is %r: %s",
+            shard.name,
+            len(record.quarantined),
+            record.samples_in,
+            key,
+            record.reasons.get(key, "unknown"),
+        )
+
+
 def _row(shard: ShardRef, record: TaskRecord) -> VersionRow:
     return VersionRow(
         split=shard.split,
@@ -202,6 +220,8 @@ def _row(shard: ShardRef, record: TaskRecord) -> VersionRow:
         output=record.output_sha256,
         input=record.input_sha256,
         samples=record.samples_out,
+        quarantined=len(record.quarantined),
+        quarantine=record.quarantine_sha256,
     )
 
 
@@ -211,11 +231,25 @@ def _failure(plan: PurifyPlan, failed: dict[str, str]) -> str:
     return "\n".join([head, *lines[:20], *([f"  … and {len(lines) - 20} more"] if len(lines) > 20 else [])])
 
 
+def _check_not_empty(plan: PurifyPlan, rows: Sequence[VersionRow]) -> None:
+    """A version of nothing but quarantined samples tells of a setting that does not fit, not of broken samples."""
+    quarantined = sum(row.quarantined for row in rows)
+    if quarantined and not any(row.samples for row in rows):
+        short = next(row for row in rows if row.quarantined)
+        record = plan.request.store.task(task_key(short.input, plan.identity))
+        reasons = [] if record is None else [f": key {key!r}: {reason}" for key, reason in record.reasons.items()]
+        raise WorkFailed(
+            f"not one of {quarantined} samples could be read, so no version was published; do the settings fit the "
+            f"images?\n  {short.shard}{''.join(reasons[:1])}"
+        )
+
+
 def _publish(
     plan: PurifyPlan, rows: dict[str, VersionRow], *, reused: int, samples: int, seconds: float
 ) -> PurifySummary:
     request = plan.request
     ordered = [rows[shard.name] for shard in plan.shards]
+    _check_not_empty(plan, ordered)
     dataset = request.dataset.name
     published = publish_version(
         request.store,
@@ -238,5 +272,6 @@ def _publish(
         seconds=round(seconds, 2),
         samples_per_s=round(samples / max(1e-9, seconds), 1),
         computed_samples=samples,
+        quarantined=sum(row.quarantined for row in ordered),
         counts=published.counts,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.evaluate import EvaluatePlan
 from zipbatch.stages.evaluate_shard import POISONED_SPLIT
 from zipbatch.stages.purifier import describe
+from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask, class_name
 
 _TITLE_WIDTH = 20  # characters that fit over a column
@@ -32,9 +33,14 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
         UsageError: no task holds an image for it.
     """
     task = next((t for t in plan.tasks if t.split == POISONED_SPLIT), plan.tasks[0])
-    suspects = {s.key: s for s in islice((s for s in read_shard(task.data) if s.label() != s.original_label()), rows)}
+    aside = quarantined_keys(task.quarantine)
+
+    def readable() -> Iterator[Sample]:
+        return (s for s in read_shard(task.data, imageless=bool(aside)) if s.key not in aside)
+
+    suspects = {s.key: s for s in islice((s for s in readable() if s.label() != s.original_label()), rows)}
     if not suspects:
-        suspects = {s.key: s for s in islice(read_shard(task.data), rows)}
+        suspects = {s.key: s for s in islice(readable(), rows)}
     if not suspects:
         raise UsageError(f"{task.data}: holds no image for a contact sheet")
     source, classes = plan.victims[0].source, plan.request.dataset.classes

@@ -18,6 +18,7 @@ from zipbatch.shards.writer import ShardInfo
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FOLDERS = ("objects", "tasks", "versions", "tags")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
+QUARANTINE = ".quarantine.tar"
 
 
 def check_name(name: str, what: str) -> str:
@@ -46,7 +47,11 @@ class SlotRun(BaseModel):
 
 
 class TaskRecord(BaseModel):
-    """What is known of one purified shard; written after its object."""
+    """What is known of one purified shard; written after its object.
+
+    ``quarantined`` are the keys, in order, of samples that could not be read, for ``reasons`` by key; they lie
+    untouched in the quarantine shard of digest ``quarantine_sha256``, None where there are none.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format_version: Literal[1] = 1
@@ -55,6 +60,8 @@ class TaskRecord(BaseModel):
     samples_in: int = Field(ge=0)
     samples_out: int = Field(ge=0)
     quarantined: list[str] = []
+    quarantine_sha256: str | None = Field(default=None, pattern=_DIGEST.pattern)
+    reasons: dict[str, str] = {}
     slots: list[SlotRun] = []
     seconds: float
     device: str
@@ -109,12 +116,24 @@ class Store:
             raise DataError(self.root, f"{sha256[:80]!r} is not a digest")
         return self.root / "objects" / sha256[:2] / f"{sha256}.tar"
 
+    def quarantine_path(self, sha256: str) -> Path:
+        """Where the quarantine shard of that digest lies or would lie.
+
+        It is named by its own digest: by that of the purified shard, two shards of which nothing could be read, whose
+        purified shards are the same empty one, would share a quarantine.
+        """
+        return self.object_path(sha256).with_suffix(QUARANTINE)
+
     def _task_path(self, key: str) -> Path:
         return self.root / "tasks" / key[:2] / f"{key}.json"
 
     def has_object(self, sha256: str) -> bool:
         """Whether the object is there (by name; ``verify`` looks at its bytes)."""
         return self.object_path(sha256).is_file()
+
+    def has_all(self, sha256: str, quarantine: str | None) -> bool:
+        """Whether the object is there, and the quarantine shard beside it if there is to be one."""
+        return self.has_object(sha256) and (quarantine is None or self.quarantine_path(quarantine).is_file())
 
     def new_object(self) -> ShardWriter:
         """A writer on the store's file system; publish its result with ``publish_object``."""
@@ -124,17 +143,21 @@ class Store:
         """Name the finished shard by its digest. An object that is there already has the same bytes."""
         writer.publish(self.object_path(info.sha256))
 
+    def publish_quarantine(self, writer: ShardWriter, info: ShardInfo) -> None:
+        """Name the finished quarantine shard by its digest."""
+        writer.publish(self.quarantine_path(info.sha256))
+
     def task(self, key: str) -> TaskRecord | None:
-        """The record of a task whose object is there too, else None: then the work is still to be done."""
+        """The record of a task whose objects are there too, else None: then the work is still to be done."""
         try:
             record = TaskRecord.model_validate_json(self._task_path(key).read_bytes())
         except (FileNotFoundError, NotADirectoryError, ValidationError):
             return None
-        return record if self.has_object(record.output_sha256) else None
+        return record if self.has_all(record.output_sha256, record.quarantine_sha256) else None
 
     def put_task(self, key: str, record: TaskRecord) -> None:
-        """Publish a task's record; its object must have been published before."""
-        if not self.has_object(record.output_sha256):
+        """Publish a task's record; its objects must have been published before."""
+        if not self.has_all(record.output_sha256, record.quarantine_sha256):
             raise RuntimeError(f"task {key} would name an object that is not there")
         atomic.write_json(self._task_path(key), record.model_dump(mode="json"))
 

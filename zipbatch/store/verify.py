@@ -9,8 +9,8 @@ from pathlib import Path
 from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import read_shard
-from zipbatch.store.store import Store, TaskRecord
-from zipbatch.store.versions import Version, Versions, version_id
+from zipbatch.store.store import QUARANTINE, Store, TaskRecord
+from zipbatch.store.versions import Version, Versions, counts_of, version_id
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,42 @@ class Checked:
     faults: tuple[Fault, ...]
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What a sound object holds; ``keys`` are noted of quarantine shards alone, which are small."""
+
+    samples: int
+    keys: tuple[str, ...] = ()
+
+
 class _Objects:
-    """Sample counts of sound objects. One that was published after the listing is looked at when it is asked for."""
+    """Sample counts of sound objects, keys of sound quarantine shards. One that was published after the listing is
+    looked at when it is asked for."""
 
     def __init__(self, store: Store, *, repair: bool) -> None:
         self._store, self._repair = store, repair
         self.faults: list[Fault] = []
-        self._samples: dict[str, int | None] = {}
+        self._found: dict[str, _Content | None] = {}
         for path in store.objects():
-            self._samples[path.stem] = self._check(path)
-        self.count = len(self._samples)
+            self._found[path.name] = self._check(path)
+        self.count = len(self._found)
 
     def samples(self, sha256: str) -> int | None:
         """How many samples the object holds, None when it is missing or damaged."""
-        if sha256 not in self._samples:
-            path = self._store.object_path(sha256)
-            self._samples[sha256] = self._check(path) if path.is_file() else None
-        return self._samples[sha256]
+        found = self._content(self._store.object_path(sha256))
+        return None if found is None else found.samples
 
-    def _check(self, path: Path) -> int | None:
+    def quarantined(self, sha256: str) -> tuple[str, ...] | None:
+        """The keys in the quarantine shard, in order, None when it is missing or damaged."""
+        found = self._content(self._store.quarantine_path(sha256))
+        return None if found is None else found.keys
+
+    def _content(self, path: Path) -> _Content | None:
+        if path.name not in self._found:
+            self._found[path.name] = self._check(path) if path.is_file() else None
+        return self._found[path.name]
+
+    def _check(self, path: Path) -> _Content | None:
         try:
             return _check_object(path)
         except DataError as error:
@@ -97,15 +114,28 @@ def _task_fault(record: TaskRecord | None, objects: _Objects) -> str | None:
         return "its sample count is not its object's"
     if record.samples_in != record.samples_out + len(record.quarantined):
         return "samples in are not samples out plus quarantined"
+    return _quarantine_fault(record, objects)
+
+
+def _quarantine_fault(record: TaskRecord, objects: _Objects) -> str | None:
+    keys = () if record.quarantine_sha256 is None else objects.quarantined(record.quarantine_sha256)
+    if keys is None:
+        return f"its quarantine shard {record.quarantine_sha256} is missing or damaged"
+    if keys != tuple(record.quarantined):
+        return "its quarantined keys are not those of its quarantine shard"
     return None
 
 
-def _check_object(path: Path) -> int:
-    if path.suffix != ".tar" or path.parent.name != path.stem[:2]:
+def _check_object(path: Path) -> _Content:
+    digest, dot, kind = path.name.partition(".")
+    if dot + kind not in {".tar", QUARANTINE} or path.parent.name != digest[:2]:
         raise DataError(path, "does not belong here")
-    if sha256_file(path) != path.stem:
+    if sha256_file(path) != digest:
         raise DataError(path, "its bytes are not those its name says")
-    return sum(1 for _ in read_shard(path))
+    if dot + kind == QUARANTINE:
+        keys = tuple(sample.key for sample in read_shard(path, imageless=True))
+        return _Content(len(keys), keys)
+    return _Content(sum(1 for _ in read_shard(path)))
 
 
 def _check_versions(versions: Versions, objects: _Objects, counted: dict[str, int]) -> Iterator[Fault]:
@@ -143,15 +173,16 @@ def _check_version(versions: Versions, reference: str, objects: _Objects) -> Ite
     header = version.header
     if version_id(header.dataset, header.purifier, version.rows) != header.version:
         yield Fault(reference, "its list is not the one its id was made of")
-    counts: dict[str, dict[str, int]] = {}
     for row in version.rows:
-        split = counts.setdefault(row.split, {"shards": 0, "samples": 0})
-        split["shards"] += 1
-        split["samples"] += row.samples
         samples = objects.samples(row.output)
         if samples is None:
             yield Fault(reference, f"{row.shard}: object {row.output} is missing or damaged")
         elif samples != row.samples:
             yield Fault(reference, f"{row.shard}: {samples} samples, the list says {row.samples}")
-    if counts != header.counts:
+        keys = () if row.quarantine is None else objects.quarantined(row.quarantine)
+        if keys is None:
+            yield Fault(reference, f"{row.shard}: quarantine shard {row.quarantine} is missing or damaged")
+        elif len(keys) != row.quarantined:
+            yield Fault(reference, f"{row.shard}: {len(keys)} quarantined, the list says {row.quarantined}")
+    if header.counts != counts_of(version.rows) or header.quarantined != sum(row.quarantined for row in version.rows):
         yield Fault(reference, "its counts are not those of its list")

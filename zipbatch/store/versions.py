@@ -7,12 +7,12 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
@@ -23,7 +23,12 @@ _ID_DIGITS = 20
 
 
 class VersionRow(BaseModel):
-    """One shard of a version, in the order of the input."""
+    """One shard of a version, in the order of the input.
+
+    ``samples`` are those of the object ``output``; ``quarantined`` more lie in the quarantine shard of digest
+    ``quarantine``. A row without any is written without these two fields, so that only versions that are short of
+    samples say so, and have an id of their own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     split: str
@@ -31,6 +36,13 @@ class VersionRow(BaseModel):
     output: str
     input: str
     samples: int
+    quarantined: int = Field(default=0, ge=0)
+    quarantine: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _whole_without(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        return fields if self.quarantined else {k: v for k, v in fields.items() if not k.startswith("quarantine")}
 
 
 class VersionHeader(BaseModel):
@@ -69,6 +81,18 @@ def version_id(dataset: str, identity: dict[str, Any], rows: Sequence[VersionRow
     return atomic.sha256_json({"dataset": dataset, "purifier": identity, "list": listed})[:_ID_DIGITS]
 
 
+def counts_of(rows: Iterable[VersionRow]) -> dict[str, dict[str, int]]:
+    """Split -> how many ``shards`` and ``samples``, and ``quarantined`` ones where there are any."""
+    counts: dict[str, dict[str, int]] = {}
+    for row in rows:
+        split = counts.setdefault(row.split, {"shards": 0, "samples": 0})
+        split["shards"] += 1
+        split["samples"] += row.samples
+        if row.quarantined:
+            split["quarantined"] = split.get("quarantined", 0) + row.quarantined
+    return counts
+
+
 def parse_reference(text: str) -> tuple[str, str]:
     """``NAME@TAG-OR-VERSION`` -> (name, tag or version); without ``@`` the tag is ``latest``."""
     name, _, tag = text.partition("@")
@@ -92,8 +116,8 @@ class Versions:
             DataError: an object of the list is not in the store.
         """
         for row in rows:
-            if not self._store.has_object(row.output):
-                raise DataError(row.shard, f"object {row.output} is not in the store; run again")
+            if not self._store.has_all(row.output, row.quarantine):
+                raise DataError(row.shard, f"object {row.output} (or its quarantine) is not in the store; run again")
         path = self._header_path(header.dataset, header.version)
         if path.is_file() and self._is_sound(header, rows):
             return False
