@@ -20,6 +20,8 @@ import json
 import math
 import ssl
 import time
+import tokenize
+import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -143,7 +145,7 @@ def _array(answer: bytes) -> npt.NDArray[Any]:
     if not answer.startswith(np.lib.format.MAGIC_PREFIX):
         try:
             return np.array(json.loads(answer), np.float64)
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f"answered with neither a .npy array nor a JSON list of lists of numbers{_first_line(answer)}"
             ) from error
@@ -151,11 +153,17 @@ def _array(answer: bytes) -> npt.NDArray[Any]:
     try:
         major, _ = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            shape, fortran, dtype = read(stream)
+    except (
+        *(ValueError, SyntaxError, RecursionError, MemoryError, TypeError, LookupError, AttributeError),
+        *(ArithmeticError, tokenize.TokenError),
+    ) as error:  # whatever numpy's reader of Python literals makes of one that is none
         raise ValueError(f"answered with a damaged .npy array ({error})") from error
     data = answer[stream.tell() :]
-    if dtype.kind not in "fiu" or len(data) != math.prod(shape) * dtype.itemsize:
+    sized = all(type(side) is int and side >= 0 for side in shape)
+    if not sized or dtype.kind not in "fiu" or len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"answered with a .npy array that says {dtype} {shape} and holds {len(data)} bytes")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 

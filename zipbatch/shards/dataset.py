@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,11 @@ from zipbatch.sources.base import CLASSES, read_classes
 
 MANIFEST = "manifest.json"
 SHARD_LIST = "shards.jsonl"
+MAX_MANIFEST_BYTES = 16 * 1024**2
+MAX_SHARD_LIST_BYTES = 1024**3
+"""Several million shards."""
+MAX_EXPANDED = 10_000_000
+_RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})")
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 BARE_SPLIT = "data"
 TargetMode = Literal["all-to-one", "all-to-all"]
@@ -202,6 +208,9 @@ def expand_paths(source: str) -> list[Path]:
     """
     if Path(source).exists():
         return [Path(source).absolute()]
+    ends = [(int(low), int(high)) for low, high in _RANGE.findall(source)]
+    if math.prod(abs(high - low) + 1 for low, high in ends) > MAX_EXPANDED:
+        raise UsageError(f"{source}: stands for over {MAX_EXPANDED} shards; name their folder instead")
     try:
         return [Path(text).absolute() for text in braceexpand.braceexpand(source)]
     except ValueError as error:
@@ -222,8 +231,9 @@ def _bare_split(file_name: str) -> str:
 
 def _open_staged(folder: Path, name: str | None) -> ShardDataset:
     try:
-        manifest = StagedManifest.model_validate_json((folder / MANIFEST).read_bytes())
-        rows = [_ListedShard.model_validate_json(line) for line in (folder / SHARD_LIST).read_bytes().splitlines()]
+        manifest = StagedManifest.model_validate_json(_bounded(folder / MANIFEST, MAX_MANIFEST_BYTES))
+        lines = _bounded(folder / SHARD_LIST, MAX_SHARD_LIST_BYTES).splitlines()
+        rows = [_ListedShard.model_validate_json(line) for line in lines]
         shards = tuple(
             ShardRef(row.split, row.shard, folder / _plain(row.shard), row.sha256, row.samples) for row in rows
         )
@@ -237,8 +247,14 @@ def _open_staged(folder: Path, name: str | None) -> ShardDataset:
     return ShardDataset(name or folder.resolve().name, shards, manifest, folder)
 
 
+def _bounded(file: Path, limit: int) -> bytes:
+    if (size := file.stat().st_size) > limit:
+        raise ValueError(f"{file.name} has {size} bytes, over the limit of {limit}")
+    return file.read_bytes()
+
+
 def _plain(file_name: str) -> str:
-    if "/" in file_name or file_name in {"", ".", ".."}:
+    if "/" in file_name or "\0" in file_name or file_name in {"", ".", ".."}:
         raise ValueError(f"shard name {file_name!r} is a path")
     return file_name
 

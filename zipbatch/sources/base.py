@@ -13,6 +13,8 @@ from zipbatch.images import U8, decode
 UNLABELLED = -1
 SPLITS = ("train", "val", "test")
 CLASSES = "classes.txt"
+MAX_IMAGE_BYTES = 256 * 1024**2
+MAX_CLASSES_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,25 @@ class SourceKind:
     find: Callable[[str], Archive | None]
 
 
+def read_image(file: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        DataError: it is too large to be one.
+    """
+    if (size := file.stat().st_size) > MAX_IMAGE_BYTES:
+        raise DataError(file, f"has {size} bytes, over the limit of {MAX_IMAGE_BYTES} for an image")
+    return file.read_bytes()
+
+
 def read_classes(file: Path) -> list[str]:
     """Class names, one a line, in order of their index.
 
     Raises:
-        DataError: empty, or a name twice.
+        DataError: empty, a name twice, or too large.
     """
+    if file.stat().st_size > MAX_CLASSES_BYTES:
+        raise DataError(file, f"is over the limit of {MAX_CLASSES_BYTES} bytes for a list of class names")
     try:
         names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
