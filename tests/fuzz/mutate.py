@@ -18,10 +18,14 @@ TOKENS = [
     *(b"9" * 5000, b"-1", b"1e999", b"NaN", b"null", b"true", b'""', b"[]", b"{}", b"\n", b"\r", b",", b";", b'"'),
     *("é".encode(), "é".encode(), b"\xed\xa0\x80", b"\xc3\x28", b"\xe2\x80\xae", b"\x1b[2J", b"&a [*a]", b"*a"),
     *(b"<<: *a", b"!!python/object:os.system x", b"!!bool x", b"1:1:1:1:1", b"${vars}", b"cos\nsystem\n", b"\x80\x02"),
-    *(b"IDAT", b"IEND", b"acTL", b"iCCP", b"zTXt", b"eXIf", b"\xff\xda", b"\xff\xd8", b"VP8X", b"ANMF", b"GNU.sparse.map="),
+    *(b"IDAT", b"IEND", b"acTL", b"iCCP", b"zTXt", b"eXIf", b"\xff\xda", b"\xff\xd8", b"VP8X", b"ANMF"),
+    *(b"GNU.sparse.map=", b"GNU.sparse.size=9", b"GNU.sparse.major=1", b"size=-512", b"path=../x.png"),
 ]
 Codec = tuple[Callable[[bytes], list[bytes]], Callable[[list[bytes]], bytes]]
-"""Take a file apart into pieces that may be damaged one by one, and put it together so that what surrounds them fits."""
+"""Take a file apart into pieces that may be damaged, and put it together so that what surrounds them fits."""
+
+
+_NO_SUCH = (ValueError, OSError, EOFError, LookupError, OverflowError, struct.error, zlib.error, zipfile.BadZipFile)
 
 
 def mutated(rng: random.Random, seeds: Sequence[bytes], codecs: Sequence[Codec]) -> bytes:
@@ -34,8 +38,8 @@ def mutated(rng: random.Random, seeds: Sequence[bytes], codecs: Sequence[Codec])
             for _ in range(rng.choice((1, 1, 2, 4))):
                 _damage_piece(rng, pieces)
             return put(pieces)
-        except (ValueError, OSError, EOFError, LookupError, struct.error, zlib.error, zipfile.BadZipFile, OverflowError):
-            pass  # no such structure in this seed
+        except _NO_SUCH:
+            pass  # this seed has another structure
     return damaged(rng, data, seeds)
 
 
@@ -227,7 +231,7 @@ def _json_values(data: bytes) -> list[bytes]:
     """Each value of an object, as text; keys stay."""
     value = json.loads(data)
     if not isinstance(value, dict) or not value:
-        raise ValueError("no object")  # noqa: TRY004
+        raise ValueError("no object")
     return [json.dumps([key, item]).encode() for key, item in value.items()]
 
 

@@ -84,7 +84,12 @@ def _session(path: Path) -> InferenceSession:
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its warnings are about speed, and go to stderr past our logging
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            path.read_bytes(),
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # there is nothing to fall back on, and it would say so on stdout
+        )
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
     except Exception as error:  # onnxruntime's errors share no base class
