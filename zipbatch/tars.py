@@ -19,6 +19,7 @@ from typing import IO, cast
 MAX_HEADER_BYTES = 1024**2
 """Of one member, with extended headers; access lists and attributes take a few KB."""
 MAX_GLOBAL_HEADERS = 64
+MAX_OFFSET = 1 << 43  # what file systems seek to without complaint
 MAX_PADDING = 64 * 1024**2
 """Zeros after the end of an archive: tar pads to its block size, which some set to megabytes."""
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -39,7 +40,7 @@ class _Forward:
         return self._at
 
     def seek(self, offset: int) -> None:
-        if not self._at <= offset < 1 << 62:
+        if not self._at <= offset < MAX_OFFSET:
             raise tarfile.ReadError("a member's size leads out of the archive")
         if offset != self._at:
             self._at = self._stream.seek(offset)

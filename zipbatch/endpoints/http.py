@@ -14,11 +14,14 @@ An endpoint is asked from two threads at once (and from each worker), so that it
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
 import math
+import socket
 import ssl
+import threading
 import time
 import tokenize
 import warnings
@@ -125,15 +128,35 @@ class HttpVictim:
         connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = connect(parts.hostname or "", parts.port, timeout=self.timeout_s)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        late = threading.Event()
         try:
-            connection.request("POST", path, body, {"Content-Type": NPY, "Accept": f"{NPY}, application/json"})
-            response = connection.getresponse()
-            answer = response.read(MAX_ANSWER_BYTES + 1)
+            connection.connect()
+            clock = threading.Timer(self.timeout_s, _hang_up, [connection.sock, late])
+            clock.daemon = True
+            clock.start()
+            try:
+                connection.request("POST", path, body, {"Content-Type": NPY, "Accept": f"{NPY}, application/json"})
+                response = connection.getresponse()
+                answer = response.read(MAX_ANSWER_BYTES + 1)
+            except (OSError, http.client.HTTPException):
+                if not late.is_set():
+                    raise
+            finally:
+                clock.cancel()
         finally:
             connection.close()
+        if late.is_set():
+            raise TimeoutError
         if len(answer) > MAX_ANSWER_BYTES:
             raise DataError(self.url, f"answered with over {MAX_ANSWER_BYTES} bytes; class scores are smaller")
         return response.status, answer
+
+
+def _hang_up(sock: socket.socket, late: threading.Event) -> None:
+    """End an exchange that takes too long: a timeout of the socket alone begins anew with each byte."""
+    late.set()
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # beneath TLS, which another thread is in
 
 
 def _array(answer: bytes) -> npt.NDArray[Any]:

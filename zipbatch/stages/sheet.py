@@ -74,7 +74,8 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
 def _blur_to_show(plan: EvaluatePlan) -> list[str]:
     """What the first guided purifier was guided with, less the identity; nothing when a blur version is there."""
     purifiers = [version.header.purifier for version in plan.versions]
-    guides = [purifier["settings"]["transforms"] for purifier in purifiers if "transforms" in purifier["settings"]]
+    settings = [purifier.get("settings", {}) for purifier in purifiers]
+    guides = [own["transforms"] for own in settings if "transforms" in own]
     if not guides or any(purifier["method"] == "blur" for purifier in purifiers):
         return []
     return [text for text in guides[0] if text != "blur:1"]

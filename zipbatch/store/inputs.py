@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from pathlib import Path
 
 from zipbatch import atomic
+from zipbatch.store.lists import unpacked_lines
 from zipbatch.store.store import Store
 
 
@@ -19,10 +19,10 @@ class RememberedInputs:
         self._known: dict[str, tuple[int, int, str]] = {}
         self._changed = False
         try:
-            for line in gzip.decompress(self._file.read_bytes()).splitlines():
+            for line in unpacked_lines(self._file.read_bytes()):
                 path, size, mtime_ns, sha256 = json.loads(line)
                 self._known[str(path)] = (int(size), int(mtime_ns), str(sha256))
-        except (OSError, EOFError, ValueError, TypeError, zlib.error, RecursionError):
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError):
             self._known = {}  # missing or damaged: workers read the shards again
 
     def digest(self, path: Path) -> str | None:

@@ -6,16 +6,24 @@ import fcntl
 import gzip
 import json
 import os
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
+from zipbatch.store.lists import unpacked_lines
 from zipbatch.store.store import Store, check_name
 
 LATEST = "latest"
@@ -60,6 +68,13 @@ class VersionHeader(BaseModel):
     parent: str | None
     started: str
     zipbatch: str
+
+    @field_validator("purifier")
+    @classmethod
+    def _named(cls, purifier: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(purifier.get("method"), str) or not isinstance(purifier.get("settings", {}), dict):
+            raise ValueError("a purifier has a method, and its settings by name")  # noqa: TRY004 (pydantic's way)
+        return purifier
 
 
 @dataclass(frozen=True)
@@ -148,9 +163,9 @@ class Versions:
             raise UsageError(f"{reference}: not in {self._root}; {self._what_there_is(dataset)}")
         try:
             header = VersionHeader.model_validate_json(path.read_bytes())
-            lines = gzip.decompress(path.with_suffix(".jsonl.gz").read_bytes()).splitlines()
+            lines = unpacked_lines(path.with_suffix(".jsonl.gz").read_bytes())
             return Version(header, tuple(VersionRow.model_validate(json.loads(line)) for line in lines))
-        except (ValidationError, ValueError, OSError, EOFError, zlib.error, RecursionError) as error:
+        except (ValidationError, ValueError, OSError, RecursionError) as error:
             raise DataError(path, f"damaged version: {error}") from error
 
     def latest(self, dataset: str) -> Version | None:
