@@ -8,6 +8,7 @@ import json
 import random
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -215,7 +216,8 @@ def _zip_members(data: bytes) -> list[bytes]:
 def _zip(members: list[bytes]) -> bytes:
     """Stored, as ``torch.save`` stores them."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that occurs twice
         for member in members:
             name, _, content = member.partition(b"\n")
             archive.writestr(name.decode("latin-1") or "x", content)

@@ -190,6 +190,7 @@ def test_the_version_counts_and_shows_them(data: Path, store: Path):
     header = Versions(Store(store)).read("in").header
     assert header.quarantined == 5
     assert header.counts == {"data": {"shards": 2, "samples": 7, "quarantined": 5}}
+    assert "7 (+5 quarantined)" in zipbatch("store", "ls", "--store", store).out
     shown = zipbatch("store", "show", "in", "--store", store)
     assert f"5 quarantined  {quarantine_in(store)}" in shown.out
     rows = zipbatch("store", "show", "in", "--store", store, "--json").json["shards"]

@@ -121,7 +121,8 @@ def versions_table(found: Mapping[str, tuple[Sequence[VersionHeader], Mapping[st
                 header.version,
                 " ".join(sorted(tag for tag, version in tags.items() if version == header.version)),
                 header.started,
-                str(sum(split["samples"] for split in header.counts.values())),
+                str(sum(split["samples"] for split in header.counts.values()))
+                + (f" (+{header.quarantined} quarantined)" if header.quarantined else ""),
                 str(header.purifier["method"]),
             )
     return _text(table) if found else "the store holds no version yet\n"

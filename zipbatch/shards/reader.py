@@ -18,6 +18,7 @@ class Limits:
     """What one sample may cost before any of it is decoded."""
 
     max_member_bytes: int = 256 * 1024**2
+    max_sample_bytes: int = 1024**3
     max_pixels: int = MAX_PIXELS
 
 
@@ -52,6 +53,9 @@ def _samples(path: Path, tar: TarReader, limits: Limits, *, imageless: bool) -> 
                 raise DataError(path, "its members are not contiguous, or the key occurs twice", key=name)
             seen.add(name)
             key, members = name, {}
+        held = sum(map(len, members.values())) + len(data)
+        if held > limits.max_sample_bytes:
+            raise DataError(path, f"its members have over {limits.max_sample_bytes} bytes together", key=name)
         if extension in members:
             raise DataError(path, f"member .{extension} occurs twice (duplicate key?)", key=name)
         members[extension] = data

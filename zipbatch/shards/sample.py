@@ -38,7 +38,7 @@ class Sample:
         found = [extension for extension in self.members if extension in EXTENSIONS]
         if len(found) != 1:
             kinds = ", ".join(EXTENSIONS)
-            have = ", ".join(self.members) or "nothing"
+            have = ", ".join(list(self.members)[:12]) or "nothing"
             raise DataError(self.shard, f"needs exactly one image member ({kinds}), has {have}", key=self.key)
         return found[0]
 

@@ -13,6 +13,8 @@ from zipbatch.errors import DataError
 from zipbatch.shards import Sample, ShardWriter, read_shard
 from zipbatch.store import Store
 
+_MAX_REASON = 500  # characters; some errors repeat what they found
+
 
 class Quarantine:
     """Takes the samples of one shard that cannot be read, every member as it is; without a store it refuses them.
@@ -43,7 +45,7 @@ class Quarantine:
         if self._writer is None:
             self._writer = self._stack.enter_context(self._store.new_object())
         self._writer.write(sample)
-        self.reasons[sample.key] = error.reason
+        self.reasons[sample.key] = error.reason[:_MAX_REASON]
 
     def publish(self) -> str | None:
         """Publish the quarantine shard, if anything is in it; its digest."""
