@@ -17,7 +17,7 @@ NUMBERS = [0, 1, -1, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**
 TOKENS = [
     *(b"", b"\0", b"\xff" * 8, b"../../evil", b"/etc/passwd", b"a" * 5000, b"[" * 3000, b"{" * 3000, b'{"a":' * 500),
     *(b"9" * 5000, b"-1", b"1e999", b"NaN", b"null", b"true", b'""', b"[]", b"{}", b"\n", b"\r", b",", b";", b'"'),
-    *("é".encode(), "é".encode(), b"\xed\xa0\x80", b"\xc3\x28", b"\xe2\x80\xae", b"\x1b[2J", b"&a [*a]", b"*a"),
+    *(b"\xc3\xa9", b"e\xcc\x81", b"\xed\xa0\x80", b"\xc3\x28", b"\xe2\x80\xae", b"\x1b[2J", b"&a [*a]", b"*a"),
     *(b"<<: *a", b"!!python/object:os.system x", b"!!bool x", b"1:1:1:1:1", b"${vars}", b"cos\nsystem\n", b"\x80\x02"),
     *(b"IDAT", b"IEND", b"acTL", b"iCCP", b"zTXt", b"eXIf", b"\xff\xda", b"\xff\xd8", b"VP8X", b"ANMF"),
     *(b"GNU.sparse.map=", b"GNU.sparse.size=9", b"GNU.sparse.major=1", b"size=-512", b"path=../x.png"),
