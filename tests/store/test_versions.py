@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,25 @@ def test_any_flipped_byte_of_a_list_is_a_data_error(tmp_path: Path):
             assert versions.read("in") == sound
         except DataError:
             pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": {"test": {"shards": 1}}},
+        {"counts": {"test": {}}},
+        {"purifier": {}},
+        {"purifier": {"method": 5}},
+        {"purifier": {"method": "zip", "settings": [1]}},
+    ],
+)
+def test_a_header_that_lacks_what_is_shown_is_damaged(versions: Versions, tmp_path: Path, change: dict[str, object]):
+    listed = rows(Store(tmp_path / "pur"))
+    head = header(listed)
+    versions.publish(head, listed)
+    file = tmp_path / "pur" / "versions" / "d" / f"{head.version}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(DataError, match="damaged version"):
+        versions.read(f"d@{head.version}")
+    with pytest.raises(DataError, match="damaged version"):
+        versions.versions("d")

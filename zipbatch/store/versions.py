@@ -69,6 +69,13 @@ class VersionHeader(BaseModel):
     started: str
     zipbatch: str
 
+    @field_validator("counts")
+    @classmethod
+    def _counted(cls, counts: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+        if any(not {"shards", "samples"} <= set(split) for split in counts.values()):
+            raise ValueError("a split has shards and samples")
+        return counts
+
     @field_validator("purifier")
     @classmethod
     def _named(cls, purifier: dict[str, Any]) -> dict[str, Any]:
