@@ -115,10 +115,11 @@ def test_tags_that_would_run_code_are_refused(tmp_path: Path, value: str):
         (b"arch: \xff\xfe\n", "not readable as YAML"),
         (b"arch: a\0b\n", "not readable as YAML"),
         (b"epochs: 1\n---\nepochs: 2\n", "not readable as YAML"),
-        (b"[" * 2000, "not readable as YAML"),
+        (b"[" * 200_000, "over 20 levels"),
+        (b"- " * 100_000, "not readable as YAML"),
         (b"#" * 256_001, "over 256000 bytes"),
     ],
-    ids=["empty", "list", "text", "open", "indent", "bytes", "nul", "documents", "deep", "long"],
+    ids=["empty", "list", "text", "open", "indent", "bytes", "nul", "documents", "brackets", "dashes", "long"],
 )
 def test_what_is_no_config(tmp_path: Path, content: bytes, message: str):
     path = tmp_path / "config.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ MAX_CONFIG_BYTES = 256_000
 MAX_CONFIG_DEPTH = 20
 MAX_CONFIG_VALUES = 10_000
 MAX_NUMBER_DIGITS = 100
+MAX_OPEN_BRACKETS = 200  # some may stand in text
+_BRACKET = re.compile(r"[\[\]{}]")
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError)
 """What PyYAML makes of text that is none, and of tags whose values are not of their kind."""
@@ -79,6 +82,11 @@ class _VastError(ValueError):
 
 def _loaded(text: str) -> object:
     """The value of a YAML document, once its nodes are known to be few, with every alias and merge counted in full."""
+    open_brackets = 0
+    for bracket in _BRACKET.findall(text):
+        open_brackets += 1 if bracket in "[{" else -1
+        if open_brackets > MAX_OPEN_BRACKETS:  # PyYAML's scanner takes their number squared, before it says a word
+            raise _VastError(f"over {MAX_CONFIG_DEPTH} levels")
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()

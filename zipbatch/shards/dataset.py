@@ -27,6 +27,7 @@ MAX_MANIFEST_BYTES = 16 * 1024**2
 MAX_SHARD_LIST_BYTES = 1024**3
 """Several million shards."""
 MAX_EXPANDED = 10_000_000
+MAX_NAME_BYTES = 255  # what file systems take
 _RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})")
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 BARE_SPLIT = "data"
@@ -255,7 +256,9 @@ def _bounded(file: Path, limit: int) -> bytes:
 
 def _plain(file_name: str) -> str:
     if "/" in file_name or "\0" in file_name or file_name in {"", ".", ".."}:
-        raise ValueError(f"shard name {file_name!r} is a path")
+        raise ValueError(f"shard name {file_name[:200]!r} is a path")
+    if len(file_name.encode(errors="surrogatepass")) > MAX_NAME_BYTES:
+        raise ValueError(f"shard name {file_name[:40]!r}… is over {MAX_NAME_BYTES} bytes")
     return file_name
 
 
