@@ -36,7 +36,8 @@ from zipbatch.shards import open_dataset, read_shard
 from zipbatch.shards.writer import ShardWriter
 from zipbatch.stages.assets import embedded_prior, sample_source
 from zipbatch.stages.purifier import purifier_spec
-from zipbatch.stages.purify import PurifyRequest, plan_purify, purify
+from zipbatch.stages.purify import purify
+from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.store import Store
 
 STEPS, TRANSFORMS = 10, ("blur:2",)

@@ -27,7 +27,8 @@ from zipbatch.config.models import Settings
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources
 from zipbatch.shards import Sample, ShardWriter, open_dataset
 from zipbatch.stages.purifier import purifier_spec
-from zipbatch.stages.purify import PurifyProgress, PurifyRequest, plan_purify, purify
+from zipbatch.stages.purify import PurifyProgress, purify
+from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.purify_shard import PurifySetup
 from zipbatch.store import Store
 

@@ -29,7 +29,8 @@ from zipbatch.shards import ShardDataset, open_dataset
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
 from zipbatch.stages.evaluate import EvaluateRequest, evaluate, plan_evaluate
 from zipbatch.stages.purifier import PurifierSpec, purifier_spec
-from zipbatch.stages.purify import PurifyRequest, plan_purify, purify
+from zipbatch.stages.purify import purify
+from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.store import Store
 
 MEASURES = ("ca", "asr", "pa", "ra")

@@ -124,7 +124,7 @@ def plan_once(root: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     from zipbatch.cluster import Workers
     from zipbatch.shards import open_dataset
     from zipbatch.stages.purifier import purifier_spec
-    from zipbatch.stages.purify import PurifyRequest, plan_purify
+    from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
     from zipbatch.store import Store
 
     spec = purifier_spec(method="blur")
@@ -140,8 +140,8 @@ def rerun(root: Path, shards: int, new: int) -> dict[str, Any]:
     from zipbatch.cluster import Workers
     from zipbatch.shards import open_dataset
     from zipbatch.stages.purifier import purifier_spec
-    from zipbatch.stages.purify import PurifyRequest, plan_purify
     from zipbatch.stages.purify import purify as run
+    from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
     from zipbatch.store import Store
 
     spec, store = purifier_spec(method="blur"), Store(root / "pur")

@@ -28,7 +28,8 @@ from zipbatch.shards import ShardDataset, open_dataset, read_shard
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
 from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate, results
 from zipbatch.stages.purifier import PurifierSpec
-from zipbatch.stages.purify import PurifyRequest, plan_purify, purify
+from zipbatch.stages.purify import purify
+from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.tune import ladder
 from zipbatch.store import Store
 

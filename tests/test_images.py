@@ -335,3 +335,90 @@ def test_stretch_is_torchvisions_resize(shape: tuple[int, int]):
     pixels = noise(*shape)
     theirs = Resize((32, 32))(Image.fromarray(pixels))
     assert np.array_equal(images.resize(pixels, 32, policy="stretch"), np.asarray(theirs))
+
+
+# ---- pictures of bad faith
+
+
+def with_chunks(*chunks: bytes) -> bytes:
+    """A small PNG with more chunks after its header."""
+    png = images.encode_png(noise())
+    return png[:33] + b"".join(chunks) + png[33:]
+
+
+BOMB = zlib.compress(bytes(100 << 20), 9)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"zTXt", b"k\0\0" + BOMB),
+        png_chunk(b"iTXt", b"k\0\1\0\0\0" + BOMB),
+        png_chunk(b"iCCP", b"k\0\0" + BOMB),
+    ],
+    ids=["zTXt", "iTXt", "iCCP"],
+)
+def test_compressed_text_and_profiles_are_bounded(chunk: bytes):
+    with pytest.raises(ValueError, match="unreadable png image"):
+        images.decode(with_chunks(chunk), "png")
+
+
+def test_a_flood_of_chunks_is_not_walked_through():
+    with pytest.raises(ValueError, match="over 100000 chunks"):
+        images.decode(with_chunks(png_chunk(b"teSt", b"") * 100_001), "png")
+
+
+@pytest.mark.parametrize("name", [b"pHYs", b"tRNS", b"gAMA", b"cHRM", b"acTL", b"iCCP", b"sRGB"])
+def test_a_chunk_cut_short(name: bytes):
+    with pytest.raises(ValueError, match=r"unreadable png image|is not a png image"):
+        images.decode(with_chunks(png_chunk(name, b"")), "png")
+
+
+def test_a_wrong_checksum_of_any_chunk_that_matters():
+    chunk = bytearray(png_chunk(b"PLTE", bytes(6)))
+    chunk[-1] ^= 1
+    with pytest.raises(ValueError, match="png image"):
+        images.decode(with_chunks(bytes(chunk)), "png")
+
+
+def test_a_progressive_jpeg_of_endless_scans():
+    """Each takes a few bytes and costs a pass over all pixels: with 64 million of those, 1 MB of scans take minutes."""
+    data = encoded(Image.fromarray(noise(64, 64)), "jpg", progressive=True)
+    assert images.decode(data, "jpg").shape == (64, 64, 3)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ValueError, match="over 500 scans"):
+        images.decode(data[:-2] + scan * 500 + data[-2:], "jpg")
+
+
+def test_a_jpeg_of_too_many_bytes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(images, "MAX_JPEG_BYTES", 1000)
+    with pytest.raises(ValueError, match="over the limit of 1000 bytes"):
+        images.decode(encoded(Image.fromarray(noise(64, 64)), "jpg") + bytes(1000), "jpg")
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("orientation", [3, 6, 0, 77])
+def test_an_orientation_turns_nothing(extension: str, orientation: int):
+    """Pixels as they are stored, as classifiers get them from PIL, torchvision and webdataset."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(noise(9, 13))
+    options = {"lossless": True} if extension == "webp" else {}
+    plain = images.decode(encoded(image, extension, **options), extension)
+    assert np.array_equal(images.decode(encoded(image, extension, exif=exif, **options), extension), plain)
+
+
+@pytest.mark.parametrize("profile", [b"", b"x", bytes(128) + b"junk" * 20])
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp"])
+def test_a_colour_profile_changes_no_value(extension: str, profile: bytes):
+    image = Image.fromarray(noise(9, 13))
+    options = {"lossless": True} if extension == "webp" else {}
+    plain = images.decode(encoded(image, extension, **options), extension)
+    assert np.array_equal(images.decode(encoded(image, extension, icc_profile=profile, **options), extension), plain)
+
+
+def test_damaged_exif_is_passed_over():
+    data = encoded(Image.fromarray(noise()), "jpg")
+    body = b"Exif\0\0MM\0*\xff\xff\xff\xff"
+    segment = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    assert images.decode(data[:2] + segment + data[2:], "jpg").shape == (9, 13, 3)

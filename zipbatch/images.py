@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +22,11 @@ SOURCE_EXTENSIONS = (*EXTENSIONS, "ppm")
 """What ``decode`` reads. Shards hold no .ppm images: few readers of shards know them."""
 MAX_PIXELS = 64_000_000
 MAX_JPEG_SIDE = 65_500  # libjpeg's own limit
+MAX_JPEG_BYTES = 64 * 1024**2
+MAX_JPEG_SCANS = 500
+"""A progressive JPEG has a dozen; each scan costs a pass over all pixels, however short it is."""
+MAX_PNG_CHUNKS = 100_000
+_JPEG_SCAN = b"\xff\xda"
 _PNG_BIT_DEPTH = 24  # offset in the file: signature 8, chunk head 8, width 4, height 4
 _PPM_GAP = rb"(?:\s|#[^\n]*\n)+"
 _PPM_HEADER = re.compile(rb"P6" + _PPM_GAP + _PPM_GAP.join([rb"(\d{1,9})"] * 3) + rb"\s")
@@ -29,6 +38,9 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
     """Encoded image -> uint8 RGB [H, W, 3]. Grey and palette images become RGB; an opaque alpha is dropped.
+
+    Pixels are taken as they are stored, as PIL, torchvision and webdataset give them to the classifiers that learn from
+    them: an orientation in EXIF turns nothing, and an ICC profile changes no value.
 
     Args:
         data: the encoded bytes.
@@ -42,17 +54,52 @@ def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
         raise ValueError(f"extension {extension!r} is none of {', '.join(SOURCE_EXTENSIONS)}")
     if extension == "ppm":
         return _decode_ppm(data, max_pixels)
-    try:
+    _check_effort(data, extension)
+    with _damage_told(extension):
         image = Image.open(io.BytesIO(data), formats=[EXTENSIONS[extension]])
-        _check_header(image, max_pixels)
-        if extension == "png" and data[_PNG_BIT_DEPTH] == 16:  # Pillow would drop the low byte without a word
-            raise ValueError("16 bits a channel are not supported; convert the image to 8 bits first")
+        pictures = getattr(image, "n_frames", 1)
+    _check_header(image, pictures, max_pixels)
+    if extension == "png" and data[_PNG_BIT_DEPTH] == 16:  # Pillow would drop the low byte without a word
+        raise ValueError("16 bits a channel are not supported; convert the image to 8 bits first")
+    with _damage_told(extension):
         image.load()
-        return np.array(_to_rgb(image), dtype=np.uint8)
+        opaque, rgb = _to_rgb(image)
+    if not opaque:
+        raise ValueError("image has transparent pixels; flatten it onto a background first")
+    return np.array(rgb, dtype=np.uint8)
+
+
+@contextmanager
+def _damage_told(extension: str) -> Iterator[None]:
+    """Whatever Pillow's readers, which trust what they read, make of a damaged file is a ``ValueError``."""
+    try:
+        yield
     except UnidentifiedImageError as error:
         raise ValueError(f"is not a {extension} image") from error
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (
+        *(OSError, SyntaxError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+        *(RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
+    ) as error:
         raise ValueError(f"unreadable {extension} image ({error})") from error
+
+
+def _check_effort(data: bytes, extension: str) -> None:
+    """Refuse, from a glance at the bytes, what would keep a decoder busy for minutes or days."""
+    if extension == "png" and _chunks(data) > MAX_PNG_CHUNKS:
+        raise ValueError(f"unreadable png image (over {MAX_PNG_CHUNKS} chunks)")
+    if extension in {"jpg", "jpeg"}:
+        if len(data) > MAX_JPEG_BYTES:
+            raise ValueError(f"jpg image of {len(data)} bytes is over the limit of {MAX_JPEG_BYTES} bytes")
+        if data.count(_JPEG_SCAN) > MAX_JPEG_SCANS:
+            raise ValueError(f"unreadable jpg image (over {MAX_JPEG_SCANS} scans)")
+
+
+def _chunks(data: bytes) -> int:
+    """Chunks of a PNG, counted no further than is needed."""
+    count, at = 0, 8
+    while at + 12 <= len(data) and count <= MAX_PNG_CHUNKS:
+        count, at = count + 1, at + 12 + int.from_bytes(data[at : at + 4], "big")
+    return count
 
 
 def _decode_ppm(data: bytes, max_pixels: int) -> U8:
@@ -75,22 +122,21 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise ValueError(f"image of {width}x{height} pixels is over the limit of {max_pixels} pixels")
 
 
-def _check_header(image: Image.Image, max_pixels: int) -> None:
+def _check_header(image: Image.Image, pictures: int, max_pixels: int) -> None:
     _check_pixels(*image.size, max_pixels)
-    if getattr(image, "n_frames", 1) != 1:
+    if pictures != 1:
         raise ValueError("several pictures in one file (animated, or MPO); only single images are supported")
     if image.mode not in {"RGB", "L", "1", "P", "RGBA", "LA"}:
         raise ValueError(f"image mode {image.mode} is not supported; convert it to 8-bit RGB or grey first")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> tuple[bool, Image.Image]:
+    """Whether every pixel is opaque, and the image as RGB."""
     if image.mode in {"RGBA", "LA"} or "transparency" in image.info:
         rgba = image.convert("RGBA")
         low, _ = rgba.getchannel("A").getextrema()
-        if low != 255:
-            raise ValueError("image has transparent pixels; flatten it onto a background first")
-        return rgba.convert("RGB")
-    return image.convert("RGB")
+        return low == 255, rgba.convert("RGB")
+    return True, image.convert("RGB")
 
 
 def encode_png(pixels: U8) -> bytes:

@@ -16,6 +16,8 @@ from torch import nn
 from tests.foreign import Evil, rename
 from zipbatch.checkpoints import pickles
 from zipbatch.checkpoints.pickles import plain, read_pickle
+from zipbatch.checkpoints.state_dict import find_state
+from zipbatch.checkpoints.tensors import read_tensors
 from zipbatch.errors import UsageError
 
 
@@ -166,11 +168,51 @@ def test_damaged_bytes_are_refused_or_read_but_never_worse(tmp_path: Path):
 
 
 def test_what_unpacks_to_too_much_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pickles, "MAX_BYTES", 100_000)
-    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("bomb/data.pkl", b"\0" * 200_000)
-    assert (tmp_path / "bomb.pt").stat().st_size < 1000
-    refused(tmp_path / "bomb.pt", "unpacks to 200000 bytes")
+    for compression, words in ((zipfile.ZIP_DEFLATED, "compressed records"), (zipfile.ZIP_STORED, "over 100000")):
+        with zipfile.ZipFile(tmp_path / "bomb.pt", "w", compression) as archive:
+            archive.writestr("bomb/data.pkl", b"\0" * 200_000)
+        monkeypatch.setattr(pickles, "MAX_BYTES", 100_000)
+        refused(tmp_path / "bomb.pt", words)
+    monkeypatch.undo()
+    monkeypatch.setattr(pickles, "MAX_PICKLE_BYTES", 100_000)
+    refused(tmp_path / "bomb.pt", "bomb/data.pkl has 200000 bytes")
+
+
+def test_compressed_records_are_not_read_as_numbers(tmp_path: Path):
+    """Mapped into memory as they are, they would be other numbers than were packed."""
+    file = saved(tmp_path / "f.pt", {"a.weight": torch.arange(60.0)})
+    with zipfile.ZipFile(file) as there, zipfile.ZipFile(tmp_path / "g.pt", "w", zipfile.ZIP_DEFLATED) as made:
+        for name in there.namelist():
+            made.writestr(name, there.read(name))
+    refused(tmp_path / "g.pt", "compressed records")
+
+
+def test_records_that_overlap_are_refused(tmp_path: Path):
+    """A zip can name the same bytes many times over: here the directory says a record has more than the file."""
+    file = saved(tmp_path / "f.pt", {"a.weight": torch.arange(60.0)})
+    data = bytearray(file.read_bytes())
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 24 : at + 28] = (10**6).to_bytes(4, "little")
+    file.write_bytes(data)
+    refused(file)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.zeros(3, 3).to_sparse(),
+        torch.zeros(3, 3, device="meta"),
+        torch.zeros(1).expand(10**12),
+        torch.zeros(3, dtype=torch.complex64),
+    ],
+    ids=["sparse", "meta", "repeated", "complex"],
+)
+def test_tensors_that_are_not_what_they_seem(tmp_path: Path, odd: torch.Tensor):
+    file = saved(tmp_path / "f.pt", {"a.weight": torch.zeros(3), "b.weight": odd})
+    with pytest.raises(UsageError, match="not a flat state dict of dense tensors"):
+        read_tensors(file)
+    with pytest.raises(UsageError, match="no state dict"):
+        find_state(read_pickle(file), where=file)
 
 
 def test_a_missing_file(tmp_path: Path):

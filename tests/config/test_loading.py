@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from zipbatch.config import VictimConfig, find_config, list_configs, load_config, read_config, validate
+from zipbatch.config import (
+    VictimConfig,
+    find_config,
+    list_configs,
+    load_config,
+    parse_scalar,
+    read_config,
+    validate,
+)
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS
 from zipbatch.victims import build_victim
@@ -107,10 +115,11 @@ def test_tags_that_would_run_code_are_refused(tmp_path: Path, value: str):
         (b"arch: \xff\xfe\n", "not readable as YAML"),
         (b"arch: a\0b\n", "not readable as YAML"),
         (b"epochs: 1\n---\nepochs: 2\n", "not readable as YAML"),
-        (b"[" * 2000, "not readable as YAML"),
-        (b"#" * 1_000_001, "over 1000000 bytes"),
+        (b"[" * 200_000, "over 20 levels"),
+        (b"- " * 100_000, "not readable as YAML"),
+        (b"#" * 256_001, "over 256000 bytes"),
     ],
-    ids=["empty", "list", "text", "open", "indent", "bytes", "nul", "documents", "deep", "long"],
+    ids=["empty", "list", "text", "open", "indent", "bytes", "nul", "documents", "brackets", "dashes", "long"],
 )
 def test_what_is_no_config(tmp_path: Path, content: bytes, message: str):
     path = tmp_path / "config.yaml"
@@ -201,3 +210,48 @@ def test_an_alias_bomb_gives_a_short_message(tmp_path: Path):
     with pytest.raises(UsageError) as caught:
         load_config(tmp_path / "c.yaml", VictimConfig)
     assert len(str(caught.value)) < 20_000
+
+
+MERGES = "a: &a {k: 1}\n" + "".join(
+    f"b{i}: &{'bcdefghijk'[i]} {{<<: [{','.join(['*' + 'abcdefghij'[i]] * 9)}]}}\n" for i in range(10)
+)
+ALIASES = "a: &a [1, 1]\n" + "".join(
+    f"b{i}: &{'bcdefghijk'[i]} [{','.join(['*' + 'abcdefghij'[i]] * 9)}]\n" for i in range(10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MERGES, "10000 values"),
+        (ALIASES, "10000 values"),
+        ("a: &a [*a]\n", "20 levels"),
+        ("a: &a {b: *a}\n", "20 levels"),
+        ("[" * 25 + "]" * 25, "20 levels"),
+        ("a: 1" + ":1" * 40_000, "line 1: a number of 80001 characters"),
+        ("b: 2\na: 1" + ":1" * 400 + ".5", "line 2: a number of"),
+        ("a: 0x" + "f" * 100_000, "a number of 100002 characters"),
+        *((f"a: {text}", "not readable as YAML") for text in ("!!bool x", "!!int ''", "!!float ''", "!!timestamp x")),
+    ],
+    ids=["merges", "aliases", "loop", "loop of maps", "deep", "base 60", "base 60 point", "hex", *"1234"],
+)
+def test_small_files_that_are_vast_inside(tmp_path: Path, text: str, message: str):
+    """A value that YAML would take minutes, or all the memory, to work out; or a tag that its value does not fit."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value)) < 1000
+
+
+def test_anchors_and_merges_in_good_faith(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("a: &a {k: 1, l: [1, 2]}\nb: {<<: *a, k: 2}\nc: *a\n")
+    read = read_config(tmp_path / "config.yaml")
+    assert read == {"a": {"k": 1, "l": [1, 2]}, "b": {"k": 2, "l": [1, 2]}, "c": {"k": 1, "l": [1, 2]}}
+
+
+@pytest.mark.parametrize("text", ["!!bool x", "!!int ''", "1" + ":1" * 400, "0x" + "f" * 5000, "&a [*a]"])
+def test_scalars_of_bad_faith(text: str):
+    with pytest.raises(UsageError):
+        parse_scalar(text)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +206,76 @@ def test_what_it_says_of_itself():
     assert (victim.label, victim.name) == (victim.url, "models.example/v1/predict?model=a")
     assert (victim.num_classes, victim.image_size) == (None, None)
     assert pickle.loads(pickle.dumps(victim)) == victim
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+
+
+@contextlib.contextmanager
+def dripping(parts: Sequence[bytes], *, pause_s: float) -> Iterator[str]:
+    """A server that answers byte by byte, or whatever ``parts`` are."""
+    server, done = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def serve() -> None:
+        while not done.is_set():
+            with contextlib.suppress(OSError), server.accept()[0] as connection:
+                connection.recv(65536)
+                for part in parts:
+                    connection.sendall(part)
+                    if done.wait(pause_s):
+                        return
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+    finally:
+        done.set()
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [HEAD, *[b" "] * 10_000],
+        [b"HTTP/1.0 200 OK\r\n\r\n[[1", *[b"1"] * 10_000],
+        [b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 10_000],
+        [bytes([byte]) for byte in b"HTTP/1.1 200 OK" * 700],
+    ],
+    ids=["body", "body without length", "head", "status"],
+)
+def test_an_answer_that_drips_is_not_waited_for(parts: list[bytes], monkeypatch: pytest.MonkeyPatch):
+    """Each byte comes within the timeout, the answer does not."""
+    monkeypatch.setattr(http, "ATTEMPTS", 1)
+    monkeypatch.setattr(http, "PAUSE_S", 0.0)
+    started = time.monotonic()
+    with dripping(parts, pause_s=0.02) as url, pytest.raises(DataError, match=r"no answer within 0.4 s|too|more than"):
+        HttpVictim(url, timeout_s=0.4).classify(np.zeros((1, 4, 4, 3), np.uint8))
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[[" + b"9" * 400 + b"]]",
+        b"[" * 100_000,
+        *(
+            b"\x93NUMPY\x01\0" + len(head).to_bytes(2, "little") + head + bytes(4)
+            for head in (
+                b"{'descr': (",
+                b"[",
+                b"{1L",
+                b"{'descr': '<f4', 'fortran_order': False, 'shape': (True,)}",
+                b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -1)}",
+                b"{'descr': {1: 2}, 'fortran_order': False, 'shape': (1,)}",
+            )
+        ),
+        b"\x93NUMPY\x09\0\xff\xff\xff\xff",
+    ],
+)
+def test_answers_of_bad_faith(body: bytes):
+    with serving(lambda _: (200, body)) as served, pytest.raises(DataError, match=r"answered with"):
+        HttpVictim(served.url).classify(np.zeros((1, 4, 4, 3), np.uint8))

@@ -154,6 +154,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "name is a path": (lambda f: change_row(f, 0, shard="../copy/train-000000.tar"), "../copy/train-000000.tar"),
     "name is absolute": (lambda f: change_row(f, 0, shard="/etc/passwd"), "/etc/passwd"),
     "name is a folder": (lambda f: change_row(f, 0, shard=".."), "'..'"),
+    "name is too long": (lambda f: change_row(f, 0, shard="x" * 5000 + ".tar"), "over 255 bytes"),
+    "name has a zero byte": (lambda f: change_row(f, 0, shard="x\0.tar"), "is a path"),
     "name is a number": (lambda f: change_row(f, 0, shard=5), "manifest.json"),
 }
 

@@ -254,6 +254,13 @@ def test_a_member_over_the_limit(tmp_path: Path):
     assert len(list(read_shard(path))) == 2
 
 
+def test_a_sample_over_the_limit(tmp_path: Path):
+    """Each member is small enough, but there are many."""
+    path = write_tar(tmp_path / "s.tar", [("a.png", PNG), *((f"a.x{i}", bytes(1000)) for i in range(10))])
+    refused(path, "'a'", "over 9000 bytes together", limits=Limits(max_sample_bytes=9000))
+    assert len(next(read_shard(path)).members) == 11
+
+
 def test_a_claimed_size_is_refused_before_it_is_read(tmp_path: Path):
     info, _ = member("a.png")
     info.size = 1 << 40

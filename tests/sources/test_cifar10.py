@@ -227,8 +227,9 @@ def test_a_header_that_asks_for_too_much(tmp_path: Path):
     folder = tarfile.TarInfo("cifar-10-batches-py")
     folder.type = tarfile.DIRTYPE
     with gzip.open(tmp_path / "x.tar.gz", "wb") as stream:
-        stream.write(folder.tobuf() + member("pax", 2**40, kind=tarfile.XHDTYPE).tobuf() + bytes(1024))
-    with pytest.raises(DataError, match="too large"):
+        header = member("pax", 2**40, kind=tarfile.XHDTYPE).tobuf(tarfile.GNU_FORMAT)
+        stream.write(folder.tobuf() + header + bytes(1024))
+    with pytest.raises(DataError, match="a header asks for 1099511627776 bytes"):
         read(f"cifar10:{tmp_path / 'x.tar.gz'}")
 
 
@@ -248,7 +249,7 @@ def test_a_large_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_truncated_tar(tar: Path, tmp_path: Path, share: float):
     data = tar.read_bytes()
     (tmp_path / "x.tar.gz").write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DataError, match=r"damaged, truncated|missing in the archive"):
+    with pytest.raises(DataError, match=r"damaged or truncated|missing in the archive"):
         read(f"cifar10:{tmp_path / 'x.tar.gz'}")
 
 

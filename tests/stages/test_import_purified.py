@@ -262,6 +262,9 @@ def test_a_map_of_one_split(staged: Path, tmp_path: Path):
         ("path,key,split\n_test_0.png,test_0000,test\n_test_0.png,test_0001,test\n", 1, "_test_0.png occurs twice"),
         ("path,key,split\n_test_0.png,test_0000,test\n_test_1.png,test_0000,test\n", 1, "is a second image"),
         ("path,key\n\xff", 1, "map.csv"),
+        (f"path,key,split\n{'x' * 5000}.png,test_0000,test\n", 1, "is not an image file"),
+        (f"path,key,split\nx.png,{'k' * 5000},test\n", 1, "is no sample of split test"),
+        ("path,key,split\nx\0.png,test_0000,test\n", 1, "is not one below"),
     ],
 )
 def test_maps_that_do_not_fit(staged: Path, tmp_path: Path, content: str, code: int, words: str):

@@ -19,7 +19,9 @@ from tests.making import Ran, files_below, picture, zipbatch
 from zipbatch.atomic import sha256_file
 from zipbatch.checkpoints import open_victim
 from zipbatch.checkpoints.backdoorbench import RESIZED_INSIDE
-from zipbatch.victims import build_victim, top1
+from zipbatch.checkpoints.onnx import OnnxClassifier
+from zipbatch.errors import UsageError
+from zipbatch.victims import Normalisation, build_victim, top1
 
 IMAGES = np.stack([picture(seed, SIZE) for seed in range(8)])
 UNIT = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).contiguous().float() / 255
@@ -296,6 +298,16 @@ def test_an_onnx_model_reads_no_other_file(tmp_path: Path, onnx_file: Callable[.
     (tmp_path / "outside.onnx").write_bytes(model.SerializeToString())
     ran = zipbatch("import", "victim", tmp_path / "outside.onnx", "--mean", "none", "--out", tmp_path / "v")
     refused(ran, "not a model that onnxruntime can read")
+
+
+@pytest.mark.parametrize("name", [b"x", b"scores"])
+def test_onnx_names_that_are_no_text(tmp_path: Path, onnx_file: Callable[..., Path], name: bytes):
+    file = onnx_file()
+    data = file.read_bytes()
+    length = bytes([len(name)])
+    file.write_bytes(data.replace(length + name, length + b"\xff" * len(name)))
+    with pytest.raises(UsageError, match="UTF-8"):
+        OnnxClassifier(file, Normalisation((0.5,) * 3, (0.5,) * 3))
 
 
 def test_onnx_is_asked_for_by_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -19,7 +19,7 @@ from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.stages import purify as purify_module
 from zipbatch.stages.publish import publish_version
 from zipbatch.stages.purifier import purifier_spec
-from zipbatch.stages.purify import PurifyRequest, plan_purify
+from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.store import GcPolicy, Store, VersionRow, Versions, collect, find_garbage
 
 BLUR = ("--purifier", "blur", "--device", "cpu")

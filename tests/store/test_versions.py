@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.making import files_below, sample, write_source, zipbatch
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place
+from zipbatch.places import Place, put_json
 from zipbatch.store import Store, VersionHeader, VersionRow, Versions
 from zipbatch.store.versions import version_id
 
@@ -230,3 +231,25 @@ def test_any_flipped_byte_of_a_list_is_a_data_error(tmp_path: Path):
             assert versions.read("in") == sound
         except DataError:
             pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": {"test": {"shards": 1}}},
+        {"counts": {"test": {}}},
+        {"purifier": {}},
+        {"purifier": {"method": 5}},
+        {"purifier": {"method": "zip", "settings": [1]}},
+    ],
+)
+def test_a_header_that_lacks_what_is_shown_is_damaged(versions: Versions, pur: Place, change: dict[str, object]):
+    listed = rows(Store(pur))
+    head = header(listed)
+    versions.publish(head, listed)
+    file = pur / "versions" / "d" / f"{head.version}.json"
+    put_json(file, {**json.loads(file.read_bytes()), **change})
+    with pytest.raises(DataError, match="damaged version"):
+        versions.read(f"d@{head.version}")
+    with pytest.raises(DataError, match="damaged version"):
+        versions.versions("d")

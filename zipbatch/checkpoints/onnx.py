@@ -40,7 +40,13 @@ class OnnxClassifier:
         self._mean = np.array(normalisation.mean, np.float32).reshape(1, 3, 1, 1)
         self._std = np.array(normalisation.std, np.float32).reshape(1, 3, 1, 1)
         self._session = _session(path)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        try:
+            self._read_graph()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}: names an input or output in other than UTF-8; export the model again") from error
+
+    def _read_graph(self) -> None:
+        path, inputs, outputs = self._path, self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not _is_image_batch(inputs[0].shape):
             takes = ", ".join(f"{each.name}: {each.type} {each.shape}" for each in inputs)
             raise UsageError(f"{path}: must take one float32 input [N, 3, H, W], it takes {takes}")
@@ -86,7 +92,12 @@ def _session(path: Place) -> InferenceSession:
         options.log_severity_level = 4  # its warnings are about speed, and go to stderr past our logging
         with local_copy(path) as file:
             content = file.read_bytes()
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # there is nothing to fall back on, and it would say so on stdout
+        )
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
     except Exception as error:  # onnxruntime's errors share no base class

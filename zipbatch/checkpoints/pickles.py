@@ -15,17 +15,20 @@ import threading
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from zipbatch.errors import UsageError
 from zipbatch.places import Place, local_copy
 
 MAX_BYTES = 8_000_000_000
-"""Of a checkpoint as it unpacks; the largest classifiers of torchvision have 2.5 GB."""
+"""Of a checkpoint; the largest classifiers of torchvision have 2.5 GB."""
+MAX_PICKLE_BYTES = 32_000_000
+"""Of the pickle in a checkpoint, which holds all but the tensors."""
 _PLAIN = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f[248])")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _ONE_AT_A_TIME = threading.Lock()
@@ -118,7 +121,7 @@ def read_pickle(path: Place) -> object:
         raise
     except (
         *(RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError),
-        *(MemoryError, OverflowError, struct.error, zipfile.BadZipFile),
+        *(MemoryError, RecursionError, OverflowError, struct.error, zipfile.BadZipFile, NotImplementedError),
     ) as error:  # whatever a damaged pickle makes of a reader that trusts its structure
         first_line = str(error).strip().partition("\n")[0][:300]
         raise UsageError(f"{path}: not a readable checkpoint ({first_line or type(error).__name__})") from error
@@ -128,9 +131,32 @@ def _check_size(path: Path, *, where: Place) -> None:
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            size = max(size, sum(member.file_size for member in archive.infolist()))
+            _check_members(archive, size, where=where)
     if size > MAX_BYTES:
-        raise UsageError(f"{where}: unpacks to {size} bytes; no classifier has over {MAX_BYTES}")
+        raise UsageError(f"{where}: has {size} bytes; no classifier has over {MAX_BYTES}")
+
+
+def _check_members(archive: zipfile.ZipFile, size: int, *, where: Place) -> None:
+    """Records of ``torch.save`` lie in the file as they are: read as such, compressed ones are other numbers."""
+    members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise UsageError(f"{where}: holds compressed records, as torch.save never writes; unpack it and pack it anew")
+    if sum(member.file_size for member in members) > size:
+        raise UsageError(f"{where}: its records are larger than the file; download it again")
+    if large := [m for m in members if m.filename.endswith("/data.pkl") and m.file_size > MAX_PICKLE_BYTES]:
+        raise UsageError(f"{where}: {large[0].filename} has {large[0].file_size} bytes, over {MAX_PICKLE_BYTES}")
+
+
+def is_dense(value: object) -> TypeGuard[Tensor]:
+    """Whether it is a tensor of plain numbers, all of which lie in memory: not sparse, quantized, empty or repeated."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and not value.is_complex()
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 def _why(error: pickle.UnpicklingError) -> str:

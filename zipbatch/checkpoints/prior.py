@@ -24,6 +24,9 @@ from zipbatch.places import Place
 WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 SCHEDULER_CONFIG = "scheduler_config.json"
 MAX_TRAINING_STEPS = 100_000
+MAX_NUMBER, MAX_BLOCKS, MAX_LAYERS = 65_536, 32, 64
+"""Of channels, pixels and the like; of blocks; of layers in each: far beyond any network there is."""
+_POSITIVE = ("norm_num_groups", "attention_head_dim", "mid_block_scale_factor")
 _SCHEDULE_FIELDS = (
     "num_train_timesteps",
     "beta_start",
@@ -151,6 +154,7 @@ def _check_configs(unet_file: Place, unet: dict[str, Any], scheduler_file: Place
     for field in ("in_channels", "out_channels", "sample_size"):
         if not isinstance(unet.get(field), int) or unet[field] < 1:
             raise UsageError(f"{unet_file}: {field} must be a whole number, got {unet.get(field)!r}")
+    _check_scale(unet_file, unet)
     if unet.get("num_class_embeds") is not None or unet.get("class_embed_type") is not None:
         raise UsageError(f"{unet_file}: is class-conditional; an unconditional prior is needed")
     try:
@@ -163,6 +167,17 @@ def _check_configs(unet_file: Place, unet: dict[str, Any], scheduler_file: Place
     kind = scheduler.get("prediction_type", "epsilon")
     if kind != "epsilon":
         raise UsageError(f"{scheduler_file}: prediction_type is {kind!r}, only 'epsilon' is supported")
+
+
+def _check_scale(unet_file: Place, unet: dict[str, Any]) -> None:
+    """No config makes a network that takes ages to build."""
+    for field, value in unet.items():
+        numbers = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int | float)]
+        limit = MAX_LAYERS if field == "layers_per_block" else MAX_NUMBER
+        if any(abs(number) > limit for number in numbers):
+            raise UsageError(f"{unet_file}: {field} must be at most {limit}")
+        if isinstance(value, list) and len(value) > MAX_BLOCKS:
+            raise UsageError(f"{unet_file}: {field} has {len(value)} entries, over {MAX_BLOCKS}")
 
 
 def load_prior(folder: PriorFolder) -> Prior:
@@ -237,12 +252,24 @@ def _build_unet(folder: PriorFolder) -> nn.Module:
     unknown = sorted(set(config) - set(known))
     if unknown:
         raise UsageError(f"{folder.path}: the network's config has unknown fields: {', '.join(unknown)}")
+    for field, value in config.items():
+        _check_kind(folder.path, field, value, known[field].default)
     try:
         unet = UNet2DModel(**config)
     except Exception as error:  # diffusers checks its arguments nowhere: whatever breaks, the config is to blame
         raise UsageError(f"{folder.path}: the network's config is not one that diffusers can build: {error}") from error
     assert isinstance(unet, nn.Module)
     return unet
+
+
+def _check_kind(path: Place, field: str, value: object, default: object) -> None:
+    """Hold a field against its default's type: diffusers would find out in the first forward pass."""
+    kinds = {bool: bool, int: int, float: int | float, str: str}
+    kind = kinds.get(type(default))
+    odd = kind is not None and value is not None and not isinstance(value, kind)
+    odd |= isinstance(value, bool) and type(default) in {int, float}
+    if odd or (isinstance(value, int | float) and value < 0) or (field in _POSITIVE and value == 0):
+        raise UsageError(f"{path}: the network's config says {field} = {str(value)[:40]!r}; its default is {default!r}")
 
 
 def alpha_bar_of(folder: PriorFolder) -> AlphaBar:
@@ -257,9 +284,11 @@ def alpha_bar_of(folder: PriorFolder) -> AlphaBar:
     fields = {key: folder.scheduler_config[key] for key in _SCHEDULE_FIELDS if key in folder.scheduler_config}
     try:
         betas = DDPMScheduler(**fields).betas
-    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, NotImplementedError, RuntimeError) as error:
         raise UsageError(f"{where}: not a schedule that diffusers knows: {error}") from error
     alpha_bar: AlphaBar = np.cumprod(1 - betas.to(torch.float64).numpy())
+    if alpha_bar.shape != (folder.training_steps,):
+        raise UsageError(f"{where}: trained_betas must be num_train_timesteps = {folder.training_steps} numbers")
     if not (np.isfinite(alpha_bar).all() and alpha_bar.min() > 0 and alpha_bar.max() < 1):
         raise UsageError(f"{where}: alpha_bar leaves (0, 1); schedules with zero terminal SNR are not supported")
     return alpha_bar

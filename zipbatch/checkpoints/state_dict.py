@@ -10,6 +10,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from zipbatch.checkpoints.pickles import is_dense
 from zipbatch.checkpoints.tensors import misfits, shapes_of
 from zipbatch.errors import UsageError
 from zipbatch.victims import CIFAR_ARCHITECTURES, Victim, build_victim
@@ -71,10 +72,7 @@ def is_state(value: object) -> TypeGuard[State]:
     return (
         isinstance(value, dict)
         and bool(value)
-        and all(
-            isinstance(key, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
-            for key, tensor in value.items()
-        )
+        and all(isinstance(key, str) and is_dense(tensor) for key, tensor in value.items())
     )
 
 
@@ -117,7 +115,7 @@ def head_classes(arch: str, state: Mapping[str, Tensor], *, where: Path) -> int:
     if head is None:
         faults = misfits(shapes_of(two), state)
         raise UsageError(f"{where}: lacks the head of {arch} ({', '.join(heads)}), has " + "; ".join(faults))
-    return int(state[head].shape[0])
+    return int(state[head].shape[0])  # as many as the file has numbers for
 
 
 def load_foreign(victim: Victim, state: Mapping[str, Tensor], *, arch: str, where: Path) -> None:

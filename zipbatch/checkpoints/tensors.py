@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from zipbatch.checkpoints.pickles import read_pickle
+from zipbatch.checkpoints.pickles import is_dense, read_pickle
 from zipbatch.errors import UsageError
 from zipbatch.places import Place, local_copy, stamp
 
@@ -51,11 +51,14 @@ def read_tensors(path: Place) -> dict[str, Tensor]:
                 return load_file(file)
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except (
+        *(SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+        *(OverflowError, MemoryError),
+    ) as error:
         raise UsageError(f"{path}: not a readable checkpoint ({error})") from error
     state = read_pickle(path)
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise UsageError(f"{path}: is not a flat state dict of tensors")
+    if not isinstance(state, dict) or not all(isinstance(k, str) and is_dense(v) for k, v in state.items()):
+        raise UsageError(f"{path}: is not a flat state dict of dense tensors of real numbers")
     return state
 
 

@@ -23,6 +23,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 ONNX = "onnx"
 ONNX_MODEL = "model.onnx"
+MAX_CLASSES = 1_000_000
+MAX_SIDE = 65_536
 
 
 class VictimSpec(BaseModel):
@@ -32,16 +34,16 @@ class VictimSpec(BaseModel):
     ``model.onnx``. ``network_size`` is the side to which images are resized inside, None where they are not.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     format_version: Literal[1] = 1
     arch: str
-    num_classes: int = Field(ge=2)
-    image_size: int = Field(ge=1)
+    num_classes: int = Field(ge=2, le=MAX_CLASSES)
+    image_size: int = Field(ge=1, le=MAX_SIDE)
     channels: Literal["RGB", "BGR"] = "RGB"
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     classes: tuple[str, ...] = ()
-    network_size: int | None = Field(default=None, ge=1)
+    network_size: int | None = Field(default=None, ge=1, le=MAX_SIDE)
 
     @property
     def weights(self) -> str:

@@ -24,7 +24,8 @@ from zipbatch.cli.running import LockPolicy, locked, report_options, running
 
 if TYPE_CHECKING:
     from zipbatch.places import Place
-    from zipbatch.stages.purify import PurifyPlan, PurifyProgress, PurifySummary
+    from zipbatch.stages.purify import PurifyProgress, PurifySummary
+    from zipbatch.stages.purify_plan import PurifyPlan
 
 
 @click.command()
@@ -63,6 +64,11 @@ if TYPE_CHECKING:
 @SEED
 @PRECISION
 @click.option("--resize", type=click.Choice(["stretch", "center-crop"]), help="Make images fit that do not.")
+@click.option(
+    "--quarantine",
+    is_flag=True,
+    help="Set samples that cannot be read aside, untouched, and go on.  [default: they fail their shard]",
+)
 @BATCH_SIZE
 @worker_options
 @cache_options
@@ -93,6 +99,7 @@ def purify(
     seed: int,
     precision: str,
     resize: str | None,
+    quarantine: bool,
     batch_size: int,
     who: WorkerFlags,
     max_hours: float | None,
@@ -120,7 +127,7 @@ def purify(
     from zipbatch.shards import open_dataset
     from zipbatch.stages.assets import prior_path
     from zipbatch.stages.purifier import purifier_spec
-    from zipbatch.stages.purify import PurifyRequest, plan_purify
+    from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
     from zipbatch.store import Store
 
     overrides = {
@@ -142,7 +149,7 @@ def purify(
         resize=resize,
     )
     dataset = open_dataset(sources, name=name)
-    request = PurifyRequest(dataset, spec, Store(store), who.resolve(), splits, tag, batch_size)
+    request = PurifyRequest(dataset, spec, Store(store), who.resolve(), splits, tag, batch_size, quarantine)
     if dry_run:
         running().unreported()
         _show_plan(plan_purify(request), as_json=as_json)
@@ -167,7 +174,7 @@ def _purified(plan: PurifyPlan, stop_at: float | None) -> PurifySummary:
             bar.update(task, completed=p.shards_done, note=f"{p.samples_per_s:.1f} images/s")
             computed = p.shards_done - p.reused - len(p.failed)
             noted.failed = p.failed
-            noted.counts = Counts("shards", p.shards, computed, p.reused, len(p.failed), p.samples_whole)
+            noted.counts = Counts("shards", p.shards, computed, p.reused, len(p.failed), p.samples_whole, p.quarantined)
 
         summary = run(plan, on_progress=show, stop_at=stop_at)
     noted.version, noted.tags = summary.version, summary.tags
@@ -185,6 +192,8 @@ def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
         f"  {summary.shards} shards, {summary.samples} images: {summary.computed} computed, {summary.reused} reused, "
         f"{summary.seconds:g} s{rate}"
     )
+    if summary.quarantined:
+        click.echo(f"  {summary.quarantined} more images quarantined: see 'zipbatch store show {summary.reference}'")
 
 
 def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
@@ -199,6 +208,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
         "purifier": plan.identity,
         "store": str(request.store.root),
         "tag": request.tag,
+        "quarantine": request.quarantine,
         "batch_size": request.batch_size,
         "workers": asdict(request.workers),
         "parent": plan.parent,

@@ -62,8 +62,10 @@ def show(reference: str, store: Place, as_json: bool) -> None:
     value["shards"] = f"{len(shards)}{': ' if known else ''}{', '.join(known)}"
     for key, entry in value.items():
         click.echo(f"{key}: {entry}")
-    for row in shards:
-        click.echo(f"  {row['split']:<14} {row['shard']:<28} {row['samples']:>7} images  {row['output']}")
+    for row in version.rows:
+        click.echo(f"  {row.split:<14} {row.shard:<28} {row.samples:>7} images  {row.output}")
+        if row.quarantined:
+            click.echo(f"  {'':<14} {'':<28} {row.quarantined:>7} quarantined  {opened.object_path(row.objects[1])}")
 
 
 @store.command()

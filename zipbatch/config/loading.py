@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +14,16 @@ from pydantic import BaseModel, ValidationError
 from zipbatch.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
-MAX_CONFIG_BYTES = 1_000_000
+MAX_CONFIG_BYTES = 256_000
 MAX_CONFIG_DEPTH = 20
 MAX_CONFIG_VALUES = 10_000
-_SHORT = reprlib.Repr()  # aliases can make values vast
+MAX_NUMBER_DIGITS = 100
+MAX_OPEN_BRACKETS = 200  # some may stand in text
+_BRACKET = re.compile(r"[\[\]{}]")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError)
+"""What PyYAML makes of text that is none, and of tags whose values are not of their kind."""
+_SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
 
@@ -63,28 +70,66 @@ def read_config(path: Path) -> dict[str, object]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise UsageError(f"{path}: over {MAX_CONFIG_BYTES} bytes; that is no config")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, RecursionError, ValueError, AttributeError) as error:
+        values = _loaded(path.read_text(encoding="utf-8"))
+    except _VastError as error:
+        raise UsageError(f"{path}: {error}; that is no config") from error
+    except (OSError, *_NOT_YAML) as error:
         raise UsageError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must be a mapping of fields, is {type(values).__name__}")
-    _check_plain(values, path, name="", depth=0, left=[MAX_CONFIG_VALUES])
+    _check_plain(values, path, name="")
     return values
 
 
-def _check_plain(value: object, path: Path, *, name: str, depth: int, left: list[int]) -> None:
-    """Aliases can make a small file endless or vast, and YAML knows dates and bytes: text, numbers and null will do."""
+class _VastError(ValueError):
+    """More than any config holds."""
+
+
+def _loaded(text: str) -> object:
+    """The value of a YAML document, once its nodes are known to be few, with every alias and merge counted in full."""
+    open_brackets = 0
+    for bracket in _BRACKET.findall(text):
+        open_brackets += 1 if bracket in "[{" else -1
+        if open_brackets > MAX_OPEN_BRACKETS:  # PyYAML's scanner takes their number squared, before it says a word
+            raise _VastError(f"over {MAX_CONFIG_DEPTH} levels")
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_nodes(node, depth=0, left=[MAX_CONFIG_VALUES])
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_nodes(node: yaml.Node, *, depth: int, left: list[int]) -> None:
+    """Aliases and merges can make a small file endless or vast, and numbers of many digits take ages to work out."""
     left[0] -= 1
     if depth > MAX_CONFIG_DEPTH or left[0] < 0:
-        raise UsageError(f"{path}: over {MAX_CONFIG_DEPTH} levels or {MAX_CONFIG_VALUES} values; that is no config")
+        raise _VastError(f"over {MAX_CONFIG_DEPTH} levels or {MAX_CONFIG_VALUES} values")
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag in _NUMBERS and len(node.value) > MAX_NUMBER_DIGITS:
+            raise _VastError(f"line {node.start_mark.line + 1}: a number of {len(node.value)} characters")
+    elif isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            for child in pair:
+                _check_nodes(child, depth=depth + 1, left=left)
+    else:
+        for child in node.value:
+            _check_nodes(child, depth=depth + 1, left=left)
+
+
+def _check_plain(value: object, path: Path, *, name: str) -> None:
+    """YAML knows dates, bytes and sets: text, numbers and null will do."""
     if isinstance(value, dict):
         if odd := [key for key in value if not isinstance(key, str | int | float | bool)]:
             raise UsageError(f"{path}: {name or 'settings'} has a key that is no text: {_SHORT.repr(odd[0])}")
         for key, item in value.items():
-            _check_plain(item, path, name=f"{name}.{key}" if name else str(key), depth=depth + 1, left=left)
+            _check_plain(item, path, name=f"{name}.{key}" if name else str(key))
     elif isinstance(value, list):
         for item in value:
-            _check_plain(item, path, name=name, depth=depth + 1, left=left)
+            _check_plain(item, path, name=name)
     elif not (value is None or isinstance(value, str | int | float | bool)):
         raise UsageError(f"{path}: {name} = {_SHORT.repr(value)}: must be text, a number or null; put it in quotes")
 
@@ -96,8 +141,8 @@ def parse_scalar(text: str) -> object:
         UsageError: not YAML, or no single value.
     """
     try:
-        value: object = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:
+        value = _loaded(text)
+    except _NOT_YAML as error:
         raise UsageError(f"{text!r}: not a value that YAML can hold: {error}") from error
     if isinstance(value, dict | list):
         raise UsageError(f"{text!r}: must be a single value")

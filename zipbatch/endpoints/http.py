@@ -14,12 +14,17 @@ An endpoint is asked from two threads at once (and from each worker), so that it
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
 import math
+import socket
 import ssl
+import threading
 import time
+import tokenize
+import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -123,15 +128,35 @@ class HttpVictim:
         connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = connect(parts.hostname or "", parts.port, timeout=self.timeout_s)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        late = threading.Event()
         try:
-            connection.request("POST", path, body, {"Content-Type": NPY, "Accept": f"{NPY}, application/json"})
-            response = connection.getresponse()
-            answer = response.read(MAX_ANSWER_BYTES + 1)
+            connection.connect()
+            clock = threading.Timer(self.timeout_s, _hang_up, [connection.sock, late])
+            clock.daemon = True
+            clock.start()
+            try:
+                connection.request("POST", path, body, {"Content-Type": NPY, "Accept": f"{NPY}, application/json"})
+                response = connection.getresponse()
+                answer = response.read(MAX_ANSWER_BYTES + 1)
+            except (OSError, http.client.HTTPException):
+                if not late.is_set():
+                    raise
+            finally:
+                clock.cancel()
         finally:
             connection.close()
+        if late.is_set():
+            raise TimeoutError
         if len(answer) > MAX_ANSWER_BYTES:
             raise DataError(self.url, f"answered with over {MAX_ANSWER_BYTES} bytes; class scores are smaller")
         return response.status, answer
+
+
+def _hang_up(sock: socket.socket, late: threading.Event) -> None:
+    """End an exchange that takes too long: a timeout of the socket alone begins anew with each byte."""
+    late.set()
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # beneath TLS, which another thread is in
 
 
 def _array(answer: bytes) -> npt.NDArray[Any]:
@@ -143,7 +168,7 @@ def _array(answer: bytes) -> npt.NDArray[Any]:
     if not answer.startswith(np.lib.format.MAGIC_PREFIX):
         try:
             return np.array(json.loads(answer), np.float64)
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f"answered with neither a .npy array nor a JSON list of lists of numbers{_first_line(answer)}"
             ) from error
@@ -151,11 +176,17 @@ def _array(answer: bytes) -> npt.NDArray[Any]:
     try:
         major, _ = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            shape, fortran, dtype = read(stream)
+    except (
+        *(ValueError, SyntaxError, RecursionError, MemoryError, TypeError, LookupError, AttributeError),
+        *(ArithmeticError, tokenize.TokenError),
+    ) as error:  # whatever numpy's reader of Python literals makes of one that is none
         raise ValueError(f"answered with a damaged .npy array ({error})") from error
     data = answer[stream.tell() :]
-    if dtype.kind not in "fiu" or len(data) != math.prod(shape) * dtype.itemsize:
+    sized = all(type(side) is int and side >= 0 for side in shape)
+    if not sized or dtype.kind not in "fiu" or len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"answered with a .npy array that says {dtype} {shape} and holds {len(data)} bytes")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 

@@ -73,6 +73,8 @@ def _notes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     if names:
         counts = ", ".join(f"{name.upper()} {max(row[f'n_{name}'] for row in rows)}" for name in names)
         lines.append(f"images: {counts}; ± is half the 95 % Wilson interval")
+    if aside := max((row.get("n_quarantined", 0) for row in rows), default=0):
+        lines.append(f"{aside} more images are in quarantine and in none of these measures")
     for row in rows:
         if row["flip_rate"] is not None and not names:
             fled = ", ".join(f"{name} {count}" for name, count in list(row["fled"].items())[:5]) or "none"
@@ -119,7 +121,8 @@ def versions_table(found: Mapping[str, tuple[Sequence[VersionHeader], Mapping[st
                 header.version,
                 " ".join(sorted(tag for tag, version in tags.items() if version == header.version)),
                 header.started,
-                str(sum(split["samples"] for split in header.counts.values())),
+                str(sum(split["samples"] for split in header.counts.values()))
+                + (f" (+{header.quarantined} quarantined)" if header.quarantined else ""),
                 str(header.purifier["method"]),
             )
     return _text(table) if found else "the store holds no version yet\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -26,6 +27,12 @@ from zipbatch.sources.base import CLASSES, read_classes
 
 MANIFEST = "manifest.json"
 SHARD_LIST = "shards.jsonl"
+MAX_MANIFEST_BYTES = 16 * 1024**2
+MAX_SHARD_LIST_BYTES = 1024**3
+"""Several million shards."""
+MAX_EXPANDED = 10_000_000
+MAX_NAME_BYTES = 255  # what file systems take
+_RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})")
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 BARE_SPLIT = "data"
 TargetMode = Literal["all-to-one", "all-to-all"]
@@ -224,28 +231,32 @@ def expand_places(source: str) -> list[Place]:
     """A place, or the places of a brace pattern, absolute; they need not be there.
 
     Raises:
-        UsageError: braces that do not fit together, or a URL that is none.
+        UsageError: braces that do not fit together or stand for too many, or a URL that is none.
     """
     if not isinstance(where := place(source), Url):
         return list(expand_paths(str(where)))
-    try:
-        return [place(text) for text in braceexpand.braceexpand(str(where))]
-    except ValueError as error:
-        raise UsageError(f"{source}: not a URL or brace pattern ({error})") from error
+    return [place(text) for text in _expanded(str(where))]
 
 
 def expand_paths(source: str) -> list[Path]:
     """A path, or the paths of a brace pattern, absolute; they need not be there.
 
     Raises:
-        UsageError: braces that do not fit together.
+        UsageError: braces that do not fit together or stand for too many.
     """
     if Path(source).exists():
         return [Path(source).absolute()]
+    return [Path(text).absolute() for text in _expanded(source)]
+
+
+def _expanded(pattern: str) -> list[str]:
+    ends = [(int(low), int(high)) for low, high in _RANGE.findall(pattern)]
+    if math.prod(abs(high - low) + 1 for low, high in ends) > MAX_EXPANDED:
+        raise UsageError(f"{pattern}: stands for over {MAX_EXPANDED} shards; name their folder instead")
     try:
-        return [Path(text).absolute() for text in braceexpand.braceexpand(source)]
+        return list(braceexpand.braceexpand(pattern))
     except ValueError as error:
-        raise UsageError(f"{source}: not a path or brace pattern ({error})") from error
+        raise UsageError(f"{pattern}: not a path, URL or brace pattern ({error})") from error
 
 
 def _tars_in(folder: Place) -> list[Place]:
@@ -262,8 +273,9 @@ def _bare_split(file_name: str) -> str:
 
 def _open_staged(folder: Place, name: str | None) -> ShardDataset:
     try:
-        manifest = StagedManifest.model_validate_json((folder / MANIFEST).read_bytes())
-        with places.local_copy(folder / SHARD_LIST, cached=False) as file, file.open("rb") as lines:
+        manifest = StagedManifest.model_validate_json(_bounded(folder / MANIFEST, MAX_MANIFEST_BYTES).read_bytes())
+        shard_list = _bounded(folder / SHARD_LIST, MAX_SHARD_LIST_BYTES)
+        with places.local_copy(shard_list, cached=False) as file, file.open("rb") as lines:
             listed = [_listed(line, folder) for line in lines]
     except ValidationError as error:
         raise UsageError(f"{folder / MANIFEST}: not a staged dataset of this version\n{problems(error)}") from error
@@ -276,9 +288,17 @@ def _open_staged(folder: Place, name: str | None) -> ShardDataset:
     return ShardDataset(name or folder.resolve().name, shards, manifest, folder)
 
 
+def _bounded(file: Place, limit: int) -> Place:
+    if (size := places.stamp(file).size) > limit:
+        raise ValueError(f"{file.name} has {size} bytes, over the limit of {limit}")
+    return file
+
+
 def _plain(file_name: str) -> str:
-    if "/" in file_name or file_name in {"", ".", ".."}:
-        raise ValueError(f"shard name {file_name!r} is a path")
+    if "/" in file_name or "\0" in file_name or file_name in {"", ".", ".."}:
+        raise ValueError(f"shard name {file_name[:200]!r} is a path")
+    if len(file_name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"shard name {file_name[:40]!r}… is over {MAX_NAME_BYTES} bytes")
     return file_name
 
 

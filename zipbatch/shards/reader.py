@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, cast
 
 from zipbatch.errors import DataError
 from zipbatch.images import MAX_PIXELS
 from zipbatch.keys import split_name
 from zipbatch.places import Place, local_copy
 from zipbatch.shards.sample import Sample
-
-_GZIP_MAGIC = b"\x1f\x8b"
+from zipbatch.tars import DamagedTarError, TarReader, open_tar
 
 
 @dataclass(frozen=True)
@@ -23,87 +18,76 @@ class Limits:
     """What one sample may cost before any of it is decoded."""
 
     max_member_bytes: int = 256 * 1024**2
+    max_sample_bytes: int = 1024**3
     max_pixels: int = MAX_PIXELS
 
 
-def read_shard(path: Place, *, limits: Limits = Limits()) -> Iterator[Sample]:
+def read_shard(path: Place, *, limits: Limits = Limits(), imageless: bool = False) -> Iterator[Sample]:
     """Samples of a shard in order, each with every member it has. Plain or gzipped tar.
+
+    Args:
+        path: the shard.
+        limits: what a sample may cost.
+        imageless: also give samples without exactly one image, which are errors otherwise.
 
     Raises:
         DataError: not a tar, truncated, a link or device, a member without a key, a key that would escape a folder,
             members of one key that are not contiguous, a member twice, a sample without exactly one image.
     """
     try:
-        with local_copy(path) as file, file.open("rb") as raw:
-            magic = raw.read(2)
-            raw.seek(0)
-            if magic == _GZIP_MAGIC:
-                with gzip.GzipFile(fileobj=raw) as stream:
-                    yield from _samples(path, cast(IO[bytes], stream), limits)
-            else:
-                yield from _samples(path, raw, limits)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(path, f"not a readable tar: damaged or truncated ({error})") from error
+        with local_copy(path) as file, open_tar(file) as tar:
+            yield from _samples(path, tar, limits, imageless=imageless)
+    except DamagedTarError as error:
+        raise DataError(path, str(error)) from error
 
 
-def _samples(path: Place, stream: IO[bytes], limits: Limits) -> Iterator[Sample]:
+def _samples(path: Place, tar: TarReader, limits: Limits, *, imageless: bool) -> Iterator[Sample]:
     seen: set[str] = set()
     key: str | None = None
     members: dict[str, bytes] = {}
-    for name, extension, data in _members(path, stream, limits):
+    for name, extension, data in _members(path, tar, limits):
         if name != key:
             if key is not None:
-                yield _checked(path, key, members)
+                yield _checked(Sample(key, members, str(path)), imageless=imageless)
             if name in seen:
                 raise DataError(path, "its members are not contiguous, or the key occurs twice", key=name)
             seen.add(name)
             key, members = name, {}
+        held = sum(map(len, members.values())) + len(data)
+        if held > limits.max_sample_bytes:
+            raise DataError(path, f"its members have over {limits.max_sample_bytes} bytes together", key=name)
         if extension in members:
             raise DataError(path, f"member .{extension} occurs twice (duplicate key?)", key=name)
         members[extension] = data
     if key is not None:
-        yield _checked(path, key, members)
+        yield _checked(Sample(key, members, str(path)), imageless=imageless)
 
 
-def _checked(path: Place, key: str, members: dict[str, bytes]) -> Sample:
-    sample = Sample(key, members, str(path))
-    _ = sample.image_extension
+def _checked(sample: Sample, *, imageless: bool) -> Sample:
+    if not imageless:
+        _ = sample.image_extension
     return sample
 
 
-def _members(path: Place, stream: IO[bytes], limits: Limits) -> Iterator[tuple[str, str, bytes]]:
+def _members(path: Place, tar: TarReader, limits: Limits) -> Iterator[tuple[str, str, bytes]]:
     """(key, extension, bytes) of each regular member; checks that the archive ends with its end-of-archive block."""
-    with tarfile.open(fileobj=stream, mode="r:") as tar:
-        while (member := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # a million members must not pile up
-            if member.isdir():
-                continue
-            if not member.isreg() or member.issparse():
-                raise DataError(path, f"member {member.name!r} is not a regular file (link, device or sparse)")
-            if member.name.startswith("__") and member.name.endswith("__"):
-                continue  # webdataset's own shard-level metadata
-            try:
-                key, extension = split_name(member.name)
-            except ValueError as error:
-                raise DataError(path, str(error)) from error
-            if member.size > limits.max_member_bytes:
-                raise DataError(
-                    path, f".{extension} has {member.size} bytes, over the limit of {limits.max_member_bytes}", key=key
-                )
-            content = tar.extractfile(member)
-            assert content is not None  # a regular file always has content
-            data = content.read()
-            if len(data) != member.size:
-                raise DataError(path, f".{extension} is truncated: {len(data)} of {member.size} bytes", key=key)
-            yield key, extension, data
-        stream.seek(tar.offset)
-        _check_end(path, stream)
-
-
-def _check_end(path: Place, stream: IO[bytes]) -> None:
-    """From the end-of-archive block on there must be zeros only; reading all of it also checks a gzip's checksum."""
-    if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise DataError(path, "truncated tar or garbage in it: the end-of-archive block is missing")
-    while chunk := stream.read(1 << 20):
-        if chunk.strip(tarfile.NUL):
-            raise DataError(path, "data after the end of the archive (concatenated tars?); pack its samples anew")
+    for member in tar:
+        if member.folder:
+            continue
+        if not member.plain:
+            raise DataError(path, f"member {member.name[:200]!r} is not a regular file (link, device or sparse)")
+        if member.name.startswith("__") and member.name.endswith("__"):
+            continue  # webdataset's own shard-level metadata
+        try:
+            key, extension = split_name(member.name)
+        except ValueError as error:
+            raise DataError(path, str(error)) from error
+        if member.size > limits.max_member_bytes:
+            raise DataError(
+                path, f".{extension} has {member.size} bytes, over the limit of {limits.max_member_bytes}", key=key
+            )
+        data = member.read()
+        if len(data) != member.size:
+            raise DataError(path, f".{extension} is truncated: {len(data)} of {member.size} bytes", key=key)
+        yield key, extension, data
+    tar.check_end()

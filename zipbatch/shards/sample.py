@@ -10,6 +10,8 @@ from zipbatch.errors import DataError
 from zipbatch.images import EXTENSIONS, MAX_PIXELS, U8, decode, encode_png
 
 MAX_LABEL = 1_000_000
+MAX_JSON_BYTES = 4 * 1024**2
+"""Of a ``.json`` that is read; as Python objects it may take twenty times as much. Purification reads none."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Sample:
         found = [extension for extension in self.members if extension in EXTENSIONS]
         if len(found) != 1:
             kinds = ", ".join(EXTENSIONS)
-            have = ", ".join(self.members) or "nothing"
+            have = ", ".join(list(self.members)[:12]) or "nothing"
             raise DataError(self.shard, f"needs exactly one image member ({kinds}), has {have}", key=self.key)
         return found[0]
 
@@ -80,10 +82,12 @@ class Sample:
         """The ``.json`` member as a dict, empty when there is none.
 
         Raises:
-            DataError: it is not a JSON object.
+            DataError: it is too large, or not a JSON object.
         """
         if "json" not in self.members:
             return {}
+        if (size := len(self.members["json"])) > MAX_JSON_BYTES:
+            raise DataError(self.shard, f".json has {size} bytes, over the limit of {MAX_JSON_BYTES}", key=self.key)
         try:
             value = json.loads(self.members["json"])
         except (ValueError, RecursionError) as error:

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import braceexpand
-
 from zipbatch.errors import UsageError
-from zipbatch.shards.dataset import SUFFIXES
+from zipbatch.shards.dataset import SUFFIXES, expand_paths
 from zipbatch.shards.reader import read_shard
 from zipbatch.sources.base import CLASSES, SPLITS, UNLABELLED, Archive, SourceImage, SourceKind, read_classes
 
@@ -66,11 +64,8 @@ def _split_of(file: Path) -> str | None:
 
 
 def _expanded(pattern: str) -> list[Path]:
-    try:
-        files = [Path(text) for text in braceexpand.braceexpand(pattern)]
-    except ValueError as error:
-        raise UsageError(f"{pattern}: not a path or brace pattern ({error})") from error
-    if files == [Path(pattern)]:
+    files = expand_paths(pattern)
+    if files == [Path(pattern).absolute()]:
         return []  # no pattern, and nothing is there
     if missing := [file for file in files if not file.is_file()]:
         raise UsageError(f"{pattern}: no such file {missing[0]}")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from zipbatch.errors import DataError
 from zipbatch.images import U8, decode
-from zipbatch.places import Place
+from zipbatch.places import Place, stamp
 
 UNLABELLED = -1
 SPLITS = ("train", "val", "test")
 CLASSES = "classes.txt"
+MAX_IMAGE_BYTES = 256 * 1024**2
+MAX_CLASSES_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,25 @@ class SourceKind:
     find: Callable[[str], Archive | None]
 
 
+def read_image(file: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        DataError: it is too large to be one.
+    """
+    if (size := file.stat().st_size) > MAX_IMAGE_BYTES:
+        raise DataError(file, f"has {size} bytes, over the limit of {MAX_IMAGE_BYTES} for an image")
+    return file.read_bytes()
+
+
 def read_classes(file: Place) -> list[str]:
     """Class names, one a line, in order of their index.
 
     Raises:
-        DataError: empty, or a name twice.
+        DataError: empty, a name twice, or too large.
     """
+    if stamp(file).size > MAX_CLASSES_BYTES:
+        raise DataError(file, f"is over the limit of {MAX_CLASSES_BYTES} bytes for a list of class names")
     try:
         names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:

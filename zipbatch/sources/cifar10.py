@@ -6,9 +6,6 @@ images, row by row), and ``batches.meta`` with ``label_names``. They are pickles
 
 from __future__ import annotations
 
-import gzip
-import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,14 +17,13 @@ import numpy.typing as npt
 from zipbatch.errors import DataError
 from zipbatch.sources.base import Archive, SourceImage, SourceKind
 from zipbatch.sources.plain_pickle import MAX_BYTES, load_plain
+from zipbatch.tars import DamagedTarError, TarReader, open_tar
 
 FOLDER_NAME = "cifar-10-batches-py"
 META = "batches.meta"
 BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
 _SIZE = 32
 _MAX_MEMBERS = 100
-_GZIP_MAGIC = b"\x1f\x8b"
-_NO_TAR = (tarfile.TarError, EOFError, zlib.error, OSError)
 _PPM = b"P6\n%d %d\n255\n" % (_SIZE, _SIZE)
 
 
@@ -101,49 +97,31 @@ class Cifar10:
     def _members(self) -> dict[str, bytes]:
         """The files of the tar that are wanted, all 186 MB of them: they do not come in order, and are read often."""
         try:
-            with _open_tar(self.path) as tar:
+            with open_tar(self.path) as tar:
                 found = _wanted(self.path, tar)
-                assert tar.fileobj is not None  # it is open
-                tar.fileobj.read(MAX_BYTES)  # to the end: that checks a gzip's checksum
+                tar.check_end()
                 return found
-        except _NO_TAR as error:
-            raise DataError(self.path, f"not a readable tar: damaged, truncated or too large ({error})") from error
+        except (DamagedTarError, OSError) as error:
+            raise DataError(self.path, f"{error}; download CIFAR-10 again") from error
 
 
-class _BoundedGzip(gzip.GzipFile):
-    """Decompresses no more at once than a batch needs, whatever a header says."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        """As ``GzipFile.read``; raises ``TarError`` for more than the largest file and its header."""
-        if size is None or not 0 <= size <= MAX_BYTES + tarfile.BLOCKSIZE:
-            raise tarfile.ReadError(f"a header asks for {size} bytes")
-        return super().read(size)
-
-
-def _open_tar(path: Path) -> tarfile.TarFile:
-    with path.open("rb") as stream:
-        gzipped = stream.read(2) == _GZIP_MAGIC
-    stream_of = _BoundedGzip if gzipped else open
-    return tarfile.open(fileobj=stream_of(path, "rb"), mode="r:")
-
-
-def _wanted(path: Path, tar: tarfile.TarFile) -> dict[str, bytes]:
+def _wanted(path: Path, tar: TarReader) -> dict[str, bytes]:
     """Batches and ``batches.meta`` by base name. Nothing is unpacked, whatever else the tar holds."""
     names = {f"{FOLDER_NAME}/{name}": name for name in (META, *BATCHES["train"], *BATCHES["test"])}
     found: dict[str, bytes] = {}
     for number, member in enumerate(tar):
         if number == _MAX_MEMBERS or member.size > MAX_BYTES:
-            raise DataError(path, f"member {member.name!r} is too much for CIFAR-10; download it again")
+            raise DataError(path, f"member {member.name[:200]!r} is too much for CIFAR-10; download it again")
         name = names.get(member.name.removeprefix("./"))
         if name is None:
             continue
-        if not member.isreg() or member.issparse():
-            raise DataError(path, f"member {member.name!r} is not a regular file (link, device or sparse)")
+        if not member.plain:
+            raise DataError(path, f"member {member.name[:200]!r} is not a regular file (link, device or sparse)")
         if name in found:
-            raise DataError(path, f"member {member.name!r} occurs twice")
-        content = tar.extractfile(member)
-        assert content is not None  # a regular file always has content
-        found[name] = content.read()
+            raise DataError(path, f"member {member.name[:200]!r} occurs twice")
+        found[name] = member.read()
+        if len(found[name]) != member.size:
+            raise DataError(path, f"is truncated: it ends within {member.name!r}; download it again")
     return found
 
 
@@ -158,9 +136,9 @@ def find_cifar10(place: str) -> Archive | None:
 
 def _starts_like_cifar10(path: Path) -> bool:
     try:
-        with _open_tar(path) as tar:
-            first = tar.next()
-    except _NO_TAR:
+        with open_tar(path) as tar:
+            first = next(iter(tar), None)
+    except (DamagedTarError, OSError):
         return False
     return first is not None and first.name.removeprefix("./").split("/")[0] == FOLDER_NAME
 

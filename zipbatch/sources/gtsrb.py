@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zipbatch.errors import DataError
-from zipbatch.sources.base import Archive, SourceImage, SourceKind
+from zipbatch.sources.base import Archive, SourceImage, SourceKind, read_image
 
 CLASS_NAMES = [f"{number:05d}" for number in range(43)]
 TEST_TABLE = "GT-final_test.csv"
@@ -75,7 +75,7 @@ def _listed(folder: Path, table: Path, only: int | None = None) -> Iterator[Sour
             raise DataError(f"{table}:{line}", f"{name!r} is of class {label}, not of its folder's")
         listed.add(name)
         origin = f"{'Final_Test' if only is None else 'Final_Training'}/Images/{prefix}{name}"
-        yield SourceImage(prefix + name.removesuffix(".ppm"), origin, (folder / name).read_bytes(), "ppm", label)
+        yield SourceImage(prefix + name.removesuffix(".ppm"), origin, read_image(folder / name), "ppm", label)
     if unlisted := sorted(there - listed):
         raise DataError(folder / unlisted[0], f"is not listed in {table.name}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from zipbatch.errors import DataError, UsageError
 from zipbatch.images import SOURCE_EXTENSIONS
 from zipbatch.keys import check_key
-from zipbatch.sources.base import CLASSES, SPLITS, Archive, SourceImage, SourceKind, read_classes
+from zipbatch.sources.base import CLASSES, SPLITS, Archive, SourceImage, SourceKind, read_classes, read_image
 
 
 @dataclass(frozen=True)
@@ -85,4 +85,4 @@ def read_image_folder(root: Path, split: str, classes: list[str]) -> Iterator[So
                 raise DataError(file, f"gets the same key as {seen[key].name}; rename one of them", key=key)
             seen[key] = file
             origin = file.relative_to(root).as_posix()
-            yield SourceImage(key, origin, file.read_bytes(), extension, label)
+            yield SourceImage(key, origin, read_image(file), extension, label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +27,7 @@ from zipbatch.stages.victim import class_name, num_classes
 from zipbatch.store import Store, Version, Versions
 from zipbatch.victims import VictimSource
 
-"""Splits that victims are trained on: measured only when they are asked for."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,11 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
     shards = _evaluated(request.dataset, request.splits)
     versions: tuple[Version, ...] = ()
     outputs: list[dict[str, tuple[Place, str]]] = []
+    quarantines: list[dict[str, Place]] = []
     if request.store is not None:
         versions = tuple(Versions(request.store).read(text) for text in request.purified)
         outputs = [_outputs(version, shards, request.data_label, request.store) for version in versions]
+        quarantines = [_quarantines(version, request.store) for version in versions]
     clean = _clean_twins(request.dataset)
     tasks = tuple(
         EvaluateTask(
@@ -79,6 +82,7 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
             shard.path if shard.split == CLEAN_SPLIT else clean.get(shard.name),
             tuple(found[shard.name][0] if shard.name in found else None for found in outputs),
             tuple(found[shard.name][1] if shard.name in found else None for found in outputs),
+            tuple(aside[shard.name] for aside in quarantines if shard.name in aside),
         )
         for shard in shards
     )
@@ -134,8 +138,15 @@ def _outputs(version: Version, shards: Sequence[ShardRef], data: str, store: Sto
     return found
 
 
+def _quarantines(version: Version, store: Store) -> dict[str, Place]:
+    """Shard name -> quarantine shard, of those that have one."""
+    return {row.shard: store.object_path(row.objects[1]) for row in version.rows if row.quarantine is not None}
+
+
 def with_purified(dataset: ShardDataset, version: Version, store: Store, *, split: str) -> ShardDataset:
     """A staged dataset with the shards of one split replaced by their purified forms, to train on them.
+
+    What the version holds in quarantine is missing in it.
 
     Raises:
         UsageError: the version does not hold that split of this data.
@@ -143,9 +154,13 @@ def with_purified(dataset: ShardDataset, version: Version, store: Store, *, spli
     found = _outputs(version, dataset.split(split), dataset.name, store)
     rows = {row.shard: row for row in version.rows}
     shards = tuple(
-        replace(shard, path=found[shard.name][0], sha256=rows[shard.name].output) if shard.split == split else shard
+        replace(shard, path=found[shard.name][0], sha256=rows[shard.name].output, samples=rows[shard.name].samples)
+        if shard.split == split
+        else shard
         for shard in dataset.shards
     )
+    if short := sum(row.quarantined for row in version.rows if row.split == split):
+        log.warning("%s: %d images of %s are in quarantine and not trained on", version.reference, short, split)
     return replace(dataset, shards=shards)
 
 
@@ -186,16 +201,21 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Carry out a plan: one row for each victim undefended and for each victim and purified version.
 
+    ``n_quarantined`` images, which some version holds in quarantine, are in no row's measures.
+
     Raises:
         WorkFailed: shards could not be measured; names each. A measure over part of the data is never given.
     """
     forms = 1 + len(plan.versions)
     tallies = [[Tally(victim.num_classes) for _ in range(forms)] for victim in plan.victims]
     fidelity: list[dict[str, Fidelity]] = [{} for _ in plan.versions]
+    quarantined = 0
     for result in results(plan, on_progress=on_progress):
         _add(result, tallies, fidelity)
+        quarantined += result.quarantined
     return [
         _row(plan, source.label, number, tallies[v][number], fidelity[number - 1] if number else {})
+        | {"n_quarantined": quarantined}
         for v, source in enumerate(plan.request.victims)
         for number in range(forms)
     ]

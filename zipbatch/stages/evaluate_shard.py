@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,6 +28,7 @@ from zipbatch.metrics import (
 from zipbatch.places import Place
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.dataset import POISONED_SPLIT
+from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask
 from zipbatch.victims import Classifier, VictimSource
 
@@ -35,7 +37,8 @@ from zipbatch.victims import Classifier, VictimSource
 class EvaluateTask:
     """One shard: suspect images, their clean twins where there are any, and their purified forms (None: missing).
 
-    ``made_from`` is the digest that the data must have for its purified forms to be of it.
+    ``made_from`` is the digest that the data must have for its purified forms to be of it. ``quarantine`` are the
+    quarantine shards of the purified forms: a sample in any of them is measured on none, so that forms compare.
     """
 
     name: str
@@ -44,6 +47,7 @@ class EvaluateTask:
     clean: Place | None
     purified: tuple[Place | None, ...]
     made_from: tuple[str | None, ...]
+    quarantine: tuple[Place, ...] = ()
 
 
 @dataclass
@@ -78,6 +82,7 @@ class EvaluateResult:
         tallies: ``[v][f]`` of victim v on form f (0: as it came, 1…: purified); None where a form is missing.
         fidelity: ``[f - 1]`` of purified forms.
         answers: ``[v][f]`` int64 [N], in the shard's order; empty unless the setup asks for them.
+        quarantined: how many samples of the shard were left out of all this.
     """
 
     name: str
@@ -85,6 +90,7 @@ class EvaluateResult:
     tallies: list[list[Tally | None]]
     fidelity: list[Fidelity | None]
     answers: list[list[npt.NDArray[np.int64] | None]]
+    quarantined: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,14 @@ class EvaluateWorker:
         digest = places.sha256(task.data)
         if any(expected not in {None, digest} for expected in task.made_from):
             raise DataError(task.data, "is not what the purified version was made from; purify this data first")
-        original = _read(task.data)
+        aside = quarantined_keys(task.quarantine)
+        original = _read(task.data, aside)
         if not original.keys:
-            return _nothing(task, self._victims)
-        forms = [original, *(None if path is None else _read_purified(path, original, task) for path in task.purified)]
+            return replace(_nothing(task, self._victims), quarantined=len(aside))
+        forms = [
+            original,
+            *(None if path is None else _read_purified(path, original, task, aside) for path in task.purified),
+        ]
         answers = [
             self._answers(task, victim, classifier, forms)
             for victim, classifier in zip(self._victims, self._classifiers, strict=True)
@@ -145,8 +155,9 @@ class EvaluateWorker:
             _tallies(task.split, given, forms, victim.num_classes)
             for victim, given in zip(self._victims, answers, strict=True)
         ]
-        fidelity = self._fidelity(task, original, forms[1:])
-        return EvaluateResult(task.name, task.split, tallies, fidelity, answers if self._keep_answers else [])
+        fidelity = self._fidelity(task, original, forms[1:], aside)
+        kept = answers if self._keep_answers else []
+        return EvaluateResult(task.name, task.split, tallies, fidelity, kept, len(aside))
 
     def _answers(
         self, task: EvaluateTask, victim: KnownVictim, classifier: Classifier, forms: Sequence[_Images | None]
@@ -158,11 +169,11 @@ class EvaluateWorker:
         return [None if form is None else ask_about(form.pixels) for form in forms]
 
     def _fidelity(
-        self, task: EvaluateTask, original: _Images, purified: Sequence[_Images | None]
+        self, task: EvaluateTask, original: _Images, purified: Sequence[_Images | None], aside: AbstractSet[str]
     ) -> list[Fidelity | None]:
         if task.clean is None:
             return [None for _ in purified]
-        clean = original if task.clean == task.data else _read(task.clean)
+        clean = original if task.clean == task.data else _read(task.clean, aside)
         if clean.keys != original.keys:
             raise DataError(task.data, f"does not hold the samples of its clean twin {task.clean.name} in their order")
         return [
@@ -182,12 +193,15 @@ def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResu
     return EvaluateResult(task.name, task.split, tallies, [None for _ in task.purified], answers)
 
 
-def _read(path: Place) -> _Images:
+def _read(path: Place, aside: AbstractSet[str]) -> _Images:
+    """All samples but those that are set aside, which are not even decoded."""
     keys: list[str] = []
     pixels: list[npt.NDArray[np.uint8]] = []
     labels: list[int | None] = []
     originals: list[int | None] = []
-    for sample in read_shard(path):
+    for sample in read_shard(path, imageless=bool(aside)):
+        if sample.key in aside:
+            continue
         keys.append(sample.key)
         pixels.append(_same_size(sample, pixels))
         labels.append(sample.label())
@@ -198,11 +212,11 @@ def _read(path: Place) -> _Images:
     return _Images(keys, stacked, _all_or_none(path, keys, labels), _all_or_none(path, keys, originals))
 
 
-def _read_purified(path: Place, original: _Images, task: EvaluateTask) -> _Images:
+def _read_purified(path: Place, original: _Images, task: EvaluateTask, aside: AbstractSet[str]) -> _Images:
     """A purified object, its bytes checked; labels are those of the data that it was made from."""
     if places.sha256(path) != path.stem:
         raise DataError(path, "its bytes are not those its name says; see 'zipbatch store verify'")
-    purified = _read(path)
+    purified = _read(path, aside)
     if purified.keys != original.keys:
         raise DataError(path, f"does not hold the samples of {task.data.name} in their order")
     return replace(purified, labels=original.labels, originals=original.originals)

@@ -89,7 +89,7 @@ def match_by_map(
         if split not in keys:
             raise DataError(where, f"split {split!r} is not one of {', '.join(keys)}")
         if key not in keys[split]:
-            raise DataError(where, f"is no sample of split {split}", key=key)
+            raise DataError(where, f"is no sample of split {split}", key=key[:200])
         file = _within(folder, path, where)
         if file in used:
             raise DataError(where, f"{path} occurs twice; each file is one sample")
@@ -123,15 +123,19 @@ def _map_rows(table: Path) -> Iterator[tuple[int, str, str, str | None]]:
 def _within(folder: Path, path: str, where: str) -> Path:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-        raise DataError(where, f"path {path!r} is not one below {folder}")
+        raise DataError(where, f"path {path[:200]!r} is not one below {folder}")
     file = folder.joinpath(*parts)
     _check_kind(file)
     return file
 
 
 def _check_kind(file: Path) -> None:
-    if file.suffix[1:].lower() not in SOURCE_EXTENSIONS or not file.is_file():
-        raise DataError(file, f"is not an image file ({', '.join(SOURCE_EXTENSIONS)})")
+    try:
+        fits = file.suffix[1:].lower() in SOURCE_EXTENSIONS and file.is_file()
+    except OSError:  # a name that is longer than the file system allows
+        fits = False
+    if not fits:
+        raise DataError(str(file)[:500], f"is not an image file ({', '.join(SOURCE_EXTENSIONS)})")
 
 
 def _add(files: dict[str, Path], key: str, file: Path) -> None:

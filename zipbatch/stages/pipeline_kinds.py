@@ -24,7 +24,8 @@ from zipbatch.stages.evaluate import EvaluateRequest, evaluate, plan_evaluate, w
 from zipbatch.stages.pipeline_instance import Input, Instance, Place
 from zipbatch.stages.poison import PoisonRequest, poison
 from zipbatch.stages.purifier import TILING, chosen_purifier, purifier_spec
-from zipbatch.stages.purify import PurifyRequest, plan_purify, purify
+from zipbatch.stages.purify import purify
+from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.sheet import write_sheet
 from zipbatch.stages.source import open_source
 from zipbatch.stages.train_prior import train_prior

@@ -61,7 +61,7 @@ def publish_version(
         prior_sha256=identity.get("prior_sha256"),
         seed=identity.get("seed"),
         counts=counts,
-        quarantined=0,
+        quarantined=sum(row.quarantined for row in rows),
         parent=parent if parent != version else None,
         origin=origin,
         started=datetime.fromtimestamp(started_ns / 1e9, UTC).isoformat(timespec="seconds"),

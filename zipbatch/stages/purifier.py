@@ -201,7 +201,7 @@ def _versions(libraries: Mapping[str, str]) -> str:
 
 def describe(identity: Mapping[str, Any]) -> str:
     """One line for tables: ``zip blur:2+gray k=1 S=20 eta=1 t0=1000``, ``jpeg quality=50``."""
-    settings = identity["settings"]
+    settings = identity.get("settings", {})
     known = [name for name in _SYMBOLS if name in settings]
     parts = [_part(name, settings[name]) for name in (*known, *(name for name in settings if name not in known))]
     return " ".join([str(identity["method"]), *parts])
@@ -209,6 +209,6 @@ def describe(identity: Mapping[str, Any]) -> str:
 
 def _part(name: str, value: object) -> str:
     if name == "transforms" and isinstance(value, list | tuple):
-        return "+".join(value)
+        return "+".join(map(str, value))
     symbol = _SYMBOLS.get(name, name)
     return f"{symbol}={value:g}" if isinstance(value, int | float) else f"{symbol}={value}"

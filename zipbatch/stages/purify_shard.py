@@ -22,6 +22,7 @@ from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.purifier import PurifierSpec, build_purifier
+from zipbatch.stages.quarantine import Quarantine
 from zipbatch.store import SlotRun, Store, TaskRecord, task_key
 
 log = logging.getLogger(__name__)
@@ -47,14 +48,24 @@ class PurifyResult:
 
 @dataclass(frozen=True)
 class PurifySetup:
-    """Builds a ``PurifyWorker`` wherever it is called; picklable."""
+    """Builds a ``PurifyWorker`` wherever it is called; picklable. ``quarantine``: go on without unreadable samples."""
 
     spec: PurifierSpec
     store: Place
     batch_size: int
+    quarantine: bool = False
 
     def __call__(self, context: WorkerContext) -> PurifyWorker:
         return PurifyWorker(self, context)
+
+
+@dataclass(frozen=True)
+class _Readable:
+    """A sample, its decoded image (uint8 [H, W, 3], resized where that was asked for), images to a row of that size."""
+
+    sample: Sample
+    image: images.U8
+    unit: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class PurifyWorker:
 
     def __init__(self, setup: PurifySetup, context: WorkerContext) -> None:
         self._spec, self._context = setup.spec, context
-        self._identity = setup.spec.identity
+        self._identity, self._quarantine = setup.spec.identity, setup.quarantine
         self._store = Store(setup.store)
         self._device = pick_device(context.device)
         self._purifier: Purifier = build_purifier(setup.spec, self._device, tick=context.tick, local=context.local)
@@ -99,31 +110,36 @@ class PurifyWorker:
         """Purify a shard into the store, or find it there.
 
         Raises:
-            DataError: the shard is not what it claims to be, or a sample cannot be purified; nothing is published.
+            DataError: the shard is not what it claims to be, a sample cannot be read and there is no quarantine for
+                it, or one cannot be purified; nothing is published.
         """
         stamp = places.stamp(task.path)
         digest = places.sha256(task.path)
         if task.sha256 is not None and digest != task.sha256:
             raise DataError(task.path, "its bytes are not those the manifest lists; stage the dataset again")
         key = task_key(digest, self._identity)
-        if (known := self._store.task(key)) is not None and not known.quarantined:
+        if (known := self._store.task(key)) is not None and (self._quarantine or not known.quarantined):
             return PurifyResult(known, reused=True, stamp=stamp)
         started = time.monotonic()
-        source, runs = _Counted(read_shard(task.path)), list[SlotRun]()
-        with self._store.new_object() as writer:
-            for sample in self._purified(source, runs):
+        source, runs = _Counted(read_shard(task.path, imageless=self._quarantine)), list[SlotRun]()
+        with self._store.new_object() as writer, Quarantine(self._store if self._quarantine else None) as aside:
+            for sample in self._purified(self._readable(source, aside), runs):
                 writer.write(sample)
             info = writer.finish()
             if places.stamp(task.path) != stamp:
                 raise DataError(task.path, "changed while it was read; run again")
-            if source.count != info.samples:
+            if source.count != info.samples + len(aside.reasons):
                 raise RuntimeError(f"{task.name}: {source.count} samples in, {info.samples} out")
+            quarantine = aside.publish()
             self._store.publish_object(writer, info)
         record = TaskRecord(
             input_sha256=digest,
             output_sha256=info.sha256,
             samples_in=source.count,
             samples_out=info.samples,
+            quarantined=list(aside.reasons),
+            quarantine_sha256=quarantine,
+            reasons=aside.reasons,
             slots=runs,
             seconds=round(time.monotonic() - started, 3),
             device=self._device_name(),
@@ -133,7 +149,33 @@ class PurifyWorker:
         self._store.put_task(key, record)
         return PurifyResult(record, reused=False, stamp=stamp)
 
-    def _purified(self, samples: Iterable[Sample], runs: list[SlotRun]) -> Iterator[Sample]:
+    def _readable(self, samples: Iterable[Sample], aside: Quarantine) -> Iterator[_Readable]:
+        """Samples that can be read, in order, as if the others, which go into quarantine, had never been there."""
+        for sample in samples:
+            try:
+                readable = self._read(sample)
+            except DataError as error:
+                aside.take(sample, error)
+            else:
+                yield readable
+
+    def _read(self, sample: Sample) -> _Readable:
+        image = sample.image()
+        try:
+            if self._spec.resize is not None and self._spec.prior is not None:
+                image = self._fitting(image, self._spec.prior.image_size, self._spec.resize)
+            return _Readable(sample, image, self._spec.row_of(*image.shape[:2]))
+        except ValueError as error:
+            raise DataError(sample.shard, str(error), key=sample.key) from error
+
+    def _fitting(self, image: images.U8, size: int, policy: str) -> images.U8:
+        try:
+            self._spec.row_of(*image.shape[:2])
+        except DoesNotTileError:
+            return images.resize(image, size, policy=policy)
+        return image
+
+    def _purified(self, samples: Iterable[_Readable], runs: list[SlotRun]) -> Iterator[Sample]:
         """Purified samples in order, with at most one batch a lane waiting; ``runs`` gains where each one was."""
         window: deque[tuple[_Batch, Future[torch.Tensor]]] = deque()
         try:
@@ -148,37 +190,16 @@ class PurifyWorker:
             for _, future in window:
                 future.cancel()
 
-    def _batches(self, samples: Iterable[Sample]) -> Iterator[_Batch]:
-        held: list[Sample] = []
-        pixels: list[images.U8] = []
-        unit = 1
-        for sample in samples:
-            image = self._image(sample)
-            if held and (image.shape != pixels[0].shape or len(held) == self._batch_rows * unit):
-                yield _batch(held, pixels, unit)
-                held, pixels = [], []
-            if not held:
-                unit = self._unit(sample, image)
-            held.append(sample)
-            pixels.append(image)
+    def _batches(self, samples: Iterable[_Readable]) -> Iterator[_Batch]:
+        held: list[_Readable] = []
+        for one in samples:
+            full = held and len(held) == self._batch_rows * held[0].unit
+            if held and (full or one.image.shape != held[0].image.shape):
+                yield _batch(held)
+                held = []
+            held.append(one)
         if held:
-            yield _batch(held, pixels, unit)
-
-    def _image(self, sample: Sample) -> images.U8:
-        image = sample.image()
-        if self._spec.resize is None or self._spec.prior is None:
-            return image
-        try:
-            self._spec.row_of(*image.shape[:2])
-        except DoesNotTileError:
-            return images.resize(image, self._spec.prior.image_size, policy=self._spec.resize)
-        return image
-
-    def _unit(self, sample: Sample, image: images.U8) -> int:
-        try:
-            return self._spec.row_of(*image.shape[:2])
-        except ValueError as error:
-            raise DataError(sample.shard, str(error), key=sample.key) from error
+            yield _batch(held)
 
     def _compute(self, batch: _Batch) -> torch.Tensor:
         """Purify a batch, in smaller pieces from the moment the GPU's memory proves too small for whole ones."""
@@ -210,8 +231,9 @@ class PurifyWorker:
         return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
 
 
-def _batch(samples: list[Sample], pixels: list[images.U8], unit: int) -> _Batch:
-    return _Batch(samples, torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy()), unit)
+def _batch(held: list[_Readable]) -> _Batch:
+    pixels = np.stack([one.image for one in held]).transpose(0, 3, 1, 2).copy()
+    return _Batch([one.sample for one in held], torch.from_numpy(pixels), held[0].unit)
 
 
 def _note(batch: _Batch, runs: list[SlotRun]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.dataset import POISONED_SPLIT
 from zipbatch.stages.evaluate import EvaluatePlan
 from zipbatch.stages.purifier import describe
+from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask, class_name
 
 _TITLE_WIDTH = 20  # characters that fit over a column
@@ -33,9 +34,14 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
         UsageError: no task holds an image for it.
     """
     task = next((t for t in plan.tasks if t.split == POISONED_SPLIT), plan.tasks[0])
-    suspects = {s.key: s for s in islice((s for s in read_shard(task.data) if s.label() != s.original_label()), rows)}
+    aside = quarantined_keys(task.quarantine)
+
+    def readable() -> Iterator[Sample]:
+        return (s for s in read_shard(task.data, imageless=bool(aside)) if s.key not in aside)
+
+    suspects = {s.key: s for s in islice((s for s in readable() if s.label() != s.original_label()), rows)}
     if not suspects:
-        suspects = {s.key: s for s in islice(read_shard(task.data), rows)}
+        suspects = {s.key: s for s in islice(readable(), rows)}
     if not suspects:
         raise UsageError(f"{task.data}: holds no image for a contact sheet")
     source, classes = plan.victims[0].source, plan.request.dataset.classes
@@ -69,7 +75,8 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
 def _blur_to_show(plan: EvaluatePlan) -> list[str]:
     """What the first guided purifier was guided with, less the identity; nothing when a blur version is there."""
     purifiers = [version.header.purifier for version in plan.versions]
-    guides = [purifier["settings"]["transforms"] for purifier in purifiers if "transforms" in purifier["settings"]]
+    settings = [purifier.get("settings", {}) for purifier in purifiers]
+    guides = [own["transforms"] for own in settings if "transforms" in own]
     if not guides or any(purifier["method"] == "blur" for purifier in purifiers):
         return []
     return [text for text in guides[0] if text != "blur:1"]

@@ -22,7 +22,8 @@ from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.stages.evaluate import EvaluateRequest, add_tallies, plan_evaluate, results
 from zipbatch.stages.evaluate_shard import Tally
 from zipbatch.stages.purifier import PurifierSpec, purifier_spec
-from zipbatch.stages.purify import PurifyProgress, PurifyRequest, plan_purify, purify
+from zipbatch.stages.purify import PurifyProgress, purify
+from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.victim import class_name
 from zipbatch.store import Store
 from zipbatch.victims import VictimSource

@@ -35,17 +35,28 @@ def find_victim(text: str) -> VictimSource:
 
 
 def num_classes(victim: VictimSource, dataset: ShardDataset) -> int:
-    """How many classes a victim knows; where it does not say, it is asked about the first image of the data.
+    """How many classes a victim knows; where it does not say, it is asked about an image of the data.
 
     Raises:
         UsageError: it has to be asked and cannot be, gives no class scores, or there is no image to ask about.
     """
     if victim.num_classes is not None:
         return victim.num_classes
-    first = next((sample for shard in dataset.shards for sample in read_shard(shard.path)), None)
-    if first is None:
-        raise UsageError(f"{dataset.name}: holds no image; {victim.name} must be asked about one to know its classes")
-    return _ask_about(victim, first.image())
+    return _ask_about(victim, _some_image(victim, dataset))
+
+
+def _some_image(victim: VictimSource, dataset: ShardDataset) -> U8:
+    """The first image that can be read; others may be in quarantine."""
+    unread: DataError | None = None
+    for shard in dataset.shards:
+        for sample in read_shard(shard.path, imageless=True):
+            try:
+                return sample.image()
+            except DataError as error:
+                unread = unread or error
+    if unread is not None:
+        raise unread
+    raise UsageError(f"{dataset.name}: holds no image; {victim.name} must be asked about one to know its classes")
 
 
 def _ask_about(victim: VictimSource, image: U8) -> int:

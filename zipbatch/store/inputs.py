@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import stat
-import zlib
 from pathlib import Path
 
 from zipbatch import places
 from zipbatch.places import Place, Stamp
+from zipbatch.store.lists import unpacked_lines
 from zipbatch.store.store import Store
 
 _Entry = tuple[int, int | str, str]
@@ -29,12 +28,11 @@ class RememberedInputs:
     def _read(self) -> dict[str, _Entry]:
         known: dict[str, _Entry] = {}
         try:
-            with gzip.open(io.BytesIO(self._file.read_bytes()), "rt", encoding="utf-8", newline="\n") as lines:
-                for line in lines:
-                    path, size, changed, sha256 = json.loads(line)
-                    changed = changed if isinstance(changed, str) else int(changed)
-                    known[str(path)] = (int(size), changed, str(sha256))
-        except (OSError, EOFError, ValueError, TypeError, zlib.error, RecursionError):
+            for line in unpacked_lines(self._file.read_bytes()):
+                path, size, changed, sha256 = json.loads(line.decode())
+                changed = changed if isinstance(changed, str) else int(changed)
+                known[str(path)] = (int(size), changed, str(sha256))
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError):
             return {}  # missing or damaged: workers read the shards again
         return known
 

@@ -6,11 +6,11 @@ import gzip
 import io
 import json
 import sys
-import zlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from zipbatch import atomic
+from zipbatch.store.lists import unpacked_lines
 from zipbatch.store.store import QUARANTINE
 
 
@@ -65,17 +65,19 @@ def unpack_rows(data: bytes) -> tuple[VersionRow, ...]:
     """The rows of a list's file.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: it is damaged, or larger than any list.
     """
     try:
-        with gzip.open(io.BytesIO(data), "rt", encoding="utf-8", newline="\n") as lines:
-            return tuple(map(_parse, lines))
-    except (OSError, EOFError, zlib.error, RecursionError) as error:
+        return tuple(map(_parse, unpacked_lines(data)))
+    except RecursionError as error:
         raise ValueError(str(error)) from error
 
 
-def _parse(line: str) -> VersionRow:
+def _parse(packed: bytes) -> VersionRow:
+    line = packed.decode()
     value = json.loads(line)
+    if "\\u" in line:
+        atomic.canonical_json(value)  # refuses half a surrogate, which nothing can be named by
     if type(value) is dict and len(value) in {5, 7}:
         fields, types = (_WHOLE, _WHOLE_TYPES) if len(value) == 5 else (VersionRow._fields, _SHORT_TYPES)
         row: tuple[Any, ...] = tuple(map(value.get, fields))

@@ -54,7 +54,11 @@ class SlotRun(BaseModel):
 
 
 class TaskRecord(BaseModel):
-    """What is known of one purified shard; written after its object."""
+    """What is known of one purified shard; written after its object.
+
+    ``quarantined`` are the keys, in order, of samples that could not be read, for ``reasons`` by key; they lie
+    untouched in the quarantine shard of digest ``quarantine_sha256``, None where there are none.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format_version: Literal[1] = 1
@@ -64,6 +68,7 @@ class TaskRecord(BaseModel):
     samples_out: int = Field(ge=0)
     quarantined: list[str] = []
     quarantine_sha256: str | None = Field(default=None, pattern=_DIGEST.pattern)
+    reasons: dict[str, str] = {}
     slots: list[SlotRun] = []
     seconds: float
     device: str
@@ -128,7 +133,11 @@ class Store:
             raise UsageError(f"{self.root}: no store there; 'zipbatch purify … --store {self.root}' makes one")
 
     def object_path(self, sha256: str) -> Place:
-        """Where the object of that digest lies or would lie; with ``QUARANTINE`` after it, a quarantine shard."""
+        """Where the object of that digest lies or would lie; with ``QUARANTINE`` after it, a quarantine shard.
+
+        That is named by its own digest: by that of the purified shard, two shards of which nothing could be read, whose
+        purified shards are the same empty one, would share a quarantine.
+        """
         if not _OBJECT.fullmatch(sha256):
             raise DataError(self.root, f"{sha256[:80]!r} is not a digest")
         return self.root / "objects" / sha256[:2] / f"{sha256}.tar"
@@ -219,20 +228,24 @@ class Store:
         """Name the finished shard by its digest. An object that is there already has the same bytes."""
         writer.publish(self.object_path(info.sha256))
 
+    def publish_quarantine(self, writer: ShardWriter, info: ShardInfo) -> None:
+        """Name the finished quarantine shard by its digest."""
+        writer.publish(self.object_path(f"{info.sha256}{QUARANTINE}"))
+
     def task(self, key: str) -> TaskRecord | None:
-        """The record of a task whose object is there too, else None: then the work is still to be done."""
+        """The record of a task whose objects are there too, else None: then the work is still to be done."""
         record = self.record(key)
         return record if record is not None and all(map(self.has_object, record.objects)) else None
 
     def record(self, key: str) -> TaskRecord | None:
-        """The record of a task, wherever its object is; None when it is missing or damaged."""
+        """The record of a task, wherever its objects are; None when it is missing or damaged."""
         try:
             return TaskRecord.model_validate_json(self._task_path(key).read_bytes())
         except (FileNotFoundError, NotADirectoryError, ValidationError):
             return None
 
     def put_task(self, key: str, record: TaskRecord) -> None:
-        """Publish a task's record; its object must have been published before."""
+        """Publish a task's record; its objects must have been published before."""
         if not all(map(self.has_object, record.objects)):
             raise RuntimeError(f"task {key} would name an object that is not there")
         places.put_json(self._task_path(key), record.model_dump(mode="json"))

@@ -11,7 +11,7 @@ from zipbatch.places import Place, local_copy
 from zipbatch.shards import read_shard
 from zipbatch.store.removals import Removals, claims
 from zipbatch.store.rows import VersionRow, count_rows
-from zipbatch.store.store import Store, TaskRecord
+from zipbatch.store.store import QUARANTINE, Store, TaskRecord
 from zipbatch.store.versions import Versions, version_id
 
 
@@ -34,32 +34,51 @@ class Checked:
     faults: tuple[Fault, ...]
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What a sound object holds; ``keys`` are noted of quarantine shards alone, which are small."""
+
+    samples: int
+    keys: tuple[str, ...] = ()
+
+
 class _Objects:
-    """Sample counts of sound objects. One that was published after the listing is looked at when it is asked for."""
+    """Sample counts of sound objects, keys of sound quarantine shards. One that was published after the listing is
+    looked at when it is asked for."""
 
     def __init__(self, store: Store, *, repair: bool, on_progress: Callable[[int, int], None]) -> None:
         self._store, self._repair = store, repair
         self.faults: list[Fault] = []
         self.lost: set[str] = set()
-        self._samples: dict[str, int | None] = {}
+        self._found: dict[str, _Content | None] = {}
         paths = list(store.objects())
         for number, path in enumerate(paths):
             on_progress(number, len(paths))
-            if (samples := self._check(path)) is not None or path.is_file():
-                self._samples[path.stem] = samples
+            if (content := self._check(path)) is not None or path.is_file():
+                self._found[f"{path.parent.name}/{path.name}"] = content
         on_progress(len(paths), len(paths))
-        self.count = len(self._samples)
+        self.count = len(self._found)
 
     def samples(self, sha256: str) -> int | None:
         """How many samples the object holds, None when it is missing or damaged."""
-        if sha256 not in self._samples:
-            path = self._store.object_path(sha256)
-            self._samples[sha256] = self._check(path) if path.is_file() else None
-        if self._samples[sha256] is None:
-            self.lost.add(sha256)
-        return self._samples[sha256]
+        found = self._content(sha256)
+        return None if found is None else found.samples
 
-    def _check(self, path: Place) -> int | None:
+    def quarantined(self, sha256: str) -> tuple[str, ...] | None:
+        """The keys in the quarantine shard, in order, None when it is missing or damaged."""
+        found = self._content(f"{sha256}{QUARANTINE}")
+        return None if found is None else found.keys
+
+    def _content(self, name: str) -> _Content | None:
+        path = self._store.object_path(name)
+        where = f"{path.parent.name}/{path.name}"
+        if where not in self._found:
+            self._found[where] = self._check(path) if path.is_file() else None
+        if self._found[where] is None:
+            self.lost.add(name)
+        return self._found[where]
+
+    def _check(self, path: Place) -> _Content | None:
         try:
             return _check_object(path)
         except FileNotFoundError:
@@ -118,17 +137,30 @@ def _task_fault(record: TaskRecord | None, objects: _Objects) -> str | None:
         return "its sample count is not its object's"
     if record.samples_in != record.samples_out + len(record.quarantined):
         return "samples in are not samples out plus quarantined"
+    return _quarantine_fault(record, objects)
+
+
+def _quarantine_fault(record: TaskRecord, objects: _Objects) -> str | None:
+    keys = () if record.quarantine_sha256 is None else objects.quarantined(record.quarantine_sha256)
+    if keys is None:
+        return f"its quarantine shard {record.quarantine_sha256} is missing or damaged"
+    if keys != tuple(record.quarantined):
+        return "its quarantined keys are not those of its quarantine shard"
     return None
 
 
-def _check_object(path: Place) -> int:
-    if path.suffix != ".tar" or path.parent.name != path.stem[:2]:
+def _check_object(path: Place) -> _Content:
+    digest, dot, kind = path.name.partition(".")
+    if dot + kind not in {".tar", f"{QUARANTINE}.tar"} or path.parent.name != digest[:2]:
         raise DataError(path, "does not belong here")
     with local_copy(path, cached=False) as file:  # the store's own bytes, not those of an earlier look
-        if sha256_file(file) != path.stem:
+        if sha256_file(file) != digest:
             raise DataError(path, "its bytes are not those its name says")
         try:
-            return sum(1 for _ in read_shard(file))
+            if kind != "tar":
+                keys = tuple(sample.key for sample in read_shard(file, imageless=True))
+                return _Content(len(keys), keys)
+            return _Content(sum(1 for _ in read_shard(file)))
         except DataError as error:
             raise DataError(path, error.reason, key=error.key) from error
 
@@ -174,7 +206,8 @@ def _examine(versions: Versions, reference: str) -> tuple[str | None, tuple[Vers
         return "its list is not the one its id was made of", ()
     if reference != version.reference:
         return f"its header is that of {version.reference}", ()
-    if count_rows(version.rows) != header.counts:
+    quarantined = sum(row.quarantined for row in version.rows)
+    if (count_rows(version.rows), quarantined) != (header.counts, header.quarantined):
         return "its counts are not those of its list", ()
     return None, version.rows
 
@@ -195,3 +228,8 @@ def _check_rows(reference: str, rows: Iterable[VersionRow], objects: _Objects) -
             yield Fault(reference, f"{row.shard}: object {row.output} is missing or damaged")
         elif samples != row.samples:
             yield Fault(reference, f"{row.shard}: {samples} samples, the list says {row.samples}")
+        keys = () if row.quarantine is None else objects.quarantined(row.quarantine)
+        if keys is None:
+            yield Fault(reference, f"{row.shard}: quarantine shard {row.quarantine} is missing or damaged")
+        elif len(keys) != row.quarantined:
+            yield Fault(reference, f"{row.shard}: {len(keys)} quarantined, the list says {row.quarantined}")

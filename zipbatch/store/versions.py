@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
@@ -63,6 +63,20 @@ class VersionHeader(BaseModel):
             return datetime.fromisoformat(self.started).timestamp()
         except ValueError as error:
             raise DataError(f"{self.dataset}@{self.version}", f"damaged version: started {self.started!r}") from error
+
+    @field_validator("counts")
+    @classmethod
+    def _counted(cls, counts: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+        if any(not {"shards", "samples"} <= set(split) for split in counts.values()):
+            raise ValueError("a split has shards and samples")
+        return counts
+
+    @field_validator("purifier")
+    @classmethod
+    def _named(cls, purifier: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(purifier.get("method"), str) or not isinstance(purifier.get("settings", {}), dict):
+            raise ValueError("a purifier has a method, and its settings by name")  # noqa: TRY004 (pydantic's way)
+        return purifier
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,172 @@
+"""What a run of ``zipbatch purify`` has to do: what is done already is looked up, and nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zipbatch import places
+from zipbatch.cluster import Workers
+from zipbatch.errors import UsageError
+from zipbatch.shards import ShardDataset, ShardRef
+from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
+from zipbatch.stages.purifier import PurifierSpec
+from zipbatch.stages.purify_shard import PurifyTask
+from zipbatch.store import (
+    RememberedInputs,
+    Store,
+    TaskRecord,
+    VersionRow,
+    Versions,
+    check_name,
+    lost_objects,
+    task_key,
+)
+
+
+@dataclass(frozen=True)
+class PurifyRequest:
+    """What to purify, how, and where to. ``quarantine``: set samples that cannot be read aside and go on."""
+
+    dataset: ShardDataset
+    spec: PurifierSpec
+    store: Store
+    workers: Workers
+    splits: tuple[str, ...] = ()
+    tag: str | None = None
+    batch_size: int = 32
+    quarantine: bool = False
+
+
+@dataclass(frozen=True)
+class PurifyPlan:
+    """``rows`` are done already, by shard name; ``tasks`` are still to be looked at by a worker.
+
+    ``known`` are the rows of the parent version by their input, none when another purifier made it.
+    """
+
+    request: PurifyRequest
+    shards: tuple[ShardRef, ...]
+    identity: dict[str, Any]
+    rows: dict[str, VersionRow]
+    tasks: tuple[PurifyTask, ...]
+    parent: str | None
+    inputs: RememberedInputs
+    started_ns: int
+    known: Mapping[str, VersionRow]
+    attempt: int = 1
+
+
+def plan_purify(request: PurifyRequest) -> PurifyPlan:
+    """Resolve what there is to do, without writing anything. The parent version is asked first, then the task keys.
+
+    Raises:
+        UsageError: no such split, or nothing to purify.
+    """
+    started_ns = time.time_ns()
+    check_name(request.dataset.name, "dataset (use --name)")
+    if request.tag is not None:
+        check_name(request.tag, "--tag")
+    _check_size(request)
+    shards = _chosen(request.dataset, request.splits)
+    identity = request.spec.identity
+    inputs = RememberedInputs(request.store, request.dataset.name)
+    digests = _digests(shards, inputs)
+    inputs.release()
+    parent = Versions(request.store).latest(request.dataset.name)
+    known: dict[str, VersionRow] = {}
+    if parent is not None and parent.header.purifier == identity:
+        known = {row.input: row for row in parent.rows if request.quarantine or not row.quarantined}
+    rows = _listed(request.store, shards, digests, known)
+    left = [(shard, digest) for shard, digest in zip(shards, digests, strict=True) if shard.name not in rows]
+
+    def recorded(entry: tuple[ShardRef, str | None]) -> VersionRow | None:
+        return _recorded(request, *entry, identity)
+
+    tasks: list[PurifyTask] = []
+    for (shard, _), row in zip(left, places.each(recorded, left, at=request.store.root), strict=True):
+        if row is None:
+            tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
+        else:
+            rows[shard.name] = row
+    parent_id = None if parent is None else parent.header.version
+    return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, known)
+
+
+def _check_size(request: PurifyRequest) -> None:
+    """What a manifest says of the image size is held against the purifier before any work is handed out."""
+    spec, manifest = request.spec, request.dataset.manifest
+    size = None if manifest is None else manifest.image_size
+    if spec.resize is not None and spec.prior is not None:
+        size = spec.prior.image_size
+    try:
+        if size is not None:
+            spec.row_of(size, size)
+    except ValueError as error:
+        raise UsageError(f"{request.dataset.name}: {error}") from error
+
+
+def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...]:
+    missing = [split for split in splits if split not in dataset.splits]
+    if missing:
+        raise UsageError(f"{dataset.name}: no split {missing[0]!r}; it has {', '.join(dataset.splits)}")
+    wanted = splits
+    if not splits:
+        wanted = (
+            dataset.splits
+            if dataset.manifest is None
+            else [s for s in (CLEAN_SPLIT, POISONED_SPLIT) if s in dataset.splits]
+        )
+    shards = tuple(shard for shard in dataset.shards if shard.split in wanted)
+    if not shards:
+        raise UsageError(f"{dataset.name}: nothing to purify; name a split of {', '.join(dataset.splits)} with --split")
+    return shards
+
+
+def _digests(shards: Sequence[ShardRef], inputs: RememberedInputs) -> list[str | None]:
+    """Digest of each input as a manifest says it or a run remembered it, None where nobody knows."""
+    unknown = [shard for shard in shards if shard.sha256 is None]
+    if not unknown:
+        return [shard.sha256 for shard in shards]
+    found = iter(places.each(lambda shard: inputs.digest(shard.path), unknown, at=unknown[0].path))
+    return [shard.sha256 if shard.sha256 is not None else next(found) for shard in shards]
+
+
+def _listed(
+    store: Store, shards: Sequence[ShardRef], digests: Sequence[str | None], known: Mapping[str, VersionRow]
+) -> dict[str, VersionRow]:
+    """The rows, by shard, that the parent version's list holds for these inputs, and whose objects are there."""
+    found = [known.get(digest or "") for digest in digests]
+    lost = lost_objects(store, [name for row in found if row is not None for name in row.objects])
+    rows: dict[str, VersionRow] = {}
+    for shard, row in zip(shards, found, strict=True):
+        if row is not None and lost.isdisjoint(row.objects):
+            same = (row.split, row.shard) == (shard.split, shard.name)
+            rows[shard.name] = row if same else row._replace(split=shard.split, shard=shard.name)
+    return rows
+
+
+def _recorded(
+    request: PurifyRequest, shard: ShardRef, sha256: str | None, identity: dict[str, Any]
+) -> VersionRow | None:
+    if sha256 is None:
+        return None
+    record = request.store.task(task_key(sha256, identity))
+    if record is None or (record.quarantined and not request.quarantine):
+        return None
+    return row_of(shard, record)
+
+
+def row_of(shard: ShardRef, record: TaskRecord) -> VersionRow:
+    """The line of a version's list for a shard whose purification the record tells of."""
+    return VersionRow(
+        split=shard.split,
+        shard=shard.name,
+        output=record.output_sha256,
+        input=record.input_sha256,
+        samples=record.samples_out,
+        quarantined=len(record.quarantined),
+        quarantine=record.quarantine_sha256,
+    )
