@@ -13,7 +13,7 @@ import pytest
 from tests.making import CLASSES, files_below, sample, write_shard, write_source, zipbatch
 from tests.object_store import BUCKET, SECRET, Request, S3Path, S3Server, times
 from zipbatch.places.remote import client_for
-from zipbatch.shards import open_dataset
+from zipbatch.shards import Sample, open_dataset
 from zipbatch.stages.loading import load_split
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
@@ -66,6 +66,29 @@ def test_the_whole_job(staged: Path, prior: Path, victim: Path, bucket: S3Path, 
     assert (again["computed"], again["reused"], again["new_version"]) == (0, 6, False)
     assert zipbatch("store", "verify", "--store", store).code == 0
     assert [v["tags"] for v in said("store", "ls", "--store", store)["versions"]] == [["latest", "nightly"]]
+
+
+def test_quarantine(bucket: S3Path, victim: Path, tmp_path: Path):
+    """Set aside, counted, verified and left out of measures as on a disk, with the same bytes."""
+    good = sample("b", 1, seed=1)
+    broken = Sample("a", {**good.members, "png": good.members["png"][:60]})
+    for folder in (bucket / "in", tmp_path / "in"):
+        write_shard(folder / "day-0.tar", [broken, good])
+        write_shard(folder / "day-1.tar", [sample("c", 0, seed=2)])
+    stores = (bucket / "pur", tmp_path / "pur")
+    there, here = (said("purify", s.parent / "in", *BLUR, "--store", s, "--name", "in", "--quarantine") for s in stores)
+    assert (there["samples"], there["quarantined"], there["version"]) == (2, 1, here["version"])
+    assert files_below(stores[0] / "objects") == files_below(stores[1] / "objects")
+    again = said("purify", bucket / "in", *BLUR, "--store", stores[0], "--quarantine")
+    assert (again["computed"], again["quarantined"]) == (0, 1)
+    assert zipbatch("store", "verify", "--store", stores[0]).code == 0
+    rows = said("evaluate", victim, "--data", bucket / "in", "--purified", "in", "--store", stores[0])["rows"]
+    assert [(row["n_ca"], row["n_quarantined"]) for row in rows] == [(2, 1)] * 2
+    (aside,) = (name for name in files_below(stores[0] / "objects") if name.endswith(".quarantine.tar"))
+    (stores[0] / "objects" / aside).unlink()
+    assert "quarantine" in zipbatch("store", "verify", "--store", stores[0]).out
+    assert said("purify", bucket / "in", *BLUR, "--store", stores[0], "--quarantine")["computed"] == 1
+    assert zipbatch("store", "verify", "--store", stores[0]).code == 0
 
 
 def test_no_secret_is_written_anywhere(bucket: S3Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):

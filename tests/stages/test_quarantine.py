@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,9 @@ import pytest
 from tests.making import Ran, files_below, picture, sample, write_shard, write_tar, write_victim, zipbatch
 from tests.test_images import png_header
 from zipbatch import images
-from zipbatch.shards import Sample, read_shard
-from zipbatch.store import Store, VersionRow, Versions, verify
+from zipbatch.atomic import sha256_file
+from zipbatch.shards import Sample, open_dataset, read_shard
+from zipbatch.store import GcPolicy, Store, VersionRow, Versions, collect, find_garbage, verify
 from zipbatch.store.versions import version_id
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
@@ -253,3 +256,95 @@ def test_a_quarantined_sample_is_one_again_when_it_is_repaired(data: Path, store
     ]
     ran = purify(write_shard(tmp_path / "fixed" / "day-0-fixed.tar", fixed), store)
     assert (ran.code, ran.json["samples"]) == (0, 5)
+
+
+# ---- what looks after the store
+
+
+def test_gc_keeps_them_as_long_as_a_version_lists_them(data: Path, store: Path):
+    purify(data, store, "--quarantine")
+    everything = GcPolicy(untagged_older_than_s=0.0)
+    make_old(store)
+    assert find_garbage(Store(store), everything).objects == ()
+    tar_of(data / "day-0.tar", {key: good(key) for key in GOOD})
+    purify(data, store)
+    make_old(store)
+    garbage = find_garbage(Store(store), everything)
+    assert [file.name for file in garbage.objects] == [quarantine_in(store).relative_to(store).as_posix()]
+    assert collect(Store(store), garbage).objects == 1
+    assert not list(store.rglob("*.quarantine.tar"))
+    assert verify(Store(store)).faults == ()
+
+
+def make_old(store: Path) -> None:
+    for file in store.rglob("*"):
+        if file.is_file():
+            os.utime(file, (1, 1))
+
+
+def test_export_leaves_them_in_the_store_and_says_so(data: Path, store: Path, tmp_path: Path):
+    purify(data, store, "--quarantine")
+    out = tmp_path / "out"
+    said = zipbatch("store", "export", "in", out, "--store", store, "--json").json
+    assert (said["samples"], said["quarantined"]) == (7, 5)
+    assert sorted(path.name for path in out.iterdir()) == ["day-0.tar", "day-1.tar", "manifest.json"]
+    assert [s.key for s in read_shard(out / "day-0.tar")] == list(GOOD)
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    assert manifest["quarantined"] == 5
+    assert [shard.get("quarantined") for shard in manifest["shards"]] == [5, None]
+    images_out = zipbatch("store", "export", "in", tmp_path / "tree", "--as", "images", "--store", store)
+    assert "7 images" in images_out.out
+    assert "5 more are in quarantine and stay there" in images_out.out
+    assert len(list((tmp_path / "tree").rglob("*.png"))) == 7
+
+
+def test_the_manifest_of_staged_data_says_so_too(staged: Path, store: Path, tmp_path: Path):
+    data = tmp_path / "tiny"
+    shutil.copytree(staged, data)
+    rows = [json.loads(line) for line in (data / "shards.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["split"] == "test")
+    broken = tar_of(data / row["shard"], {"a": good("a"), **BROKEN})
+    lost = row["samples"] - 6
+    row |= {"samples": 6, "sha256": sha256_file(broken), "bytes": broken.stat().st_size}
+    (data / "shards.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = json.loads((data / "manifest.json").read_bytes())
+    manifest["splits"]["test"]["samples"] -= lost
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    ran = purify(data, store, "--quarantine")
+    assert (ran.code, ran.json["quarantined"]) == (0, 5), ran.err
+    assert zipbatch("store", "export", "tiny", tmp_path / "out", "--data", data, "--store", store).code == 0
+    exported = open_dataset([str(tmp_path / "out")])
+    assert exported.manifest is not None
+    assert exported.manifest.options["purified"]["quarantined"] == {row["shard"]: 5}
+    assert exported.manifest.splits["test"].samples == manifest["splits"]["test"]["samples"] - 5
+
+
+def test_diff_tells_them_apart(data: Path, store: Path):
+    purify(data, store, "--quarantine", "--tag", "short")
+    tar_of(data / "day-0.tar", {key: good(key) for key in GOOD})
+    purify(data, store, "--tag", "whole")
+    said = zipbatch("store", "diff", "in@short", "in@whole", "--store", store).out
+    assert "data: 7 images (+5 quarantined) in 2 shards -> 7 images in 2 shards" in said
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_reports_of_unattended_runs_count_them(data: Path, store: Path, tmp_path: Path, fails: bool):
+    """Also of one that fails for another reason."""
+    if fails:
+        (data / "day-2.tar").write_bytes(b"no tar")
+    file, prom = tmp_path / "run.json", tmp_path / "run.prom"
+    assert purify(data, store, "--quarantine", "--summary", file, "--metrics", prom).code == fails
+    assert json.loads(file.read_bytes())["counts"]["quarantined"] == 5
+    assert "zipbatch_last_run_quarantined{" in prom.read_text()
+    (value,) = [line.split()[-1] for line in prom.read_text().splitlines() if line.startswith("zipbatch_last_run_quar")]
+    assert value == "5"
+
+
+def test_a_version_that_lacks_one_is_not_published(data: Path, store: Path):
+    """Nor is a shard taken for done whose quarantine is gone."""
+    purify(data, store, "--quarantine")
+    before = quarantine_in(store).read_bytes()
+    quarantine_in(store).unlink()
+    again = purify(data, store, "--quarantine")
+    assert (again.code, again.json["computed"], again.json["reused"], again.json["new_version"]) == (0, 1, 1, False)
+    assert quarantine_in(store).read_bytes() == before

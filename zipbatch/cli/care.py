@@ -190,7 +190,10 @@ def _show_diff(found: VersionDiff) -> None:
 
 
 def _counts(counts: dict[str, int] | None) -> str:
-    return "none" if counts is None else f"{counts['samples']} images in {counts['shards']} shards"
+    if counts is None:
+        return "none"
+    aside = f" (+{counts['quarantined']} quarantined)" if "quarantined" in counts else ""
+    return f"{counts['samples']} images{aside} in {counts['shards']} shards"
 
 
 @click.command()
@@ -223,7 +226,8 @@ def export(
 ) -> None:
     """Put a version into a plain folder DIR, which must be new.
 
-    Hard links share their bytes with the store: do not write into them, or say --copy.
+    Hard links share their bytes with the store: do not write into them, or say --copy. What is in quarantine stays in
+    the store.
 
     \b
     Examples:
@@ -250,6 +254,8 @@ def export(
         emit_json({**asdict(done), "out": str(out)})
         return
     click.echo(f"{out}: {done.samples} images of {done.shards} shards of {done.reference}")
+    if done.quarantined:
+        click.echo(f"  {done.quarantined} more are in quarantine and stay there: see 'zipbatch store show {reference}'")
 
 
 COMMANDS = (tag, gc, diff, export)

@@ -1,4 +1,8 @@
-"""``zipbatch store export``: a version as a plain folder, of shards or of images, for those who know no store."""
+"""``zipbatch store export``: a version as a plain folder, of shards or of images, for those who know no store.
+
+What a version holds in quarantine could not be read and was not purified: it stays in the store, is counted, and where
+a shard came out short of samples, the manifest says by how many.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +45,12 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class Exported:
-    """How much came out."""
+    """How much came out; ``quarantined`` samples more of these shards did not."""
 
     reference: str
     shards: int
     samples: int
+    quarantined: int
 
 
 Progress = Callable[[int, int], None]
@@ -73,7 +78,7 @@ def export_shards(request: ExportRequest, *, on_progress: Progress = lambda _don
         _write_manifest(request, folder, rows, sizes)
 
     _whole(request.out, write)
-    return Exported(request.version.reference, len(rows), sum(row.samples for row in rows))
+    return _exported(request, rows)
 
 
 def export_images(request: ExportRequest, *, on_progress: Progress = lambda _done, _all: None) -> Exported:
@@ -100,7 +105,12 @@ def export_images(request: ExportRequest, *, on_progress: Progress = lambda _don
             (folder / CLASSES).write_text("\n".join(classes) + "\n", encoding="utf-8")
 
     _whole(request.out, write)
-    return Exported(request.version.reference, len(rows), sum(row.samples for row in rows))
+    return _exported(request, rows)
+
+
+def _exported(request: ExportRequest, rows: tuple[VersionRow, ...]) -> Exported:
+    samples, aside = sum(row.samples for row in rows), sum(row.quarantined for row in rows)
+    return Exported(request.version.reference, len(rows), samples, aside)
 
 
 def _chosen(request: ExportRequest) -> tuple[VersionRow, ...]:
@@ -155,14 +165,15 @@ def _write_manifest(request: ExportRequest, folder: Path, rows: tuple[VersionRow
         shards = [ShardRef(row.split, row.shard, folder / row.shard, row.output, row.samples) for row in rows]
         write_manifest(folder, _staged(dataset.manifest, request.version, rows), shards, sizes)
         return
-    value: dict[str, Any] = {
-        **header.model_dump(mode="json"),
-        "shards": [
-            {"split": row.split, "shard": row.shard, "samples": row.samples, "sha256": row.output, "bytes": size}
-            for row, size in zip(rows, sizes, strict=True)
-        ],
-    }
+    listed = [_listed(row, size) for row, size in zip(rows, sizes, strict=True)]
+    value: dict[str, Any] = {**header.model_dump(mode="json"), "shards": listed}
     atomic.write_json(folder / MANIFEST, value)
+
+
+def _listed(row: VersionRow, size: int) -> dict[str, Any]:
+    """A shard as the manifest lists it."""
+    listed = {"split": row.split, "shard": row.shard, "samples": row.samples, "sha256": row.output, "bytes": size}
+    return listed | ({"quarantined": row.quarantined} if row.quarantined else {})
 
 
 def _staged(manifest: StagedManifest, version: Version, rows: tuple[VersionRow, ...]) -> StagedManifest:
@@ -171,7 +182,9 @@ def _staged(manifest: StagedManifest, version: Version, rows: tuple[VersionRow, 
     for row in rows:
         old = splits.get(row.split, SplitCounts(shards=0, samples=0))
         splits[row.split] = SplitCounts(shards=old.shards + 1, samples=old.samples + row.samples)
-    purified = {"version": version.reference, "purifier": version.header.purifier}
+    purified: dict[str, Any] = {"version": version.reference, "purifier": version.header.purifier}
+    if aside := {row.shard: row.quarantined for row in rows if row.quarantined}:
+        purified["quarantined"] = aside
     options = {**manifest.options, "purified": purified}
     return manifest.model_copy(update={"splits": splits, "options": options, "zipbatch": version.header.zipbatch})
 
