@@ -22,7 +22,7 @@ from safetensors.torch import save
 
 from tests.archives import cifar10_files, write_cifar10_tar, write_gtsrb
 from tests.foreign import attack_result
-from tests.fuzz.mutate import JPEG, JSON, LINES, LINES_GZ, PNG, SAFETENSORS, TAR, TAR_GZ, WEBP, ZIP, Codec
+from tests.fuzz.mutate import JPEG, JSON, JSON_GZ, LINES, LINES_GZ, PNG, SAFETENSORS, TAR, TAR_GZ, WEBP, ZIP, Codec
 from tests.making import picture, sample, write_prior, write_shard, write_source, write_tar, write_victim, zipbatch
 from zipbatch import images
 from zipbatch.checkpoints import open_prior, open_victim
@@ -46,6 +46,8 @@ from zipbatch.stages.import_files import match_by_map
 from zipbatch.stages.purifier import describe, purifier_spec
 from zipbatch.stages.purify_shard import PurifySetup, PurifyTask, PurifyWorker
 from zipbatch.store import RememberedInputs, Store, Versions, verify
+from zipbatch.store.removals import Removals
+from zipbatch.store.store import QUARANTINE
 from zipbatch.victims import Normalisation
 
 OURS: tuple[type[Exception], ...] = (ZipbatchError,)
@@ -204,6 +206,7 @@ def _store(folder: Path) -> Path:
     write_tar(source / "test-000009.tar", [("x.png", b"x"), ("y.png", images.encode_png(picture(1)))])
     command = ("purify", source, "--purifier", "blur", "--store", folder / "pur", "--name", "in", "--quarantine")
     assert zipbatch(*command).code == 0
+    Removals(Store(folder / "pur")).note(["0" * 64, f"{'1' * 64}{QUARANTINE}"])
     return folder / "pur"
 
 
@@ -419,6 +422,7 @@ TARGETS: dict[str, Target] = {
     "version-header": Target(*_of_store("versions/in/*.json", _read_version), (JSON,)),
     "version-list": Target(*_of_store("versions/in/*.gz", _read_version), (LINES_GZ,)),
     "tag": Target(*_of_store("tags/in/latest", lambda s, _: Versions(s).read("in"))),
+    "note": Target(*_of_store("removals/*.gz", lambda s, _: Removals(s).notes()), (JSON_GZ,)),
     "inputs": Target(*_of_store("inputs/*.gz", lambda s, f: RememberedInputs(s, "in").digest(f)), (LINES_GZ,)),
     "yaml": Target(_yaml, _file("x.yaml", _settings), (LINES,), cost=4),
     "torch": Target(_torch_seeds, _file("x.pt", read_tensors), (ZIP,)),

@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from zipbatch.store import lists
-from zipbatch.store.lists import unpacked_lines
+from zipbatch.store.lists import unpacked, unpacked_lines
 
 
 def test_lines():
@@ -37,6 +37,14 @@ def test_a_bomb_is_unpacked_no_further_than_the_limit(monkeypatch: pytest.Monkey
     assert len(list(unpacked_lines(gzip.compress(b"a\n" * 500)))) == 500
     with pytest.raises(ValueError, match="over 1000 bytes"):
         list(unpacked_lines(gzip.compress(b"a\n" * 501)))
+
+
+def test_notes_are_unpacked_whole_or_refused():
+    assert unpacked(gzip.compress(b"{}" * 500), limit=1000) == b"{}" * 500
+    with pytest.raises(ValueError, match="over 999 bytes"):
+        unpacked(gzip.compress(b"{}" * 500), limit=999)
+    with pytest.raises(ValueError, match="list"):
+        unpacked(gzip.compress(b"{}")[:-1], limit=999)
 
 
 def test_a_line_is_held_no_further_than_its_limit(monkeypatch: pytest.MonkeyPatch):

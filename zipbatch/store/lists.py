@@ -1,4 +1,4 @@
-"""Lists of the store: gzipped lines, unpacked within limits."""
+"""What the store keeps gzipped, unpacked within limits: lists of many lines, and notes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,8 @@ def unpacked_lines(data: bytes) -> Iterator[bytes]:
     Raises:
         ValueError: damaged, cut short, or unpacks to over ``MAX_BYTES``; also after lines that were sound.
     """
-    unpacked, rest = 0, b""
-    for piece in _unpacked(data):
-        unpacked += len(piece)
-        if unpacked > MAX_BYTES:
-            raise ValueError(f"a list that unpacks to over {MAX_BYTES} bytes")
+    rest = b""
+    for piece in _pieces(data, MAX_BYTES):
         *lines, rest = (rest + piece).split(b"\n")
         yield from lines
         if len(rest) > MAX_LINE_BYTES:
@@ -31,8 +28,26 @@ def unpacked_lines(data: bytes) -> Iterator[bytes]:
         yield rest
 
 
+def unpacked(data: bytes, *, limit: int) -> bytes:
+    """What a gzip holds.
+
+    Raises:
+        ValueError: damaged, cut short, or unpacks to over ``limit`` bytes.
+    """
+    return b"".join(_pieces(data, limit))
+
+
+def _pieces(data: bytes, limit: int) -> Iterator[bytes]:
+    left = limit
+    for piece in _unpacked(data):
+        left -= len(piece)
+        if left < 0:
+            raise ValueError(f"a list that unpacks to over {limit} bytes")
+        yield piece
+
+
 def _unpacked(data: bytes) -> Iterator[bytes]:
-    """What a gzip holds, piece by piece, each of at most ``_PIECE`` bytes."""
+    """Bit by bit, each of at most ``_PIECE`` bytes."""
     unpacking = zlib.decompressobj(_GZIP)
     try:
         for start in range(0, len(data), _PIECE):

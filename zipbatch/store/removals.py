@@ -28,12 +28,12 @@ import json
 import logging
 import secrets
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from zipbatch.errors import DataError
+from zipbatch.store.lists import unpacked
 from zipbatch.store.store import Store, StoredFile
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ NOTES = "removals"
 CLAIMS = "claims"
 IN_FORCE_S = 900.0
 CLAIM_S = 86_400.0
+MAX_NOTE_BYTES = 256 * 1024**2
+"""Of a note as it unpacks: some millions of objects."""
 _POLL_S = 1.0
 
 
@@ -112,10 +114,10 @@ class Removals:
         if (data := self._store.read_file(name)) is None:
             return None
         try:
-            value = json.loads(gzip.decompress(data))
+            value = json.loads(unpacked(data, limit=MAX_NOTE_BYTES))
             named = {field: frozenset(map(str, value[field])) for field in ("versions", "objects")}
             return Note(name, float(value["until_s"]), **named)
-        except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise DataError(name, "damaged note; remove it when neither gc nor a purify runs") from error
 
     def named(self) -> set[str]:
