@@ -1,6 +1,7 @@
 """Webdataset shards: a strict reader, a deterministic writer, and the staged dataset around them."""
 
-from zipbatch.shards.dataset import ShardDataset, ShardRef, StagedManifest, open_dataset, write_manifest
+from zipbatch.shards.dataset import ShardDataset, ShardRef, StagedManifest, write_manifest
+from zipbatch.shards.opening import open_dataset
 from zipbatch.shards.reader import Limits, read_shard
 from zipbatch.shards.sample import Sample
 from zipbatch.shards.writer import ShardInfo, ShardWriter

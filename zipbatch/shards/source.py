@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zipbatch.errors import UsageError
-from zipbatch.shards.dataset import SUFFIXES, expand_paths
+from zipbatch.shards.opening import SUFFIXES, expand_paths
 from zipbatch.shards.reader import read_shard
 from zipbatch.sources.base import CLASSES, SPLITS, UNLABELLED, Archive, SourceImage, SourceKind, read_classes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
-from zipbatch.shards.dataset import expand_paths
+from zipbatch.shards.opening import expand_paths
 from zipbatch.shards.source import SHARDS
 from zipbatch.sources import SOURCES, SPLITS, UNLABELLED, Archive, SourceImage
 from zipbatch.sources.base import CLASSES
