@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from zipbatch import __version__
-from zipbatch.store import Store, VersionHeader, VersionRow, Versions
+from zipbatch.store import Origin, Store, VersionHeader, VersionRow, Versions
 from zipbatch.store.rows import count_rows
-from zipbatch.store.versions import LATEST, Origin, version_id
+from zipbatch.store.versions import LATEST, version_id
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """The ``pur/`` store: content-addressed objects, task records, immutable versions, movable tags."""
 
 from zipbatch.store.gc import Collected, Garbage, GcPolicy, collect, find_garbage
+from zipbatch.store.headers import Origin, VersionHeader
 from zipbatch.store.identity import task_key
 from zipbatch.store.inputs import RememberedInputs
 from zipbatch.store.removals import lost_objects
@@ -8,7 +9,7 @@ from zipbatch.store.reused import reused
 from zipbatch.store.rows import VersionRow
 from zipbatch.store.store import SlotRun, Store, TaskRecord, check_name
 from zipbatch.store.verify import Fault, verify
-from zipbatch.store.versions import LostObjectsError, Origin, Version, VersionHeader, Versions, parse_reference
+from zipbatch.store.versions import LostObjectsError, Version, Versions, parse_reference
 
 __all__ = [
     "Collected",
