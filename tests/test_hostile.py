@@ -89,7 +89,11 @@ def test_json_of_a_sample_is_bounded_where_it_is_read(tmp_path: Path):
 
 @pytest.mark.parametrize("pattern", ["x-{0..99999999}.tar", "{0..9999}-{0..9999}.tar", "test-{0..-99999999}.tar"])
 def test_patterns_that_stand_for_too_much(pattern: str):
-    for read in (lambda: open_dataset([pattern]), lambda: find_shards(pattern)):
+    for read in (
+        lambda: open_dataset([pattern]),
+        lambda: open_dataset([f"s3://bucket/{pattern}"]),
+        lambda: find_shards(pattern),
+    ):
         with pytest.raises(UsageError, match="stands for over 10000000 shards"):
             read()
 

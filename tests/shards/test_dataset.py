@@ -156,6 +156,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "name is a folder": (lambda f: change_row(f, 0, shard=".."), "'..'"),
     "name is too long": (lambda f: change_row(f, 0, shard="x" * 5000 + ".tar"), "over 255 bytes"),
     "name has a zero byte": (lambda f: change_row(f, 0, shard="x\0.tar"), "is a path"),
+    "name is half a surrogate": (lambda f: change_row(f, 0, shard="\ud800.tar"), "surrogates"),
+    "split is half a surrogate": (lambda f: change_row(f, 0, split="\ud800"), "shards.jsonl"),
     "name is a number": (lambda f: change_row(f, 0, shard=5), "manifest.json"),
 }
 

@@ -216,3 +216,19 @@ def test_what_is_missing_is_noted_for_stores_that_are_not_looked_into(store: Pla
     assert Removals(Store(store)).named() == {lost}
     monkeypatch.setattr(Store, "lost_objects", lambda _self, _digests: set())  # as for a million in an object store
     assert lost_objects(Store(store), [lost, an_object(store).stem]) == {lost}
+
+
+def test_a_copy_in_another_place_harms_nobody(store: Place):
+    """It is removed; what lies where it belongs is sound, and so is all that refers to it."""
+    file = an_object(store)
+    for folder in ("00", "zz"):
+        (store / "objects" / folder).mkdir(exist_ok=True)
+        (store / "objects" / folder / file.name).write_bytes(file.read_bytes())
+    before = files_below(store)
+    faults = verify(Store(store), repair=True).faults
+    assert [(fault.where.split("/")[-2], fault.reason) for fault in faults] == [
+        ("00", "does not belong here (removed)"),
+        ("zz", "does not belong here (removed)"),
+    ]
+    strays = {f"objects/{folder}/{file.name}" for folder in ("00", "zz")}
+    assert files_below(store) == {name: data for name, data in before.items() if name not in strays}
