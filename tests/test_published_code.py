@@ -97,9 +97,9 @@ def test_memory_does_not_grow_with_the_shard(tmp_path: Path, monkeypatch: pytest
     alive, most = set[int](), 0
     real = purify_shard.read_shard
 
-    def watched(path: Path) -> Iterator[Sample]:
+    def watched(path: Path, **options: bool) -> Iterator[Sample]:
         nonlocal most
-        for number, item in enumerate(real(path)):
+        for number, item in enumerate(real(path, **options)):
             alive.add(number)
             weakref.finalize(item, alive.discard, number)
             most = max(most, len(alive))

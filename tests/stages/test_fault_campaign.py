@@ -37,7 +37,11 @@ drive.PULSE_S, drive.FROZEN_S = 0.5, 3.0
 from zipbatch.cli.main import main
 main()
 """
-CODES = {"kill driver": {-signal.SIGKILL}, "terminate driver": {143}, "interrupt driver": {130}}
+CODES = {  # negative where the signal comes before the command has taken charge of it
+    "kill driver": {-signal.SIGKILL},
+    "terminate driver": {143, -signal.SIGTERM},
+    "interrupt driver": {130, -signal.SIGINT},
+}
 
 
 class Machine:
