@@ -39,11 +39,15 @@ def test_embedded_assets_are_what_they_claim():
     assert tuple(data.images.shape) == (1000, 3, 32, 32)
     assert sorted(data.labels.unique().tolist()) == list(range(10))
     assert load_prior(open_prior(embedded_prior())).image_size == 32
-    for attack in ("badnets", "blended"):
-        folder = open_victim(embedded_victim(attack))
+    grids = {"wanet": 4, "wanet-256": 256}
+    for name in ("badnets", "blended", "physicalba", "wanet", "wanet-256"):
+        folder = open_victim(embedded_victim(name))
         load_victim(folder)
         assert list(folder.spec.classes) == sample.classes
         manifest = json.loads((folder.path / "manifest.json").read_text())
-        assert manifest["trained_on"]["attack"]["name"] == attack
+        attack = manifest["trained_on"]["attack"]
+        assert attack["name"] == name.removesuffix("-256")
+        assert attack["params"].get("grid_size") == grids.get(name)
+        assert manifest["ca"]["value"] >= 0.85
     files = [file for file in sample_source().parent.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 20e6
