@@ -22,7 +22,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.making import write_source, zipbatch
-from tests.stages.test_purify_faults import objects
+from tests.stages.test_purify_faults import heed_interrupts, objects
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,7 +166,11 @@ def start(machine: Machine, source: Path, prior: Path, store: Path, log: Path) -
     where = ("--address", machine.cluster.address, "--workers", NODES, "--at-least", 1)
     with log.open("a") as stream:
         return subprocess.Popen(
-            [sys.executable, "-c", IMPATIENT, *map(str, (*arguments, *where))], stdout=stream, stderr=stream, text=True
+            [sys.executable, "-c", IMPATIENT, *map(str, (*arguments, *where))],
+            stdout=stream,
+            stderr=stream,
+            text=True,
+            preexec_fn=heed_interrupts,  # noqa: PLW1509
         )
 
 

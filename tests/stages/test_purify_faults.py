@@ -56,6 +56,11 @@ class Undisturbed:
         return [str(a) for a in ("purify", self.source, "--prior", self.prior, "--store", store, *SETTINGS)]
 
 
+def heed_interrupts() -> None:
+    """What starts the tests in the background has them ignore Ctrl-C, and their children with them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Purify:
     """``python -m zipbatch purify`` in a session of its own, as a terminal would start it."""
 
@@ -70,6 +75,7 @@ class Purify:
             stdout=self._out,
             stderr=self._err,
             start_new_session=True,
+            preexec_fn=heed_interrupts,  # noqa: PLW1509
         )
 
     def family(self) -> list[Process]:
