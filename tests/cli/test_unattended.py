@@ -274,7 +274,7 @@ def test_when_time_is_up_shards_in_hand_are_finished_and_kept(shards: Path, tmp_
 
 def test_a_run_keeps_out_of_the_way_of_another(shards: Path, tmp_path: Path):
     store, file = tmp_path / "pur", tmp_path / "run.json"
-    lock = RunLock(lock_file(str(store), "in"))
+    lock = RunLock(lock_file(store, "in"))
     assert lock.take(run="theirs", now=time.time())
     options = (shards, "--store", store, "--summary", file, "--lock")
     skipped = blur(*options, "skip")
@@ -297,7 +297,7 @@ def test_a_run_keeps_out_of_the_way_of_another(shards: Path, tmp_path: Path):
 
 def test_a_run_that_waits_goes_on_when_the_other_has_ended(shards: Path, tmp_path: Path):
     store = tmp_path / "pur"
-    lock = RunLock(lock_file(str(store), "in"))
+    lock = RunLock(lock_file(store, "in"))
     assert lock.take(run="theirs", now=time.time())
     command = [sys.executable, "-m", "zipbatch", "purify", shards, "--store", store, "--purifier", "blur"]
     with subprocess.Popen([*command, "--lock", "wait"], stderr=subprocess.PIPE, text=True) as process:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from zipbatch.cluster import Workers
 
+_Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 STORE = click.option("--store", required=True, type=place, metavar="DIR|URL", help="Where results are kept.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
@@ -75,8 +76,8 @@ def worker_options(command: Callable[..., None]) -> Callable[..., None]:
         who = WorkerFlags(**{field.name: given.pop(field.name) for field in fields(WorkerFlags)})
         command(who=who, **given)
 
-    decorated: Callable[..., None] = gathered
-    for option in reversed(
+    return _with_options(
+        gathered,
         [
             click.option("--gpus", type=click.IntRange(1), metavar="N", help="Ray actors, one pinned to each GPU."),
             click.option(
@@ -105,10 +106,15 @@ def worker_options(command: Callable[..., None]) -> Callable[..., None]:
                 help="Take a worker for hung, and replace it, whose shard shows no progress for MIN minutes.",
             ),
             DEVICE,
-        ]
-    ):
-        decorated = option(decorated)
-    return decorated
+        ],
+    )
+
+
+def _with_options(command: Callable[..., None], options: Sequence[_Decorator]) -> Callable[..., None]:
+    """A command with options, in the order in which help lists them."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def _into_environment(variable: str) -> Callable[[click.Context, click.Parameter, object], None]:
@@ -123,7 +129,8 @@ def _into_environment(variable: str) -> Callable[[click.Context, click.Parameter
 
 def cache_options(command: Callable[..., None]) -> Callable[..., None]:
     """``--cache --cache-gb``: where copies of what lies in object stores are kept, and how much of it."""
-    for option in reversed(
+    return _with_options(
+        command,
         [
             click.option(
                 "--cache",
@@ -140,10 +147,8 @@ def cache_options(command: Callable[..., None]) -> Callable[..., None]:
                 callback=_into_environment(cache.SIZE_GB),
                 help=f"Its size; what was not used for longest goes first.  [default: {cache.DEFAULT_GB:g}]",
             ),
-        ]
-    ):
-        command = option(command)
-    return command
+        ],
+    )
 
 
 def pairs(values: tuple[str, ...], flag: str) -> dict[str, str]:

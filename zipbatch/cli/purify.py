@@ -154,10 +154,10 @@ def purify(
         running().unreported()
         _show_plan(plan_purify(request), as_json=as_json)
         return
-    noted, place = running(), str(request.store.root)
-    noted.dataset, noted.store = dataset.name, place
+    noted, root = running(), request.store.root
+    noted.dataset, noted.store = dataset.name, str(root)
     stop_at = noted.stop_at(max_hours)
-    with locked(lock, store=place, dataset=dataset.name, stop_at=stop_at) as mine:
+    with locked(lock, store=root, dataset=dataset.name, stop_at=stop_at) as mine:
         if mine:
             _show_summary(_purified(plan_purify(request), stop_at), as_json=as_json)
 

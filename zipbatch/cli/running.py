@@ -17,6 +17,7 @@ from zipbatch.errors import TimeIsUp, WorkFailed
 from zipbatch.logs import new_run_id
 
 if TYPE_CHECKING:
+    from zipbatch.places import Place
     from zipbatch.report.run import Counts, Ending
     from zipbatch.store.lock import RunLock
 
@@ -176,7 +177,7 @@ def _writable(flag: str, path: Path) -> Path:
 
 
 @contextmanager
-def locked(policy: LockPolicy | None, *, store: str, dataset: str, stop_at: float | None = None) -> Iterator[bool]:
+def locked(policy: LockPolicy | None, *, store: Place, dataset: str, stop_at: float | None = None) -> Iterator[bool]:
     """Hold the lock of a store's dataset for as long as this lasts; without a policy, hold nothing.
 
     Yields:

@@ -18,8 +18,7 @@ from typing import BinaryIO
 
 from zipbatch.errors import UsageError
 from zipbatch.logs import utc
-
-_LOCAL = "file://"
+from zipbatch.places import Place
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,14 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since} (run {self.run})"
 
 
-def lock_file(store: str, dataset: str) -> Path:
+def lock_file(store: Place, dataset: str) -> Path:
     """Where the lock of a dataset lies: in a local store, or for a store at a URL below the user's home.
 
     The latter keeps apart the runs of one user, on the hosts that share that home.
     """
-    if "://" not in store or store.startswith(_LOCAL):
-        return Path(store.removeprefix(_LOCAL)).absolute() / "locks" / f"{dataset}.lock"
-    key = hashlib.sha256(f"{store.rstrip('/')}\n{dataset}".encode()).hexdigest()
+    if isinstance(store, Path):
+        return store.absolute() / "locks" / f"{dataset}.lock"
+    key = hashlib.sha256(f"{store}\n{dataset}".encode()).hexdigest()
     return Path.home() / ".cache" / "zipbatch" / "locks" / f"{key[:32]}.lock"
 
 
