@@ -59,12 +59,12 @@ def fsync_folder(folder: Path) -> None:
 
 def publish(temp: Path, final: Path) -> None:
     """Move the finished ``temp`` file to ``final`` in one step. Its bytes are on disk before its name is."""
-    final.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(temp, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+    final.parent.mkdir(parents=True, exist_ok=True)
     temp.replace(final)
     fsync_folder(final.parent)
 

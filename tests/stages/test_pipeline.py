@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.making import Ran, files_below, zipbatch
+from tests.making import Ran, files_below, sample, write_shard, zipbatch
+from tests.object_store import S3Path
 from zipbatch.config import PipelineConfig, find_config, list_configs, load_config
+from zipbatch.shards import Sample
 
 PIPELINE: dict[str, Any] = {
     "about": "Two attacks, two baselines.",
@@ -224,7 +226,7 @@ def test_a_failed_stage_stops_its_users_alone(run, tmp_path: Path):
         (lambda p: p["stages"]["shards"].update(source="no/such/folder"), "no such file or folder"),
         (
             lambda p: p["stages"]["shards"].update(source="s3://bucket/in"),
-            "source = s3://bucket/in: a pipeline reads this",
+            "source = s3://bucket/in: a source is read from this",
         ),
         (lambda p: p["stages"]["table"].update(victim="embedded:nobody"), "no such victim"),
         (lambda p: p["stages"]["pur"].update(purifier=None, preset="nobody"), "no preset 'nobody'"),
@@ -309,3 +311,43 @@ def test_two_runs_at_once_make_each_stage_once(run, source: Path, victim: Path, 
     results = [json.loads(out) for out, _ in outputs]
     assert sum(result["ran"] for result in results) == 10
     assert results[0]["rows"] == results[1]["rows"]
+
+
+def test_samples_that_cannot_be_read_are_set_aside_where_a_stage_says_so(run, victim: Path, tmp_path: Path):
+    good = sample("b", 1, seed=1)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_shard(folder / "day-0.tar", [Sample("a", {**good.members, "png": good.members["png"][:60]}), good])
+    pur = {"run": "purify", "data": str(folder), "purifier": "blur"}
+    table = {"run": "evaluate", "victim": "${victim}", "data": str(folder), "purified": "${pur}"}
+    pipeline = {"vars": {"victim": None}, "stages": {"pur": pur, "table": table}}
+    refused = run(pipeline)
+    assert refused.code == 1
+    assert "day-0.tar" in refused.err
+    pur["quarantine"] = True
+    assert run(pipeline, "--dry-run").out.splitlines()[0].endswith("changed: quarantine")
+    ran = run(pipeline, "--json")
+    assert ran.code == 0, ran.err
+    assert [row["n_quarantined"] for row in ran.json["rows"]] == [1, 1]
+
+
+def test_data_prior_and_victim_may_be_in_an_object_store(run, staged: Path, prior: Path, victim: Path, s3: object):
+    bucket = S3Path.fresh()
+    there = {name: (bucket / name).copy_from(path) for name, path in (("d", staged), ("p", prior), ("v", victim))}
+    stages = {
+        "pur": {"run": "purify", "data": str(there["d"]), "prior": str(there["p"]), "set": {"steps": 2}},
+        "table": {"run": "evaluate", "victim": "${victim}", "data": str(there["d"]), "purified": "${pur}"},
+    }
+    pipeline = {"vars": {"victim": None}, "stages": stages}
+    first = run(pipeline, "--json", victim=there["v"])
+    assert (first.code, first.json["ran"]) == (0, 2), first.err
+    assert [row["n_ca"] for row in first.json["rows"]] == [12, 12]
+    assert run(pipeline, "--json", victim=there["v"]).json["ran"] == 0
+    config = there["v"] / "config.json"
+    config.write_bytes(config.read_bytes() + b"\n")
+    lines = run(pipeline, "--dry-run", victim=there["v"]).out.splitlines()
+    assert [line[:4] for line in lines] == ["skip", "run "]
+    assert lines[1].endswith("changed: victim")
+    gone = run(pipeline, "--dry-run", victim=bucket / "nothing")
+    assert gone.code == 2
+    assert "nothing: no such file or folder" in gone.err

@@ -215,13 +215,33 @@ def test_quarantine_shards_stay_and_go_with_their_rows(store: Store):
         publish_version(store, "d", IDENTITY, rows=rows[1:], tag=None, parent=None, started_ns=3)
 
 
-def test_strangers_and_temp_files_are_left_alone(store: Store):
+def test_strangers_are_left_alone(store: Store):
     (store.root / "objects" / "zz").mkdir()
-    for name in ("objects/zz/x.tar", "objects/note.txt", "objects/.tmp-1-a"):
+    for name in ("objects/zz/x.tar", "objects/note.txt"):
         (store.root / name).write_bytes(b"x")
     age(store)
     assert collect(store, find_garbage(store, ALL)).objects == 0
-    assert len(files_below(store.root)) == 3
+    assert len(files_below(store.root)) == 2
+
+
+def test_what_killed_runs_left_half_written_goes_wherever_it_is(store: Store):
+    run(store, range(2), tag="nightly")
+    whole = files_below(store.root)
+    folders = ["", "inputs", *{name.rpartition("/")[0] for name in whole}]
+    assert {folder.partition("/")[0] for folder in folders} >= {"objects", "tasks", "versions", "tags"}
+    for folder in folders:
+        (store.root / folder).mkdir(exist_ok=True)
+        (store.root / folder / f"{atomic.TEMP_PREFIX}1-old").write_bytes(b"x")
+    age(store, days=2)
+    held = (store.root / "objects" / f"{atomic.TEMP_PREFIX}2-held").open("xb")
+    atomic.hold(held)
+    (store.root / "tags" / f"{atomic.TEMP_PREFIX}3-young").write_bytes(b"x")
+    os.utime(held.fileno(), (0, 0))
+    garbage = find_garbage(store, GcPolicy())
+    assert len(files_below(store.root)) == len(whole) + len(folders) + 2, "a look changes nothing"
+    collect(store, garbage)
+    assert files_below(store.root).keys() - whole.keys() == {"objects/.tmp-2-held", "tags/.tmp-3-young"}
+    held.close()
 
 
 def test_no_store(tmp_path: Path):

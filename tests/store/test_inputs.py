@@ -15,7 +15,9 @@ from zipbatch.store import RememberedInputs, Store
 
 @pytest.fixture
 def store(pur: Place) -> Store:
-    return Store(pur)
+    store = Store(pur)
+    store.prepare()
+    return store
 
 
 def test_remembers_across_runs(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -83,16 +85,18 @@ def test_two_runs_remember_together(store: Store, tmp_path: Path):
 
 def test_a_link_is_what_it_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Files of one size and time: a link that is turned from one to the other is another input."""
+    store = Store(tmp_path / "pur")
+    store.prepare()
     (tmp_path / "days").mkdir()
     (tmp_path / "short").symlink_to(tmp_path / "days")
     for number, name in enumerate(("one", "two"), 1):
         file = tmp_path / "days" / f"{name}.tar"
         file.write_bytes(name.encode())
         os.utime(file, ns=(1, 1))
-        inputs = RememberedInputs(Store(tmp_path / "pur"), "d")
+        inputs = RememberedInputs(store, "d")
         inputs.remember(file, f"{number}" * 64, stamp(file))
         inputs.save()
-    again, link = RememberedInputs(Store(tmp_path / "pur"), "d"), tmp_path / "link.tar"
+    again, link = RememberedInputs(store, "d"), tmp_path / "link.tar"
     for number, name in enumerate(("one", "two"), 1):
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / "days" / f"{name}.tar")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from tests.making import files_below, sample, write_shard
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place, sha256
+from zipbatch.places import Place, put_bytes, sha256
 from zipbatch.shards import Sample
 from zipbatch.store import Store, TaskRecord, check_name, parse_reference, task_key
+from zipbatch.store import store as store_module
 
 KEY = task_key("0" * 64, {"method": "blur"})
 
@@ -131,6 +133,44 @@ def test_reading_makes_nothing(pur: Place, tmp_path: Path):
     )
     assert list(tmp_path.iterdir()) == []
     assert files_below(pur) == {}
+
+
+def test_what_is_far_too_large_is_damaged_and_not_read(store: Store, pur: Place, monkeypatch: pytest.MonkeyPatch):
+    digest = put(store, sample("a", 1, seed=1))
+    store.put_task(KEY, record(digest))
+    put_bytes(pur / "x", b"four")
+    put_bytes(pur / "empty", b"")
+    assert (store.read_file("x", limit=4), store.read_file("empty", limit=4), store.read_file("y", limit=4)) == (
+        b"four",
+        b"",
+        None,
+    )
+    with pytest.raises(ValueError, match="over the limit of 3 bytes"):
+        store.read_file("x", limit=3)
+    monkeypatch.setattr(store_module, "MAX_RECORD_BYTES", 100)
+    assert store.task(KEY) is None
+    assert list(store.tasks()) == [(KEY, None)]
+
+
+def test_a_store_that_went_away_is_not_begun_anew(tmp_path: Path):
+    """As when a disk is unmounted in mid-run: its empty folder is left, on a disk that nobody wants to fill."""
+    store = Store(tmp_path / "pur")
+    store.prepare()
+    for half_way in (False, True):
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(store.new_object()) if half_way else None
+            (tmp_path / "pur").rename(tmp_path / "elsewhere")
+            (tmp_path / "pur").mkdir()
+            with pytest.raises(FileNotFoundError):
+                if writer is None:
+                    store.new_object()
+                else:
+                    store.publish_object(writer, writer.finish())
+            with pytest.raises(FileNotFoundError, match="unmounted"):
+                store.write_file("inputs/d.jsonl.gz", b"x")
+            assert list((tmp_path / "pur").iterdir()) == []
+        (tmp_path / "pur").rmdir()
+        (tmp_path / "elsewhere").rename(tmp_path / "pur")
 
 
 def test_prepare_says_what_is_wrong(tmp_path: Path):

@@ -26,6 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _UPDATES = 20
+MAX_UPDATED_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ class Url:
         """Whether it is either."""
         return self.is_file() or self.is_dir()
 
-    def read_bytes(self) -> bytes:
-        """The object's bytes; raises ``FileNotFoundError``."""
-        return self.client.read(self.text)
+    def read_bytes(self, limit: int | None = None) -> bytes:
+        """The object's bytes, with ``limit`` no more than that from its beginning; raises ``FileNotFoundError``."""
+        return self.client.read(self.text, limit)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The object's text; raises ``FileNotFoundError``."""
@@ -182,6 +183,26 @@ def stamp(source: Place) -> Stamp:
     return Stamp(found.st_size, found.st_mtime_ns, found.st_ino, modified_s=found.st_mtime)
 
 
+def read_bytes(source: Place, *, limit: int) -> bytes:
+    """A file that is to be small, in one request.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it has over ``limit`` bytes.
+    """
+    data = _beginning(source, limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"over the limit of {limit} bytes")
+    return data
+
+
+def _beginning(source: Place, length: int) -> bytes:
+    if isinstance(source, Url):
+        return source.read_bytes(length)
+    with source.open("rb") as stream:
+        return stream.read(length)
+
+
 def put_bytes(target: Place, data: bytes) -> None:
     """Publish ``data``, whole or not at all."""
     if isinstance(target, Url):
@@ -212,6 +233,8 @@ def workbench(folder: Place) -> Path:
 def update(target: Place, decide: Callable[[bytes | None], bytes | None]) -> None:
     """Let ``decide`` turn the present content (None: missing) into the next one (None: leave it).
 
+    Of content that has grown over ``MAX_UPDATED_BYTES`` it is shown the beginning.
+
     Nobody else's update comes in between, and ``decide`` may be asked again: a lock file beside a local file, a
     conditional put on S3. Other object stores, and S3 servers without conditional puts, leave a window between the look
     and the put.
@@ -222,7 +245,7 @@ def update(target: Place, decide: Callable[[bytes | None], bytes | None]) -> Non
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / ".lock").open("wb") as lock:
         fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
-        present = target.read_bytes() if target.is_file() else None
+        present = _beginning(target, MAX_UPDATED_BYTES) if target.is_file() else None
         if (new := decide(present)) is not None:
             atomic.write_bytes(target, new)
 
@@ -239,7 +262,7 @@ def _update_object(target: Url, decide: Callable[[bytes | None], bytes | None]) 
 def _present(target: Url) -> tuple[str | None, bytes | None]:
     """The ETag first: content that is newer than it makes the conditional put fail, as it should."""
     try:
-        return str(target.client.info(target.text).get("ETag", "")), target.read_bytes()
+        return str(target.client.info(target.text).get("ETag", "")), _beginning(target, MAX_UPDATED_BYTES)
     except FileNotFoundError:
         return None, None
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.errors import UsageError
+from zipbatch.places import Place, Url
 
 
 class Fingerprints:
@@ -22,19 +23,24 @@ class Fingerprints:
                 self._known = known
         except (OSError, ValueError):
             pass  # a lost cache costs reading the files once more
-        self._of: dict[Path, str] = {}
+        self._of: dict[Place, str] = {}
 
-    def of(self, path: Path, where: str) -> str:
+    def of(self, path: Place, where: str) -> str:
         """SHA-256 over the names and contents of the files below ``path``, or of the file itself.
+
+        Of what is at a URL, over sizes and ETags (or times, where the store has none) instead of contents.
 
         Raises:
             UsageError: there is no such file or folder; says ``where`` it was asked for.
         """
         path = path.absolute()
-        if not path.exists():
-            raise UsageError(f"{where}: {path}: no such file or folder")
         if path not in self._of:
-            self._of[path] = self._file(path) if path.is_file() else self._folder(path)
+            if not path.exists():
+                raise UsageError(f"{where}: {path}: no such file or folder")
+            if isinstance(path, Path):
+                self._of[path] = self._file(path) if path.is_file() else self._folder(path)
+            else:
+                self._of[path] = _remote(path)
         return self._of[path]
 
     def save(self) -> None:
@@ -54,6 +60,11 @@ class Fingerprints:
         digest = atomic.sha256_file(file)
         self._known[key] = [*now, digest]
         return digest
+
+
+def _remote(url: Url) -> str:
+    stamps = [("", places.stamp(url))] if url.is_file() else list(places.stamps_below(url))
+    return atomic.sha256_json([[name, stamp.size, stamp.changed] for name, stamp in stamps])
 
 
 def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.attacks import attack_params, get_attack
 from zipbatch.checkpoints import open_victim
 from zipbatch.checkpoints.victim import CONFIG
@@ -93,7 +93,7 @@ class TrainSettings(Settings):
 
 def _train_victim(instance: Instance, place: Place, report: Report) -> None:
     assert isinstance(instance.settings, TrainSettings)
-    dataset = open_dataset([str(_path(instance.one("data"), place))])
+    dataset = open_dataset([str(_at(instance.one("data"), place))])
     if instance.inputs["purified"]:
         version = Versions(place.store).read("@".join(_reference(instance.one("purified"), place)))
         dataset = with_purified(dataset, version, place.store, split="train")
@@ -128,6 +128,7 @@ class PurifySettings(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     resize: Literal["stretch", "center-crop"] | None = None
     batch_size: int = Field(32, ge=1)
+    quarantine: bool = False
 
 
 def _purify(instance: Instance, place: Place, report: Report) -> None:
@@ -138,20 +139,21 @@ def _purify(instance: Instance, place: Place, report: Report) -> None:
         preset=settings.preset,
         method=settings.purifier,
         assigned=settings.set,
-        prior=_path(instance.one("prior"), place) if instance.inputs["prior"] else None,
+        prior=_at(instance.one("prior"), place) if instance.inputs["prior"] else None,
         seed=settings.seed,
         precision=settings.precision,
         resize=settings.resize,
     )
     plan = plan_purify(
         PurifyRequest(
-            open_dataset([str(_path(instance.one("data"), place))], name=dataset),
+            open_dataset([str(_at(instance.one("data"), place))], name=dataset),
             spec,
             place.store,
             place.workers,
             splits=settings.splits,
             tag=tag,
             batch_size=settings.batch_size,
+            quarantine=settings.quarantine,
         )
     )
     purify(
@@ -170,10 +172,10 @@ class EvaluateSettings(Settings):
 
 def _evaluate(instance: Instance, place: Place, report: Report) -> None:
     assert isinstance(instance.settings, EvaluateSettings)
-    data = str(_path(instance.one("data"), place))
+    data = str(_at(instance.one("data"), place))
     plan = plan_evaluate(
         EvaluateRequest(
-            victims=tuple(open_victim(_path(item, place)) for item in instance.inputs["victim"]),
+            victims=tuple(open_victim(_at(item, place)) for item in instance.inputs["victim"]),
             dataset=open_dataset([data]),
             data_label=data,
             purified=tuple("@".join(_reference(item, place)) for item in instance.inputs["purified"]),
@@ -246,6 +248,7 @@ def _purify_facts(settings: PurifySettings) -> dict[str, Any]:
         "seed": settings.seed if kind.seeded else None,
         "precision": settings.precision if kind.needs_prior else None,
         "tiling": TILING if kind.needs_prior else None,
+        **({"quarantine": True} if settings.quarantine else {}),
     }
 
 
@@ -319,11 +322,11 @@ def _text(item: Instance | str) -> str:
     return item
 
 
-def _path(item: Instance | str, place: Place) -> Path:
-    return item.path(place) if isinstance(item, Instance) else Path(item)
+def _at(item: Instance | str, place: Place) -> places.Place:
+    return item.path(place) if isinstance(item, Instance) else places.place(item)
 
 
 def _reference(item: Instance | str, place: Place) -> tuple[str, str]:
     """Dataset and tag of what a purify stage makes; the dataset is named after its folder."""
     assert isinstance(item, Instance)  # its input rule takes no path
-    return _path(item.one("data"), place).resolve().name, f"{item.stage}-{item.slug}"
+    return _at(item.one("data"), place).resolve().name, f"{item.stage}-{item.slug}"

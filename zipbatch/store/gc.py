@@ -200,6 +200,7 @@ def collect(
             tasks.update(dangling)
     _drop_notes(versions, garbage, removals)
     sweep_claims(store)
+    store.sweep()
     return Collected(forgotten, len(tasks), objects, size)
 
 

@@ -7,7 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from zipbatch import places
 from zipbatch.errors import DataError
+from zipbatch.places import Place
+
+MAX_HEADER_BYTES = 16 * 1024**2
 
 
 class Origin(BaseModel):
@@ -60,3 +64,13 @@ class VersionHeader(BaseModel):
         if not isinstance(purifier.get("method"), str) or not isinstance(purifier.get("settings", {}), dict):
             raise ValueError("a purifier has a method, and its settings by name")  # noqa: TRY004 (pydantic's way)
         return purifier
+
+
+def read_header(path: Place) -> VersionHeader:
+    """The header in a file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged, or over ``MAX_HEADER_BYTES``.
+    """
+    return VersionHeader.model_validate_json(places.read_bytes(path, limit=MAX_HEADER_BYTES))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zipbatch import places
 from zipbatch.places import Place, Stamp
-from zipbatch.store.lists import unpacked_lines
+from zipbatch.store.lists import MAX_BYTES, unpacked_lines
 from zipbatch.store.store import Store
 
 _Entry = tuple[int, int | str, str]
@@ -20,7 +20,7 @@ class RememberedInputs:
     """A cache of one dataset: place -> (size, mtime in ns or ETag, SHA-256). Lost, it costs time only."""
 
     def __init__(self, store: Store, dataset: str) -> None:
-        self._file = store.root / "inputs" / f"{dataset}.jsonl.gz"
+        self._store, self._name = store, f"inputs/{dataset}.jsonl.gz"
         self._folders: dict[str, str] = {}
         self._new: dict[str, _Entry] = {}
         self._known = self._read()
@@ -28,7 +28,9 @@ class RememberedInputs:
     def _read(self) -> dict[str, _Entry]:
         known: dict[str, _Entry] = {}
         try:
-            for line in unpacked_lines(self._file.read_bytes()):
+            if (packed := self._store.read_file(self._name, limit=MAX_BYTES)) is None:
+                return {}
+            for line in unpacked_lines(packed):
                 path, size, changed, sha256 = json.loads(line.decode())
                 changed = changed if isinstance(changed, str) else int(changed)
                 known[str(path)] = (int(size), changed, str(sha256))
@@ -78,5 +80,5 @@ class RememberedInputs:
         if self._new:
             known = self._read() | self._new
             lines = [json.dumps([path, *entry]) for path, entry in sorted(known.items())]
-            places.put_bytes(self._file, gzip.compress("\n".join(lines).encode(), 1, mtime=0))
+            self._store.write_file(self._name, gzip.compress("\n".join(lines).encode(), 1, mtime=0))
             self._known, self._new = known, {}

@@ -111,9 +111,9 @@ class Removals:
         return [note for file in self._store.list_files(NOTES) if (note := self._read(file.name)) is not None]
 
     def _read(self, name: str) -> Note | None:
-        if (data := self._store.read_file(name)) is None:
-            return None
         try:
+            if (data := self._store.read_file(name, limit=MAX_NOTE_BYTES)) is None:
+                return None
             value = json.loads(unpacked(data, limit=MAX_NOTE_BYTES))
             named = {field: frozenset(map(str, value[field])) for field in ("versions", "objects")}
             return Note(name, float(value["until_s"]), **named)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import re
 import shutil
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
@@ -24,6 +24,9 @@ _FOLDERS = ("objects", "tasks", "versions", "tags")
 ASKED_AT_MOST = 5_000
 """Objects that an object store is asked for one by one: some seconds, at many requests at once."""
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
+MAX_RECORD_BYTES = 256 * 1024**2
+"""Of a task record: some hundred thousand samples that could not be read, each with its reason."""
+OLD_TEMP_S = 86_400.0
 QUARANTINE = ".quarantine"
 _OBJECT = re.compile(rf"[0-9a-f]{{64}}({re.escape(QUARANTINE)})?")
 
@@ -118,6 +121,19 @@ class Store:
             ) from error
         return made
 
+    def _check_there(self) -> None:
+        """A disk that was unmounted in mid-run leaves its empty folder behind, which is not to be written to."""
+        if isinstance(self.root, Path) and not (objects := self.root / "objects").is_dir():
+            raise FileNotFoundError(
+                errno.ENOENT, "the store is gone: was its disk unmounted, or removed?", str(objects)
+            )
+
+    def sweep(self) -> None:
+        """Remove the temp files that killed runs left anywhere in the store, a day ago or longer."""
+        if isinstance(self.root, Path):
+            for folder, _, _ in os.walk(self.root):
+                atomic.sweep(Path(folder), older_than_s=OLD_TEMP_S)
+
     @staticmethod
     def discard_empty(made: list[Path]) -> None:
         """Take back folders of ``prepare`` that are still empty, after a run that published nothing."""
@@ -193,15 +209,20 @@ class Store:
         path.unlink(missing_ok=True)
         return True
 
-    def read_file(self, name: str) -> bytes | None:
-        """The bytes of a file of the store by its name below the root, None when it is not there."""
+    def read_file(self, name: str, *, limit: int) -> bytes | None:
+        """The bytes of a file of the store by its name below the root, None when it is not there.
+
+        Raises:
+            ValueError: it has over ``limit`` bytes.
+        """
         try:
-            return (self.root / name).read_bytes()
+            return places.read_bytes(self.root / name, limit=limit)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write_file(self, name: str, data: bytes) -> None:
         """Publish a file of the store, whole or not at all."""
+        self._check_there()
         places.put_bytes(self.root / name, data)
 
     def remove_file(self, name: str) -> None:
@@ -221,7 +242,12 @@ class Store:
         return places.each(self.has_object, sha256s, at=self.root)
 
     def new_object(self) -> ShardWriter:
-        """A writer on a local disk, the store's own where it has one; publish its result with ``publish_object``."""
+        """A writer on a local disk, the store's own where it has one; publish its result with ``publish_object``.
+
+        Raises:
+            FileNotFoundError: the store's folder has gone since it was prepared.
+        """
+        self._check_there()
         return ShardWriter(places.workbench(self.root / "objects"))
 
     def publish_object(self, writer: ShardWriter, info: ShardInfo) -> None:
@@ -240,8 +266,8 @@ class Store:
     def record(self, key: str) -> TaskRecord | None:
         """The record of a task, wherever its objects are; None when it is missing or damaged."""
         try:
-            return TaskRecord.model_validate_json(self._task_path(key).read_bytes())
-        except (FileNotFoundError, NotADirectoryError, ValidationError):
+            return TaskRecord.model_validate_json(places.read_bytes(self._task_path(key), limit=MAX_RECORD_BYTES))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def put_task(self, key: str, record: TaskRecord) -> None:
@@ -262,10 +288,7 @@ class Store:
         """All (task key, record or None when damaged), for the store's care only."""
         for file in places.files_below(self.root / "tasks"):
             if file.suffix == ".json":
-                try:
-                    yield file.stem, TaskRecord.model_validate(json.loads(file.read_bytes()))
-                except (ValueError, RecursionError):
-                    yield file.stem, None
+                yield file.stem, self.record(file.stem)
 
 
 def _is_linked(path: Path, to: Path) -> bool:

@@ -8,12 +8,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place
-from zipbatch.store.headers import VersionHeader
+from zipbatch.store.headers import VersionHeader, read_header
+from zipbatch.store.lists import MAX_BYTES
 from zipbatch.store.removals import Removals, claimed, lost_objects
 from zipbatch.store.rows import VersionRow, pack_rows, unpack_rows
 from zipbatch.store.store import Store, StoredFile, check_name
@@ -21,6 +20,7 @@ from zipbatch.store.store import Store, StoredFile, check_name
 LATEST = "latest"
 _ID_DIGITS = 20
 _LIST = ".jsonl.gz"
+_MAX_TAG_BYTES = 1 << 12
 
 
 class LostObjectsError(DataError):
@@ -133,8 +133,8 @@ class Versions:
         dataset, version = self.resolve(reference)
         path = self._header_path(dataset, version)
         try:
-            header = VersionHeader.model_validate_json(path.read_bytes())
-        except (ValidationError, ValueError, OSError) as error:
+            header = read_header(path)
+        except (ValueError, OSError) as error:
             raise DataError(path, f"damaged version: {error}") from error
         return Version(header, self.rows(dataset, version))
 
@@ -158,10 +158,10 @@ class Versions:
             DataError: it is missing or damaged.
         """
         path = self._header_path(dataset, version)
-        data = self._store.read_file(_list_name(dataset, version))
-        if data is None:
-            raise DataError(path, "damaged version: its list is missing")
         try:
+            data = self._store.read_file(_list_name(dataset, version), limit=MAX_BYTES)
+            if data is None:
+                raise DataError(path, "damaged version: its list is missing")
             return unpack_rows(data)
         except ValueError as error:
             raise DataError(path, f"damaged version: {error}") from error
@@ -194,7 +194,7 @@ class Versions:
         """
         path = self._tag_path(dataset, tag)
         try:
-            return _parse_tag(path.read_bytes()).version
+            return _parse_tag(places.read_bytes(path, limit=_MAX_TAG_BYTES)).version
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
@@ -242,10 +242,10 @@ class Versions:
         for version in self.ids(dataset):
             path = self._header_path(dataset, version)
             try:
-                headers.append(VersionHeader.model_validate_json(path.read_bytes()))
+                headers.append(read_header(path))
             except FileNotFoundError:
                 continue  # forgotten meanwhile
-            except ValidationError as error:
+            except ValueError as error:
                 raise DataError(path, f"damaged version: {error}") from error
         return sorted(headers, key=lambda header: (header.started, header.version))
 
