@@ -12,13 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster.job import Job
 from tests.making import write_source
 from zipbatch.cluster import Outcome, WorkerContext, Workers, resolve_workers, run_tasks
 from zipbatch.errors import DataError, UsageError
@@ -30,13 +30,6 @@ ERRORS = {
     "nameless": (OSError("odd"), "I/O: odd"),
     "bug": (ZeroDivisionError("by nought"), "internal error: ZeroDivisionError: by nought (please report it)"),
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """A task with nothing but a name."""
-
-    name: str
 
 
 def jobs(n: int) -> list[Job]:

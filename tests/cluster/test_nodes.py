@@ -14,18 +14,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from tests.cluster.job import Job
 from zipbatch.cluster import Outcome, WorkerContext, Workers, drive, run_tasks
 from zipbatch.errors import UsageError
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A task: its name says what to do."""
-
-    name: str
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.job import Job
 from zipbatch.cluster import WorkerContext
 
 pytestmark = pytest.mark.ray
@@ -29,13 +30,6 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """A task with nothing but a name."""
-
-    name: str
 
 
 @dataclass(frozen=True)

@@ -21,19 +21,13 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.job import Job
 from zipbatch.cluster import Outcome, WorkerContext, Workers, run_tasks
 from zipbatch.errors import DataError, UsageError
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
 TWO = Workers(workers=2, device="cpu")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A task: its name says what to do."""
-
-    name: str
 
 
 @dataclass(frozen=True)
