@@ -20,6 +20,17 @@ from tests.making import write_prior, write_source, write_victim, zipbatch
 from zipbatch.places import Place
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes: files whole, for their fixtures; those with Ray in one, which begins first.
+
+    Two clusters at once would fight for two cores.
+    """
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
 @pytest.fixture(scope="session")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny prior for 16 px images."""
