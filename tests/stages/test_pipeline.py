@@ -229,6 +229,8 @@ def test_a_failed_stage_stops_its_users_alone(run, tmp_path: Path):
             "source = s3://bucket/in: a source is read from this",
         ),
         (lambda p: p["stages"]["table"].update(victim="embedded:nobody"), "no such victim"),
+        (lambda p: p["stages"]["table"].update(victim="${source}"), "table: .*config.json"),
+        (lambda p: p["stages"]["pur"].update(purifier="zip", set={}, prior="${source}"), "pur: .*: "),
         (lambda p: p["stages"]["pur"].update(purifier=None, preset="nobody"), "no preset 'nobody'"),
     ],
 )

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 from zipbatch import atomic, places
+from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.config import PipelineConfig, references, resolved, validate
 from zipbatch.errors import UsageError
 from zipbatch.stages.assets import prior_path, source_place, victim_path
@@ -20,6 +21,8 @@ _NAMED: Mapping[str, Callable[[str], str]] = {
     "victim": lambda text: str(victim_path(text)),
 }
 """Inputs for which names stand beside paths."""
+_OPENED: Mapping[str, Callable[[places.Place], object]] = {"prior": open_prior, "victim": open_victim}
+"""What is to be told of an unfit file before anything is run, not when its stage is."""
 
 
 def expanded(
@@ -136,9 +139,19 @@ class _Expansion:
         if isinstance(item, Instance):
             return item.id
         if name != "source":
-            return self._prints.of(places.place(item), where)
+            at = places.place(item)
+            digest = self._prints.of(at, where)
+            try:
+                _OPENED.get(name, _as_it_is)(at)
+            except UsageError as error:
+                raise UsageError(f"{where}: {error}") from error
+            return digest
         kind, paths = source_paths(item)
         return [kind, *([path.name, self._prints.of(path, where)] for path in paths)]
+
+
+def _as_it_is(_place: places.Place) -> None:
+    return None
 
 
 def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str:
