@@ -9,6 +9,7 @@ from zipbatch.metrics import (
     Share,
     attack_success,
     clean_accuracy,
+    false_positives,
     flips,
     poisoned_accuracy,
     robust_accuracy,
@@ -42,6 +43,13 @@ def test_each_image_has_its_own_target():
     original, target, predicted = np.array([0, 1, 2, 2]), np.array([1, 2, 0, 2]), np.array([1, 2, 2, 2])
     assert attack_success(predicted, target, original) == Share(2, 3)
     assert robust_accuracy(predicted, target, original) == Share(1, 3)
+
+
+def test_plain_errors_are_no_attack():
+    """Of seven clean images of other classes a victim takes one for the target, 1."""
+    label = np.array([1, 1, 1, 0, 0, 2, 2, 0, 2, 0])
+    predicted = np.array([1, 1, 2, 0, 1, 2, 2, 0, 0, 0])
+    assert false_positives(predicted, TARGET, label) == Share(1, 7)
 
 
 def test_only_target_class_images():

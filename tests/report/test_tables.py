@@ -22,7 +22,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "ssim_poisoned": None,
         "ssim_clean": None,
     }
-    for name in ("asr", "pa", "ra"):
+    for name in ("asr", "fpr", "pa", "ra"):
         values |= {name: None, f"{name}_ci95": None, f"n_{name}": 0}
     return values | changes
 

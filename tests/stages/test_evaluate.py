@@ -19,7 +19,7 @@ from zipbatch.victims import build_victim
 
 TARGET = 1
 ALWAYS = 2
-MEASURES = ("ca", "asr", "pa", "ra")
+MEASURES = ("ca", "asr", "fpr", "pa", "ra")
 
 
 def write_known_victim(folder: Path, *, reds: bool = False, answer: int = ALWAYS) -> Path:
@@ -94,8 +94,8 @@ def test_a_constant_victim(staged: Path, constant: Path, store: Place):
     """12 images, 4 of each class, target 1, every answer 2."""
     rows = evaluated(constant, "--data", staged, "--purified", "tiny-badnets@blur", "--store", store)
     for row in rows:
-        assert [row[name] for name in MEASURES] == [4 / 12, 0.0, 4 / 12, 4 / 8]
-        assert [row[f"n_{name}"] for name in MEASURES] == [12, 8, 12, 8]
+        assert [row[name] for name in MEASURES] == [4 / 12, 0.0, 0.0, 4 / 12, 4 / 8]
+        assert [row[f"n_{name}"] for name in MEASURES] == [12, 8, 8, 12, 8]
         for name in MEASURES:
             low, high = row[f"{name}_ci95"]
             assert 0 <= low <= row[name] <= high <= 1
@@ -105,8 +105,8 @@ def test_a_constant_victim(staged: Path, constant: Path, store: Place):
 
 def test_a_victim_that_always_answers_the_target(staged: Path, tmp_path: Path):
     (row,) = evaluated(write_known_victim(tmp_path / "target", answer=TARGET), "--data", staged)
-    assert [row[name] for name in MEASURES] == [4 / 12, 1.0, 4 / 12, 0.0]
-    assert [row[f"n_{name}"] for name in MEASURES] == [12, 8, 12, 8]
+    assert [row[name] for name in MEASURES] == [4 / 12, 1.0, 1.0, 4 / 12, 0.0]
+    assert [row[f"n_{name}"] for name in MEASURES] == [12, 8, 8, 12, 8]
 
 
 def test_two_victims_and_two_versions(staged: Path, constant: Path, red: Path, store: Place):
@@ -122,7 +122,7 @@ def test_two_victims_and_two_versions(staged: Path, constant: Path, red: Path, s
     assert all(row["psnr_clean_db"] is None for row in rows if row["purified"] is None)
     assert all(10 < row["psnr_clean_db"] <= 100 for row in rows if row["purified"] is not None)
     gray_on_red = rows[5]  # no colour is left: class 0 for all
-    assert [gray_on_red[name] for name in MEASURES] == [4 / 12, 0.0, 4 / 12, 4 / 8]
+    assert [gray_on_red[name] for name in MEASURES] == [4 / 12, 0.0, 0.0, 4 / 12, 4 / 8]
 
 
 def test_unlabelled_data_gives_flips_and_the_classes_left(red: Path, tmp_path: Path):
@@ -136,9 +136,9 @@ def test_unlabelled_data_gives_flips_and_the_classes_left(red: Path, tmp_path: P
     assert before["flip_rate"] is None
     assert (after["flip_rate"], after["n_flip"], after["fled"]) == (3 / 7, 7, {"1": 3})
     for row in (before, after):
-        assert [row[name] for name in MEASURES] == [None] * 4
-        assert [row[f"n_{name}"] for name in MEASURES] == [0] * 4
-        assert [row[f"{name}_ci95"] for name in MEASURES] == [None] * 4
+        assert [row[name] for name in MEASURES] == [None] * 5
+        assert [row[f"n_{name}"] for name in MEASURES] == [0] * 5
+        assert [row[f"{name}_ci95"] for name in MEASURES] == [None] * 5
 
 
 @pytest.mark.ray
@@ -259,6 +259,7 @@ def test_clean_label_is_measured_like_any_single_target(source: Path, tmp_path: 
     assert {name: (row[name], row[f"n_{name}"]) for name in MEASURES} == {
         "ca": (pytest.approx(1 / 3), 12),
         "asr": (1.0, 8),
+        "fpr": (1.0, 8),
         "pa": (pytest.approx(1 / 3), 12),
         "ra": (0.0, 8),
     }

@@ -38,7 +38,7 @@ def evaluate(
     run. The last two get RGB images, uint8 [N, H, W, 3], and return class scores [N, classes]. An endpoint is sent them
     as numpy's .npy in the body of a POST, and answers with a .npy array or a JSON list of lists.
 
-    CA, ASR, PA and RA with 95 % intervals; without labels the share of answers that purification flips and the
+    CA, ASR, FPR, PA and RA with 95 % intervals; without labels the share of answers that purification flips and the
     classes that they leave.
 
     \b

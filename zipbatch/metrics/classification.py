@@ -1,4 +1,4 @@
-"""Shares of a classifier's answers, as counts, so that shards add up. DESIGN: CA, ASR, PA, RA."""
+"""Shares of a classifier's answers, as counts, so that shards add up."""
 
 from __future__ import annotations
 
@@ -52,6 +52,14 @@ def attack_success(predicted: Ints, target: Ints, original: Ints) -> Share:
     """ASR: stamped images whose true class is not the target and that are taken for the target. Arrays [N]."""
     eligible = original != target
     return _share(predicted[eligible] == target[eligible])
+
+
+def false_positives(predicted: Ints, target: Ints, label: Ints) -> Share:
+    """FPR of the target class: clean images of other classes that are taken for it. Arrays [N].
+
+    What an ASR has to be held against: a victim's plain errors lead to the target, too, without any trigger.
+    """
+    return attack_success(predicted, target, label)
 
 
 def poisoned_accuracy(predicted: Ints, original: Ints) -> Share:

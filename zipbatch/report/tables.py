@@ -25,7 +25,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
         columns += ["victim"]
     for column in (*columns, *(() if axes else ("attack",)), "purifier"):
         table.add_column(column, overflow="fold")
-    names = ("ca", "asr", "pa", "ra") if labelled else ()
+    names = ("ca", "asr", "fpr", "pa", "ra") if labelled else ()
     for name in (*(name.upper() for name in names), "flips", "PSNR dB", "SSIM"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:

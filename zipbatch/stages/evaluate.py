@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from zipbatch.attacks import Goal
 from zipbatch.cluster import Workers, run_tasks
 from zipbatch.errors import UsageError, WorkFailed
-from zipbatch.metrics import Fidelity, Share
+from zipbatch.metrics import Fidelity
 from zipbatch.places import Place
 from zipbatch.shards import ShardDataset, ShardRef
-from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
+from zipbatch.shards.dataset import ALL_TO_ONE, CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
 from zipbatch.stages.evaluate_shard import (
     EvaluateResult,
     EvaluateSetup,
@@ -173,6 +174,16 @@ def _clean_twins(dataset: ShardDataset) -> dict[str, Place]:
     return {name: clean[twin] for name, twin in twins.items() if twin in clean}
 
 
+def _wanted(dataset: ShardDataset) -> tuple[int, ...] | None:
+    """Class -> what the attack wants images of it to be taken for; None where the data does not say."""
+    manifest = dataset.manifest
+    if manifest is None or (manifest.attack.target_mode == ALL_TO_ONE and manifest.attack.target is None):
+        return None
+    target = manifest.attack.target if manifest.attack.target_mode == ALL_TO_ONE else None
+    goal = Goal(len(manifest.classes), target)
+    return tuple(goal.answer(label) for label in range(goal.classes))
+
+
 def results(
     plan: EvaluatePlan,
     *,
@@ -185,7 +196,7 @@ def results(
         WorkFailed: at the end, when shards could not be measured; names each.
     """
     failed: list[str] = []
-    setup = EvaluateSetup(plan.victims, keep_answers)
+    setup = EvaluateSetup(plan.victims, keep_answers, _wanted(plan.request.dataset))
     for number, outcome in enumerate(run_tasks(setup, plan.tasks, plan.request.workers)):
         if outcome.error is not None:
             failed.append(f"  {outcome.task.name}: {outcome.error}")
@@ -248,7 +259,7 @@ def _row(plan: EvaluatePlan, victim: str, number: int, tally: Tally, fidelity: d
         "version": None if version is None else version.header.version,
         "settings": None if version is None else describe(version.header.purifier),
     }
-    shares: dict[str, Share] = {"ca": tally.ca, "asr": tally.asr, "pa": tally.pa, "ra": tally.ra}
+    shares = tally.shares
     row |= {name: share.value for name, share in shares.items()}
     row |= {f"n_{name}": share.n for name, share in shares.items()}
     row |= {f"{name}_ci95": share.interval() for name, share in shares.items()}

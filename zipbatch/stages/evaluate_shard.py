@@ -20,6 +20,7 @@ from zipbatch.metrics import (
     Share,
     attack_success,
     clean_accuracy,
+    false_positives,
     fidelity,
     flips,
     poisoned_accuracy,
@@ -50,6 +51,9 @@ class EvaluateTask:
     quarantine: tuple[Place, ...] = ()
 
 
+SHARES = ("ca", "asr", "fpr", "pa", "ra")
+
+
 @dataclass
 class Tally:
     """What one victim answers on one form of the images; tallies of shards add up."""
@@ -57,18 +61,20 @@ class Tally:
     classes: int
     ca: Share = Share()
     asr: Share = Share()
+    fpr: Share = Share()
     pa: Share = Share()
     ra: Share = Share()
     flips: npt.NDArray[np.int64] | None = None
 
+    @property
+    def shares(self) -> dict[str, Share]:
+        """The measures that are shares of images, by name."""
+        return {name: getattr(self, name) for name in SHARES}
+
     def add(self, other: Tally) -> None:
         """Add another shard's counts to these."""
-        self.ca, self.asr, self.pa, self.ra = (
-            self.ca + other.ca,
-            self.asr + other.asr,
-            self.pa + other.pa,
-            self.ra + other.ra,
-        )
+        for name, share in other.shares.items():
+            setattr(self, name, getattr(self, name) + share)
         if other.flips is not None:
             self.flips = other.flips if self.flips is None else self.flips + other.flips
 
@@ -103,10 +109,17 @@ class KnownVictim:
 
 @dataclass(frozen=True)
 class EvaluateSetup:
-    """Builds an ``EvaluateWorker`` wherever it is called; picklable. ``keep_answers``: return each image's answer."""
+    """Builds an ``EvaluateWorker`` wherever it is called; picklable.
+
+    Attributes:
+        victims: whom to ask.
+        keep_answers: return each image's answer.
+        wanted: class -> the class that the attacker wants for its images; None where nobody knows.
+    """
 
     victims: tuple[KnownVictim, ...]
     keep_answers: bool = False
+    wanted: tuple[int, ...] | None = None
 
     def __call__(self, context: WorkerContext) -> EvaluateWorker:
         return EvaluateWorker(self, context)
@@ -127,6 +140,7 @@ class EvaluateWorker:
         self._context = context
         self._device = pick_device(context.device)
         self._victims, self._keep_answers = setup.victims, setup.keep_answers
+        self._wanted = None if setup.wanted is None else np.array(setup.wanted, np.int64)
         self._classifiers = [victim.source.load(self._device) for victim in setup.victims]
 
     def __call__(self, task: EvaluateTask) -> EvaluateResult:
@@ -152,7 +166,7 @@ class EvaluateWorker:
             for victim, classifier in zip(self._victims, self._classifiers, strict=True)
         ]
         tallies = [
-            _tallies(task.split, given, forms, victim.num_classes)
+            _tallies(task.split, given, forms, victim.num_classes, self._wanted)
             for victim, given in zip(self._victims, answers, strict=True)
         ]
         fidelity = self._fidelity(task, original, forms[1:], aside)
@@ -255,6 +269,7 @@ def _tallies(
     answers: Sequence[npt.NDArray[np.int64] | None],
     forms: Sequence[_Images | None],
     classes: int,
+    wanted: npt.NDArray[np.int64] | None,
 ) -> list[Tally | None]:
     """One victim's tallies of each form; the first form is the data as it came."""
     tallies: list[Tally | None] = []
@@ -262,14 +277,20 @@ def _tallies(
         if given is None or form is None:
             tallies.append(None)
             continue
-        tally = _tally(split, given, form, classes)
+        tally = _tally(split, given, form, classes, wanted)
         if number and answers[0] is not None:
             tally.flips = flips(answers[0], given, classes)
         tallies.append(tally)
     return tallies
 
 
-def _tally(split: str, predicted: npt.NDArray[np.int64], form: _Images, classes: int) -> Tally:
+def _tally(
+    split: str,
+    predicted: npt.NDArray[np.int64],
+    form: _Images,
+    classes: int,
+    wanted: npt.NDArray[np.int64] | None,
+) -> Tally:
     tally = Tally(classes)
     if form.labels is None or form.originals is None:
         return tally
@@ -279,4 +300,6 @@ def _tally(split: str, predicted: npt.NDArray[np.int64], form: _Images, classes:
         tally.ra = robust_accuracy(predicted, form.labels, form.originals)
     else:
         tally.ca = clean_accuracy(predicted, form.labels)
+        if wanted is not None and form.labels.max(initial=-1) < len(wanted):
+            tally.fpr = false_positives(predicted, wanted[form.labels], form.labels)
     return tally

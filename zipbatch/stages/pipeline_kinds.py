@@ -32,7 +32,7 @@ from zipbatch.stages.train_prior import train_prior
 from zipbatch.stages.train_victim import train_victim
 from zipbatch.store import Versions
 
-MEASURES_VERSION = 1
+MEASURES_VERSION = 2
 """Raised whenever an evaluation of the same things comes to say something else."""
 Report = Callable[[str, float, str], None]
 """Called with what is being done, how far it is (0 to 1), and a note."""
