@@ -66,7 +66,7 @@ def test_time_is_utc_to_the_millisecond():
     assert json.loads(JsonLines("r").format(record))["time"] == "2001-09-09T01:46:40.500Z"
 
 
-@pytest.mark.parametrize("text", ["two\nlines", "a\u2028b", "ü\x1b[31m", "lone \udc80", "\x00"])
+@pytest.mark.parametrize("text", ["two\nlines", "a\u2028b", "ü\x1b[31m", "lone \udc80", "\x00"], ids=ascii)
 def test_whatever_the_text_a_record_is_one_line_of_ascii(stream: io.StringIO, text: str):
     log.warning("%s", text)
     assert stream.getvalue().isascii()
