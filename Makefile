@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-JOBS ?= 2
+JOBS ?= 3
 
 .PHONY: demo test check lint types slow clean
 .DEFAULT_GOAL := demo
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## poison, purify and evaluate the embedded sample
 	$(BIN)/zipbatch demo --out demo-out
 
-test: $(STAMP)  ## the default tests: CPU, offline; JOBS processes, of which one runs the tests with Ray
+test: $(STAMP)  ## the default tests: CPU, offline; JOBS processes, of which one runs the tests with Ray and mostly waits
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 slow: $(STAMP)  ## the tests that take minutes

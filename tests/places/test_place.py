@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tests.making import files_below, write_source, zipbatch
@@ -66,7 +68,9 @@ def test_unfit_urls(text: str, said: str):
 def test_an_unknown_or_missing_client_is_named(monkeypatch: pytest.MonkeyPatch):
     ran = zipbatch("store", "ls", "--store", "s4://bucket/pur")
     assert (ran.code, "not a kind of URL that fsspec knows" in ran.err) == (2, True)
-    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    for scheme in ("gs", "gcs"):
+        monkeypatch.delitem(fsspec.registry._registry, scheme, raising=False)  # what fsspec has imported already
     ran = zipbatch("store", "ls", "--store", "gs://bucket/pur")
     assert ran.code == 2
     assert "pip install 'zipbatch[gcs]'" in ran.err
