@@ -7,7 +7,6 @@ import sys
 import threading
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from tests.making import files_below, write_source, zipbatch
@@ -70,7 +69,7 @@ def test_an_unknown_or_missing_client_is_named(monkeypatch: pytest.MonkeyPatch):
     assert (ran.code, "not a kind of URL that fsspec knows" in ran.err) == (2, True)
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     for scheme in ("gs", "gcs"):
-        monkeypatch.delitem(fsspec.registry._registry, scheme, raising=False)  # what fsspec has imported already
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)  # imported before
     ran = zipbatch("store", "ls", "--store", "gs://bucket/pur")
     assert ran.code == 2
     assert "pip install 'zipbatch[gcs]'" in ran.err
