@@ -176,11 +176,12 @@ def _clean_twins(dataset: ShardDataset) -> dict[str, Place]:
 
 def _wanted(dataset: ShardDataset) -> tuple[int, ...] | None:
     """Class -> what the attack wants images of it to be taken for; None where the data does not say."""
-    manifest = dataset.manifest
-    if manifest is None or (manifest.attack.target_mode == ALL_TO_ONE and manifest.attack.target is None):
+    if dataset.manifest is None:
         return None
-    target = manifest.attack.target if manifest.attack.target_mode == ALL_TO_ONE else None
-    goal = Goal(len(manifest.classes), target)
+    attack, all_to_one = dataset.manifest.attack, dataset.manifest.attack.target_mode == ALL_TO_ONE
+    if all_to_one and attack.target is None:
+        return None
+    goal = Goal(len(dataset.manifest.classes), attack.target if all_to_one else None)
     return tuple(goal.answer(label) for label in range(goal.classes))
 
 

@@ -265,10 +265,7 @@ class Store:
 
     def record(self, key: str) -> TaskRecord | None:
         """The record of a task, wherever its objects are; None when it is missing or damaged."""
-        try:
-            return TaskRecord.model_validate_json(places.read_bytes(self._task_path(key), limit=MAX_RECORD_BYTES))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return None
+        return _record_in(self._task_path(key))
 
     def put_task(self, key: str, record: TaskRecord) -> None:
         """Publish a task's record; its objects must have been published before."""
@@ -288,7 +285,14 @@ class Store:
         """All (task key, record or None when damaged), for the store's care only."""
         for file in places.files_below(self.root / "tasks"):
             if file.suffix == ".json":
-                yield file.stem, self.record(file.stem)
+                yield file.stem, _record_in(file)
+
+
+def _record_in(file: Place) -> TaskRecord | None:
+    try:
+        return TaskRecord.model_validate_json(places.read_bytes(file, limit=MAX_RECORD_BYTES))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
 def _is_linked(path: Path, to: Path) -> bool:
