@@ -155,7 +155,7 @@ def _bare_split(file_name: str) -> str:
 
 def _open_staged(folder: Place, name: str | None) -> ShardDataset:
     try:
-        manifest = StagedManifest.model_validate_json(_bounded(folder / MANIFEST, MAX_MANIFEST_BYTES).read_bytes())
+        manifest = StagedManifest.model_validate_json(places.read_bytes(folder / MANIFEST, limit=MAX_MANIFEST_BYTES))
         shard_list = _bounded(folder / SHARD_LIST, MAX_SHARD_LIST_BYTES)
         with places.local_copy(shard_list, cached=False) as file, file.open("rb") as lines:
             listed = [_listed(line, folder) for line in lines]

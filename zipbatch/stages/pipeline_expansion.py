@@ -49,6 +49,7 @@ class _Expansion:
     def __init__(self, config: PipelineConfig, values: Mapping[str, object], prints: Fingerprints, where: str) -> None:
         self._config, self._values, self._prints, self._where = config, values, prints, where
         self._made: dict[str, list[Instance]] = {}
+        self._fit: set[tuple[str, places.Place]] = set()
 
     def expand(self, stage: str) -> list[Instance]:
         """The instances of a stage whose inputs are expanded already."""
@@ -141,17 +142,15 @@ class _Expansion:
         if name != "source":
             at = places.place(item)
             digest = self._prints.of(at, where)
-            try:
-                _OPENED.get(name, _as_it_is)(at)
-            except UsageError as error:
-                raise UsageError(f"{where}: {error}") from error
+            if name in _OPENED and (name, at) not in self._fit:
+                try:
+                    _OPENED[name](at)
+                except UsageError as error:
+                    raise UsageError(f"{where}: {error}") from error
+                self._fit.add((name, at))
             return digest
         kind, paths = source_paths(item)
         return [kind, *([path.name, self._prints.of(path, where)] for path in paths)]
-
-
-def _as_it_is(_place: places.Place) -> None:
-    return None
 
 
 def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str:
