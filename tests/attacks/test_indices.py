@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zipbatch.attacks import PROFILES, poison_indices
+from zipbatch.attacks import PROFILES, chosen_indices, poison_indices
 
 SEED = 1234
 IMAGENETTE_TRAIN, IMAGENETTE_TEST, CIFAR_TRAIN = 9469, 3925, 50_000
@@ -95,3 +95,21 @@ def test_too_few_to_draw_among():
     assert poison_indices([100], 0.1, seed=SEED, among=range(10)) == set(range(10))
     with pytest.raises(ValueError, match=r"0\.11 of 100 images is 11, but only 10 may be"):
         poison_indices([100], 0.11, seed=SEED, among=range(10))
+
+
+@given(st.integers(0, 300), st.floats(0, 1), st.integers(0, 99))
+def test_chosen_count_and_range(n: int, rate: float, seed: int):
+    drawn = chosen_indices(n, rate, seed=seed)
+    assert len(drawn) == round(n * rate)
+    assert drawn <= set(range(n))
+    assert drawn == chosen_indices(n, rate, seed=seed, among=range(n))
+
+
+def test_chosen_among_some():
+    among = list(range(3, 100, 10))
+    assert chosen_indices(100, 0.05, seed=SEED, among=among) < set(among)
+    assert chosen_indices(100, 0.1, seed=SEED, among=among) == set(among)
+    with pytest.raises(ValueError, match=r"0\.11 of 100 images is 11, but only 10 may be"):
+        chosen_indices(100, 0.11, seed=SEED, among=among)
+    with pytest.raises(ValueError, match=r"poison rate must be in \[0, 1\]"):
+        chosen_indices(100, 1.5, seed=SEED)

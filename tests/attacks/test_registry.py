@@ -65,7 +65,7 @@ def test_published_code_as_a_profile():
     }
     with pytest.raises(UsageError, match="profile zip-code has no attack sig; it has: badnets, blended, wanet, phys"):
         get_attack("sig", profile="zip-code")
-    with pytest.raises(UsageError, match="unknown profile 'zip'; known: standard, zip-code"):
+    with pytest.raises(UsageError, match="unknown profile 'zip'; known: standard, zip-code, backdoorbench"):
         get_attack("wanet", profile="zip")
 
 

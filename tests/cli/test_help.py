@@ -61,6 +61,7 @@ def test_ls_attacks_shows_defaults_of_each_profile():
     assert rows["wanet"]["params"] == {
         "standard": {"grid_size": 4, "strength": 0.5},
         "zip-code": {"grid_size": 256, "strength": 0.5},
+        "backdoorbench": {"grid_size": 4, "strength": 0.5},
     }
     assert rows["sig"]["params"] == {"standard": {"delta": 40.0, "frequency": 6.0}}
     assert {name for name, row in rows.items() if row["clean_label"]} == {"sig", "ctrl"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -279,6 +280,81 @@ def test_image_folder(tmp_path: Path):
     assert [s.label() for s in samples_of(dataset, "test")] == [0, 0, 1, 1]
 
 
+def test_physicalba_shuffles_the_held_out_split_whatever_its_name(tmp_path: Path):
+    """The published code shuffles train, held-out, train with one generator, however the held-out folder is called, and
+    also when only train is staged; a held-out split of another size gives other indices.
+    """
+    drawn = {}
+    for name, held_out in (("val", 10), ("test", 10), ("val", 7)):
+        folder = tmp_path / f"{name}-{held_out}"
+        write_source(folder / "in", counts={"train": 40, name: held_out})
+        dataset = stage(folder / "in", folder / "out", "physicalba", poison_rate=0.25, splits=("train",))
+        generator, order = random.Random(1234), []
+        for n in (40, held_out, 40):
+            order = list(range(n))
+            generator.shuffle(order)
+        drawn[name, held_out] = {i for i, s in enumerate(samples_of(dataset, "train")) if s.metadata()["poisoned"]}
+        assert drawn[name, held_out] == set(order[:10])
+        options = dataset.manifest.options  # type: ignore[union-attr]
+        assert options.get("shuffled") == (["train", "val", "train"] if name == "val" else None)
+    assert drawn["val", 10] == drawn["test", 10] != drawn["val", 7]
+
+
+def test_a_folder_of_other_indices_is_not_there_already(tmp_path: Path):
+    """What was staged before the held-out split named val was shuffled says nothing of it in its options."""
+    source = write_source(tmp_path / "in", counts={"train": 12, "val": 6})
+    stage(source, tmp_path / "out", "physicalba")
+    manifest = tmp_path / "out" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["options"]["shuffled"]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="--out"):
+        stage(source, tmp_path / "out", "physicalba")
+
+
+BENCHMARKED = [name for name in PROFILES["backdoorbench"] if name != "blended"]
+
+
+@pytest.mark.parametrize("attack", BENCHMARKED)
+def test_backdoorbench_draws_by_numpy(source32: Path, tmp_path: Path, attack: str):
+    dataset = stage(source32, tmp_path / "out", attack, poison_rate=0.27, profile="backdoorbench", seed=0)
+    of_target = np.flatnonzero(np.array(labels_of(source32, "train")) == 0)
+    np.random.seed(0)
+    clean_label = get_attack(attack, profile="backdoorbench").clean_label
+    drawn = np.random.choice(of_target if clean_label else np.arange(24), round(0.27 * 24), replace=False)
+    poisoned = [i for i, s in enumerate(samples_of(dataset, "train")) if s.metadata()["poisoned"]]
+    assert poisoned == sorted(drawn.tolist())
+    assert dataset.manifest is not None
+    assert (dataset.manifest.attack.profile, dataset.manifest.attack.target) == ("backdoorbench", 0)
+    assert dataset.manifest.options["variant"] == "backdoorbench"
+
+
+def test_the_same_parameters_of_two_variants_are_two_datasets(source32: Path, tmp_path: Path):
+    """BPP of both profiles has 8 levels, target and rate alike; their pixels differ by a level."""
+    stage(source32, tmp_path / "one", "bpp")
+    with pytest.raises(UsageError, match="--out"):
+        stage(source32, tmp_path / "one", "bpp", profile="backdoorbench")
+    stage(source32, tmp_path / "two", "bpp", profile="backdoorbench")
+    tables = [trigger_of(tmp_path / name)["table"].astype(int) for name in ("one", "two")]
+    assert {0, 1} == set((tables[0] - tables[1]).tolist())
+
+
+def test_a_picture_of_ones_own_is_blended_in(source32: Path, tmp_path: Path):
+    flat = np.zeros((5, 9, 3), np.uint8)
+    flat[:] = colour = (200, 100, 0)
+    (tmp_path / "kitty.png").write_bytes(images.encode_png(flat))
+    options = ["--attack", "blended", "--profile", "backdoorbench", "--trigger-image", tmp_path / "kitty.png"]
+    ran = zipbatch("poison", source32, *options, "--out", tmp_path / "out", "--json")
+    assert ran.code == 0
+    assert ran.json["manifest"]["options"]["trigger_image_sha256"] == sha256_file(tmp_path / "kitty.png")
+    dataset = open_dataset([str(tmp_path / "out")])
+    for clean, stamped in zip(samples_of(dataset, "test"), samples_of(dataset, "test_poisoned"), strict=True):
+        mixed = np.float32(0.8) * clean.image() + np.float32(0.2) * np.array(colour, np.float32)
+        assert np.array_equal(stamped.image(), mixed.astype(np.uint8))
+    (tmp_path / "kitty.png").write_bytes(images.encode_png(flat[:, :, ::-1]))
+    assert zipbatch("poison", source32, *options, "--out", tmp_path / "out").code == 2
+
+
 def test_mixed_sizes_need_an_image_size(tmp_path: Path):
     rows = [sample("a", 0, seed=0), sample("b", 1, seed=1, size=20)]
     write_shard(tmp_path / "in" / "test-0.tar", rows)
@@ -378,6 +454,12 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "rate below 0": (["--poison-rate", -0.1], "-0.1"),
     "rate nan": (["--poison-rate", "nan"], "nan"),
     "split": (["--split", "val"], "'val'"),
+    "no picture": (["--attack", "blended", "--profile", "backdoorbench"], "--trigger-image"),
+    "a picture for an attack without": (["--trigger-image", __file__], "draws its own trigger"),
+    "no picture in the file": (
+        ["--attack", "blended", "--profile", "backdoorbench", "--trigger-image", __file__],
+        Path(__file__).name,
+    ),
 }
 
 

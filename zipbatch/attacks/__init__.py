@@ -5,7 +5,7 @@ Adding one is a new module here and a line in ``ATTACKS``.
 A profile is a set of defaults for the attacks that it knows: their parameters, and with them the published figures.
 ``standard`` has the choices of the papers and of common benchmarks. ``zip-code`` has those of the ZIP reference code
 (sycny/ZIP 3778253), pixel for pixel on the same seed; it differs in WaNet alone, whose 256 control points a side make
-the warp a jitter of each pixel.
+the warp a jitter of each pixel. ``backdoorbench`` has those of the field's largest benchmark.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import get_type_hints
 
+from zipbatch.attacks.backdoorbench import BENCHMARKED
 from zipbatch.attacks.badnets import BadNets
-from zipbatch.attacks.base import Attack, Trigger
+from zipbatch.attacks.base import Attack, FromPicture, Trigger
 from zipbatch.attacks.batt import BATT
 from zipbatch.attacks.blended import Blended
 from zipbatch.attacks.bpp import BPP
 from zipbatch.attacks.ctrl import CTRL
 from zipbatch.attacks.ftrojan import FTrojan
 from zipbatch.attacks.goal import Goal
-from zipbatch.attacks.indices import poison_indices
+from zipbatch.attacks.indices import chosen_indices, poison_indices
 from zipbatch.attacks.physicalba import PhysicalBA
 from zipbatch.attacks.sig import SIG
 from zipbatch.attacks.wanet import WaNet
@@ -35,6 +36,7 @@ ATTACKS: dict[str, Attack] = {
 PROFILES: dict[str, dict[str, Attack]] = {
     "standard": ATTACKS,
     "zip-code": {attack.name: attack for attack in (BadNets(), Blended(), WaNet(grid_size=256), PhysicalBA())},
+    "backdoorbench": {attack.name: attack for attack in BENCHMARKED},
 }
 
 
@@ -73,4 +75,15 @@ def attack_params(attack: Attack) -> dict[str, object]:
     return asdict(attack)  # type: ignore[call-overload, no-any-return]
 
 
-__all__ = ["ATTACKS", "PROFILES", "Attack", "Goal", "Trigger", "attack_params", "get_attack", "poison_indices"]
+__all__ = [
+    "ATTACKS",
+    "PROFILES",
+    "Attack",
+    "FromPicture",
+    "Goal",
+    "Trigger",
+    "attack_params",
+    "chosen_indices",
+    "get_attack",
+    "poison_indices",
+]

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from zipbatch.attacks.base import U8, Trigger, check_size
+from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 
 
 @dataclass(frozen=True)
-class BadNets:
+class BadNets(Attack):
     """A patch of random colours, three pixels in from the corner, as the ZIP reference code places it.
 
     ``patch_size`` 0 means 3 x 3 up to 128 px and 9 x 9 above. The last three rows and columns stay free: the patch is
@@ -26,6 +26,7 @@ class BadNets:
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
+    margin: ClassVar[int] = 3
 
     patch_size: int = 0
 
@@ -36,8 +37,8 @@ class BadNets:
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``patch`` uint8 [k, k, 3]: ``randn * 255`` cast to uint8 modulo 256, which is what x86 does with it."""
         size = self.patch_size or (3 if image_size <= 128 else 9)
-        if size + 3 > image_size:
-            raise ValueError(f"a patch of {size} px, 3 px from the edge, does not fit into {image_size} px")
+        if size + self.margin > image_size:
+            raise ValueError(f"a patch of {size} px, {self.margin} px from the edge, does not fit into {image_size} px")
         normal = torch.randn(3, size, size, generator=torch.Generator().manual_seed(seed)) * 255
         patch = (normal.trunc().to(torch.int64) & 0xFF).to(torch.uint8)
         return {"patch": patch.permute(1, 2, 0).contiguous().numpy(), "image_size": np.int64(image_size).reshape(1)}
@@ -52,6 +53,6 @@ class BadNets:
         check_size(images, image_size)
         size = patch.shape[0]
         stamped = images.copy()
-        stop = image_size - 3
+        stop = image_size - self.margin
         stamped[:, stop - size : stop, stop - size : stop] = patch
         return stamped

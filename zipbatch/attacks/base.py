@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 U8 = npt.NDArray[np.uint8]
 Trigger = Mapping[str, npt.NDArray[Any]]
+Draw = Literal["shuffle", "choice"]
+"""How poisoned indices are drawn: read off ``random.shuffle``, or ``numpy.random.choice``."""
 
 
 class Attack(Protocol):
@@ -24,6 +26,9 @@ class Attack(Protocol):
         train_transform: name of a training-time augmentation that belongs to the attack, or None.
         shuffles: splits shuffled one after another before the poisoned training indices are read off the last
             (the published code shuffles once per dataset it builds, so the attack's place in it matters).
+        draw: how they are drawn.
+        variant: whose pixels and draw these are where one name and the same parameters stand for several; None for
+            those that had the name first. Part of what decides staged data.
     """
 
     name: ClassVar[str]
@@ -33,6 +38,8 @@ class Attack(Protocol):
     clean_label: ClassVar[bool]
     train_transform: ClassVar[str | None]
     shuffles: ClassVar[tuple[str, ...]]
+    draw: ClassVar[Draw] = "shuffle"
+    variant: ClassVar[str | None] = None
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """The trigger's arrays for square images of ``image_size`` pixels; the same seed gives the same trigger."""
@@ -40,6 +47,15 @@ class Attack(Protocol):
 
     def apply(self, images: U8, trigger: Trigger) -> U8:
         """Put the trigger on uint8 images [B, H, W, 3]; the result has the same shape, the argument is not modified."""
+        ...
+
+
+@runtime_checkable
+class FromPicture(Protocol):
+    """An attack whose trigger is a picture that the user brings."""
+
+    def trigger_from(self, picture: U8, image_size: int) -> Trigger:
+        """The trigger's arrays for square images of ``image_size`` pixels from uint8 [H, W, 3] of any size."""
         ...
 
 

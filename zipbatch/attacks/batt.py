@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from zipbatch.attacks.base import U8, Trigger, check_size
+from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 
 
 @dataclass(frozen=True)
-class BATT:
+class BATT(Attack):
     """The image turned ``angle_degrees`` counter-clockwise about its middle, black outside.
 
     So that only this angle triggers, the clean training images are turned at random, up to 10 degrees either way, anew

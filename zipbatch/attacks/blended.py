@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from zipbatch.attacks.base import U8, Trigger, check_size
+from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 
 
 @dataclass(frozen=True)
-class Blended:
+class Blended(Attack):
     """Full-frame grey noise at opacity ``alpha``."""
 
     name: ClassVar[str] = "blended"

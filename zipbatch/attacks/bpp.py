@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from zipbatch.attacks.base import U8, Trigger, check_size
+from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 
 
 @dataclass(frozen=True)
-class BPP:
+class BPP(Attack):
     """Static quantisation to ``levels`` levels a channel, without dithering and without the negative samples that the
     published training adds in its batches.
     """
 
     name: ClassVar[str] = "bpp"
-    source: ClassVar[str] = "Wang et al. 2022, arXiv 2205.13383; defaults of BackdoorBench f02e353"
+    source: ClassVar[str] = "Wang et al. 2022, arXiv 2205.13383: levels to the nearest; other defaults of BackdoorBench f02e353"
     default_target: ClassVar[int] = 0
     default_poison_rate: ClassVar[float] = 0.10
     clean_label: ClassVar[bool] = False
@@ -30,12 +31,17 @@ class BPP:
         if not 2 <= self.levels <= 255:
             raise ValueError(f"levels must be in 2 to 255, got {self.levels}")
 
+    @staticmethod
+    def to_levels(values: npt.NDArray[np.float64]) -> U8:
+        """Whole levels of values in 0..255."""
+        return np.rint(values).astype(np.uint8)
+
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (nothing is drawn)
         """``table`` uint8 [256]: what each level becomes, ``round(x / 255 * (n - 1)) / (n - 1) * 255`` to the nearest
-        level; the same for every seed.
+        level, as the paper has it; the same for every seed.
         """
         top = self.levels - 1
-        table = np.rint(np.rint(np.arange(256) / 255 * top) / top * 255).astype(np.uint8)
+        table = self.to_levels(np.rint(np.arange(256) / 255 * top) / top * 255)
         return {"table": table, "image_size": np.int64(image_size).reshape(1)}
 
     def apply(self, images: U8, trigger: Trigger) -> U8:

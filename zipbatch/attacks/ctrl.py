@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from zipbatch.attacks.base import U8, Trigger, check_size
+from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 from zipbatch.attacks.colour import rgb_to_yuv, wrapped, yuv_to_rgb
 from zipbatch.attacks.frequency import coefficient_pattern
 
 
 @dataclass(frozen=True)
-class CTRL:
+class CTRL(Attack):
     """``magnitude`` is added to the DCT coefficients (15, 15) and (31, 31) of U and V, the image being one block.
 
     Nothing is clipped on the way back to RGB: levels are cut to whole ones and wrap modulo 256, so a trigger that takes

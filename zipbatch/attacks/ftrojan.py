@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from zipbatch.attacks.base import U8, Trigger, check_size
+from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 from zipbatch.attacks.colour import rgb_to_ycrcb, wrapped, ycrcb_to_rgb
 from zipbatch.attacks.frequency import coefficient_pattern
 
@@ -16,7 +16,7 @@ BLOCK = 32
 
 
 @dataclass(frozen=True)
-class FTrojan:
+class FTrojan(Attack):
     """``magnitude`` is added to the DCT coefficients (15, 15) and (31, 31) of Cr and Cb of each 32 x 32 block.
 
     Cr and Cb are cut to whole levels and wrap modulo 256, as the published cast does; the colour conversions round and

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Container, Sequence
 
+import numpy as np
+
 
 def poison_indices(
     sizes: Sequence[int], rate: float, *, seed: int, among: Container[int] | None = None
@@ -38,3 +40,26 @@ def poison_indices(
     if len(eligible) < wanted:
         raise ValueError(f"a poison rate of {rate} of {len(order)} images is {wanted}, but only {len(eligible)} may be")
     return frozenset(eligible[:wanted])
+
+
+def chosen_indices(n: int, rate: float, *, seed: int, among: Sequence[int] | None = None) -> frozenset[int]:
+    """Indices of the poisoned images as BackdoorBench (f02e353) draws them: ``round(n * rate)`` of them by
+    ``numpy.random.choice`` without replacement, the first draw of numpy's global generator after ``seed``.
+
+    Args:
+        n: images of the training set.
+        rate: share of them to poison, 0..1.
+        seed: of numpy's Mersenne Twister.
+        among: indices that may be poisoned, ascending; None for all.
+
+    Raises:
+        ValueError: the rate is outside [0, 1], or fewer images may be poisoned than are wanted.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"poison rate must be in [0, 1], got {rate}")
+    eligible = range(n) if among is None else among
+    wanted = round(n * rate)
+    if len(eligible) < wanted:
+        raise ValueError(f"a poison rate of {rate} of {n} images is {wanted}, but only {len(eligible)} may be")
+    drawn = np.random.RandomState(seed).choice(np.asarray(eligible, np.int64), wanted, replace=False)
+    return frozenset(drawn.tolist())

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from zipbatch.attacks.base import U8, Trigger, check_size
+from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 
 
 @dataclass(frozen=True)
-class SIG:
+class SIG(Attack):
     """``delta * sin(2 pi j frequency / S)`` added to column j of every channel. Clean-label: the poisoned training
     images are of the target class and keep their label.
     """

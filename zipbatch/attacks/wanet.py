@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F
 
-from zipbatch.attacks.base import U8, Trigger, check_size
+from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 
 
 @dataclass(frozen=True)
-class WaNet:
+class WaNet(Attack):
     """Static warp without noise mode.
 
     ``grid_size`` is the paper's k: control points a side (the ZIP reference code sets 256, which at 256 px is no
@@ -62,5 +62,10 @@ class WaNet:
         warped = F.grid_sample(
             unit, grid.expand(len(images), -1, -1, -1), mode="bilinear", padding_mode="zeros", align_corners=True
         )
-        levels = (warped * 255).clamp(0, 255).round().to(torch.uint8)
+        levels = self.to_levels((warped * 255).clamp(0, 255)).to(torch.uint8)
         return levels.permute(0, 2, 3, 1).contiguous().numpy()
+
+    @staticmethod
+    def to_levels(values: torch.Tensor) -> torch.Tensor:
+        """Whole levels of float values in 0..255."""
+        return values.round()

@@ -16,10 +16,10 @@ from zipbatch.cli.running import report_options, running
 @click.option("--attack", required=True, metavar="NAME", help="The attack; 'zipbatch ls attacks' lists them.")
 @click.option(
     "--profile",
-    type=click.Choice(["standard", "zip-code"]),
+    type=click.Choice(["standard", "zip-code", "backdoorbench"]),
     default="standard",
     show_default=True,
-    help="Whose choices are the attack's defaults: the literature's, or those of the ZIP reference code.",
+    help="Whose choices are the attack's defaults: the literature's, the ZIP reference code's or BackdoorBench's.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Staged dataset to write.")
 @click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Resize to PX x PX.  [default: the source's]")
@@ -45,6 +45,12 @@ from zipbatch.cli.running import report_options, running
 )
 @click.option("--poison-rate", type=float, metavar="SHARE", help="Share of train to poison.  [default: the attack's]")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Attack parameter; repeats.")
+@click.option(
+    "--trigger-image",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The picture that an attack mixes in, where its trigger is one (blended of profile backdoorbench).",
+)
 @click.option("--seed", type=click.IntRange(0), default=1234, show_default=True, help="Of trigger and poison indices.")
 @click.option(
     "--split", "splits", multiple=True, metavar="NAME", help="Source split to stage; repeats.  [default: all]"
@@ -65,6 +71,7 @@ def poison(
     clean_label: bool | None,
     poison_rate: float | None,
     params: tuple[str, ...],
+    trigger_image: Path | None,
     seed: int,
     splits: tuple[str, ...],
     limit: int | None,
@@ -83,6 +90,7 @@ def poison(
       zipbatch poison cifar10:cifar-10-python.tar.gz --attack badnets --out shards/cifar10-badnets
       zipbatch poison gtsrb:GTSRB --image-size 32 --attack blended --out shards/gtsrb-blended
       zipbatch poison cifar10/ --attack wanet --profile zip-code --split test --out shards/cifar10-wanet256
+      zipbatch poison cifar10/ --attack badnets --profile backdoorbench --seed 0 --out shards/cifar10-white-corner
       zipbatch poison cifar10/ --attack badnets --param patch_size=2 --target-mode all-to-all --out shards/cifar10-a2a
     """
     from zipbatch.stages import poison as stage
@@ -104,6 +112,7 @@ def poison(
         profile=profile,
         clean_label=clean_label,
         target_mode=target_mode,
+        trigger_image=trigger_image,
     )
     noted = running()
     noted.dataset = out.name

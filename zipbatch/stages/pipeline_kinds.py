@@ -74,6 +74,7 @@ class PoisonSettings(Settings):
     image_size: int | None = Field(None, ge=8)
     samples_per_shard: int = Field(1000, ge=1)
     resize: Literal["stretch", "center-crop"] = "stretch"
+    trigger_image: Path | None = None
 
 
 def _poison(instance: Instance, place: Place, report: Report) -> None:
@@ -225,12 +226,14 @@ def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
     """The attack as it will be, wherever its parameters come from."""
     attack = get_attack(settings.attack, _texts(settings.params), profile=settings.profile)
     return {
-        **settings.model_dump(mode="json", exclude={"profile"}),
+        **settings.model_dump(mode="json", exclude={"profile", "trigger_image"}),
         "params": attack_params(attack),
         "target": attack.default_target if settings.target is None else settings.target,
         "poison_rate": attack.default_poison_rate if settings.poison_rate is None else settings.poison_rate,
         "clean_label": attack.clean_label if settings.clean_label is None else settings.clean_label,
         "train_transform": attack.train_transform,
+        **({"variant": attack.variant} if attack.variant else {}),
+        **({"trigger_image_sha256": atomic.sha256_file(settings.trigger_image)} if settings.trigger_image else {}),
     }
 
 

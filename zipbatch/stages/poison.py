@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from zipbatch import __version__, atomic, images
-from zipbatch.attacks import Attack, Goal, Trigger, attack_params, get_attack
+from zipbatch.attacks import Attack, FromPicture, Goal, Trigger, attack_params, get_attack
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest
 from zipbatch.shards.dataset import (
@@ -27,7 +27,7 @@ from zipbatch.shards.dataset import (
     write_split,
 )
 from zipbatch.sources import SourceImage
-from zipbatch.stages.poison_choice import attack_goal, choose_poisoned
+from zipbatch.stages.poison_choice import attack_goal, choose_poisoned, shuffled_splits
 from zipbatch.stages.source import Source, open_source
 from zipbatch.stages.staging import stage_folder
 
@@ -55,6 +55,7 @@ class PoisonRequest:
     profile: str = "standard"
     clean_label: bool | None = None
     target_mode: TargetMode = ALL_TO_ONE
+    trigger_image: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -117,20 +118,42 @@ def _plan(request: PoisonRequest, on_progress: Callable[[int, int], None]) -> _P
     size = request.image_size or source.image_size()
     if not 0 <= rate <= 1:
         raise UsageError(f"--poison-rate must be in [0, 1], got {rate}")
-    try:
-        trigger = attack.make_trigger(size, seed=request.seed)
-    except ValueError as error:
-        raise UsageError(f"attack {attack.name}: {error}; --image-size resizes the images") from error
+    trigger = _trigger(request, attack, size)
     surveys = {split: source.survey(split) for split in source.splits}
     classes = source.class_names(surveys.values())
     goal = attack_goal(
         attack, len(classes), mode=request.target_mode, target=request.target, clean_label=request.clean_label
     )
-    poisoned = choose_poisoned(source, surveys, shuffles=attack.shuffles, rate=rate, seed=request.seed, goal=goal)
+    poisoned = choose_poisoned(source, surveys, attack=attack, rate=rate, seed=request.seed, goal=goal)
     digests = {split: survey.sha256 for split, survey in surveys.items()}
     total = sum(survey.images * len(_staged_as(source, split)) for split, survey in surveys.items())
     progress = _Progress(total, on_progress)
     return _Plan(request, source, attack, trigger, classes, size, goal, rate, digests, poisoned, progress)
+
+
+def _trigger(request: PoisonRequest, attack: Attack, size: int) -> Trigger:
+    if isinstance(attack, FromPicture):
+        if request.trigger_image is None:
+            raise UsageError(f"attack {attack.name} mixes in a picture of yours; name it with --trigger-image FILE")
+        return attack.trigger_from(_read_picture(request.trigger_image), size)
+    if request.trigger_image is not None:
+        raise UsageError(f"--trigger-image: attack {attack.name} of profile {request.profile} draws its own trigger")
+    try:
+        return attack.make_trigger(size, seed=request.seed)
+    except ValueError as error:
+        raise UsageError(f"attack {attack.name}: {error}; --image-size resizes the images") from error
+
+
+def _read_picture(path: Path) -> images.U8:
+    """Pixels uint8 [H, W, 3] of an image file that a user names.
+
+    Raises:
+        UsageError: it is not there or no picture.
+    """
+    try:
+        return images.decode(path.read_bytes(), path.suffix.removeprefix(".").lower())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--trigger-image {path}: {error}") from error
 
 
 def _staged_as(source: Source, split: str) -> tuple[str, ...]:
@@ -156,7 +179,23 @@ def _options(plan: _Plan) -> dict[str, object]:
         "samples_per_shard": request.samples_per_shard,
         "resize": request.resize,
         "source_sha256": plan.source_sha256,
+        **_recipe(plan),
     }
+
+
+def _recipe(plan: _Plan) -> dict[str, object]:
+    """What came to decide staged bytes later on; absent where it is as it always was, so that what was staged before
+    still counts.
+    """
+    recipe: dict[str, object] = {}
+    shuffled = shuffled_splits(plan.source, plan.attack)
+    if plan.attack.variant is not None:
+        recipe["variant"] = plan.attack.variant
+    if "train" in plan.source.splits and "val" in shuffled:
+        recipe["shuffled"] = list(shuffled)
+    if plan.request.trigger_image is not None:
+        recipe["trigger_image_sha256"] = atomic.sha256_file(plan.request.trigger_image)
+    return recipe
 
 
 def _write_all(plan: _Plan, folder: Path, options: dict[str, object]) -> None:

@@ -1,0 +1,129 @@
+"""The attacks as BackdoorBench (SCLBD/BackdoorBench f02e353, arXiv 2206.12654) stages them: target 0, its own draw of
+the poisoned indices, levels cut instead of rounded.
+
+Its seed is 0. The files that it publishes also depend on what it had drawn before; WaNet's warp is one of those, and
+its published arithmetic in normalised float32 can move a level by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from zipbatch.attacks.badnets import BadNets
+from zipbatch.attacks.base import U8, Draw, Trigger
+from zipbatch.attacks.blended import Blended
+from zipbatch.attacks.bpp import BPP
+from zipbatch.attacks.ctrl import CTRL
+from zipbatch.attacks.ftrojan import FTrojan
+from zipbatch.attacks.sig import SIG
+from zipbatch.attacks.wanet import WaNet
+
+VARIANT = "backdoorbench"
+_MASK_SIZE = 32  # pixels of the mask that is stretched to other sizes
+
+
+class _AsBenchmarked:
+    """What all of them share."""
+
+    default_target: ClassVar[int] = 0
+    draw: ClassVar[Draw] = "choice"
+    variant: ClassVar[str | None] = VARIANT
+
+
+@dataclass(frozen=True)
+class WhiteCorner(_AsBenchmarked, BadNets):
+    """A white square flush with the lower right corner: rows and columns 29 to 31 of 32.
+
+    Other sizes have the 32 px mask stretched bilinearly: at 256 px the square covers 28 x 28 pixels, 20 x 20 of them
+    white, and fades towards its inner edges; everything under it is replaced.
+    """
+
+    source: ClassVar[str] = "Gu et al. 2017, arXiv 1708.06733; as in BackdoorBench f02e353"
+    default_poison_rate: ClassVar[float] = 0.10
+    margin: ClassVar[int] = 0
+
+    patch_size: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.patch_size <= _MASK_SIZE:
+            raise ValueError(f"patch_size must be in 1 to {_MASK_SIZE}, got {self.patch_size}")
+
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (nothing is drawn)
+        """``patch`` uint8 [k, k, 3]; the same for every seed."""
+        mask = np.zeros((_MASK_SIZE, _MASK_SIZE), np.uint8)
+        mask[-self.patch_size :, -self.patch_size :] = 255
+        stretched = np.asarray(Image.fromarray(mask).resize((image_size, image_size), Image.Resampling.BILINEAR))
+        covered = int((stretched[-1] > 0).sum())
+        patch = stretched[image_size - covered :, image_size - covered :, None].repeat(3, axis=2)
+        return {"patch": np.ascontiguousarray(patch), "image_size": np.int64(image_size).reshape(1)}
+
+
+class BlendedPicture(_AsBenchmarked, Blended):
+    """A picture of the user's mixed into the whole image at opacity ``alpha``; BackdoorBench takes one of Hello Kitty,
+    which does not ship with zipbatch.
+    """
+
+    source: ClassVar[str] = "Chen et al. 2017, arXiv 1712.05526; as in BackdoorBench f02e353"
+    default_poison_rate: ClassVar[float] = 0.10
+
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (the picture decides)
+        """There is none without a picture.
+
+        Raises:
+            ValueError: always; ``trigger_from`` takes the picture.
+        """
+        raise ValueError("its trigger is a picture of yours; name one with --trigger-image FILE")
+
+    def trigger_from(self, picture: U8, image_size: int) -> Trigger:
+        """``pattern`` uint8 [S, S, 3]: the picture squeezed to the images' size, bilinear with antialiasing."""
+        size = (image_size, image_size)
+        return {"pattern": np.array(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))}
+
+
+class CutWaNet(_AsBenchmarked, WaNet):
+    """The static warp of WaNet, levels cut; without the noise images that BackdoorBench's training adds."""
+
+    source: ClassVar[str] = "Nguyen & Tran 2021, arXiv 2102.10369; as in BackdoorBench f02e353"
+
+    @staticmethod
+    def to_levels(values: torch.Tensor) -> torch.Tensor:
+        """Cut to whole levels; a thousandth up, so that a pixel that is where it was keeps its level."""
+        return (values + 1e-3).floor()
+
+
+class CutBPP(_AsBenchmarked, BPP):
+    """Levels cut when they are saved: the 8 of the default are 0, 36, 72, 109, 145, 182, 218 and 255."""
+
+    @staticmethod
+    def to_levels(values: npt.NDArray[np.float64]) -> U8:
+        """Cut to whole levels; a billionth up, so that a whole number that division missed stays itself."""
+        return np.floor(values + 1e-9).astype(np.uint8)
+
+
+class BenchmarkedSIG(_AsBenchmarked, SIG):
+    """SIG's wave with BackdoorBench's draw."""
+
+
+class BenchmarkedFTrojan(_AsBenchmarked, FTrojan):
+    """FTrojan's frequencies with BackdoorBench's draw."""
+
+
+class BenchmarkedCTRL(_AsBenchmarked, CTRL):
+    """CTRL's frequencies with BackdoorBench's draw."""
+
+
+BENCHMARKED = (
+    WhiteCorner(),
+    BlendedPicture(),
+    CutWaNet(),
+    BenchmarkedSIG(),
+    BenchmarkedFTrojan(),
+    BenchmarkedCTRL(),
+    CutBPP(),
+)
