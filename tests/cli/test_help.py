@@ -63,7 +63,8 @@ def test_ls_attacks_shows_defaults_of_each_profile():
         "zip-code": {"grid_size": 256, "strength": 0.5},
         "backdoorbench": {"grid_size": 4, "strength": 0.5},
     }
-    assert rows["sig"]["params"] == {"standard": {"delta": 40.0, "frequency": 6.0}}
+    sig = {"delta": 40.0, "frequency": 6.0}
+    assert rows["sig"]["params"] == {"standard": sig, "backdoorbench": sig}
     assert {name for name, row in rows.items() if row["clean_label"]} == {"sig", "ctrl"}
     assert {name: row["train_transform"] for name, row in rows.items() if row["train_transform"]} == {
         "physicalba": "physicalba",
