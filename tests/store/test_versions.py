@@ -10,8 +10,9 @@ import pytest
 
 from tests.making import files_below, sample, write_source, zipbatch
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place, put_json
+from zipbatch.places import Place, put_bytes, put_json
 from zipbatch.store import Store, VersionHeader, VersionRow, Versions
+from zipbatch.store.verify import verify
 from zipbatch.store.versions import version_id
 
 IDENTITY = {"method": "blur", "settings": {"transforms": ["blur:2"]}}
@@ -253,3 +254,57 @@ def test_a_header_that_lacks_what_is_shown_is_damaged(versions: Versions, pur: P
         versions.read(f"d@{head.version}")
     with pytest.raises(DataError, match="damaged version"):
         versions.versions("d")
+
+
+@pytest.mark.parametrize("field", ["purifier", "counts", "version", "dataset", "quarantined"])
+def test_a_header_that_is_not_what_its_id_says_is_never_read(versions: Versions, pur: Place, field: str):
+    """Whatever decides the id or is counted from the list is held against them, by every way to a version."""
+    listed = rows(Store(pur))
+    head = header(listed)
+    versions.publish(head, listed)
+    versions.move_tag("d", "latest", head.version, started_ns=1)
+    path = pur / "versions" / "d" / f"{head.version}.json"
+    value = head.model_dump(mode="json")
+    value[field] = {
+        "purifier": {**IDENTITY, "seed": 12},
+        "counts": {"test": {"shards": 2, "samples": 3}},
+        "version": value["version"][::-1],
+        "dataset": "e",
+        "quarantined": 1,
+    }[field]
+    put_json(path, value)
+    for reference in ("d", "d@latest", f"d@{head.version}"):
+        with pytest.raises(DataError, match="damaged version"):
+            versions.read(reference)
+    assert versions.latest("d") is None
+    faults = verify(Store(pur), repair=True).faults
+    assert any("damaged version" in fault.reason and "(removed)" in fault.reason for fault in faults)
+    assert versions.ids("d") == []
+
+
+def test_a_header_in_anothers_place_is_not_read(versions: Versions, pur: Place):
+    listed = rows(Store(pur))
+    for head, list_ in ((header(listed), listed), (header(listed[:1]), listed[:1])):
+        versions.publish(head, list_)
+    one, two = (pur / "versions" / "d" / f"{header(list_).version}.json" for list_ in (listed, listed[:1]))
+    put_json(one, header(listed[:1]).model_dump(mode="json"))
+    with pytest.raises(DataError, match=f"is that of d@{two.name.removesuffix('.json')}"):
+        versions.read(f"d@{header(listed).version}")
+    with pytest.raises(DataError, match="is that of"):
+        versions.versions("d")
+    assert versions.read(f"d@{header(listed[:1]).version}").rows == tuple(listed[:1])
+
+
+def test_a_tag_that_looks_like_an_id_hides_no_version(versions: Versions, pur: Place):
+    """None is made; of one that an older release made, the version of that id comes first, also for a repair."""
+    listed = rows(Store(pur))
+    sound, other = header(listed), header(listed[:1])
+    for head, list_ in ((sound, listed), (other, listed[:1])):
+        versions.publish(head, list_)
+    with pytest.raises(UsageError, match="looks like one"):
+        versions.move_tag("d", sound.version, other.version, started_ns=1)
+    tag = pur / "tags" / "d" / sound.version
+    put_bytes(tag, f"{other.version}\n1\n".encode())
+    assert versions.read(f"d@{sound.version}").rows == tuple(listed)
+    verify(Store(pur), repair=True)
+    assert sorted(versions.ids("d")) == sorted([sound.version, other.version])

@@ -18,7 +18,7 @@ class BPP(Attack):
     """
 
     name: ClassVar[str] = "bpp"
-    source: ClassVar[str] = "Wang et al. 2022, arXiv 2205.13383: levels to the nearest; other defaults of BackdoorBench f02e353"
+    source: ClassVar[str] = "Wang et al. 2022, arXiv 2205.13383: nearest levels; else as BackdoorBench f02e353"
     default_target: ClassVar[int] = 0
     default_poison_rate: ClassVar[float] = 0.10
     clean_label: ClassVar[bool] = False

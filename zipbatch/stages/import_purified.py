@@ -16,7 +16,7 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Limits, Sample, ShardDataset, ShardRef, read_shard
 from zipbatch.stages.import_files import Files, match_by_key, match_by_map, split_folders
 from zipbatch.stages.publish import Published, publish_version
-from zipbatch.store import Store, TaskRecord, VersionRow, Versions, check_name, task_key
+from zipbatch.store import Store, TaskRecord, VersionRow, Versions, check_name, check_tag, task_key
 
 METHOD = "import"
 _CHUNK = 256
@@ -70,7 +70,7 @@ def import_purified(
     started_ns = time.time_ns()
     check_name(request.dataset.name, "dataset (use --name)")
     if request.tag is not None:
-        check_name(request.tag, "--tag")
+        check_tag(request.tag, "--tag")
     splits = _splits(request)
     files = _matched(request, splits)
     shards = [shard for shard in request.dataset.shards if shard.split in files]

@@ -21,6 +21,7 @@ from zipbatch.store import (
     VersionRow,
     Versions,
     check_name,
+    check_tag,
     lost_objects,
     task_key,
 )
@@ -68,7 +69,7 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     started_ns = time.time_ns()
     check_name(request.dataset.name, "dataset (use --name)")
     if request.tag is not None:
-        check_name(request.tag, "--tag")
+        check_tag(request.tag, "--tag")
     _check_size(request)
     shards = _chosen(request.dataset, request.splits)
     identity = request.spec.identity

@@ -9,7 +9,7 @@ from zipbatch.store.reused import reused
 from zipbatch.store.rows import VersionRow
 from zipbatch.store.store import SlotRun, Store, TaskRecord, check_name
 from zipbatch.store.verify import Fault, verify
-from zipbatch.store.versions import LostObjectsError, Version, Versions, parse_reference
+from zipbatch.store.versions import LostObjectsError, Version, Versions, check_tag, parse_reference
 
 __all__ = [
     "Collected",
@@ -27,6 +27,7 @@ __all__ = [
     "VersionRow",
     "Versions",
     "check_name",
+    "check_tag",
     "collect",
     "find_garbage",
     "lost_objects",

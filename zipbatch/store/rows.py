@@ -67,8 +67,17 @@ def unpack_rows(data: bytes) -> tuple[VersionRow, ...]:
     Raises:
         ValueError: it is damaged, or larger than any list.
     """
+    return parse_rows(unpacked_lines(data))
+
+
+def parse_rows(lines: Iterable[bytes]) -> tuple[VersionRow, ...]:
+    """The rows of a list's lines.
+
+    Raises:
+        ValueError: one is no row.
+    """
     try:
-        return tuple(map(_parse, unpacked_lines(data)))
+        return tuple(map(_parse, lines))
     except RecursionError as error:
         raise ValueError(str(error)) from error
 

@@ -6,8 +6,8 @@ import time
 
 from zipbatch.errors import UsageError
 from zipbatch.store.removals import Removals
-from zipbatch.store.store import Store, check_name
-from zipbatch.store.versions import LATEST, Versions
+from zipbatch.store.store import Store
+from zipbatch.store.versions import LATEST, Versions, check_tag
 
 
 def point_tag(store: Store, reference: str, tag: str) -> str:
@@ -21,8 +21,7 @@ def point_tag(store: Store, reference: str, tag: str) -> str:
     """
     versions = Versions(store)
     dataset, version = versions.resolve(reference)
-    if check_name(tag, "tag") in versions.ids(dataset):
-        raise UsageError(f"tag {tag!r}: is the id of a version of {dataset}; choose another name")
+    check_tag(tag)
     with versions.claim(dataset, version):
         Removals(store).await_end(f"{dataset}@{version}", ())
         versions.resolve(f"{dataset}@{version}")

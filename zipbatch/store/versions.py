@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,14 @@ from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place
 from zipbatch.store.headers import VersionHeader, read_header
-from zipbatch.store.lists import MAX_BYTES
+from zipbatch.store.lists import MAX_BYTES, unpacked_lines
 from zipbatch.store.removals import Removals, claimed, lost_objects
-from zipbatch.store.rows import VersionRow, pack_rows, unpack_rows
+from zipbatch.store.rows import VersionRow, count_rows, pack_rows, parse_rows
 from zipbatch.store.store import Store, StoredFile, check_name
 
 LATEST = "latest"
 _ID_DIGITS = 20
+_ID = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}")
 _LIST = ".jsonl.gz"
 _MAX_TAG_BYTES = 1 << 12
 
@@ -40,13 +42,41 @@ class Version:
         return f"{self.header.dataset}@{self.header.version}"
 
 
+class _Id:
+    """A version's id while its list passes by: the digest of the canonical JSON of the whole, which nobody holds."""
+
+    def __init__(self, dataset: str) -> None:
+        self._digest = hashlib.sha256(b'{"dataset":%s,"list":[' % atomic.canonical_json(dataset))
+
+    def passing(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """The lines, each of which becomes part of the id."""
+        for number, line in enumerate(lines):
+            self._digest.update(b"," + line if number else line)
+            yield line
+
+    def of(self, identity: dict[str, Any]) -> str:
+        """The id, after the last line; once."""
+        self._digest.update(b'],"purifier":%s}' % atomic.canonical_json(identity))
+        return self._digest.hexdigest()[:_ID_DIGITS]
+
+
 def version_id(dataset: str, identity: dict[str, Any], rows: Sequence[VersionRow]) -> str:
     """Digest of (dataset, purifier identity, ordered list), without times: repeating a run gives the same id."""
-    digest = hashlib.sha256(b'{"dataset":%s,"list":[' % atomic.canonical_json(dataset))
-    for number, row in enumerate(rows):  # canonical JSON of the whole, without holding it
-        digest.update(b"," + row.line()[:-1] if number else row.line()[:-1])
-    digest.update(b'],"purifier":%s}' % atomic.canonical_json(identity))
-    return digest.hexdigest()[:_ID_DIGITS]
+    found = _Id(dataset)
+    for _ in found.passing(row.line()[:-1] for row in rows):
+        pass
+    return found.of(identity)
+
+
+def check_tag(name: str, what: str = "tag") -> str:
+    """A tag's name: one that is safe as a file name and cannot be taken for a version's id.
+
+    Raises:
+        UsageError: it is not; says what is allowed.
+    """
+    if _ID.fullmatch(check_name(name, what)):
+        raise UsageError(f"{what} {name!r}: is the id of a version, or looks like one; choose another name")
+    return name
 
 
 def parse_reference(text: str) -> tuple[str, str]:
@@ -116,11 +146,9 @@ class Versions:
 
     def _is_sound(self, header: VersionHeader, rows: Sequence[VersionRow]) -> bool:
         """Whether the version on disk is the one that was asked for; a damaged one is to be written again."""
-        if not self._header_path(header.dataset, header.version).is_file():
-            return False
         try:
-            return self.read(f"{header.dataset}@{header.version}").rows == tuple(rows)
-        except (DataError, UsageError):
+            return self.read_id(header.dataset, header.version).rows == tuple(rows)
+        except (DataError, FileNotFoundError):
             return False
 
     def read(self, reference: str) -> Version:
@@ -131,12 +159,38 @@ class Versions:
             DataError: its files are damaged.
         """
         dataset, version = self.resolve(reference)
+        try:
+            return self.read_id(dataset, version)
+        except FileNotFoundError as error:
+            raise UsageError(f"{reference}: was removed meanwhile; {self.what_there_is(dataset)}") from error
+
+    def read_id(self, dataset: str, version: str) -> Version:
+        """The version of that id, whose header and list must be what the id is the digest of.
+
+        Raises:
+            FileNotFoundError: it has no header.
+            DataError: its files are damaged, or another version's.
+        """
+        path, found = self._header_path(dataset, version), _Id(dataset)
+        header = self._header(dataset, version)
+        rows = self._rows(dataset, version, found)
+        if found.of(header.purifier) != version:
+            raise DataError(path, "damaged version: its id is not that of its purifier and list")
+        if (count_rows(rows), sum(row.quarantined for row in rows)) != (header.counts, header.quarantined):
+            raise DataError(path, "damaged version: its counts are not those of its list")
+        return Version(header, rows)
+
+    def _header(self, dataset: str, version: str) -> VersionHeader:
         path = self._header_path(dataset, version)
         try:
             header = read_header(path)
+        except FileNotFoundError:
+            raise
         except (ValueError, OSError) as error:
             raise DataError(path, f"damaged version: {error}") from error
-        return Version(header, self.rows(dataset, version))
+        if (header.dataset, header.version) != (dataset, version):
+            raise DataError(path, f"damaged version: its header is that of {header.dataset}@{header.version}")
+        return header
 
     def resolve(self, reference: str) -> tuple[str, str]:
         """(dataset, version id) of a reference, without reading the version.
@@ -145,6 +199,8 @@ class Versions:
             UsageError: no such dataset, tag or version; says what there is.
         """
         dataset, wanted = parse_reference(reference)
+        if _ID.fullmatch(wanted) and self._header_path(dataset, wanted).is_file():
+            return dataset, wanted
         version = self.tag(dataset, wanted) or wanted
         if not self._header_path(dataset, version).is_file():
             self._store.require()
@@ -157,12 +213,15 @@ class Versions:
         Raises:
             DataError: it is missing or damaged.
         """
+        return self._rows(dataset, version, _Id(dataset))
+
+    def _rows(self, dataset: str, version: str, passed: _Id) -> tuple[VersionRow, ...]:
         path = self._header_path(dataset, version)
         try:
             data = self._store.read_file(_list_name(dataset, version), limit=MAX_BYTES)
             if data is None:
                 raise DataError(path, "damaged version: its list is missing")
-            return unpack_rows(data)
+            return parse_rows(passed.passing(unpacked_lines(data)))
         except ValueError as error:
             raise DataError(path, f"damaged version: {error}") from error
 
@@ -182,8 +241,8 @@ class Versions:
         """The version tagged ``latest``, None when there is none or it cannot be read."""
         try:
             version = self.tag(dataset, LATEST)
-            return None if version is None else self.read(f"{dataset}@{version}")
-        except (UsageError, DataError):
+            return None if version is None else self.read_id(dataset, version)
+        except (UsageError, DataError, FileNotFoundError):
             return None
 
     def tag(self, dataset: str, tag: str) -> str | None:
@@ -221,7 +280,7 @@ class Versions:
             now = there
             return None
 
-        places.update(self._tag_path(dataset, check_name(tag, "tag")), decide)
+        places.update(self._tag_path(dataset, check_tag(tag)), decide)
         return now.version == version
 
     def remove_tag(self, dataset: str, tag: str) -> None:
@@ -240,13 +299,10 @@ class Versions:
         """
         headers = []
         for version in self.ids(dataset):
-            path = self._header_path(dataset, version)
             try:
-                headers.append(read_header(path))
+                headers.append(self._header(dataset, version))
             except FileNotFoundError:
                 continue  # forgotten meanwhile
-            except ValueError as error:
-                raise DataError(path, f"damaged version: {error}") from error
         return sorted(headers, key=lambda header: (header.started, header.version))
 
     def ids(self, dataset: str) -> list[str]:
