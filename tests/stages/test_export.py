@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zipbatch import images
 from zipbatch.atomic import sha256_file
 from zipbatch.places import Place
 from zipbatch.shards import Sample, open_dataset, read_shard
+from zipbatch.shards.dataset import RESERVED
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
 
@@ -215,13 +217,42 @@ def test_a_lost_object_exports_nothing(tmp_path: Path, form: str):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp-")]
 
 
-def test_a_damaged_object_is_not_copied(tmp_path: Path):
+@pytest.mark.parametrize("how", [(), ("--copy",), ("--as", "images")], ids=["links", "copies", "images"])
+def test_a_damaged_object_is_not_handed_out(tmp_path: Path, how: tuple[str, ...]):
     store = purified(write_source(tmp_path / "in", counts={"test": 4}), tmp_path)
     file = sorted((store / "objects").rglob("*.tar"))[0]
     file.write_bytes(file.read_bytes() + b"\0" * 512)
-    ran = zipbatch("store", "export", "in", tmp_path / "t", "--copy", "--store", store)
+    ran = zipbatch("store", "export", "in", tmp_path / "t", *how, "--store", store)
     assert (ran.code, ran.out) == (1, "")
-    assert "its bytes are not those its name says" in ran.err
+    assert f"{file}: its bytes are not those its name says" in ran.err
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_a_shard_named_as_a_file_beside_the_shards_reaches_no_object(staged: Path, tmp_path: Path, name: str):
+    """Neither from a list of a store, nor from a staged folder; the object that its name would link to stays itself."""
+    from zipbatch.stages.publish import publish_version
+    from zipbatch.store import Store, VersionRow
+
+    store = Store(tmp_path / "pur")
+    store.prepare()
+    with store.new_object() as writer:
+        writer.write(Sample("a", {"png": images.encode_png(np.zeros((4, 4, 3), np.uint8))}))
+        info = writer.finish()
+        store.publish_object(writer, info)
+    row = VersionRow("test", name, info.sha256, "0" * 64, 1)
+    publish_version(store, "d", {"method": "x"}, rows=[row], tag=None, parent=None, started_ns=0)
+    ran = zipbatch("store", "export", "d", tmp_path / "t", "--data", staged, "--store", store.root)
+    assert ran.code == 2
+    ran = zipbatch("store", "export", "d", tmp_path / "t", "--store", store.root)
+    assert (ran.code, name in ran.err) == (2, True)
+    assert not (tmp_path / "t").exists()
+    assert sha256_file(Path(str(store.object_path(info.sha256)))) == info.sha256
+    folder = Path(shutil.copytree(staged, tmp_path / "staged"))
+    listed = (folder / "shards.jsonl").read_text()
+    (folder / "shards.jsonl").write_text(listed.replace("test-000000.tar", name))
+    ran = zipbatch("purify", folder, *BLUR, "--store", tmp_path / "pur2")
+    assert (ran.code, name in ran.err) == (2, True)
 
 
 def test_what_cannot_be_asked(store: Path, staged: Path, source: Path, tmp_path: Path):

@@ -18,6 +18,9 @@ from zipbatch.sources.base import CLASSES, read_classes
 
 MANIFEST = "manifest.json"
 SHARD_LIST = "shards.jsonl"
+TRIGGER, TRIGGER_PICTURE = "trigger.npz", "trigger.png"
+RESERVED = frozenset({MANIFEST, SHARD_LIST, CLASSES, TRIGGER, TRIGGER_PICTURE})
+"""What lies beside the shards of a staged folder: no shard is named so."""
 TargetMode = Literal["all-to-one", "all-to-all"]
 ALL_TO_ONE: TargetMode = "all-to-one"
 ALL_TO_ALL: TargetMode = "all-to-all"

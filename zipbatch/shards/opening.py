@@ -22,6 +22,7 @@ from zipbatch.places import Place, Url, place
 from zipbatch.shards.dataset import (
     KNOWN_SPLITS,
     MANIFEST,
+    RESERVED,
     SHARD_LIST,
     ShardDataset,
     ShardRef,
@@ -181,6 +182,8 @@ def _plain(file_name: str) -> str:
         raise ValueError(f"shard name {file_name[:200]!r} is a path")
     if len(file_name.encode()) > MAX_NAME_BYTES:
         raise ValueError(f"shard name {file_name[:40]!r}… is over {MAX_NAME_BYTES} bytes")
+    if file_name in RESERVED:
+        raise ValueError(f"shard name {file_name!r} is that of a file beside the shards")
     return file_name
 
 

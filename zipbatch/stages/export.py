@@ -15,7 +15,7 @@ from typing import Any
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest, read_shard, write_manifest
-from zipbatch.shards.dataset import MANIFEST, SplitCounts
+from zipbatch.shards.dataset import MANIFEST, RESERVED, SplitCounts
 from zipbatch.sources.base import CLASSES
 from zipbatch.store import Store, Version, VersionRow
 
@@ -132,9 +132,13 @@ def _chosen(request: ExportRequest) -> tuple[VersionRow, ...]:
 
 def _check_names(version: Version, rows: tuple[VersionRow, ...]) -> None:
     """Shards are to lie beside the manifest, each under a name of its own."""
-    seen = {MANIFEST}
+    seen: set[str] = set()
     for row in rows:
-        if _plain(row.shard) in seen:
+        if _plain(row.shard) in RESERVED:
+            raise UsageError(
+                f"{version.reference}: no shard of a folder can be named {row.shard}; export it --as images"
+            )
+        if row.shard in seen:
             raise UsageError(f"{version.reference}: two shards are named {row.shard}; export its splits one by one")
         seen.add(row.shard)
 
@@ -160,7 +164,7 @@ def _whole(out: Path, write: Callable[[Path], None]) -> None:
 def _write_manifest(request: ExportRequest, folder: Path, rows: tuple[VersionRow, ...], sizes: list[int]) -> None:
     header, dataset = request.version.header, request.dataset
     if dataset is not None and dataset.classes is not None:
-        (folder / CLASSES).write_text("\n".join(dataset.classes) + "\n", encoding="utf-8")
+        atomic.write_bytes(folder / CLASSES, ("\n".join(dataset.classes) + "\n").encode())
     if dataset is not None and dataset.manifest is not None:
         shards = [ShardRef(row.split, row.shard, folder / row.shard, row.output, row.samples) for row in rows]
         write_manifest(folder, _staged(dataset.manifest, request.version, rows), shards, sizes)
@@ -190,11 +194,8 @@ def _staged(manifest: StagedManifest, version: Version, rows: tuple[VersionRow, 
 
 
 def _samples(store: Store, row: VersionRow) -> Iterator[Sample]:
-    path = store.object_path(row.output)
-    try:
-        yield from read_shard(path)
-    except FileNotFoundError as error:
-        raise DataError(path, "missing; run purify again") from error
+    with store.sound_object(row.output) as file:
+        yield from read_shard(file)
 
 
 def _write_image(folder: Path, sample: Sample, classes: list[str] | None, *, true_labels: bool) -> None:

@@ -20,6 +20,8 @@ from zipbatch.shards.dataset import (
     ALL_TO_ONE,
     CLEAN_SPLIT,
     POISONED_SPLIT,
+    TRIGGER,
+    TRIGGER_PICTURE,
     SplitCounts,
     StagedAttack,
     TargetMode,
@@ -294,7 +296,7 @@ def _sample(plan: _Plan, image: SourceImage, png: bytes, *, poisoned: bool, reco
 
 def _write_trigger(plan: _Plan, folder: Path) -> str:
     """Store ``trigger.npz``, to apply it again, and ``trigger.png``: grey and a ramp, before and after it."""
-    path = folder / "trigger.npz"
+    path = folder / TRIGGER
     with path.open("wb") as stream:
         np.savez(stream, **plan.trigger)  # type: ignore[arg-type]
     size = plan.image_size
@@ -304,5 +306,5 @@ def _write_trigger(plan: _Plan, folder: Path) -> str:
     stamped = plan.attack.apply(canvas, plan.trigger)
     picture = np.concatenate([np.concatenate(list(rows), axis=1) for rows in (canvas, stamped)])
     scale = max(1, 256 // size)
-    (folder / "trigger.png").write_bytes(images.encode_png(picture.repeat(scale, axis=0).repeat(scale, axis=1)))
+    (folder / TRIGGER_PICTURE).write_bytes(images.encode_png(picture.repeat(scale, axis=0).repeat(scale, axis=1)))
     return atomic.sha256_file(path)

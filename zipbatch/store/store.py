@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -180,18 +181,35 @@ class Store:
         """Give an object another name outside of the store: a hard link, or a copy where asked or where it must be.
 
         Raises:
-            DataError: the object is not there, or a copy has not the bytes that its name says.
+            DataError: the object is not there, or has not the bytes that its name says; ``to`` is not there then.
         """
         path = self.object_path(sha256)
         try:
-            if not copy and isinstance(path, Path) and _is_linked(path, to):
-                return
-            with places.local_copy(path, cached=False) as file:
-                shutil.copyfile(file, to)
+            if copy or not isinstance(path, Path) or not _is_linked(path, to):
+                with places.local_copy(path, cached=False) as file:
+                    shutil.copyfile(file, to)
+            _check_digest(to, sha256, of=path)
         except FileNotFoundError as error:
-            raise DataError(path, "missing; run purify again") from error
-        if atomic.sha256_file(to) != sha256:
-            raise DataError(path, "its bytes are not those its name says; run 'zipbatch store verify'")
+            raise _missing(path) from error
+        except DataError:
+            to.unlink()
+            raise
+
+    @contextmanager
+    def sound_object(self, sha256: str) -> Iterator[Path]:
+        """The object in a local file, its bytes held against its name first.
+
+        Raises:
+            DataError: it is not there, or has other bytes.
+        """
+        path = self.object_path(sha256)
+        with ExitStack() as opened:
+            try:
+                file = opened.enter_context(places.local_copy(path, cached=False))
+                _check_digest(file, sha256, of=path)
+            except FileNotFoundError as error:
+                raise _missing(path) from error
+            yield file
 
     def remove_object(self, sha256: str, *, unless_newer_ns: int) -> bool:
         """Remove an object that nothing needs, unless it was published (again) after ``unless_newer_ns``.
@@ -293,6 +311,16 @@ def _record_in(file: Place) -> TaskRecord | None:
         return TaskRecord.model_validate_json(places.read_bytes(file, limit=MAX_RECORD_BYTES))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+
+
+def _missing(path: Place) -> DataError:
+    return DataError(path, "missing; run purify again")
+
+
+def _check_digest(file: Path, sha256: str, *, of: Place) -> None:
+    if atomic.sha256_file(file) != sha256:
+        reason = "its bytes are not those its name says; run 'zipbatch store verify --repair', then purify again"
+        raise DataError(of, reason)
 
 
 def _is_linked(path: Path, to: Path) -> bool:
