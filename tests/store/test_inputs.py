@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from pathlib import Path
 
@@ -49,6 +50,37 @@ def test_forgets_a_changed_file(store: Store, tmp_path: Path, change: str):
         shard.write_bytes(b"two")
         os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert RememberedInputs(store, "d").digest(shard) is None
+
+
+@pytest.mark.parametrize("how", ["in place", "renamed over", "linked over"])
+@pytest.mark.parametrize("trust_mtime", [False, True])
+def test_another_content_of_the_same_size_and_time(store: Store, tmp_path: Path, how: str, *, trust_mtime: bool):
+    """Tars are padded to the same size, and copies keep times; inode and ctime tell."""
+    shard, other = tmp_path / "a.tar", tmp_path / "b.tar"
+    shard.write_bytes(b"one")
+    inputs = RememberedInputs(store, "d")
+    inputs.remember(shard, "1" * 64, stamp(shard))
+    inputs.save()
+    stat = shard.stat()
+    if how == "in place":
+        shard.write_bytes(b"two")
+    else:
+        other.write_bytes(b"two")
+        shard.unlink()
+        other.rename(shard) if how == "renamed over" else shard.hardlink_to(other)
+    os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again = RememberedInputs(store, "d", trust_mtime=trust_mtime)
+    assert again.digest(shard) == ("1" * 64 if trust_mtime else None)
+
+
+def test_what_an_older_release_remembered_is_read_again(store: Store, tmp_path: Path):
+    shard = tmp_path / "a.tar"
+    shard.write_bytes(b"one")
+    stat = shard.stat()
+    line = json.dumps([str(shard.resolve()), stat.st_size, stat.st_mtime_ns, "1" * 64])
+    store.write_file("inputs/d.jsonl.gz", gzip.compress(line.encode()))
+    assert RememberedInputs(store, "d").digest(shard) is None
+    assert RememberedInputs(store, "d", trust_mtime=True).digest(shard) == "1" * 64
 
 
 @pytest.mark.parametrize("damage", [b"", b"not gzip", b"\x1f\x8b", "cut", "list", "fields"])
@@ -119,3 +151,16 @@ def test_a_replaced_shard_is_computed_anew(tmp_path: Path, pur: Place):
     first.write_bytes(second.read_bytes())
     ran = zipbatch(*command)
     assert (ran.json["computed"], ran.json["reused"], ran.json["new_version"]) == (0, 3, True)
+
+
+def test_a_shard_of_the_same_size_and_time_is_purified_anew(tmp_path: Path):
+    source = write_source(tmp_path / "in", counts={"test": 6}, shards=3)
+    command = ["purify", source, "--purifier", "blur", "--store", tmp_path / "pur", "--json"]
+    assert zipbatch(*command).json["computed"] == 3
+    first, second = source / "test-000000.tar", source / "test-000001.tar"
+    assert first.stat().st_size == second.stat().st_size
+    times = first.stat().st_atime_ns, first.stat().st_mtime_ns
+    first.write_bytes(second.read_bytes())
+    os.utime(first, ns=times)
+    assert zipbatch(*command, "--trust-mtime").json["new_version"] is False
+    assert zipbatch(*command).json["new_version"] is True

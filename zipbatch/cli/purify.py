@@ -69,6 +69,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Set samples that cannot be read aside, untouched, and go on.  [default: they fail their shard]",
 )
+@click.option(
+    "--trust-mtime",
+    is_flag=True,
+    help="Know an unchanged shard by size and mtime alone, where inodes or ctimes change by themselves.",
+)
 @BATCH_SIZE
 @worker_options
 @cache_options
@@ -100,6 +105,7 @@ def purify(
     precision: str,
     resize: str | None,
     quarantine: bool,
+    trust_mtime: bool,
     batch_size: int,
     who: WorkerFlags,
     max_hours: float | None,
@@ -149,7 +155,9 @@ def purify(
         resize=resize,
     )
     dataset = open_dataset(sources, name=name)
-    request = PurifyRequest(dataset, spec, Store(store), who.resolve(), splits, tag, batch_size, quarantine)
+    request = PurifyRequest(
+        dataset, spec, Store(store), who.resolve(), splits, tag, batch_size, quarantine, trust_mtime=trust_mtime
+    )
     if dry_run:
         running().unreported()
         _show_plan(plan_purify(request), as_json=as_json)

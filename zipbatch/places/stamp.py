@@ -19,13 +19,15 @@ class Stamp:
     Attributes:
         size: bytes.
         changed: modification time in ns, or what an object store has for it: an ETag, a generation, a time.
-        inode: of a local file.
+        inode: of a local file: another one has been put in its place where it differs.
+        status_ns: of a local file, when anything about it changed (``ctime``), which no program can set back.
         modified_s: when it was written, seconds since the epoch; None where nobody knows. Not compared.
     """
 
     size: int
     changed: int | str
     inode: int = 0
+    status_ns: int = 0
     modified_s: float | None = field(default=None, compare=False)
 
 

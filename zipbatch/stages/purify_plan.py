@@ -29,7 +29,9 @@ from zipbatch.store import (
 
 @dataclass(frozen=True)
 class PurifyRequest:
-    """What to purify, how, and where to. ``quarantine``: set samples that cannot be read aside and go on."""
+    """What to purify, how, and where to. ``quarantine``: set samples that cannot be read aside and go on.
+    ``trust_mtime``: a bare shard of the size and mtime that an earlier run remembers has the digest that it had then.
+    """
 
     dataset: ShardDataset
     spec: PurifierSpec
@@ -39,6 +41,7 @@ class PurifyRequest:
     tag: str | None = None
     batch_size: int = 32
     quarantine: bool = False
+    trust_mtime: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     _check_size(request)
     shards = _chosen(request.dataset, request.splits)
     identity = request.spec.identity
-    inputs = RememberedInputs(request.store, request.dataset.name)
+    inputs = RememberedInputs(request.store, request.dataset.name, trust_mtime=request.trust_mtime)
     digests = _digests(shards, inputs)
     inputs.release()
     parent = Versions(request.store).latest(request.dataset.name)

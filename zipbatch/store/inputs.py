@@ -13,13 +13,23 @@ from zipbatch.places import Place, Stamp
 from zipbatch.store.lists import MAX_BYTES, unpacked_lines
 from zipbatch.store.store import Store
 
-_Entry = tuple[int, int | str, str]
+_Entry = tuple[int, int | str, int, int, str]
+
+
+_UNKNOWN = -1
+"""Inode and ctime of a file that an older release remembered."""
 
 
 class RememberedInputs:
-    """A cache of one dataset: place -> (size, mtime in ns or ETag, SHA-256). Lost, it costs time only."""
+    """A cache of one dataset: place -> (size, mtime in ns or ETag, inode, ctime in ns, SHA-256). Lost, it costs time
+    only.
 
-    def __init__(self, store: Store, dataset: str) -> None:
+    Tars are padded, and copies keep times: another content may have the size and mtime of the one before, but not its
+    inode and ctime. ``trust_mtime`` does without these two, for file systems that make new ones up at each mount.
+    """
+
+    def __init__(self, store: Store, dataset: str, *, trust_mtime: bool = False) -> None:
+        self._trust_mtime = trust_mtime
         self._store, self._name = store, f"inputs/{dataset}.jsonl.gz"
         self._folders: dict[str, str] = {}
         self._new: dict[str, _Entry] = {}
@@ -31,9 +41,10 @@ class RememberedInputs:
             if (packed := self._store.read_file(self._name, limit=MAX_BYTES)) is None:
                 return {}
             for line in unpacked_lines(packed):
-                path, size, changed, sha256 = json.loads(line.decode())
+                path, size, changed, *more, sha256 = json.loads(line.decode())
                 changed = changed if isinstance(changed, str) else int(changed)
-                known[str(path)] = (int(size), changed, str(sha256))
+                inode, status_ns = map(int, more or (_UNKNOWN, _UNKNOWN))
+                known[str(path)] = (int(size), changed, inode, status_ns, str(sha256))
         except (OSError, ValueError, TypeError, OverflowError, RecursionError):
             return {}  # missing or damaged: workers read the shards again
         return known
@@ -50,7 +61,7 @@ class RememberedInputs:
         if known is None:
             return None
         now = places.stamp(path)
-        return known[2] if known[:2] == (now.size, now.changed) else None
+        return known[-1] if known[:2] == (now.size, now.changed) else None
 
     def _digest_of_file(self, path: str) -> str | None:
         """To resolve every path of a million would take longer than all else: here once a folder, and links."""
@@ -64,7 +75,9 @@ class RememberedInputs:
         except FileNotFoundError:
             return None  # who reads it will say so
         known = self._known.get(resolved)
-        return known[2] if known is not None and known[:2] == (now.st_size, now.st_mtime_ns) else None
+        if known is None or known[:2] != (now.st_size, now.st_mtime_ns):
+            return None
+        return known[-1] if self._trust_mtime or known[2:4] == (now.st_ino, now.st_ctime_ns) else None
 
     def _resolved(self, folder: str) -> str:
         if folder not in self._folders:
@@ -73,7 +86,7 @@ class RememberedInputs:
 
     def remember(self, path: Place, sha256: str, stamp: Stamp) -> None:
         """Note a digest that a worker found, with the stamp that the file had before it was read."""
-        self._new[str(path.resolve())] = (stamp.size, stamp.changed, sha256)
+        self._new[str(path.resolve())] = (stamp.size, stamp.changed, stamp.inode, stamp.status_ns, sha256)
 
     def save(self) -> None:
         """Publish what is new beside what others have published meanwhile."""
