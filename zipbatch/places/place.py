@@ -179,11 +179,7 @@ def stamp(source: Place) -> Stamp:
     """Size and time or ETag of a file: two equal stamps, the same bytes. Raises ``FileNotFoundError``."""
     if isinstance(source, Url):
         return stamp_of(source.client.info(source.text))
-    return file_stamp(source.stat())
-
-
-def file_stamp(found: os.stat_result) -> Stamp:
-    """The stamp of a local file."""
+    found = source.stat()
     return Stamp(found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns, modified_s=found.st_mtime)
 
 
