@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 
-from tests.making import Ran, zipbatch
+from tests.making import Ran, write_shard, zipbatch
 from tests.serving import npy, serving
 from zipbatch.checkpoints import open_victim
+from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.assets import embedded_victim, sample_source
 
 
@@ -131,3 +132,15 @@ def test_a_victim_that_does_not_fit_is_refused_before_any_work(shards: Path, vic
     assert ran.code == 2
     assert "the victim has 3 classes" in ran.err
     assert not (tmp_path / "pur").exists()
+
+
+def test_labels_that_cannot_be_used_do_not_stop_it(tune: Callable[..., Ran], shards: Path, store: Path, tmp_path: Path):
+    """All its work is done before labels would be looked at, and none is needed."""
+    bare = tmp_path / "incoming"
+    for number, shard in enumerate(sorted(shards.glob("test*.tar"))):
+        rows = [Sample(s.key, {"png": s.members["png"], "cls": b"-1"}) for s in read_shard(shard)]
+        write_shard(bare / f"day-{number}.tar", rows)
+    ran = tune(bare, store, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["suspect"] == "1"
+    assert ran.json["undefended"] == {"ca": None, "asr": None}

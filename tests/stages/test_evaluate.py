@@ -187,19 +187,6 @@ def test_bare_images_of_another_size_are_an_error(constant: Path, tmp_path: Path
     assert "16 px" in ran.err
 
 
-def test_a_label_beyond_the_classes_is_an_error_with_its_key(constant: Path, tmp_path: Path):
-    data = tmp_path / "incoming"
-    data.mkdir()
-    small = images.encode_png(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
-    write_shard(
-        data / "day-000.tar", [Sample("a", {"png": small, "cls": b"2"}), Sample("b", {"png": small, "cls": b"3"})]
-    )
-    ran = zipbatch("evaluate", constant, "--data", data)
-    assert (ran.code, ran.out) == (1, "")
-    assert "key 'b'" in ran.err
-    assert "3" in ran.err
-
-
 @pytest.mark.parametrize("how", ["truncated", "missing", "swapped"])
 def test_one_damaged_object_gives_no_half_measure(staged: Path, constant: Path, tmp_path: Path, how: str):
     store = tmp_path / "pur"

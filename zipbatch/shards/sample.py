@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,20 +60,21 @@ class Sample:
         others = {name: data for name, data in self.members.items() if name != self.image_extension}
         return Sample(self.key, {**others, "png": encode_png(pixels)}, self.shard)
 
-    def label(self) -> int | None:
-        """The class from ``.cls``, else from ``label`` of ``.json``, else None.
+    def label(self, classes: Sequence[str] = ()) -> int | None:
+        """The class from ``.cls``, else from ``label`` of ``.json``, else None; by its number, or its name in
+        ``classes``.
 
         Raises:
-            DataError: present but not an integer of 0 or more.
+            DataError: present but neither an integer of 0 or more nor one of the names.
         """
         if "cls" in self.members:
-            return self._integer(self.members["cls"].decode("ascii", "replace").strip(), "cls")
-        return self._json_integer("label")
+            return self._integer(self.members["cls"].decode("utf-8", "replace").strip(), "cls", classes)
+        return self._json_integer("label", classes)
 
-    def original_label(self) -> int | None:
+    def original_label(self, classes: Sequence[str] = ()) -> int | None:
         """The true class of a poisoned split (``original_label`` of ``.json``), else the label."""
-        original = self._json_integer("original_label")
-        return self.label() if original is None else original
+        original = self._json_integer("original_label", classes)
+        return self.label(classes) if original is None else original
 
     def poisoned(self) -> bool:
         """Whether ``.json`` says that it carries a trigger."""
@@ -96,15 +98,17 @@ class Sample:
             raise DataError(self.shard, ".json is not a JSON object", key=self.key)
         return value
 
-    def _json_integer(self, field: str) -> int | None:
+    def _json_integer(self, field: str, classes: Sequence[str]) -> int | None:
         value = self.metadata().get(field)
-        return None if value is None else self._integer(value, f"json {field}")
+        return None if value is None else self._integer(value, f"json {field}", classes)
 
-    def _integer(self, value: object, what: str) -> int:
+    def _integer(self, value: object, what: str, classes: Sequence[str]) -> int:
+        if isinstance(value, str) and value in classes:
+            return classes.index(value)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_LABEL:
             return value
-        raise DataError(
-            self.shard, f"{what} is not a class index of 0 to {MAX_LABEL}: {str(value)[:40]!r}", key=self.key
-        )
+        names = " and no name of classes.txt" if classes else ""
+        reason = f"{what} is not a class index of 0 to {MAX_LABEL}{names}: {str(value)[:40]!r}"
+        raise DataError(self.shard, reason, key=self.key)

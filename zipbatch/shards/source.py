@@ -30,9 +30,10 @@ class ShardSource:
         Raises:
             DataError: an unreadable shard.
         """
+        classes = tuple(self.classes or ())
         for shard in self.shards[split]:
             for sample in read_shard(shard):
-                label, extension = sample.original_label(), sample.image_extension
+                label, extension = sample.original_label(classes), sample.image_extension
                 number = UNLABELLED if label is None else label
                 yield SourceImage(sample.key, shard.name, sample.members[extension], extension, number)
 

@@ -16,6 +16,7 @@ from zipbatch.metrics import Fidelity
 from zipbatch.places import Place
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import ALL_TO_ONE, CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
+from zipbatch.shards.labels import Labelling, Unlabelled
 from zipbatch.stages.evaluate_shard import (
     EvaluateResult,
     EvaluateSetup,
@@ -33,7 +34,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """What to measure. ``data_label`` and the labels of ``victims`` are repeated in the rows as they were given."""
+    """What to measure. ``data_label`` and the labels of ``victims`` are repeated in the rows as they were given.
+    Without ``labels_needed``, staged data whose labels cannot be used is measured without them, as bare shards are.
+    """
 
     victims: tuple[VictimSource, ...]
     dataset: ShardDataset
@@ -42,6 +45,7 @@ class EvaluateRequest:
     store: Store | None = None
     workers: Workers = Workers()
     splits: tuple[str, ...] = ()
+    labels_needed: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
         versions = tuple(Versions(request.store).read(text) for text in request.purified)
         outputs = [_outputs(version, shards, request.data_label, request.store) for version in versions]
         quarantines = [_quarantines(version, request.store) for version in versions]
-    clean = _clean_twins(request.dataset)
+    clean, listed = _clean_twins(request.dataset), {shard.path: shard.sha256 for shard in request.dataset.shards}
     tasks = tuple(
         EvaluateTask(
             shard.name,
@@ -84,6 +88,8 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
             tuple(found[shard.name][0] if shard.name in found else None for found in outputs),
             tuple(found[shard.name][1] if shard.name in found else None for found in outputs),
             tuple(aside[shard.name] for aside in quarantines if shard.name in aside),
+            shard.sha256,
+            listed.get(clean.get(shard.name, shard.path)),
         )
         for shard in shards
     )
@@ -174,6 +180,12 @@ def _clean_twins(dataset: ShardDataset) -> dict[str, Place]:
     return {name: clean[twin] for name, twin in twins.items() if twin in clean}
 
 
+def labelling(request: EvaluateRequest) -> Labelling:
+    """How the labels of the data are read: a staged dataset promises them, bare shards may have others' or none."""
+    dataset = request.dataset
+    return Labelling(tuple(dataset.classes or ()), promised=dataset.manifest is not None and request.labels_needed)
+
+
 def _wanted(dataset: ShardDataset) -> tuple[int, ...] | None:
     """Class -> what the attack wants images of it to be taken for; None where the data does not say."""
     if dataset.manifest is None:
@@ -197,7 +209,7 @@ def results(
         WorkFailed: at the end, when shards could not be measured; names each.
     """
     failed: list[str] = []
-    setup = EvaluateSetup(plan.victims, keep_answers, _wanted(plan.request.dataset))
+    setup = EvaluateSetup(plan.victims, keep_answers, _wanted(plan.request.dataset), labelling(plan.request))
     for number, outcome in enumerate(run_tasks(setup, plan.tasks, plan.request.workers)):
         if outcome.error is not None:
             failed.append(f"  {outcome.task.name}: {outcome.error}")
@@ -221,16 +233,27 @@ def evaluate(
     forms = 1 + len(plan.versions)
     tallies = [[Tally(victim.num_classes) for _ in range(forms)] for victim in plan.victims]
     fidelity: list[dict[str, Fidelity]] = [{} for _ in plan.versions]
-    quarantined = 0
+    quarantined, unlabelled = 0, Unlabelled()
     for result in results(plan, on_progress=on_progress):
         _add(result, tallies, fidelity)
         quarantined += result.quarantined
+        unlabelled += result.unlabelled
+    _say_what_labels_lack(unlabelled, tallies)
     return [
         _row(plan, source.label, number, tallies[v][number], fidelity[number - 1] if number else {})
-        | {"n_quarantined": quarantined}
+        | {"n_quarantined": quarantined, "n_unlabelled": unlabelled.count, "unlabelled_reason": unlabelled.first}
         for v, source in enumerate(plan.request.victims)
         for number in range(forms)
     ]
+
+
+def _say_what_labels_lack(unlabelled: Unlabelled, tallies: Sequence[Sequence[Tally]]) -> None:
+    """Once, and only where there are labels at all: images without any need no word."""
+    if unlabelled.first is not None:
+        log.warning("%d images count as unlabelled; the first: %s", unlabelled.count, unlabelled.first)
+    for forms in tallies:
+        if (beyond := forms[0].beyond).count:
+            log.warning("%s: %d labels; it is measured without any", beyond.first, beyond.count)
 
 
 def _add(result: EvaluateResult, tallies: list[list[Tally]], fidelity: list[dict[str, Fidelity]]) -> None:

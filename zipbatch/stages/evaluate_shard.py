@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ from torch import Tensor
 from zipbatch import places
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.errors import DataError
+from zipbatch.images import U8
 from zipbatch.metrics import (
     Fidelity,
     Share,
@@ -27,8 +28,10 @@ from zipbatch.metrics import (
     robust_accuracy,
 )
 from zipbatch.places import Place
-from zipbatch.shards import Sample, read_shard
+from zipbatch.shards import read_shard
 from zipbatch.shards.dataset import POISONED_SPLIT
+from zipbatch.shards.digest import held_to
+from zipbatch.shards.labels import Label, Labelling, Unlabelled
 from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask
 from zipbatch.victims import Classifier, VictimSource
@@ -38,8 +41,9 @@ from zipbatch.victims import Classifier, VictimSource
 class EvaluateTask:
     """One shard: suspect images, their clean twins where there are any, and their purified forms (None: missing).
 
-    ``made_from`` is the digest that the data must have for its purified forms to be of it. ``quarantine`` are the
-    quarantine shards of the purified forms: a sample in any of them is measured on none, so that forms compare.
+    ``sha256`` and ``clean_sha256`` are the digests that a manifest lists, ``made_from`` that which the data must have
+    for its purified forms to be of it. ``quarantine`` are the quarantine shards of the purified forms: a sample in any
+    of them is measured on none, so that forms compare.
     """
 
     name: str
@@ -49,6 +53,8 @@ class EvaluateTask:
     purified: tuple[Place | None, ...]
     made_from: tuple[str | None, ...]
     quarantine: tuple[Place, ...] = ()
+    sha256: str | None = None
+    clean_sha256: str | None = None
 
 
 SHARES = ("ca", "asr", "fpr", "pa", "ra")
@@ -56,7 +62,9 @@ SHARES = ("ca", "asr", "fpr", "pa", "ra")
 
 @dataclass
 class Tally:
-    """What one victim answers on one form of the images; tallies of shards add up."""
+    """What one victim answers on one form of the images; tallies of shards add up. ``beyond`` images have a label that
+    is none of the victim's ``classes``.
+    """
 
     classes: int
     ca: Share = Share()
@@ -65,16 +73,18 @@ class Tally:
     pa: Share = Share()
     ra: Share = Share()
     flips: npt.NDArray[np.int64] | None = None
+    beyond: Unlabelled = Unlabelled()
 
     @property
     def shares(self) -> dict[str, Share]:
-        """The measures that are shares of images, by name."""
-        return {name: getattr(self, name) for name in SHARES}
+        """The measures that are shares of images, by name; of none where the labels are not the victim's classes."""
+        return {name: Share() if self.beyond.count else getattr(self, name) for name in SHARES}
 
     def add(self, other: Tally) -> None:
         """Add another shard's counts to these."""
-        for name, share in other.shares.items():
-            setattr(self, name, getattr(self, name) + share)
+        self.beyond += other.beyond
+        for name in SHARES:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         if other.flips is not None:
             self.flips = other.flips if self.flips is None else self.flips + other.flips
 
@@ -89,6 +99,7 @@ class EvaluateResult:
         fidelity: ``[f - 1]`` of purified forms.
         answers: ``[v][f]`` int64 [N], in the shard's order; empty unless the setup asks for them.
         quarantined: how many samples of the shard were left out of all this.
+        unlabelled: images that only flips are measured on.
     """
 
     name: str
@@ -97,6 +108,7 @@ class EvaluateResult:
     fidelity: list[Fidelity | None]
     answers: list[list[npt.NDArray[np.int64] | None]]
     quarantined: int = 0
+    unlabelled: Unlabelled = Unlabelled()
 
 
 @dataclass(frozen=True)
@@ -115,11 +127,13 @@ class EvaluateSetup:
         victims: whom to ask.
         keep_answers: return each image's answer.
         wanted: class -> the class that the attacker wants for its images; None where nobody knows.
+        labelling: how labels are read.
     """
 
     victims: tuple[KnownVictim, ...]
     keep_answers: bool = False
     wanted: tuple[int, ...] | None = None
+    labelling: Labelling = Labelling()
 
     def __call__(self, context: WorkerContext) -> EvaluateWorker:
         return EvaluateWorker(self, context)
@@ -127,10 +141,20 @@ class EvaluateSetup:
 
 @dataclass(frozen=True)
 class _Images:
+    """Images [H, W, 3] of one shard, which may differ in size; labels int64 [N] are ``UNLABELLED`` where unknown."""
+
     keys: list[str]
-    pixels: Tensor
-    labels: npt.NDArray[np.int64] | None
-    originals: npt.NDArray[np.int64] | None
+    pixels: list[U8]
+    labels: npt.NDArray[np.int64]
+    originals: npt.NDArray[np.int64]
+    unlabelled: Unlabelled = Unlabelled()
+
+    def by_size(self) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+        """The images of each size: their places [M] in the shard, and their pixels uint8 [M, 3, H, W]."""
+        shapes = [image.shape for image in self.pixels]
+        for shape in dict.fromkeys(shapes):
+            places_ = np.array([i for i, other in enumerate(shapes) if other == shape], np.int64)
+            yield places_, torch.from_numpy(np.stack([self.pixels[i] for i in places_]).transpose(0, 3, 1, 2).copy())
 
 
 class EvaluateWorker:
@@ -139,7 +163,7 @@ class EvaluateWorker:
     def __init__(self, setup: EvaluateSetup, context: WorkerContext) -> None:
         self._context = context
         self._device = pick_device(context.device)
-        self._victims, self._keep_answers = setup.victims, setup.keep_answers
+        self._victims, self._keep_answers, self._labelling = setup.victims, setup.keep_answers, setup.labelling
         self._wanted = None if setup.wanted is None else np.array(setup.wanted, np.int64)
         self._classifiers = [victim.source.load(self._device) for victim in setup.victims]
 
@@ -150,11 +174,11 @@ class EvaluateWorker:
             DataError: the forms do not hold the same samples, sizes or classes that do not fit the victims.
         """
         torch.set_num_threads(self._context.lanes)
-        digest = places.sha256(task.data)
-        if any(expected not in {None, digest} for expected in task.made_from):
-            raise DataError(task.data, "is not what the purified version was made from; purify this data first")
         aside = quarantined_keys(task.quarantine)
-        original = _read(task.data, aside)
+        with held_to(task.data, task.sha256) as digest:
+            if any(expected not in {None, digest} for expected in task.made_from):
+                raise DataError(task.data, "is not what the purified version was made from; purify this data first")
+            original = _read(task.data, aside, self._labelling)
         if not original.keys:
             return replace(_nothing(task, self._victims), quarantined=len(aside))
         forms = [
@@ -166,12 +190,12 @@ class EvaluateWorker:
             for victim, classifier in zip(self._victims, self._classifiers, strict=True)
         ]
         tallies = [
-            _tallies(task.split, given, forms, victim.num_classes, self._wanted)
+            _tallies(task, given, forms, victim, wanted=self._wanted, promised=self._labelling.promised)
             for victim, given in zip(self._victims, answers, strict=True)
         ]
         fidelity = self._fidelity(task, original, forms[1:], aside)
         kept = answers if self._keep_answers else []
-        return EvaluateResult(task.name, task.split, tallies, fidelity, kept, len(aside))
+        return EvaluateResult(task.name, task.split, tallies, fidelity, kept, len(aside), original.unlabelled)
 
     def _answers(
         self, task: EvaluateTask, victim: KnownVictim, classifier: Classifier, forms: Sequence[_Images | None]
@@ -180,22 +204,20 @@ class EvaluateWorker:
             if form is not None:
                 _check_fit(task, victim, form)
         ask_about = partial(ask, victim.source, classifier, classes=victim.num_classes, before_batch=self._context.tick)
-        return [None if form is None else ask_about(form.pixels) for form in forms]
+        return [None if form is None else _answers_by_size(ask_about, form) for form in forms]
 
     def _fidelity(
         self, task: EvaluateTask, original: _Images, purified: Sequence[_Images | None], aside: AbstractSet[str]
     ) -> list[Fidelity | None]:
         if task.clean is None:
             return [None for _ in purified]
-        clean = original if task.clean == task.data else _read(task.clean, aside)
+        clean = original
+        if task.clean != task.data:
+            with held_to(task.clean, task.clean_sha256):
+                clean = _read(task.clean, aside, self._labelling)
         if clean.keys != original.keys:
             raise DataError(task.data, f"does not hold the samples of its clean twin {task.clean.name} in their order")
-        return [
-            fidelity(form.pixels, clean.pixels)
-            if form is not None and form.pixels.shape == clean.pixels.shape and min(form.pixels.shape[-2:]) >= 11
-            else None
-            for form in purified
-        ]
+        return [None if form is None else _fidelity(form, clean) for form in purified]
 
 
 def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResult:
@@ -207,69 +229,67 @@ def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResu
     return EvaluateResult(task.name, task.split, tallies, [None for _ in task.purified], answers)
 
 
-def _read(path: Place, aside: AbstractSet[str]) -> _Images:
+def _answers_by_size(ask_about: Callable[[Tensor], npt.NDArray[np.int64]], form: _Images) -> npt.NDArray[np.int64]:
+    answers = np.empty(len(form.keys), np.int64)
+    for where, pixels in form.by_size():
+        answers[where] = ask_about(pixels)
+    return answers
+
+
+def _fidelity(form: _Images, clean: _Images) -> Fidelity | None:
+    """Over images of one size; None where some differ in size from their clean ones, or are too small to measure."""
+    if any(
+        one.shape != other.shape or min(one.shape[:2]) < 11
+        for one, other in zip(form.pixels, clean.pixels, strict=True)
+    ):
+        return None
+    parts = (fidelity(one, other) for (_, one), (_, other) in zip(form.by_size(), clean.by_size(), strict=True))
+    return sum(parts, Fidelity())
+
+
+def _read(path: Place, aside: AbstractSet[str], labelling: Labelling) -> _Images:
     """All samples but those that are set aside, which are not even decoded."""
     keys: list[str] = []
-    pixels: list[npt.NDArray[np.uint8]] = []
-    labels: list[int | None] = []
-    originals: list[int | None] = []
+    pixels: list[U8] = []
+    labels: list[Label] = []
     for sample in read_shard(path, imageless=bool(aside)):
         if sample.key in aside:
             continue
         keys.append(sample.key)
-        pixels.append(_same_size(sample, pixels))
-        labels.append(sample.label())
-        originals.append(sample.original_label())
-    if not keys:
-        return _Images([], torch.empty(0, 3, 0, 0, dtype=torch.uint8), None, None)
-    stacked = torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
-    return _Images(keys, stacked, _all_or_none(path, keys, labels), _all_or_none(path, keys, originals))
+        pixels.append(sample.image())
+        labels.append(labelling.of(sample))
+    given, originals = (np.array([label[i] for label in labels], np.int64) for i in range(2))
+    if labelling.promised and (given < 0).any() and (given >= 0).any():
+        raise DataError(path, "has no label, others in its shard have", key=keys[int((given < 0).argmax())])
+    return _Images(keys, pixels, given, originals, labelling.unlabelled(labels))
 
 
 def _read_purified(path: Place, original: _Images, task: EvaluateTask, aside: AbstractSet[str]) -> _Images:
     """A purified object, its bytes checked; labels are those of the data that it was made from."""
     if places.sha256(path) != path.stem:
         raise DataError(path, "its bytes are not those its name says; see 'zipbatch store verify'")
-    purified = _read(path, aside)
+    purified = _read(path, aside, Labelling())
     if purified.keys != original.keys:
         raise DataError(path, f"does not hold the samples of {task.data.name} in their order")
     return replace(purified, labels=original.labels, originals=original.originals)
 
 
-def _same_size(sample: Sample, others: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    image = sample.image()
-    if others and others[0].shape != image.shape:
-        raise DataError(sample.shard, f"image is {image.shape[:2]}, others are {others[0].shape[:2]}", key=sample.key)
-    return image
-
-
-def _all_or_none(path: Place, keys: Sequence[str], labels: Sequence[int | None]) -> npt.NDArray[np.int64] | None:
-    known = [label for label in labels if label is not None]
-    if known and len(known) < len(labels):
-        raise DataError(path, "has no label, others in its shard have", key=keys[labels.index(None)])
-    return np.array(known, np.int64) if known else None
-
-
 def _check_fit(task: EvaluateTask, victim: KnownVictim, form: _Images) -> None:
-    size, classes, name = victim.source.image_size, victim.num_classes, victim.source.name
-    if size is not None and form.pixels.shape[-2:] != (size, size):
-        raise DataError(task.data, f"images are {tuple(form.pixels.shape[-2:])}, the victim {name} takes {size} px")
-    for labels in (form.labels, form.originals):
-        if labels is not None and labels.max() >= classes:
-            worst = int(labels.argmax())
-            raise DataError(
-                task.data,
-                f"label {labels[worst]} is not one of the {classes} classes of {name}",
-                key=form.keys[worst],
-            )
+    size, name = victim.source.image_size, victim.source.name
+    for key, image in zip(form.keys, form.pixels, strict=True):
+        if size is not None and image.shape[:2] != (size, size):
+            reason = f"image is {image.shape[1]}x{image.shape[0]}, the victim {name} takes {size} px"
+            raise DataError(task.data, reason, key=key)
 
 
 def _tallies(
-    split: str,
+    task: EvaluateTask,
     answers: Sequence[npt.NDArray[np.int64] | None],
     forms: Sequence[_Images | None],
-    classes: int,
+    victim: KnownVictim,
+    *,
     wanted: npt.NDArray[np.int64] | None,
+    promised: bool,
 ) -> list[Tally | None]:
     """One victim's tallies of each form; the first form is the data as it came."""
     tallies: list[Tally | None] = []
@@ -277,11 +297,25 @@ def _tallies(
         if given is None or form is None:
             tallies.append(None)
             continue
-        tally = _tally(split, given, form, classes, wanted)
+        tally = _tally(task.split, given, form, victim.num_classes, wanted)
+        tally.beyond = _beyond(task, victim, form, promised=promised)
         if number and answers[0] is not None:
-            tally.flips = flips(answers[0], given, classes)
+            tally.flips = flips(answers[0], given, tally.classes)
         tallies.append(tally)
     return tallies
+
+
+def _beyond(task: EvaluateTask, victim: KnownVictim, form: _Images, *, promised: bool) -> Unlabelled:
+    """Labels that are none of the victim's classes."""
+    labels = np.maximum(form.labels, form.originals)
+    if labels.max(initial=-1) < victim.num_classes:
+        return Unlabelled()
+    worst = int(labels.argmax())
+    reason = f"label {labels[worst]} is not one of the {victim.num_classes} classes of {victim.source.name}"
+    error = DataError(task.data, reason, key=form.keys[worst])
+    if promised:
+        raise error
+    return Unlabelled(int((labels >= victim.num_classes).sum()), str(error))
 
 
 def _tally(
@@ -291,15 +325,16 @@ def _tally(
     classes: int,
     wanted: npt.NDArray[np.int64] | None,
 ) -> Tally:
+    """Of the images that have a label."""
+    known = form.originals >= 0
+    predicted, labels, originals = predicted[known], form.labels[known], form.originals[known]
     tally = Tally(classes)
-    if form.labels is None or form.originals is None:
-        return tally
     if split == POISONED_SPLIT:
-        tally.asr = attack_success(predicted, form.labels, form.originals)
-        tally.pa = poisoned_accuracy(predicted, form.originals)
-        tally.ra = robust_accuracy(predicted, form.labels, form.originals)
+        tally.asr = attack_success(predicted, labels, originals)
+        tally.pa = poisoned_accuracy(predicted, originals)
+        tally.ra = robust_accuracy(predicted, labels, originals)
     else:
-        tally.ca = clean_accuracy(predicted, form.labels)
-        if wanted is not None and form.labels.max(initial=-1) < len(wanted):
-            tally.fpr = false_positives(predicted, wanted[form.labels], form.labels)
+        tally.ca = clean_accuracy(predicted, labels)
+        if wanted is not None and labels.max(initial=-1) < len(wanted):
+            tally.fpr = false_positives(predicted, wanted[labels], labels)
     return tally

@@ -164,6 +164,7 @@ def _evaluation(request: TuneRequest, references: Sequence[str]) -> EvaluateRequ
         store=request.store,
         workers=request.workers,
         splits=request.dataset.splits,
+        labels_needed=False,
     )
 
 
