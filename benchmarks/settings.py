@@ -91,7 +91,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def curve(rows: Sequence[dict[str, Any]], title: str) -> bytes:
+def curve(rows: Sequence[dict[str, Any]], title: str, suffix: str) -> bytes:
     """CA and ASR of each case against the guidance exponent."""
     lines = []
     for case in dict.fromkeys(row["case"] for row in rows):
@@ -105,7 +105,7 @@ def curve(rows: Sequence[dict[str, Any]], title: str) -> bytes:
                 undefended_ca=own[0]["ca"],
             )
         )
-    return strength_curve(title, lines)
+    return strength_curve(title, lines, suffix=suffix)
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--half", default="both", choices=["first", "second", "both"])
     parser.add_argument("--shards", type=int, help="of each split, at most")
-    parser.add_argument("--curve", type=Path, help="PNG of CA and ASR against the guidance exponent")
+    parser.add_argument("--curve", type=Path, help="PNG, PDF or SVG of CA and ASR against the guidance exponent")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--gpus", type=int)
     asked = parser.parse_args()
@@ -146,7 +146,7 @@ def main() -> None:
             atomic.write_json(asked.out, {"rows": rows})
     if asked.curve is not None:
         title = f"CIFAR-10 test set ({asked.half} half, JPEG copy), exponents of {specs[0][0]['preset']}"
-        atomic.write_bytes(asked.curve, curve(rows, title))
+        atomic.write_bytes(asked.curve, curve(rows, title, asked.curve.suffix))
     sys.stdout.write(markdown(sorted(rows, key=lambda row: str(row["case"]))) + "\n")
 
 

@@ -91,7 +91,19 @@ def write_bytes(final: Path, data: bytes) -> None:
 
 def write_json(final: Path, value: object) -> None:
     """Publish ``value`` as indented JSON that people can read."""
-    write_bytes(final, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(final, (readable_json(value) + "\n").encode())
+
+
+def readable_json(value: object, *, encoding: str = "utf-8") -> str:
+    """Indented JSON, its characters as they are, or all escaped where ``encoding`` lacks one: half a surrogate of a
+    file's name that is not UTF-8, say.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=2)
+    return text
 
 
 def canonical_json(value: object) -> bytes:

@@ -8,7 +8,6 @@ import click
 
 from zipbatch.cli.options import JSON, WorkerFlags, cache_options, emit_json, progress_bar, worker_options
 from zipbatch.cli.running import report_options, running
-from zipbatch.errors import UsageError
 from zipbatch.places import Place, place
 
 
@@ -17,7 +16,7 @@ from zipbatch.places import Place, place
 @click.option("--data", "data", required=True, multiple=True, metavar="STAGED|SHARDS", help="Suspect images; repeats.")
 @click.option("--purified", multiple=True, metavar="NAME[@TAG]", help="Purified version of the data; repeats.")
 @click.option("--store", type=place, metavar="DIR|URL", help="The store of the purified versions.")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Write a contact sheet.")
+@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Contact sheet: .png, .pdf or .svg.")
 @worker_options
 @cache_options
 @report_options
@@ -46,7 +45,7 @@ def evaluate(
       zipbatch evaluate victims/badnets --data shards/cifar10-badnets --purified cifar10-badnets@latest --store pur/
       zipbatch evaluate http://localhost:8000/predict --data shards/cifar10-badnets
     """
-    from zipbatch.report import evaluation_table
+    from zipbatch.report import check_figure, evaluation_table
     from zipbatch.shards import open_dataset
     from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate
     from zipbatch.stages.evaluate import evaluate as run
@@ -61,8 +60,8 @@ def evaluate(
         store=None if store is None else Store(store),
         workers=who.resolve(),
     )
-    if sheet is not None and not sheet.absolute().parent.is_dir():
-        raise UsageError(f"--sheet {sheet}: its folder is not there")
+    if sheet is not None:
+        check_figure(sheet, "--sheet")
     noted = running()
     noted.dataset = request.dataset.name
     noted.store = None if request.store is None else str(request.store.root)

@@ -110,7 +110,10 @@ def _pipelines() -> list[dict[str, object]]:
 def _schedules() -> list[dict[str, Any]]:
     from zipbatch.config import list_schedules
 
-    return [{"name": file.name, "about": _about(file.read_text()), "file": str(file)} for file in list_schedules()]
+    return [
+        {"name": file.name, "about": _about(file.read_text(encoding="utf-8")), "file": str(file)}
+        for file in list_schedules()
+    ]
 
 
 def _about(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import logging
@@ -36,6 +37,7 @@ STYLES = get_args(Style)
 _STYLE_VARIABLE = "ZIPBATCH_LOG_FORMAT"
 _GO_ON = "what is published stays valid, run the same command again to go on"
 _AWAY = "the file system does not answer; look after its mount, then run the same command again"
+_PRINTED = "zipbatch-printed"
 log = logging.getLogger(__name__)
 
 
@@ -106,6 +108,7 @@ class _End:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     _open_missing_streams()
+    _print_what_can_be_printed()
     run = Running()
     stop = Stop(lambda code: _end(run, _End(code, f"stopped at once; {run.left()}{_GO_ON}")))
     stop.install()
@@ -176,6 +179,23 @@ def _open_missing_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _print_what_can_be_printed() -> None:
+    """Print file names that are not UTF-8 as the bytes they are, and a question mark for what the terminal's encoding
+    lacks: no run ends over how its result is shown. Files are UTF-8 whatever the locale.
+    """
+    codecs.register_error(_PRINTED, _printed)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PRINTED)
+
+
+def _printed(error: UnicodeError) -> tuple[bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letter = ord(error.object[error.start])
+    return bytes([letter - 0xDC00]) if 0xDC80 <= letter <= 0xDCFF else b"?", error.start + 1
 
 
 def _os_error(error: OSError) -> str:

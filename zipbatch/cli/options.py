@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zipbatch import atomic
 from zipbatch.places import cache, place
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def pairs(values: tuple[str, ...], flag: str) -> dict[str, str]:
 
 def emit_json(value: Mapping[str, Any]) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(atomic.readable_json(value, encoding=sys.stdout.encoding or "utf-8"))
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from zipbatch.report.figure import figure_bytes
 
 Interval = tuple[float, float]
 
@@ -25,19 +26,17 @@ class StrengthLine:
     undefended_ca: float
 
 
-def strength_curve(title: str, lines: Sequence[StrengthLine]) -> bytes:
-    """A PNG with clean accuracy and attack success rate against the guidance exponent, one colour an attack.
+def strength_curve(title: str, lines: Sequence[StrengthLine], *, suffix: str = ".png") -> bytes:
+    """A figure with clean accuracy and attack success rate against the guidance exponent, one colour an attack.
 
     Raises:
         ValueError: no lines, or a line without points.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if not lines or not all(line.exponents for line in lines):
         raise ValueError("a curve needs lines with points")
     figure = Figure(figsize=(10, 4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     accuracy, success = figure.subplots(1, 2)
     for number, line in enumerate(lines):
@@ -62,6 +61,4 @@ def strength_curve(title: str, lines: Sequence[StrengthLine]) -> bytes:
         axes.set_xlabel("guidance exponent: stronger ← → weaker")
         axes.grid(alpha=0.25)
     success.legend(fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return figure_bytes(figure, suffix)

@@ -120,7 +120,7 @@ def write_metrics(path: Path, report: RunReport) -> None:
 
     The time of the last success outlives runs that fail: it is taken from the file that is replaced.
     """
-    atomic.write_bytes(path, metrics_text(report, last_success=_last_success(path)).encode())
+    atomic.write_bytes(path, metrics_text(report, last_success=_last_success(path)).encode(errors="replace"))
 
 
 def _last_success(path: Path) -> float | None:

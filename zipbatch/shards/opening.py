@@ -82,11 +82,21 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
         raise UsageError(f"{staged[0]}: is a staged dataset and must be the only input; take the others separately")
     folders = [path for path, kind in zip(paths, kinds, strict=True) if kind == "folder"]
     files = [file for path in paths for file in (_tars_in(path) if path in folders else [path])]
+    _check_text([file.name for file in files])
     _check_distinct([file.name for file in files], " ".join(sources))
     root = paths[0] if len(paths) == 1 and folders else None
     folder = root if root is not None else files[0].resolve().parent
     shards = tuple(ShardRef(_bare_split(file.name), file.name, file) for file in files)
     return ShardDataset(name or folder.resolve().name, shards, None, root)
+
+
+def _check_text(names: Sequence[str]) -> None:
+    """A version's list is JSON in UTF-8, which has no way to write the bytes of other names."""
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        odd = next(name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name))
+        raise UsageError(f"shard {odd!r}: its name is not UTF-8; rename it") from None
 
 
 def _check_distinct(names: Sequence[str], where: object) -> None:

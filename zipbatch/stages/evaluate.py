@@ -186,7 +186,7 @@ def labelling(request: EvaluateRequest) -> Labelling:
     return Labelling(tuple(dataset.classes or ()), promised=dataset.manifest is not None and request.labels_needed)
 
 
-def _wanted(dataset: ShardDataset) -> tuple[int, ...] | None:
+def wanted_answers(dataset: ShardDataset) -> tuple[int, ...] | None:
     """Class -> what the attack wants images of it to be taken for; None where the data does not say."""
     if dataset.manifest is None:
         return None
@@ -209,7 +209,7 @@ def results(
         WorkFailed: at the end, when shards could not be measured; names each.
     """
     failed: list[str] = []
-    setup = EvaluateSetup(plan.victims, keep_answers, _wanted(plan.request.dataset), labelling(plan.request))
+    setup = EvaluateSetup(plan.victims, keep_answers, wanted_answers(plan.request.dataset), labelling(plan.request))
     for number, outcome in enumerate(run_tasks(setup, plan.tasks, plan.request.workers)):
         if outcome.error is not None:
             failed.append(f"  {outcome.task.name}: {outcome.error}")

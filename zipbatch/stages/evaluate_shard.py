@@ -149,12 +149,13 @@ class _Images:
     originals: npt.NDArray[np.int64]
     unlabelled: Unlabelled = Unlabelled()
 
-    def by_size(self) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-        """The images of each size: their places [M] in the shard, and their pixels uint8 [M, 3, H, W]."""
-        shapes = [image.shape for image in self.pixels]
-        for shape in dict.fromkeys(shapes):
-            places_ = np.array([i for i, other in enumerate(shapes) if other == shape], np.int64)
-            yield places_, torch.from_numpy(np.stack([self.pixels[i] for i in places_]).transpose(0, 3, 1, 2).copy())
+
+def by_size(images: Sequence[U8]) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+    """The images of each size [H, W, 3]: their places [M] in the order given, and their pixels uint8 [M, 3, H, W]."""
+    shapes = [image.shape for image in images]
+    for shape in dict.fromkeys(shapes):
+        where = np.array([i for i, other in enumerate(shapes) if other == shape], np.int64)
+        yield where, torch.from_numpy(np.stack([images[i] for i in where]).transpose(0, 3, 1, 2).copy())
 
 
 class EvaluateWorker:
@@ -231,7 +232,7 @@ def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResu
 
 def _answers_by_size(ask_about: Callable[[Tensor], npt.NDArray[np.int64]], form: _Images) -> npt.NDArray[np.int64]:
     answers = np.empty(len(form.keys), np.int64)
-    for where, pixels in form.by_size():
+    for where, pixels in by_size(form.pixels):
         answers[where] = ask_about(pixels)
     return answers
 
@@ -243,7 +244,9 @@ def _fidelity(form: _Images, clean: _Images) -> Fidelity | None:
         for one, other in zip(form.pixels, clean.pixels, strict=True)
     ):
         return None
-    parts = (fidelity(one, other) for (_, one), (_, other) in zip(form.by_size(), clean.by_size(), strict=True))
+    parts = (
+        fidelity(one, other) for (_, one), (_, other) in zip(by_size(form.pixels), by_size(clean.pixels), strict=True)
+    )
     return sum(parts, Fidelity())
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from zipbatch import atomic
@@ -16,60 +16,109 @@ from zipbatch.errors import UsageError
 from zipbatch.images import U8
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.places import Place
-from zipbatch.report import SheetColumn, contact_sheet
+from zipbatch.report import Mark, SheetColumn, SheetRow, contact_sheet
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.dataset import POISONED_SPLIT
-from zipbatch.stages.evaluate import EvaluatePlan
+from zipbatch.shards.labels import Label
+from zipbatch.stages.evaluate import EvaluatePlan, labelling, wanted_answers
+from zipbatch.stages.evaluate_shard import EvaluateTask, by_size
 from zipbatch.stages.purifier import describe
 from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask, class_name
 
-_TITLE_WIDTH = 20  # characters that fit over a column
+CANDIDATES = 256
+"""Images that the victim is asked about to choose the rows among them."""
+_CANDIDATE_BYTES = 64 * 1024**2
+_KINDS = ("fixed", "left", "broken", "flipped", "unchanged")
+"""What becomes of an image, the most telling first; rows are taken from them in turn."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """One form of the images: where they lie, or how they are made of the suspect ones."""
+
+    title: str
+    place: Place
+    make: Callable[[U8], U8] | None = None
 
 
 def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
-    """Write the sheet of the first victim on the first images, stamped ones whose class is not the target if any.
+    """Write the sheet of the first victim: images that purification fixed, left, broke and flipped, in turn.
 
     Raises:
         UsageError: no task holds an image for it.
     """
     task = next((t for t in plan.tasks if t.split == POISONED_SPLIT), plan.tasks[0])
-    aside = quarantined_keys(task.quarantine)
-
-    def readable() -> Iterator[Sample]:
-        return (s for s in read_shard(task.data, imageless=bool(aside)) if s.key not in aside)
-
-    suspects = {s.key: s for s in islice((s for s in readable() if s.label() != s.original_label()), rows)}
-    if not suspects:
-        suspects = {s.key: s for s in islice(readable(), rows)}
-    if not suspects:
+    labels = _candidates(plan, task)
+    if not labels:
         raise UsageError(f"{task.data}: holds no image for a contact sheet")
-    source, classes = plan.victims[0].source, plan.request.dataset.classes
+    source, classes, forms = plan.victims[0].source, plan.request.dataset.classes, _forms(plan, task)
     classifier = source.load(torch.device("cpu"))
-    truth = [sample.original_label() for sample in suspects.values()]
-    poisoned = [sample.image() for sample in suspects.values()]
-    columns: list[SheetColumn] = []
+    answers = []
+    for form in forms:
+        found = np.empty(len(labels), np.int64)
+        for where, pixels in by_size(_pictures(form, labels)):
+            found[where] = ask(source, classifier, pixels, classes=plan.victims[0].num_classes)
+        answers.append(found)
+    suspect = next(number for number, form in enumerate(forms) if form.place == task.data)
+    truth = np.array([label.original for label in labels.values()], np.int64)
+    wanted = _wanted(plan, task, truth)
+    kinds = _outcomes(answers[suspect], answers[-1], truth, wanted)
+    chosen = _in_turn(kinds, truth, rows)
+    keys = list(labels)
+    columns = [
+        SheetColumn(
+            form.title,
+            _pictures(form, [keys[i] for i in chosen]),
+            [class_name(int(given[i]), classes) for i in chosen],
+            [_mark(int(given[i]), int(truth[i]), int(wanted[i])) for i in chosen],
+        )
+        for form, given in zip(forms, answers, strict=True)
+    ]
+    purified = len(forms) > suspect + 1
+    titles = [_row_title(kinds[i] if purified else None, int(truth[i]), classes) for i in chosen]
+    attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
+    about = [SheetRow(title, keys[i]) for title, i in zip(titles, chosen, strict=True)]
+    head = f"{attack}: what {source.name} answers, on images chosen among {len(keys)} to show what becomes of them"
+    atomic.write_bytes(out, contact_sheet(head, about, columns, suffix=out.suffix or ".png"))
 
-    def add(title: str, images: Sequence[U8]) -> None:
-        pixels = np.stack(images)
-        tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        answers = ask(source, classifier, tensor, classes=plan.victims[0].num_classes).tolist()
-        columns.append(_column(title, pixels, answers, truth, classes))
 
+def _candidates(plan: EvaluatePlan, task: EvaluateTask) -> dict[str, Label]:
+    """Key -> label of the first images of a shard; of few where they are large."""
+    read, aside = labelling(plan.request), quarantined_keys(task.quarantine)
+    found: dict[str, Label] = {}
+    size = 0
+    for sample in _samples(task.data, aside):
+        size += sample.image().nbytes
+        found[sample.key] = read.of(sample)
+        if len(found) == CANDIDATES or size > _CANDIDATE_BYTES:
+            break
+    return found
+
+
+def _samples(place: Place, aside: Collection[str] = ()) -> Iterator[Sample]:
+    return (sample for sample in read_shard(place, imageless=True) if sample.key not in aside)
+
+
+def _forms(plan: EvaluatePlan, task: EvaluateTask) -> list[_Form]:
+    """The columns, from left to right; the suspect images are those at the task's own place."""
+    forms = []
     if task.clean is not None and task.clean != task.data:
-        add("clean", _pick(task.clean, suspects))
-    add("poisoned" if task.split == POISONED_SPLIT else "suspect", poisoned)
+        forms.append(_Form("clean", task.clean))
+    forms.append(_Form("poisoned" if task.split == POISONED_SPLIT else "suspect", task.data))
     if transforms := _blur_to_show(plan):
         project = mean_projection([parse_projector(text) for text in transforms])
-        unit = from_u8(torch.from_numpy(np.stack(poisoned)).permute(0, 3, 1, 2), "unit")
-        add("+".join(transforms), list(to_u8(project(unit), "unit").permute(0, 2, 3, 1).numpy()))
+
+        def blurred(image: U8) -> U8:
+            unit = from_u8(torch.from_numpy(image).permute(2, 0, 1)[None], "unit")
+            made: U8 = to_u8(project(unit), "unit")[0].permute(1, 2, 0).numpy()
+            return made
+
+        forms.append(_Form("+".join(transforms), task.data, blurred))
     for version, path in zip(plan.versions, task.purified, strict=True):
         if path is not None:
-            title = textwrap.fill(describe(version.header.purifier), _TITLE_WIDTH, break_long_words=False)
-            add(title, _pick(path, suspects))
-    attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
-    head = f"{attack}: the answers of {source.name}, red where they are not the true class on the left"
-    atomic.write_bytes(out, contact_sheet(head, [_name(label, classes) for label in truth], columns))
+            forms.append(_Form(describe(version.header.purifier), path))
+    return forms
 
 
 def _blur_to_show(plan: EvaluatePlan) -> list[str]:
@@ -82,17 +131,77 @@ def _blur_to_show(plan: EvaluatePlan) -> list[str]:
     return [text for text in guides[0] if text != "blur:1"]
 
 
-def _pick(path: Place, suspects: dict[str, Sample]) -> list[U8]:
-    found = {sample.key: sample.image() for sample in read_shard(path) if sample.key in suspects}
-    return [found[key] for key in suspects]
+def _pictures(form: _Form, keys: Collection[str]) -> list[U8]:
+    """The images of these keys, in their order."""
+    wanted = set(keys)
+    found: dict[str, U8] = {}
+    for sample in read_shard(form.place, imageless=True):
+        if sample.key in wanted:
+            image = sample.image()
+            found[sample.key] = image if form.make is None else form.make(image)
+            if len(found) == len(wanted):
+                break
+    return [found[key] for key in keys]
 
 
-def _column(
-    title: str, pixels: U8, answers: Sequence[int], truth: Sequence[int | None], classes: list[str] | None
-) -> SheetColumn:
-    names = [class_name(answer, classes) for answer in answers]
-    return SheetColumn(title, pixels, names, [t is not None and a != t for a, t in zip(answers, truth, strict=True)])
+def _wanted(plan: EvaluatePlan, task: EvaluateTask, truth: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """What the attack wants each image to be taken for, -1 where it is not stamped, or nobody knows."""
+    answers = wanted_answers(plan.request.dataset)
+    if answers is None or task.split != POISONED_SPLIT:
+        return np.full(len(truth), -1, np.int64)
+    goals = np.array(answers, np.int64)
+    return np.where((truth >= 0) & (truth < len(goals)), goals[truth.clip(0, len(goals) - 1)], -1)
 
 
-def _name(label: int | None, classes: list[str] | None) -> str:
-    return "unknown" if label is None else class_name(label, classes)
+def _outcomes(
+    before: npt.NDArray[np.int64],
+    after: npt.NDArray[np.int64],
+    truth: npt.NDArray[np.int64],
+    wanted: npt.NDArray[np.int64],
+) -> list[str]:
+    """One of ``_KINDS`` for each image."""
+    kinds = []
+    for b, a, t, w in zip(before.tolist(), after.tolist(), truth.tolist(), wanted.tolist(), strict=True):
+        if w >= 0 and w != t and a == w:
+            kinds.append("left")
+        elif b == a:
+            kinds.append("unchanged")
+        elif t >= 0 and a == t:
+            kinds.append("fixed")
+        elif t >= 0 and b in {t, w}:
+            kinds.append("broken")
+        else:
+            kinds.append("flipped")
+    return kinds
+
+
+def _in_turn(kinds: Sequence[str], truth: npt.NDArray[np.int64], rows: int) -> list[int]:
+    """The images to show: from each kind in turn, and within a kind from each class in turn."""
+    queues = []
+    for kind in _KINDS:
+        of_kind = [i for i, other in enumerate(kinds) if other == kind]
+        turns: dict[int, int] = {}
+        ranked = []
+        for i in of_kind:
+            label = int(truth[i])
+            turns[label] = turns.get(label, 0) + 1
+            ranked.append((turns[label], i))
+        queues.append([i for _, i in sorted(ranked)])
+    chosen: list[int] = []
+    for turn in range(max(map(len, queues))):
+        chosen += [queue[turn] for queue in queues if turn < len(queue)]
+    chosen = chosen[:rows]
+    return sorted(chosen, key=lambda i: (_KINDS.index(kinds[i]), i))
+
+
+def _mark(answer: int, truth: int, wanted: int) -> Mark:
+    if truth < 0:
+        return "unknown"
+    if answer == truth:
+        return "right"
+    return "target" if answer == wanted else "wrong"
+
+
+def _row_title(kind: str | None, truth: int, classes: Sequence[str] | None) -> str:
+    name = "" if truth < 0 else class_name(truth, classes)
+    return "\n".join(part for part in (kind, name) if part)
