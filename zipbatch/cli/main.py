@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import sys
+import threading
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -108,11 +109,30 @@ class _End:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     _open_missing_streams()
+    _leave_descriptor_2_to_libraries()
     _print_what_can_be_printed()
     run = Running()
     stop = Stop(lambda code: _end(run, _End(code, f"stopped at once; {run.left()}{_GO_ON}")))
     stop.install()
-    sys.exit(_run(run, stop))
+    _leave(_run(run, stop))
+
+
+def _leave(code: int) -> None:
+    """End the process with this code, also where nobody reads what is printed any more.
+
+    A thread in which Ray waits for somebody who does not answer would lose the interpreter from under it.
+    """
+    from zipbatch.cluster.run import RAY_THREAD
+
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if any(thread.name == RAY_THREAD for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run(run: Running | None = None, stop: Stop | None = None) -> int:
@@ -179,6 +199,14 @@ def _open_missing_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _leave_descriptor_2_to_libraries() -> None:
+    """Print to a copy of stderr, so that what compiled libraries write past Python can be turned aside (Ray's does)."""
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.flush()
+        encoding, errors = sys.stderr.encoding, sys.stderr.errors
+        sys.stderr = os.fdopen(os.dup(sys.stderr.fileno()), "w", 1, encoding=encoding, errors=errors)
 
 
 def _print_what_can_be_printed() -> None:
