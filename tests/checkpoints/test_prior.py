@@ -165,11 +165,6 @@ def test_an_enormous_config(copy: Path):
     refused(copy, "unet/config.json", "4000000")
 
 
-def test_v_prediction(copy: Path):
-    schedule(copy, prediction_type="v_prediction")
-    refused(copy, "scheduler_config.json", "prediction_type", "v_prediction", "epsilon")
-
-
 @pytest.mark.parametrize("fields", [{"num_class_embeds": 10}, {"class_embed_type": "timestep"}])
 def test_class_conditional(copy: Path, fields: dict[str, Any]):
     unet(copy, **fields)
@@ -187,7 +182,8 @@ def test_class_conditional(copy: Path, fields: dict[str, Any]):
         ({"out_channels": 36}, "learned sigma"),
         ({"sample_size": None}, "sample_size"),
         ({"sample_size": 0}, "sample_size"),
-        ({"sample_size": [8, 8]}, "sample_size"),
+        ({"sample_size": [8, 16]}, "sample_size"),
+        ({"sample_size": [8, 8, 8]}, "sample_size"),
         ({"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
     ],
 )
@@ -219,11 +215,11 @@ def test_unfit_tensors_are_all_named(copy: Path):
     )
 
 
-def test_many_unfit_tensors_are_counted_and_all_named(copy: Path):
+def test_many_unfit_tensors_are_counted_and_the_first_are_named(copy: Path):
     names = sorted(load_file(copy / WEIGHTS))
     save_file({f"x{i}": torch.zeros(1) for i in range(9)}, copy / WEIGHTS)
-    expected = f"{len(names)} missing: {', '.join(names)}\n"
-    refused(copy, expected, "9 unexpected: x0, x1, x2, x3, x4, x5, x6, x7, x8", load=True)
+    expected = f"{len(names)} missing: {', '.join(names[:5])} and {len(names) - 5} more\n"
+    refused(copy, expected, "9 unexpected: x0, x1, x2, x3, x4 and 4 more", load=True)
 
 
 class Evil:
@@ -257,7 +253,8 @@ def test_a_pickle_renamed_safetensors(copy: Path, tmp_path: Path, how: str):
         (copy / WEIGHTS).write_bytes(pickle.dumps(Evil(marker)))
     else:
         torch.save({"x": Evil(marker)}, copy / WEIGHTS)
-    refused(copy, WEIGHTS, "not a readable checkpoint", load=True)
+    kind = "a pickle" if how == "pickle" else "a zip archive"
+    refused(copy, WEIGHTS, f"is {kind}, not a safetensors file", load=True)
     assert not marker.exists()
 
 

@@ -13,6 +13,7 @@ from tests.checkpoints.guided_restated import Settings, State, forward, random_s
 from tests.making import files_below, sample, write_prior, write_shard, write_victim, zipbatch
 from zipbatch.atomic import sha256_file
 from zipbatch.checkpoints import load_prior, open_prior
+from zipbatch.checkpoints.guided import GuidedFlags
 from zipbatch.stages.assets import sample_source
 
 SMALL = Settings(channels=64, multiples=(1, 2, 3, 4), blocks=1, attention=(3,))
@@ -47,6 +48,7 @@ def test_the_folder_is_the_file(tmp_path: Path, file: Path, state: State):
         "image_size": 64,
         "parameters": parameters,
         "dtype": "float32",
+        "assumed": GuidedFlags().assumed,
         "reused": False,
     }
     manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())

@@ -46,7 +46,7 @@ def test_shapes_of_resnet34():
 
 
 @pytest.mark.parametrize("size", [8, 20])
-@pytest.mark.parametrize("arch", sorted(CIFAR_ARCHITECTURES))
+@pytest.mark.parametrize("arch", sorted(arch for arch in CIFAR_ARCHITECTURES if "resnet" in arch))
 def test_any_image_size(arch: str, size: int):
     """No max-pool and a global mean: three or two halvings, whatever the size."""
     victim, seen = build_victim(arch, num_classes=7).eval(), []

@@ -1,17 +1,18 @@
 """OpenAI's guided-diffusion checkpoints, key by key as a diffusers UNet2DModel.
 
 Facts from Dhariwal and Nichol 2021 (arXiv 2105.05233) and the published models' flags (openai/guided-diffusion, MIT).
-Such a file is a flat state dict and says nothing of how it was made. What its tensors cannot show is what all published
-unconditional models share: residual blocks that resample, heads of 64 channels in the older order (each head's query,
-key and value side by side), group norm over 32 groups, and 1000 steps of linear betas.
+Such a file is a flat state dict and says nothing of how it was made. What its tensors cannot show (``GuidedFlags``) is,
+unless the user says otherwise, what the published unconditional models share: heads of 64 channels in the older order
+(each head's query, key and value side by side), and noise as the target over 1000 steps of linear betas.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,14 +22,6 @@ from zipbatch.errors import UsageError
 from zipbatch.places import Place
 
 HEAD_CHANNELS = 64
-SCHEDULER = {
-    "num_train_timesteps": 1000,
-    "beta_schedule": "linear",
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
-    "prediction_type": "epsilon",
-    "clip_sample": False,
-}
 # Width of each level by image size, in units of the first (512 px begins at half of it, see _refuse_kin).
 _LEVELS = {256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4)}
 _FIRST = "input_blocks.0.0.weight"
@@ -54,6 +47,83 @@ Shapes = Mapping[str, torch.Size]
 
 
 @dataclass(frozen=True)
+class GuidedFlags:
+    """Flags of guided-diffusion's training scripts that a checkpoint's tensors do not show. None: as published.
+
+    Attributes:
+        num_heads: heads of each attention, whatever its width; instead of ``head_channels``.
+        head_channels: channels of a head (``num_head_channels`` there).
+        new_order: all heads' queries, then all keys, then all values (``use_new_attention_order`` there).
+        noise_schedule: linear or cosine.
+        diffusion_steps: T.
+        predict_xstart: the network predicts the clean image.
+    """
+
+    num_heads: int | None = None
+    head_channels: int | None = None
+    new_order: bool | None = None
+    noise_schedule: Literal["linear", "cosine"] | None = None
+    diffusion_steps: int | None = None
+    predict_xstart: bool | None = None
+
+    @property
+    def new_attention_order(self) -> bool:
+        """Whether queries, keys and values are apart before heads are."""
+        return bool(self.new_order)
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The schedule and the target, as the config of diffusers' DDPMScheduler."""
+        steps = self.diffusion_steps or 1000
+        scale = 1000 / steps  # of the linear betas, so that as much noise is added in fewer steps
+        return {
+            "num_train_timesteps": steps,
+            "beta_schedule": "squaredcos_cap_v2" if self.noise_schedule == "cosine" else "linear",
+            "beta_start": scale * 1e-4,
+            "beta_end": scale * 0.02,
+            "prediction_type": "sample" if self.predict_xstart else "epsilon",
+            "clip_sample": False,
+        }
+
+    def head_width(self, channels: int) -> int:
+        """Channels of a head in an attention of that width; 0 where they do not divide it."""
+        heads = self.num_heads or channels // (self.head_channels or HEAD_CHANNELS)
+        width = channels // heads if self.num_heads else self.head_channels or HEAD_CHANNELS
+        return width if width * heads == channels else 0
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What the flags come to, each meaning written in one way."""
+        heads = (
+            {"num_heads": self.num_heads} if self.num_heads else {"head_channels": self.head_channels or HEAD_CHANNELS}
+        )
+        return {**heads, "new_order": self.new_attention_order, "scheduler": self.scheduler}
+
+    @property
+    def assumed(self) -> dict[str, str]:
+        """What was not said, and what is taken for it, in words by the flag that says otherwise."""
+        asked = {
+            "--num-heads or --head-channels": (
+                self.num_heads or self.head_channels,
+                f"heads of {HEAD_CHANNELS} channels",
+            ),
+            "--new-attention-order": (self.new_order, "query, key and value side by side in each head"),
+            "--noise-schedule": (self.noise_schedule, "linear betas"),
+            "--diffusion-steps": (self.diffusion_steps, "1000 steps"),
+            "--predict-xstart": (self.predict_xstart, "noise as the network's target"),
+        }
+        return {flag: usual for flag, (said, usual) in asked.items() if said is None}
+
+    @property
+    def told(self) -> str:
+        """What was not said, in one line."""
+        return ", ".join(self.assumed.values())
+
+
+PUBLISHED = GuidedFlags()
+
+
+@dataclass(frozen=True)
 class GuidedUNet:
     """What a checkpoint's keys and shapes say of its network.
 
@@ -63,6 +133,7 @@ class GuidedUNet:
         blocks: residual blocks a level on the way down (one more on the way up).
         attention: which levels have attention after each of those blocks.
         out_channels: 3, or 6 with a learned sigma.
+        flags: what they do not say.
     """
 
     image_size: int
@@ -70,12 +141,19 @@ class GuidedUNet:
     blocks: int
     attention: tuple[bool, ...]
     out_channels: int
+    flags: GuidedFlags = PUBLISHED
+
+    @property
+    def attention_widths(self) -> tuple[int, ...]:
+        """Channels of each level with attention, and of the middle block, which always has it."""
+        return (*(w for w, has in zip(self.widths, self.attention, strict=True) if has), self.widths[-1])
 
     @property
     def config(self) -> dict[str, Any]:
         """The same network in diffusers' words."""
         down = ["AttnDownBlock2D" if attention else "ResnetDownsampleBlock2D" for attention in self.attention]
         up = ["AttnUpBlock2D" if attention else "ResnetUpsampleBlock2D" for attention in reversed(self.attention)]
+        heads = {self.flags.head_width(width) for width in self.attention_widths}
         return {
             "sample_size": self.image_size,
             "in_channels": 3,
@@ -87,7 +165,7 @@ class GuidedUNet:
             "downsample_type": "resnet",
             "upsample_type": "resnet",
             "resnet_time_scale_shift": "scale_shift",
-            "attention_head_dim": HEAD_CHANNELS,
+            "attention_head_dim": math.gcd(*heads),
             "norm_num_groups": 32,
             "attn_norm_num_groups": 32,
             "norm_eps": 1e-5,
@@ -95,6 +173,7 @@ class GuidedUNet:
             "time_embedding_type": "positional",
             "flip_sin_to_cos": True,
             "freq_shift": 0,
+            **({"attention_heads": self.flags.num_heads} if len(heads) > 1 else {}),
         }
 
     def sources(self) -> dict[str, str]:
@@ -131,8 +210,8 @@ class GuidedUNet:
                 number += 1
 
 
-def guided_unet(shapes: Shapes, *, where: Place) -> GuidedUNet:
-    """Tell a checkpoint's network from its keys and shapes.
+def guided_unet(shapes: Shapes, *, where: Place, flags: GuidedFlags = PUBLISHED) -> GuidedUNet:
+    """Tell a checkpoint's network from its keys and shapes, and from ``flags`` what these do not show.
 
     Raises:
         UsageError: no unconditional noise predictor of this kind, and what it is instead.
@@ -149,10 +228,15 @@ def guided_unet(shapes: Shapes, *, where: Place) -> GuidedUNet:
         if rest or blocks < 1 or any(has not in {0, wanted} for has, wanted in zip(found, widths, strict=True)):
             continue  # 0: missing, which to_diffusers reports with all else that is
         attention = tuple(any(key.startswith(f"input_blocks.{number}.1.") for key in shapes) for number in firsts)
-        heads = [widths[-1], *(w for w, has in zip(widths, attention, strict=True) if has)]
-        if any(channels % HEAD_CHANNELS for channels in heads) or width % 32:
-            raise UsageError(f"{where}: its {width} channels make no heads of {HEAD_CHANNELS} and no groups of 32")
-        return GuidedUNet(image_size, widths, blocks, attention, _rows(shapes, "out.2.weight"))
+        network = GuidedUNet(image_size, widths, blocks, attention, _rows(shapes, "out.2.weight"), flags)
+        if not all(map(flags.head_width, network.attention_widths)) or width % 32:
+            each = flags.head_channels or HEAD_CHANNELS
+            what = f"{flags.num_heads} heads" if flags.num_heads else f"heads of {each}"
+            raise UsageError(
+                f"{where}: its {width} channels make no {what} and no groups of 32; if it has other heads, "
+                "say so by --num-heads or --head-channels of 'zipbatch import prior'"
+            )
+        return network
     raise UsageError(
         f"{where}: its levels are not those of a guided-diffusion network for 256, 128 or 64 px; "
         "the published unconditional one is 256x256_diffusion_uncond.pt"
@@ -183,10 +267,18 @@ def to_diffusers(
     def taken(name: str) -> Tensor:
         tensor, kind = state[places[name]], name.rsplit(".", 2)[-2]
         if kind in _QKV:
-            tensor = tensor.reshape(-1, len(_QKV), HEAD_CHANNELS, *tensor.shape[1:])[:, _QKV.index(kind)]
+            tensor = _part_of_qkv(tensor, _QKV.index(kind), network.flags)
         return tensor.reshape(layout[name])
 
     return {name: taken(name) for name in layout}
+
+
+def _part_of_qkv(tensor: Tensor, part: int, flags: GuidedFlags) -> Tensor:
+    """The rows of the queries, keys or values among those of all three."""
+    if flags.new_attention_order:
+        return tensor.chunk(len(_QKV))[part]
+    head = flags.head_width(len(tensor) // len(_QKV))
+    return tensor.reshape(-1, len(_QKV), head, *tensor.shape[1:])[:, part]
 
 
 def _shape_there(module: str, shape: torch.Size) -> torch.Size:
@@ -209,6 +301,11 @@ def _rows(shapes: Shapes, key: str) -> int:
 def _refuse_kin(shapes: Shapes, where: Place) -> None:
     """Say what other checkpoints are, of this family and beyond."""
     first, time = shapes.get(_FIRST, ()), shapes.get("time_embed.0.weight", ())
+    if "conv_in.weight" in shapes and any(key.startswith("down_blocks.") for key in shapes):
+        raise UsageError(
+            f"{where}: holds the weights of a network in diffusers' format and says nothing else; name its folder, "
+            "with config.json and scheduler_config.json"
+        )
     if len(first) != 4:
         raise UsageError(
             f"{where}: has no {_FIRST} of four dimensions, so it is no guided-diffusion checkpoint; "

@@ -14,6 +14,7 @@ import torch
 from zipbatch import atomic
 from zipbatch.checkpoints.tensors import read_json
 from zipbatch.errors import UsageError
+from zipbatch.kinds import taken_by
 
 
 class Stateful(Protocol):
@@ -54,7 +55,9 @@ def finished_manifest(out: Path, marker: str, identity: str) -> dict[str, Any] |
         return None
     manifest = read_json(out / "manifest.json")
     if manifest.get("identity") != identity:
-        raise UsageError(f"{out}: holds the result of other settings or data; choose another --out or remove it")
+        raise UsageError(
+            f"{out}: holds the result of other settings or data, {taken_by(out)}; choose another --out or remove it"
+        )
     return manifest
 
 
