@@ -78,7 +78,8 @@ def _damage_told(extension: str, data: bytes) -> Iterator[None]:
         yield
     except UnidentifiedImageError as error:
         kind = kind_of(data[:HEAD_BYTES])
-        told = f": it is {kind.what}" if kind and kind.what.lower() != f"a {EXTENSIONS[extension].lower()} image" else ""
+        own = f"a {EXTENSIONS[extension]} image"
+        told = f": it is {kind.what}" if kind is not None and kind.what != own else ""
         raise ValueError(f"is not a {extension} image{told}") from error
     except (
         *(OSError, SyntaxError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,14 @@ def purifier_spec(
         )
     folder = open_prior(prior)
     if folder.guided is not None:
-        log.info("%s: taken for granted: %s; 'zipbatch import prior' takes others", prior, folder.guided.flags.told)
+        _tell(f"{prior}: taken for granted: {folder.guided.flags.told}; 'zipbatch import prior' takes others")
     return PurifierSpec(method, _resolved(settings, folder), seed, precision, resize, folder, kind.libraries)
+
+
+@lru_cache
+def _tell(message: str) -> None:
+    """Warn once, however often a prior is opened."""
+    log.warning(message)
 
 
 def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assigned: Mapping[str, object]) -> None:
