@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -234,7 +235,7 @@ def test_what_is_assumed_is_told_and_saying_it_changes_nothing(tmp_path: Path, f
         "purify", staged, "--prior", file, "--store", tmp_path / "pur", "--dry-run", "--resize", "stretch"
     )
     assert direct.code == 0, direct.err
-    assert f"{file}: taken for granted: heads of 64 channels, query, key and value side by side" in direct.err
+    assert f"{alone}: taken for granted: heads of 64 channels, query, key and value side by side" in direct.err
 
 
 def test_the_manifest_tells_what_was_said(tmp_path: Path, file: Path):

@@ -232,6 +232,7 @@ def test_whatever_was_wrapped_around_a_network_is_taken_off(tmp_path: Path, pref
     assert found["config"]["arch"] == arch
     stripped = json.loads((tmp_path / "v" / "manifest.json").read_text())["imported_from"]["prefixes_stripped"]
     assert "".join(stripped) == prefix
+    assert ("in_front" in found["assumed"]) == (prefix == "1.")
     large = np.stack([picture(seed, 32) for seed in range(2)])
     unit = torch.from_numpy(large).permute(0, 3, 1, 2).contiguous().float() / 255
     got = open_victim(tmp_path / "v").load(torch.device("cpu")).classify(large)
@@ -440,7 +441,7 @@ def test_an_onnx_model_reads_no_other_file(tmp_path: Path, onnx_file: Callable[.
     (tmp_path / "secret.bin").write_bytes(WEIGHTS.tobytes())
     (tmp_path / "outside.onnx").write_bytes(model.SerializeToString())
     ran = zipbatch("import", "victim", tmp_path / "outside.onnx", "--mean", "none", "--out", tmp_path / "v")
-    refused(ran, "is plain text, not an ONNX model")
+    refused(ran, "not a model that onnxruntime can read")
 
 
 @pytest.mark.parametrize("name", [b"x", b"scores"])

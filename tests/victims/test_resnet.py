@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+from tests.foreign import weights
 from zipbatch.victims import CIFAR_ARCHITECTURES, build_victim
 
 NORM = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]

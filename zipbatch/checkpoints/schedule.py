@@ -78,7 +78,7 @@ def prediction_of(where: Place, config: Mapping[str, Any]) -> Prediction:
         if not isinstance(old, bool):
             raise UsageError(f"{where}: predict_epsilon must be true or false, got {str(old)[:40]!r}")
         meant = "epsilon" if old else "sample"
-        if kind not in {None, meant}:
+        if kind is not None and kind != meant:
             raise UsageError(f"{where}: predict_epsilon is {old}, but prediction_type is {kind!r}; keep the true one")
         kind = meant
     kind = kind or "epsilon"

@@ -95,6 +95,7 @@ _FLAGS = {
     "image_size": "--image-size",
     "network_size": "another --image-size",
     "normalisation": "--mean",
+    "in_front": "--mean",
     "channels": "--channel-order",
 }
 

@@ -75,7 +75,8 @@ class _Foreign:
     """What a file holds and says of itself; None where it is silent. ``state`` is None for an ONNX model.
 
     ``usual`` is what is taken for some of it then, unless the user says otherwise. ``built_for`` is the side of the
-    images that the network has weights for, where it can take no others.
+    images that the network has weights for, where it can take no others. ``behind``: it stood behind something in a
+    Sequential, such as a resize or a normalisation, that has no weights.
     """
 
     format: str
@@ -90,6 +91,7 @@ class _Foreign:
     network_size: int | None = None
     classes: tuple[str, ...] = ()
     built_for: int | None = None
+    behind: bool = False
 
 
 def import_victim(request: ImportVictimRequest) -> ImportedVictim:
@@ -167,7 +169,8 @@ def _weights(file: Path, request: ImportVictimRequest) -> _Foreign:
     usual = _usual(arch)
     if (side := built_for(arch, found.state)) is not None:
         usual["image_size"] = side
-    return _Foreign("state dict", arch, found.state, classes, notes, usual, built_for=side)
+    behind = any(part[:-1].isdigit() and int(part[:-1]) for part in found.stripped)
+    return _Foreign("state dict", arch, found.state, classes, notes, usual, built_for=side, behind=behind)
 
 
 def _record(tree: object, request: ImportVictimRequest, file: Path) -> _Foreign:
@@ -238,6 +241,8 @@ def _spec(foreign: _Foreign, request: ImportVictimRequest, file: Path) -> tuple[
     assumed = {name: foreign.usual[name] for name, value in known.items() if value is None}
     if foreign.built_for not in {None, values["image_size"]}:
         network_size = assumed["network_size"] = foreign.built_for
+    if foreign.behind and request.normalisation is None:
+        assumed["in_front"] = "nothing, though it stood behind something in a Sequential"
     own = {"arch": foreign.arch, "classes": classes, "network_size": network_size}
     spec = VictimSpec.model_validate({**values, **normalisation, **own})
     return spec, {name: vars(value) if name == "normalisation" else value for name, value in assumed.items()}
