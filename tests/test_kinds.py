@@ -211,13 +211,21 @@ def test_images(name: str, extension: str):
         images.decode(ODD[name], extension)
 
 
-def test_a_prior_without_its_large_files(tmp_path: Path, staged: Path):
-    """A repository that was cloned without Git LFS."""
-    folder = write_prior(tmp_path / "p")
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(POINTER)
-    ran = zipbatch("purify", staged, "--prior", folder, "--store", tmp_path / "pur", "--steps", 2)
-    assert ran.code != 0
-    assert "is a Git LFS pointer, which only names the file, not a safetensors file; fetch the file itself" in ran.err
+@pytest.mark.parametrize("name", ["lfs", "annex", "html", "empty"])
+def test_folders_without_their_large_files(tmp_path: Path, staged: Path, name: str):
+    """A repository that was cloned without Git LFS: told while planning, not by a worker."""
+    prior, victim = write_prior(tmp_path / "p"), write_victim(tmp_path / "v")
+    for file in (prior / "unet" / "diffusion_pytorch_model.safetensors", victim / "model.safetensors"):
+        file.write_bytes(ODD[name])
+    kind = kind_of(ODD[name])
+    assert kind is not None
+    for command in (
+        ("purify", staged, "--prior", prior, "--store", tmp_path / "pur", "--dry-run"),
+        ("evaluate", victim, "--data", staged),
+    ):
+        ran = zipbatch(*command)
+        assert ran.code == 2, ran.err
+        assert f"is {kind.what}, not a checkpoint; {kind.remedy}" in ran.err
 
 
 # ---- folders, and things in the way

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -17,6 +18,7 @@ from zipbatch.kinds import HEAD_BYTES, SAFETENSORS, a_few, head_of, instead, kin
 from zipbatch.places import Place, local_copy, stamp
 
 MAX_JSON_BYTES = 4_000_000
+_CHECKPOINTS = {"safetensors", "zip", "pickle", "onnx"}
 
 
 def read_json(path: Place) -> dict[str, Any]:
@@ -41,6 +43,16 @@ def read_json(path: Place) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{path}: must hold a JSON object")
     return value
+
+
+def check_kind(path: Place) -> None:
+    """Refuse a local file that surely is no checkpoint, before anything is planned with it; its bytes are not read.
+
+    Raises:
+        UsageError: says what it is, such as the pointer that a clone without Git LFS leaves.
+    """
+    if isinstance(path, Path) and (told := instead(head_of(path), "a checkpoint", fit=_CHECKPOINTS)):
+        raise UsageError(f"{path}: {told}")
 
 
 def read_checkpoint(path: Place) -> object:

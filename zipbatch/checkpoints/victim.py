@@ -13,7 +13,7 @@ from torch import nn
 
 from zipbatch import atomic
 from zipbatch.checkpoints.onnx import OnnxClassifier
-from zipbatch.checkpoints.tensors import load_strictly, read_json, read_tensors
+from zipbatch.checkpoints.tensors import check_kind, load_strictly, read_json, read_tensors
 from zipbatch.config import problems
 from zipbatch.errors import UsageError
 from zipbatch.kinds import folder_kind
@@ -113,6 +113,7 @@ def open_victim(path: Place) -> VictimFolder:
         raise UsageError(f"{path / CONFIG}: not a victim's config{other}\n{problems(error)}") from error
     if not (path / spec.weights).is_file():
         raise UsageError(f"{path / spec.weights}: missing")
+    check_kind(path / spec.weights)
     return VictimFolder(path.absolute(), spec, str(path))
 
 

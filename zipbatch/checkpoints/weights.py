@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from zipbatch import places
-from zipbatch.checkpoints.tensors import read_json
+from zipbatch.checkpoints.tensors import check_kind, read_json
 from zipbatch.errors import UsageError
 from zipbatch.kinds import a_few
 from zipbatch.places import Place
@@ -22,7 +22,7 @@ def weights_in(unet: Place) -> tuple[Place, tuple[Place, ...]]:
     """The file of weights in a network's folder, or an index and the files that it lists.
 
     Raises:
-        UsageError: none, several variants, or an index whose files are not all there.
+        UsageError: none, several variants, an index whose files are not all there, or a file of another kind.
     """
     usual = next((name for name in WEIGHT_NAMES if (unet / name).is_file()), None)
     try:
@@ -32,7 +32,10 @@ def weights_in(unet: Place) -> tuple[Place, tuple[Place, ...]]:
     if name is None:
         raise UsageError(f"{unet}: no weights ({' or '.join(WEIGHT_NAMES)}, a variant or an index of them)")
     weights = unet / name
-    return weights, _parts_of(weights)
+    parts = _parts_of(weights)
+    for file in parts or (weights,):
+        check_kind(file)
+    return weights, parts
 
 
 def pick_weights(names: Collection[str]) -> str | None:
