@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save as safetensors
 
-from tests.making import picture, write_prior, write_tar, write_victim, zipbatch
+from tests.foreign import weights
+from tests.making import files_below, picture, write_prior, write_tar, write_victim, zipbatch
 from zipbatch import images
 from zipbatch.checkpoints.tensors import read_checkpoint, read_json
 from zipbatch.errors import DataError, UsageError
@@ -310,3 +311,13 @@ def test_an_output_that_is_taken_says_by_what(everything: dict[str, Path], tmp_p
         ran = zipbatch("poison", source, "--attack", "badnets", "--seed", 77, "--out", folder)
         assert ran.code == 2, ran.err
         assert f"--out {folder}: taken by {kind}" in ran.err, ran.err
+
+
+def test_no_model_goes_into_a_folder_of_shards(everything: dict[str, Path], tmp_path: Path):
+    torch.save(weights("resnet20", 3), tmp_path / "net.pth")
+    for kind in ("a staged dataset", "a store of purified shards"):
+        before = files_below(everything[kind])
+        ran = zipbatch("import", "victim", tmp_path / "net.pth", "--image-size", 16, "--out", everything[kind])
+        assert ran.code == 2
+        assert f"--out {everything[kind]}: taken by {kind}" in ran.err
+        assert files_below(everything[kind]) == before

@@ -14,7 +14,7 @@ from tests.checkpoints.guided_restated import Settings, State, forward, random_s
 from tests.making import files_below, sample, write_prior, write_shard, write_victim, zipbatch
 from zipbatch.atomic import sha256_file
 from zipbatch.checkpoints import load_prior, open_prior
-from zipbatch.checkpoints.guided import GuidedFlags
+from zipbatch.checkpoints.guided_flags import GuidedFlags
 from zipbatch.stages.assets import sample_source
 
 SMALL = Settings(channels=64, multiples=(1, 2, 3, 4), blocks=1, attention=(3,))

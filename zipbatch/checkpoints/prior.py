@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from zipbatch import atomic, places
-from zipbatch.checkpoints.guided import PUBLISHED, GuidedFlags, GuidedUNet, guided_unet, to_diffusers
+from zipbatch.checkpoints.guided import GuidedUNet, guided_unet, to_diffusers
+from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
 from zipbatch.checkpoints.schedule import alpha_bar, check_scheduler, prediction_of, schedule_identity
 from zipbatch.checkpoints.tensors import check_fit, read_json, read_tensors, shapes_of
 from zipbatch.checkpoints.weights import WEIGHT_NAMES, weights_in

@@ -202,7 +202,7 @@ def prior(
       zipbatch import prior 256x256_diffusion_uncond.pt --out priors/imagenet256 --half
       zipbatch import prior ema_0.9999_100000.pt --num-heads 4 --noise-schedule cosine --out priors/ours
     """
-    from zipbatch.checkpoints.guided import GuidedFlags
+    from zipbatch.checkpoints.guided_flags import GuidedFlags
     from zipbatch.stages.import_prior import import_prior
 
     if num_heads and head_channels:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zipbatch import __version__, atomic, places
 from zipbatch.checkpoints import open_prior, prior_tensors, write_prior
-from zipbatch.checkpoints.guided import PUBLISHED, GuidedFlags
+from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
 from zipbatch.checkpoints.prior import alpha_bar_of
 from zipbatch.errors import UsageError
 from zipbatch.kinds import taken_by
