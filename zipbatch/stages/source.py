@@ -175,7 +175,7 @@ def _recognise(source: str | Path) -> Archive:
     if found:
         return next(iter(found.values()))
     if told := _odd_file(place):
-        raise UsageError(f"{place}: {told}")
+        raise UsageError(f"{place}: {told}; 'zipbatch ls datasets' lists what SOURCE may be")
     if not Path(place).exists():
         raise UsageError(f"{place}: no such folder or file; 'zipbatch ls datasets' lists what SOURCE may be")
     raise UsageError(
