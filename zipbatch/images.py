@@ -15,6 +15,8 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, UnidentifiedImageError, features
 
+from zipbatch.kinds import HEAD_BYTES, kind_of
+
 U8 = npt.NDArray[np.uint8]
 
 EXTENSIONS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
@@ -55,13 +57,13 @@ def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
     if extension == "ppm":
         return _decode_ppm(data, max_pixels)
     _check_effort(data, extension)
-    with _damage_told(extension):
+    with _damage_told(extension, data):
         image = Image.open(io.BytesIO(data), formats=[EXTENSIONS[extension]])
         pictures = getattr(image, "n_frames", 1)
     _check_header(image, pictures, max_pixels)
     if extension == "png" and data[_PNG_BIT_DEPTH] == 16:  # Pillow would drop the low byte without a word
         raise ValueError("16 bits a channel are not supported; convert the image to 8 bits first")
-    with _damage_told(extension):
+    with _damage_told(extension, data):
         image.load()
         opaque, rgb = _to_rgb(image)
     if not opaque:
@@ -70,12 +72,15 @@ def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
 
 
 @contextmanager
-def _damage_told(extension: str) -> Iterator[None]:
+def _damage_told(extension: str, data: bytes) -> Iterator[None]:
     """Whatever Pillow's readers, which trust what they read, make of a damaged file is a ``ValueError``."""
     try:
         yield
     except UnidentifiedImageError as error:
-        raise ValueError(f"is not a {extension} image") from error
+        kind = kind_of(data[:HEAD_BYTES])
+        own = f"a {EXTENSIONS[extension]} image"
+        told = f": it is {kind.what}" if kind is not None and kind.what != own else ""
+        raise ValueError(f"is not a {extension} image{told}") from error
     except (
         *(OSError, SyntaxError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
         *(RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),

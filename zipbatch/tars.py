@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from zipbatch.kinds import HEAD_BYTES, instead
+
 MAX_HEADER_BYTES = 1024**2
 """Of one member, with extended headers; access lists and attributes take a few KB."""
 MAX_GLOBAL_HEADERS = 64
@@ -131,7 +133,7 @@ def open_tar(path: Path) -> Iterator[TarReader]:
     """The tar at ``path``, plain or gzipped, whatever its name says.
 
     Raises:
-        DamagedTarError: in the block too, where a gzip cannot be decompressed.
+        DamagedTarError: a file of another kind; in the block too, where a gzip cannot be decompressed.
     """
     try:
         with path.open("rb") as raw:
@@ -139,8 +141,17 @@ def open_tar(path: Path) -> Iterator[TarReader]:
             raw.seek(0)
             if magic == _GZIP_MAGIC:
                 with gzip.GzipFile(fileobj=raw) as stream:
-                    yield TarReader(cast(IO[bytes], stream))
+                    yield TarReader(_tar_in(cast(IO[bytes], stream)))
             else:
-                yield TarReader(raw)
+                yield TarReader(_tar_in(raw))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedTarError(f"not a readable tar: damaged or truncated ({error})") from error
+
+
+def _tar_in(stream: IO[bytes]) -> IO[bytes]:
+    """A stream from its start on, unless it surely is no tar. What is only damaged is for ``TarReader`` to tell."""
+    head = stream.read(HEAD_BYTES)
+    if told := instead(head, "a readable tar", fit={"tar"}):
+        raise DamagedTarError(told)
+    stream.seek(0)
+    return stream

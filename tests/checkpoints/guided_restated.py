@@ -27,6 +27,8 @@ class Settings:
     blocks: int = 2
     attention: tuple[int, ...] = (3, 4, 5)
     out: int = 6
+    heads: int | None = None
+    new_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,9 @@ def forward(state: State, settings: Settings, x: Tensor, t: Tensor) -> Tensor:
     def attention(name: str, h: Tensor) -> Tensor:
         batch, width = h.shape[:2]
         pixels = norm(f"{name}.norm", h).flatten(2)
-        out = []
-        for head in F.conv1d(pixels, *layer(f"{name}.qkv")).split(3 * 64, dim=1):  # heads first
-            query, key, value = head.split(64, dim=1)  # then query, key and value of each
-            weight = torch.softmax(query.transpose(1, 2) @ key / math.sqrt(64), dim=-1)
+        out, side = [], width // settings.heads if settings.heads else 64
+        for query, key, value in heads_of(F.conv1d(pixels, *layer(f"{name}.qkv")), side, settings.new_order):
+            weight = torch.softmax(query.transpose(1, 2) @ key / math.sqrt(side), dim=-1)
             out.append(value @ weight.transpose(1, 2))
         return h + F.conv1d(torch.cat(out, dim=1), *layer(f"{name}.proj_out")).view(batch, width, *h.shape[2:])
 
@@ -154,6 +155,13 @@ def forward(state: State, settings: Settings, x: Tensor, t: Tensor) -> Tensor:
         h = attention(f"{block.name}.1", h) if block.attention else h
         h = residual(f"{block.name}.{1 + block.attention}", h, doubled) if block.resample else h
     return F.conv2d(F.silu(norm("out.0", h)), *layer("out.2"), padding=1)
+
+
+def heads_of(qkv: Tensor, side: int, new_order: bool) -> list[tuple[Tensor, ...]]:
+    """Query, key and value of each head: heads first, or in the newer order all queries, all keys, all values first."""
+    if new_order:
+        return list(zip(*(part.split(side, dim=1) for part in qkv.chunk(3, dim=1)), strict=True))
+    return [head.split(side, dim=1) for head in qkv.split(3 * side, dim=1)]
 
 
 def same(h: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.making import sample, write_ddpm_cifar10, write_shard
 from zipbatch.atomic import sha256_file
@@ -139,6 +140,29 @@ def answers(env: dict[str, str], *references: str) -> list[str]:
     env = {**env, "PYTHONPATH": str(Path(__file__).parents[2])}
     ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True)
     return ran.stdout.splitlines()
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["a variant", "several files"])
+def test_models_with_other_weights_files(hub: tuple[str, list[str], Path], tmp_path: Path, count: int):
+    """Only half-precision weights, or an index and what it lists: what is fetched is what is there, and once."""
+    address, asked, folder = hub
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    names = ["diffusion_pytorch_model.fp16.safetensors"]
+    if count > 1:
+        names = [f"diffusion_pytorch_model-{number}-of-{count}.safetensors" for number in range(count)]
+        listed = {key: names[number % count] for number, key in enumerate(state)}
+        (folder / f"{weights.name}.index.json").write_text(json.dumps({"weight_map": listed}))
+    for number, name in enumerate(names):
+        save_file(dict(list(state.items())[number::count]), folder / name)
+    for file in (weights, folder / "diffusion_pytorch_model.bin"):
+        file.unlink()
+    env = environment(tmp_path, address)
+    (fetched,) = answers(env, f"hub:{MODEL}")
+    assert open_prior(Path(fetched)).digest == open_prior(folder).digest
+    asked.clear()
+    assert answers({**env, "HF_HUB_OFFLINE": "1"}, f"hub:{MODEL}") == [fetched]
+    assert asked == []
 
 
 def test_what_cannot_be_had_is_said(hub: tuple[str, list[str], Path], tmp_path: Path):

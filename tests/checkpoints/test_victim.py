@@ -131,7 +131,7 @@ class Evil:
 
 def test_a_pickle_is_not_run(copy: Path, tmp_path: Path):
     (copy / "model.safetensors").write_bytes(pickle.dumps(Evil(tmp_path / "marker")))
-    refused(copy, "model.safetensors", "not a readable checkpoint", load=True)
+    refused(copy, "model.safetensors", "is a pickle, not a safetensors file", load=True)
     assert not (tmp_path / "marker").exists()
 
 

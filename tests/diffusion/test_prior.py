@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zipbatch.diffusion import Prior
+from zipbatch.diffusion.prior import Prediction, epsilon_of
 
 ALPHA_BAR = np.linspace(0.99, 0.01, 10)
 
@@ -81,3 +82,62 @@ def test_channels_of_no_rgb_network(in_channels: int):
 def test_outputs_that_are_neither(out_channels: int):
     with pytest.raises(ValueError, match=r"out_channels must be 12 or 24 \(learned sigma\)"):
         Prior(nn.Identity(), in_channels=12, out_channels=out_channels, sample_size=4, alpha_bar=ALPHA_BAR)
+
+
+# ---- what the network predicts
+
+
+class Turned(nn.Module):
+    """A network of epsilon as one of v or of the clean image: the same knowledge in other words (float64)."""
+
+    def __init__(self, unet: nn.Module, predicts: Prediction, patch: int, alpha_bar: np.ndarray) -> None:
+        super().__init__()
+        self.unet, self.predicts, self.patch, self.alpha_bar = unet, predicts, patch, torch.from_numpy(alpha_bar)
+
+    def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = True) -> tuple[Tensor]:
+        out = self.unet(sample, timestep, return_dict=False)[0]
+        eps, ab = out[:, : sample.shape[1]].double(), self.alpha_bar[timestep].view(-1, 1, 1, 1)
+        x_0 = (sample.double() - (1 - ab).sqrt() * eps) / ab.sqrt()
+        turned = x_0 if self.predicts == "sample" else ab.sqrt() * eps - (1 - ab).sqrt() * x_0
+        return (torch.cat([turned.float(), out[:, sample.shape[1] :]], dim=1),)
+
+
+def turned(prior: Prior, predicts: Prediction) -> Prior:
+    """The same prior with a network that predicts something else."""
+    channels = 3 * prior.patch**2
+    return Prior(
+        Turned(prior.unet, predicts, prior.patch, prior.alpha_bar),
+        in_channels=channels,
+        out_channels=channels,
+        sample_size=prior.image_size // prior.patch,
+        alpha_bar=prior.alpha_bar,
+        predicts=predicts,
+    ).eval()
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize("predicts", ["v_prediction", "sample"])
+def test_every_prediction_is_the_same_epsilon(predicts: Prediction, patch: int):
+    prior, _ = make_prior(patch, learned_sigma=False)
+    x = torch.randn(3, 3, 4 * patch, 4 * patch, generator=torch.Generator().manual_seed(0))
+    for t in (0, 4, 9, torch.tensor([9, 0, 5])):
+        eps = turned(prior, predicts)(x, t)
+        assert eps.dtype == torch.float32
+        assert torch.allclose(eps, prior(x, t), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction", "sample"])
+def test_predictions_mean_what_diffusers_means(predicts: Prediction):
+    """Against the epsilon that diffusers' DDIM works out of the same output of a network."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(prediction_type=predicts, clip_sample=False, set_alpha_to_one=False)
+    scheduler.set_timesteps(1000)
+    generator = torch.Generator().manual_seed(1)
+    out, x_t = (torch.randn(1, 3, 8, 8, generator=generator) for _ in range(2))
+    for t in (1, 250, 900):
+        ab, ab_next = (float(scheduler.alphas_cumprod[step]) for step in (t, t - 1))
+        step = scheduler.step(out, t, x_t, eta=0.0)
+        theirs = (step.prev_sample - ab_next**0.5 * step.pred_original_sample) / (1 - ab_next) ** 0.5
+        ours = epsilon_of(out, x_t, alpha_bar=torch.tensor(ab).double().view(1, 1, 1, 1), predicts=predicts)
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)

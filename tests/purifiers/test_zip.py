@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.diffusion.test_prior import turned
 from tests.diffusion.test_sampler import ALPHA_BAR, eps_of, sample_by_hand
 from tests.making import picture, write_prior
 from zipbatch.checkpoints import load_prior, open_prior
 from zipbatch.diffusion import Prior, noise_streams, standard_normal
+from zipbatch.diffusion.prior import Prediction
 from zipbatch.purifiers import PURIFIERS, Resources, Zip
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.purifiers.zip import ZipSettings
@@ -294,3 +296,11 @@ def test_what_is_not_finite_is_no_picture(value: float, canvas: int, row: int, k
     with pytest.raises(NonFiniteError, match="not finite") as caught:
         make_zip(prior, transforms=["blur:1"])(pictures(6), keys(6))
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize("predicts", ["v_prediction", "sample"])
+def test_one_network_in_three_words_paints_one_picture(tiny: Prior, predicts: Prediction):
+    """A network of epsilon, the same of v, the same of the clean image: within a level, from pure noise too."""
+    for start in (300, 1000):
+        painted = make_zip(tiny, start_step=start)(pictures(3), keys(3))
+        assert apart(make_zip(turned(tiny, predicts), start_step=start)(pictures(3), keys(3)), painted) <= 1

@@ -126,9 +126,13 @@ def test_again_and_for_other_content(record: Path, tmp_path: Path):
     moved = Path(shutil.copytree(record, tmp_path / "elsewhere" / "badnet_0_1"))
     imported(moved, tmp_path / "again")
     assert files_below(tmp_path / "again") == before, "the same record gives the same bytes, wherever it lies"
-    refused(zipbatch("import", "dataset", record, "--out", out, "--samples-per-shard", 3), 2, "taken by something else")
+    refused(
+        zipbatch("import", "dataset", record, "--out", out, "--samples-per-shard", 3),
+        2,
+        "taken by a staged dataset of other settings",
+    )
     (record / "bd_test_dataset" / "1" / "1.png").write_bytes(images.encode_png(picture(7, SIZE)))
-    refused(zipbatch("import", "dataset", record, "--out", out), 2, "taken by something else")
+    refused(zipbatch("import", "dataset", record, "--out", out), 2, "taken by a staged dataset of other settings")
 
 
 def test_several_targets_are_no_target(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.checkpoints.guided_restated import Settings, State, forward, random_s
 from tests.making import files_below, sample, write_prior, write_shard, write_victim, zipbatch
 from zipbatch.atomic import sha256_file
 from zipbatch.checkpoints import load_prior, open_prior
+from zipbatch.checkpoints.guided_flags import GuidedFlags
 from zipbatch.stages.assets import sample_source
 
 SMALL = Settings(channels=64, multiples=(1, 2, 3, 4), blocks=1, attention=(3,))
@@ -47,6 +49,7 @@ def test_the_folder_is_the_file(tmp_path: Path, file: Path, state: State):
         "image_size": 64,
         "parameters": parameters,
         "dtype": "float32",
+        "assumed": GuidedFlags().assumed,
         "reused": False,
     }
     manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
@@ -166,3 +169,103 @@ def test_a_whole_chain_at_256_px_with_the_published_size(tmp_path: Path):
     finally:
         for large in (tmp_path / "256x256_diffusion_uncond.pt", tmp_path / "prior" / WEIGHTS):
             large.unlink(missing_ok=True)
+
+
+# ---- flags that the tensors do not show
+
+
+def other(*, heads: int | None = None, new_order: bool = False) -> Settings:
+    """Two widths of attention (the middle is as wide as the last level), so that heads are not all of one width."""
+    return Settings(channels=64, multiples=(1, 2, 3, 4), blocks=1, attention=(2, 3), heads=heads, new_order=new_order)
+
+
+FLAGS = [
+    (other(heads=4), ["--num-heads", 4]),
+    (other(heads=1), ["--num-heads", 1]),
+    (other(new_order=True), ["--new-attention-order"]),
+    (other(heads=2, new_order=True), ["--num-heads", 2, "--new-attention-order"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "flags"), FLAGS)
+def test_other_heads_and_orders_compute_what_they_were_trained_for(tmp_path: Path, settings: Settings, flags: list):
+    state = random_state(settings, seed=7)
+    torch.save(state, tmp_path / "x.pt")
+    found = imported(tmp_path / "x.pt", tmp_path / "said", *flags)
+    imported(tmp_path / "x.pt", tmp_path / "silent")
+    assert not set(found["assumed"]) & {str(flag) for flag in flags}
+    x, t = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([321])
+    said, silent = open_prior(tmp_path / "said"), open_prior(tmp_path / "silent")
+    with torch.inference_mode():
+        expected = forward(state, settings, x, t)[:, :3]
+        assert float((load_prior(said)(x, t) - expected).abs().max() / expected.abs().max()) < 1e-5
+        assert float((load_prior(silent)(x, t) - expected).abs().max() / expected.abs().max()) > 1e-3
+    assert said.digest != silent.digest
+
+
+def test_the_schedule_and_the_target_are_what_was_said(tmp_path: Path, file: Path):
+    from diffusers import DDPMScheduler
+
+    said = ("--noise-schedule", "cosine", "--diffusion-steps", 400, "--predict-xstart")
+    assert len(imported(file, tmp_path / "p", *said)["assumed"]) == 2
+    prior = load_prior(open_prior(tmp_path / "p"))
+    expected = DDPMScheduler(num_train_timesteps=400, beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    assert (prior.predicts, len(prior.alpha_bar)) == ("sample", 400)
+    assert torch.allclose(torch.from_numpy(prior.alpha_bar).float(), expected, rtol=1e-3)
+    imported(file, tmp_path / "linear", "--diffusion-steps", 100)
+    assert load_prior(open_prior(tmp_path / "linear")).alpha_bar[-1] < 1e-4, "as much noise in fewer steps"
+    ran = zipbatch("import", "prior", file, "--out", tmp_path / "few", "--diffusion-steps", 3)
+    assert ran.code == 2
+    assert "alpha_bar leaves (0, 1)" in ran.err
+
+
+def test_what_is_assumed_is_told_and_saying_it_changes_nothing(tmp_path: Path, file: Path, staged: Path):
+    ran = zipbatch("import", "prior", file, "--out", tmp_path / "p")
+    assert ran.out.splitlines()[1:] == [
+        "  assumed: heads of 64 channels; --num-heads or --head-channels says otherwise",
+        "  assumed: query, key and value side by side in each head; --new-attention-order says otherwise",
+        "  assumed: linear betas; --noise-schedule says otherwise",
+        "  assumed: 1000 steps; --diffusion-steps says otherwise",
+        "  assumed: noise as the network's target; --predict-xstart says otherwise",
+    ]
+    said = ("--head-channels", 64, "--old-attention-order", "--noise-schedule", "linear", "--diffusion-steps", 1000)
+    again = imported(file, tmp_path / "p", *said, "--predict-noise")
+    assert (again["reused"], again["assumed"]) == (True, {})
+    alone = Path(shutil.copy(file, tmp_path / "alone.pt"))  # it is told once in a process
+    asked = ("--prior", alone, "--store", tmp_path / "pur", "--dry-run", "--resize", "stretch")
+    direct = zipbatch("purify", staged, *asked)
+    assert direct.code == 0, direct.err
+    assert f"{alone}: taken for granted: heads of 64 channels, query, key and value side by side" in direct.err
+
+
+def test_the_manifest_tells_what_was_said(tmp_path: Path, file: Path):
+    imported(file, tmp_path / "p", "--num-heads", 2)
+    assert json.loads((tmp_path / "p" / "manifest.json").read_text())["source"]["flags"]["num_heads"] == 2
+    ran = zipbatch("import", "prior", file, "--out", tmp_path / "p", "--num-heads", 4)
+    assert ran.code == 2
+    assert "holds the result of other settings or data, a prior" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--num-heads", 3], "make no 3 heads"),
+        (["--head-channels", 48], "make no heads of 48"),
+        (["--num-heads", 2, "--head-channels", 64], "say the same; give one"),
+    ],
+)
+def test_heads_that_the_widths_do_not_make(tmp_path: Path, file: Path, flags: list, words: str):
+    ran = zipbatch("import", "prior", file, "--out", tmp_path / "p", *flags)
+    assert ran.code == 2
+    assert words in ran.err
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("heads", [0, -1, 3, "4", 10**9])
+def test_a_config_with_heads_that_do_not_fit(tmp_path: Path, file: Path, heads: object):
+    imported(file, tmp_path / "p")
+    config = tmp_path / "p" / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "attention_heads": heads}))
+    ran = zipbatch("purify", sample_source(), "--prior", tmp_path / "p", "--store", tmp_path / "pur", "--steps", 2)
+    assert ran.code != 0
+    assert "attention_heads" in ran.err

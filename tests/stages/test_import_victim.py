@@ -21,7 +21,7 @@ from zipbatch.checkpoints import open_victim
 from zipbatch.checkpoints.backdoorbench import RESIZED_INSIDE
 from zipbatch.checkpoints.onnx import OnnxClassifier
 from zipbatch.errors import UsageError
-from zipbatch.victims import Normalisation, build_victim, top1
+from zipbatch.victims import NORMALISATIONS, Normalisation, build_victim, top1
 
 IMAGES = np.stack([picture(seed, SIZE) for seed in range(8)])
 UNIT = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).contiguous().float() / 255
@@ -186,7 +186,7 @@ def test_files_that_run_code_do_not(tmp_path: Path):
     [
         ((), "does not say the size of the images that it was trained on (--image-size PX"),
         (("--image-size", 16, "--num-classes", 10), "--num-classes 10: the file says 5; leave the flag out"),
-        (("--image-size", 16, "--arch", "resnet18"), "does not fit resnet18: 30 missing: "),
+        (("--image-size", 16, "--arch", "resnet18"), "does not fit resnet18: 25 missing: "),
         (("--image-size", 16, "--arch", "resnet35"), "unknown architecture 'resnet35'"),
         (("--image-size", 16, "--mean", "0.5,0.5,0.5"), "needs --std; only a NAME (none, half, imagenet"),
         (("--image-size", 16, "--std", "half"), "--std needs --mean"),
@@ -215,6 +215,145 @@ def test_wrong_files(tmp_path: Path):
     (tmp_path / "taken").write_text("a file")
     ran = zipbatch("import", "victim", tmp_path / "small.pth", "--image-size", 16, "--out", tmp_path / "taken" / "v")
     refused(ran, "cannot be made")
+
+
+# ---- differences that change no score
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.", "1.", "module.model.", "a_b.0."],
+)
+@pytest.mark.parametrize("arch", ["resnet20", "vgg11_bn"])
+def test_whatever_was_wrapped_around_a_network_is_taken_off(tmp_path: Path, prefix: str, arch: str):
+    state = weights(arch, 4)
+    torch.save({f"{prefix}{key}": value for key, value in state.items()}, tmp_path / "net.pth")
+    found = imported(tmp_path / "net.pth", tmp_path / "v", "--image-size", 32)
+    assert found["config"]["arch"] == arch
+    stripped = json.loads((tmp_path / "v" / "manifest.json").read_text())["imported_from"]["prefixes_stripped"]
+    assert "".join(stripped) == prefix
+    assert ("in_front" in found["assumed"]) == (prefix == "1.")
+    large = np.stack([picture(seed, 32) for seed in range(2)])
+    unit = torch.from_numpy(large).permute(0, 3, 1, 2).contiguous().float() / 255
+    got = open_victim(tmp_path / "v").load(torch.device("cpu")).classify(large)
+    assert np.array_equal(got, wanted(arch, state, unit, 4))
+
+
+@pytest.mark.parametrize("arch", ["resnet20", "preactresnet18", "vgg13_bn", "torchvision:resnet18"])
+@pytest.mark.parametrize("some", [False, True])
+def test_counters_of_batches_may_be_missing(tmp_path: Path, arch: str, some: bool):
+    state = weights(arch, 4)
+    counters = [key for key in state if key.endswith("num_batches_tracked")]
+    assert counters
+    old = {key: value for key, value in state.items() if key not in counters[: 1 if some else None]}
+    torch.save(old, tmp_path / "old.pth")
+    named = ("--arch", arch) if arch.startswith("torchvision") else ()
+    imported(tmp_path / "old.pth", tmp_path / "v", "--image-size", 32, "--mean", "none", *named)
+    unit = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    pixels = (unit * 255).round().to(torch.uint8)
+    got = open_victim(tmp_path / "v").load(torch.device("cpu")).classify(pixels.permute(0, 2, 3, 1).numpy())
+    assert np.allclose(got, wanted(arch, state, pixels.float() / 255, 4), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["running_mean", "weight"])
+def test_statistics_and_weights_may_not_be_missing(tmp_path: Path, kind: str):
+    state = weights("resnet20", 4)
+    del state[f"bn1.{kind}"]
+    torch.save(state, tmp_path / "net.pth")
+    ran = zipbatch("import", "victim", tmp_path / "net.pth", "--out", tmp_path / "v", "--image-size", 16)
+    refused(ran, f"1 missing: bn1.{kind}")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+@pytest.mark.parametrize("record", [False, True])
+def test_heads_that_only_training_has_are_left_out(tmp_path: Path, name: str, record: bool):
+    from torchvision import models
+
+    torch.manual_seed(0)
+    theirs = models.get_model(name, weights=None, num_classes=5, aux_logits=True, init_weights=False).eval()
+    state = theirs.state_dict()
+    assert any(key.lower().startswith("aux") for key in state)
+    if record:
+        result = attack_result(classes=5, rows=[(1, 1)], model=state, img_size=(96, 96, 3), clean_data="gtsrb")
+        file = write_record(tmp_path / "r", {**result, "model_name": name})
+        found = imported(file, tmp_path / "v")
+    else:
+        torch.save(state, tmp_path / "net.pth")
+        options = ("--arch", f"torchvision:{name}", "--mean", "none", "--image-size", 96)
+        found = imported(tmp_path / "net.pth", tmp_path / "v", *options)
+    assert found["config"]["arch"] == f"torchvision:{name}"
+    large = np.stack([picture(seed, 96) for seed in range(2)])
+    with torch.inference_mode():
+        expected = theirs(torch.from_numpy(large).permute(0, 3, 1, 2).contiguous().float() / 255).numpy()
+    assert np.allclose(open_victim(tmp_path / "v").load(torch.device("cpu")).classify(large), expected, atol=1e-4)
+
+
+def small_vit(side: int, classes: int = 3) -> dict[str, torch.Tensor]:
+    """torchvision's ViT-B/32 for images of that side."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    return models.vit_b_32(weights=None, num_classes=classes, image_size=side).state_dict()
+
+
+@pytest.mark.parametrize("options", [(), ("--image-size", 64), ("--image-size", 32)], ids=["silent", "same", "smaller"])
+def test_a_vit_of_another_size(tmp_path: Path, options: tuple[object, ...]):
+    """Its weights say which; smaller images are resized inside, and told."""
+    state = small_vit(64)
+    torch.save(state, tmp_path / "vit.pth")
+    found = imported(tmp_path / "vit.pth", tmp_path / "v", "--arch", "torchvision:vit_b_32", *options, "--mean", "half")
+    side = options[1] if options else 64
+    assert (found["config"]["image_size"], found["config"]["network_size"]) == (side, None if side == 64 else 64)
+    assert found["assumed"].get("network_size") == (None if side == 64 else 64)
+    assert ("image_size" in found["assumed"]) == (not options)
+    pixels = np.stack([picture(seed, int(side)) for seed in range(2)])
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255 * 2 - 1
+    if side != 64:
+        x = F.interpolate(x, size=(64, 64), mode="bilinear", antialias=True)
+    network = build_victim("torchvision:vit_b_32", num_classes=3, image_size=64).network.eval()
+    network.load_state_dict(state)
+    with torch.inference_mode():
+        expected = network(x).numpy()
+    assert np.allclose(open_victim(tmp_path / "v").load(torch.device("cpu")).classify(pixels), expected, atol=1e-4)
+
+
+# ---- what a defence of BackdoorBench leaves
+
+
+@pytest.mark.parametrize(("classes", "dataset", "side"), [(10, "cifar10", 32), (43, "gtsrb", 32), (200, "tiny", 64)])
+def test_a_record_of_a_defence(tmp_path: Path, classes: int, dataset: str, side: int):
+    """It names its model but not its data: those of so many classes are assumed, and told."""
+    state = weights("preactresnet18", classes)
+    folder = tmp_path / "record" / "badnet" / "defense" / "ft"
+    folder.mkdir(parents=True)
+    content = {"model_name": "preactresnet18", "num_classes": classes, "model": parallel(state)}
+    torch.save(content, folder / "defense_result.pt")
+    found = imported(folder, tmp_path / "v")
+    normalisation = NORMALISATIONS[dataset]
+    assert (found["format"], found["config"]["arch"]) == ("BackdoorBench defence record", "preactresnet18")
+    assert (found["config"]["mean"], found["config"]["image_size"]) == (list(normalisation.mean), side)
+    assert set(found["assumed"]) == {"normalisation", "image_size"}
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalisation.mean, normalisation.std))
+    expected = wanted("preactresnet18", state, (UNIT - mean) / std, classes)
+    assert np.allclose(scores(tmp_path / "v"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_record_of_a_defence_on_other_data_asks(tmp_path: Path):
+    content = {"model_name": "preactresnet18", "num_classes": 7, "model": weights("preactresnet18", 7)}
+    torch.save(content, tmp_path / "defense_result.pt")
+    asked = ("import", "victim", tmp_path / "defense_result.pt", "--out", tmp_path / "v")
+    refused(zipbatch(*asked), "does not say the size of the images", "how its pixels are normalised")
+    assert zipbatch(*asked, "--image-size", 32, "--mean", "cifar10").code == 0
+
+
+# ---- safetensors and ONNX under other names
+
+
+def test_a_safetensors_file_named_pth(tmp_path: Path):
+    state = weights("resnet20", 5)
+    save_file(state, tmp_path / "net.pth")
+    imported(tmp_path / "net.pth", tmp_path / "v", "--image-size", SIZE)
+    assert np.array_equal(scores(tmp_path / "v"), wanted("resnet20", state, UNIT, 5))
 
 
 # ---- ONNX
@@ -251,6 +390,11 @@ def onnx_file(tmp_path: Path) -> Callable[..., Path]:
 WEIGHTS = np.random.default_rng(2).normal(size=(3, 4)).astype(np.float32)
 
 
+def test_an_onnx_model_named_pth(tmp_path: Path, onnx_file: Callable[..., Path]):
+    found = imported(onnx_file("net.pth"), tmp_path / "v", "--mean", "none")
+    assert (found["format"], found["config"]["arch"]) == ("ONNX model", "onnx")
+
+
 @pytest.mark.parametrize("batch", ["n", 1, 3], ids=["any batch", "one by one", "threes"])
 def test_an_onnx_model(tmp_path: Path, onnx_file: Callable[..., Path], staged: Path, batch: Any):
     file = onnx_file(shape=(batch, 3, SIZE, SIZE))
@@ -281,7 +425,7 @@ def test_onnx_models_that_do_not_fit(tmp_path: Path, onnx_file: Callable[..., Pa
     wide = onnx_file("wide.onnx", shape=("n", 3, 16, 32))
     refused(zipbatch("import", "victim", wide, *out), "only square ones")
     (tmp_path / "text.onnx").write_text("hello")
-    refused(zipbatch("import", "victim", tmp_path / "text.onnx", *out), "not a model that onnxruntime can read")
+    refused(zipbatch("import", "victim", tmp_path / "text.onnx", *out), "is plain text, not an ONNX model")
 
 
 def test_an_onnx_model_reads_no_other_file(tmp_path: Path, onnx_file: Callable[..., Path]):

@@ -240,7 +240,7 @@ def test_a_bad_shard_is_named_by_its_url(bucket: S3Path):
     (data / "day-001.tar").write_bytes(b"no tar at all")
     ran = zipbatch("purify", data, *BLUR, "--store", bucket / "pur")
     assert ran.code == 1
-    assert f"{data}/day-001.tar: not a readable tar" in ran.err
+    assert f"{data}/day-001.tar: is plain text, not a readable tar" in ran.err
 
 
 @pytest.mark.parametrize("what", ["--prior", "victim", "data", "store"])

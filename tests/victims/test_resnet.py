@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+from tests.foreign import weights
 from zipbatch.victims import CIFAR_ARCHITECTURES, build_victim
 
 NORM = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
@@ -46,7 +48,7 @@ def test_shapes_of_resnet34():
 
 
 @pytest.mark.parametrize("size", [8, 20])
-@pytest.mark.parametrize("arch", sorted(CIFAR_ARCHITECTURES))
+@pytest.mark.parametrize("arch", sorted(arch for arch in CIFAR_ARCHITECTURES if "resnet" in arch))
 def test_any_image_size(arch: str, size: int):
     """No max-pool and a global mean: three or two halvings, whatever the size."""
     victim, seen = build_victim(arch, num_classes=7).eval(), []
@@ -59,3 +61,20 @@ def test_any_image_size(arch: str, size: int):
     for _ in stages[1:]:
         halved = -(-halved // 2)
     assert seen[0][2:] == (halved, halved)
+
+
+@pytest.mark.parametrize(("arch", "blocks"), [("resnet50", [3, 4, 6, 3]), ("resnet101", [3, 4, 23, 3])])
+def test_bottlenecks_are_those_of_torchvision_behind_the_small_stem(arch: str, blocks: list[int]):
+    """Held against torchvision's blocks, which differ in the names of their shortcuts alone."""
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    theirs = ResNet(Bottleneck, blocks, num_classes=7).eval()
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    ours = build_victim(arch, num_classes=7).network.eval()
+    state = {key.replace("shortcut", "downsample").replace("linear", "fc"): v for key, v in weights(arch, 7).items()}
+    theirs.load_state_dict(state)
+    ours.load_state_dict(weights(arch, 7))
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = theirs(x)
+        assert float((ours(x) - expected).abs().max() / expected.abs().max()) < 1e-4

@@ -4,6 +4,8 @@
     bd_test = {bd_data_container: {save_folder_path, data_dict: {index: {path, other_info}}, save_file_format}, …}
     other_info = [label that the attacker wants, true label]; index counts the clean test set's images
 
+A defence leaves ``defense_result.pt`` with {model_name, num_classes, model} alone.
+
 The pictures lie beside it, ``bd_test_dataset/<true label>/<index>.png``; the paths that it stores begin wherever it was
 made.
 """
@@ -18,13 +20,20 @@ from typing import Any
 import numpy as np
 
 from zipbatch.checkpoints.pickles import plain, read_pickle
-from zipbatch.checkpoints.state_dict import WRAPPERS, FoundState, find_state
+from zipbatch.checkpoints.state_dict import FoundState, find_state
 from zipbatch.errors import UsageError
 from zipbatch.victims import TORCHVISION_PREFIX
 
 RESULT = "attack_result.pt"
 PICTURES = "bd_test_dataset"
 KEYS = frozenset({"model_name", "num_classes", "model", "img_size", "clean_data"})
+DEFENSE_RESULT = "defense_result.pt"
+DEFENSE_KEYS = frozenset({"model_name", "num_classes", "model"})
+DATASETS = {
+    **{10: ("cifar10", 32), 100: ("cifar100", 32), 200: ("tiny", 64), 43: ("gtsrb", 32), 8: ("celeba", 64)},
+    1000: ("imagenet", 224),
+}
+"""BackdoorBench's data and the side of its images, by the number of classes."""
 CIFAR_STEMS = frozenset({"preactresnet18"})
 """Its models that have an architecture of their own; the others are torchvision's, its resnet18 and resnet34 too."""
 RESIZED_INSIDE = {"vit_b_16": 224, "vit_b_32": 224}
@@ -56,7 +65,7 @@ class AttackResult:
     @property
     def arch(self) -> str:
         """The architecture's name here."""
-        return self.model_name if self.model_name in CIFAR_STEMS else TORCHVISION_PREFIX + self.model_name
+        return _arch(self.model_name)
 
     @property
     def network_size(self) -> int | None:
@@ -100,6 +109,53 @@ class AttackResult:
         return PoisonedImage(number, wanted, true, PurePosixPath(*parts))
 
 
+@dataclass(frozen=True)
+class DefenseResult:
+    """What ``defense_result.pt`` says, which does not name its data: those with so many classes are ``dataset``."""
+
+    model_name: str
+    num_classes: int
+    found: FoundState
+
+    @property
+    def arch(self) -> str:
+        """The architecture's name here."""
+        return _arch(self.model_name)
+
+    @property
+    def network_size(self) -> int | None:
+        """Side to which the model resizes its images inside, None where it does not."""
+        return RESIZED_INSIDE.get(self.model_name)
+
+    @property
+    def dataset(self) -> tuple[str, int] | None:
+        """BackdoorBench's data with so many classes, and the side of its images; None where there are none."""
+        return DATASETS.get(self.num_classes)
+
+
+def _arch(model_name: str) -> str:
+    return model_name if model_name in CIFAR_STEMS else TORCHVISION_PREFIX + model_name
+
+
+def is_defense_result(tree: object) -> bool:
+    """Whether a file's content is what BackdoorBench writes after a defence."""
+    return isinstance(tree, dict) and set(tree) >= DEFENSE_KEYS and not is_attack_result(tree)
+
+
+def parse_defense_result(tree: object, *, where: Path) -> DefenseResult:
+    """Check what a defence's record holds.
+
+    Raises:
+        UsageError: not such a record.
+    """
+    assert isinstance(tree, dict)  # is_defense_result
+    name = tree["model_name"]
+    if not isinstance(name, str):
+        raise UsageError(f"{where}: model_name must be a name")
+    classes = _whole(tree["num_classes"], None, f"{where}: num_classes")
+    return DefenseResult(name, classes, find_state(tree["model"], where=where))
+
+
 def is_attack_result(tree: object) -> bool:
     """Whether a file's content is a record of BackdoorBench."""
     return isinstance(tree, dict) and set(tree) >= KEYS
@@ -136,9 +192,7 @@ def parse_attack_result(tree: object, *, where: Path) -> AttackResult:
         num_classes=_whole(tree["num_classes"], None, f"{where}: num_classes"),
         image_size=_whole(sides[0], None, f"{where}: img_size"),
         dataset=dataset,
-        found=find_state(
-            tree["model"], where=where, prefixes=(*WRAPPERS, "1.") if name in RESIZED_INSIDE else WRAPPERS
-        ),
+        found=find_state(tree["model"], where=where),
         entries=tree,
     )
 

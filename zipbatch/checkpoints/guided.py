@@ -1,13 +1,14 @@
 """OpenAI's guided-diffusion checkpoints, key by key as a diffusers UNet2DModel.
 
 Facts from Dhariwal and Nichol 2021 (arXiv 2105.05233) and the published models' flags (openai/guided-diffusion, MIT).
-Such a file is a flat state dict and says nothing of how it was made. What its tensors cannot show is what all published
-unconditional models share: residual blocks that resample, heads of 64 channels in the older order (each head's query,
-key and value side by side), group norm over 32 groups, and 1000 steps of linear betas.
+Such a file is a flat state dict and says nothing of how it was made. What its tensors cannot show (``GuidedFlags``) is,
+unless the user says otherwise, what the published unconditional models share: heads of 64 channels in the older order
+(each head's query, key and value side by side), and noise as the target over 1000 steps of linear betas.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,19 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zipbatch.checkpoints.guided_flags import HEAD_CHANNELS, PUBLISHED, GuidedFlags
 from zipbatch.checkpoints.tensors import check_fit
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
 
-HEAD_CHANNELS = 64
-SCHEDULER = {
-    "num_train_timesteps": 1000,
-    "beta_schedule": "linear",
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
-    "prediction_type": "epsilon",
-    "clip_sample": False,
-}
 # Width of each level by image size, in units of the first (512 px begins at half of it, see _refuse_kin).
 _LEVELS = {256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4)}
 _FIRST = "input_blocks.0.0.weight"
@@ -63,6 +56,7 @@ class GuidedUNet:
         blocks: residual blocks a level on the way down (one more on the way up).
         attention: which levels have attention after each of those blocks.
         out_channels: 3, or 6 with a learned sigma.
+        flags: what they do not say.
     """
 
     image_size: int
@@ -70,12 +64,19 @@ class GuidedUNet:
     blocks: int
     attention: tuple[bool, ...]
     out_channels: int
+    flags: GuidedFlags = PUBLISHED
+
+    @property
+    def attention_widths(self) -> tuple[int, ...]:
+        """Channels of each level with attention, and of the middle block, which always has it."""
+        return (*(w for w, has in zip(self.widths, self.attention, strict=True) if has), self.widths[-1])
 
     @property
     def config(self) -> dict[str, Any]:
         """The same network in diffusers' words."""
         down = ["AttnDownBlock2D" if attention else "ResnetDownsampleBlock2D" for attention in self.attention]
         up = ["AttnUpBlock2D" if attention else "ResnetUpsampleBlock2D" for attention in reversed(self.attention)]
+        heads = {self.flags.head_width(width) for width in self.attention_widths}
         return {
             "sample_size": self.image_size,
             "in_channels": 3,
@@ -87,7 +88,7 @@ class GuidedUNet:
             "downsample_type": "resnet",
             "upsample_type": "resnet",
             "resnet_time_scale_shift": "scale_shift",
-            "attention_head_dim": HEAD_CHANNELS,
+            "attention_head_dim": math.gcd(*heads),
             "norm_num_groups": 32,
             "attn_norm_num_groups": 32,
             "norm_eps": 1e-5,
@@ -95,6 +96,7 @@ class GuidedUNet:
             "time_embedding_type": "positional",
             "flip_sin_to_cos": True,
             "freq_shift": 0,
+            **({"attention_heads": self.flags.num_heads} if len(heads) > 1 else {}),
         }
 
     def sources(self) -> dict[str, str]:
@@ -131,8 +133,8 @@ class GuidedUNet:
                 number += 1
 
 
-def guided_unet(shapes: Shapes, *, where: Place) -> GuidedUNet:
-    """Tell a checkpoint's network from its keys and shapes.
+def guided_unet(shapes: Shapes, *, where: Place, flags: GuidedFlags = PUBLISHED) -> GuidedUNet:
+    """Tell a checkpoint's network from its keys and shapes, and from ``flags`` what these do not show.
 
     Raises:
         UsageError: no unconditional noise predictor of this kind, and what it is instead.
@@ -149,10 +151,15 @@ def guided_unet(shapes: Shapes, *, where: Place) -> GuidedUNet:
         if rest or blocks < 1 or any(has not in {0, wanted} for has, wanted in zip(found, widths, strict=True)):
             continue  # 0: missing, which to_diffusers reports with all else that is
         attention = tuple(any(key.startswith(f"input_blocks.{number}.1.") for key in shapes) for number in firsts)
-        heads = [widths[-1], *(w for w, has in zip(widths, attention, strict=True) if has)]
-        if any(channels % HEAD_CHANNELS for channels in heads) or width % 32:
-            raise UsageError(f"{where}: its {width} channels make no heads of {HEAD_CHANNELS} and no groups of 32")
-        return GuidedUNet(image_size, widths, blocks, attention, _rows(shapes, "out.2.weight"))
+        network = GuidedUNet(image_size, widths, blocks, attention, _rows(shapes, "out.2.weight"), flags)
+        if not all(map(flags.head_width, network.attention_widths)) or width % 32:
+            each = flags.head_channels or HEAD_CHANNELS
+            what = f"{flags.num_heads} heads" if flags.num_heads else f"heads of {each}"
+            raise UsageError(
+                f"{where}: its {width} channels make no {what} and no groups of 32; if it has other heads, "
+                "say so by --num-heads or --head-channels of 'zipbatch import prior'"
+            )
+        return network
     raise UsageError(
         f"{where}: its levels are not those of a guided-diffusion network for 256, 128 or 64 px; "
         "the published unconditional one is 256x256_diffusion_uncond.pt"
@@ -183,10 +190,18 @@ def to_diffusers(
     def taken(name: str) -> Tensor:
         tensor, kind = state[places[name]], name.rsplit(".", 2)[-2]
         if kind in _QKV:
-            tensor = tensor.reshape(-1, len(_QKV), HEAD_CHANNELS, *tensor.shape[1:])[:, _QKV.index(kind)]
+            tensor = _part_of_qkv(tensor, _QKV.index(kind), network.flags)
         return tensor.reshape(layout[name])
 
     return {name: taken(name) for name in layout}
+
+
+def _part_of_qkv(tensor: Tensor, part: int, flags: GuidedFlags) -> Tensor:
+    """The rows of the queries, keys or values among those of all three."""
+    if flags.new_attention_order:
+        return tensor.chunk(len(_QKV))[part]
+    head = flags.head_width(len(tensor) // len(_QKV))
+    return tensor.reshape(-1, len(_QKV), head, *tensor.shape[1:])[:, part]
 
 
 def _shape_there(module: str, shape: torch.Size) -> torch.Size:
@@ -209,6 +224,11 @@ def _rows(shapes: Shapes, key: str) -> int:
 def _refuse_kin(shapes: Shapes, where: Place) -> None:
     """Say what other checkpoints are, of this family and beyond."""
     first, time = shapes.get(_FIRST, ()), shapes.get("time_embed.0.weight", ())
+    if "conv_in.weight" in shapes and any(key.startswith("down_blocks.") for key in shapes):
+        raise UsageError(
+            f"{where}: holds the weights of a network in diffusers' format and says nothing else; name its folder, "
+            "with config.json and scheduler_config.json"
+        )
     if len(first) != 4:
         raise UsageError(
             f"{where}: has no {_FIRST} of four dimensions, so it is no guided-diffusion checkpoint; "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zipbatch.checkpoints.prior import SCHEDULER_CONFIG, WEIGHT_NAMES
+from zipbatch.checkpoints.prior import SCHEDULER_CONFIG
+from zipbatch.checkpoints.weights import parts_named, pick_weights
 from zipbatch.errors import UsageError
 
 HUB = "hub:"
@@ -23,6 +24,8 @@ def fetch_prior(reference: str) -> Path:
     name, _, revision = reference.removeprefix(HUB).partition("@")
     try:
         return _cached(name, revision or None) or _download(name, revision or None)
+    except UsageError:
+        raise
     except ImportError as error:
         raise UsageError(f"{reference}: the package huggingface_hub is needed: pip install huggingface_hub") from error
     except Exception as error:  # whichever HTTP library is below has errors of its own
@@ -32,20 +35,31 @@ def fetch_prior(reference: str) -> Path:
 def _cached(name: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    for files in _layouts():
+    for unet, scheduler in _FOLDERS:
+        files = (f"{unet}config.json", f"{scheduler}{SCHEDULER_CONFIG}")
         found = [try_to_load_from_cache(name, file, revision=revision) for file in files]
         if all(isinstance(path, str) for path in found):
-            return _root(str(found[0]), files[0])
+            folder = Path(str(found[0])).parent
+            weights = pick_weights([file.name for file in folder.iterdir()])
+            if weights and all((folder / part).is_file() for part in parts_named(folder / weights)):
+                return _root(str(found[0]), files[0])
     return None
 
 
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import HfApi, hf_hub_download
 
+    def fetched(file: str) -> str:
+        return str(hf_hub_download(name, file, revision=revision))
+
     there = set(HfApi().list_repo_files(name, revision=revision))
-    for files in _layouts():
-        if there.issuperset(files):
-            paths = [hf_hub_download(name, file, revision=revision) for file in files]
+    for unet, scheduler in _FOLDERS:
+        files = (f"{unet}config.json", f"{scheduler}{SCHEDULER_CONFIG}")
+        names = [file.removeprefix(unet) for file in there if file.startswith(unet)]
+        if there.issuperset(files) and (weights := pick_weights(names)):
+            paths = [fetched(file) for file in files]
+            for part in parts_named(Path(fetched(unet + weights))):
+                fetched(unet + part)
             return _root(paths[0], files[0])
     raise _NoPriorError(f"is no prior in diffusers' format; it has {', '.join(sorted(there)[:20])}")
 
@@ -55,9 +69,14 @@ class _NoPriorError(Exception):
 
 
 def _reason(error: Exception) -> str:
-    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
-    if isinstance(error, _NoPriorError):
+    if isinstance(error, _NoPriorError | ValueError) and not isinstance(error, HFValidationError):
         return str(error)
     if isinstance(error, RevisionNotFoundError):
         return "the model has no such revision"
@@ -67,15 +86,6 @@ def _reason(error: Exception) -> str:
         return "is not in the hub's cache, and HF_HUB_OFFLINE forbids to download it"
     said = (str(error).strip() or "no reason given").splitlines()[0]
     return f"cannot be downloaded ({type(error).__name__}: {said}); without network, name a local folder instead"
-
-
-def _layouts() -> list[tuple[str, str, str]]:
-    """Network config, schedule and weights as a model may have them, the preferred first."""
-    return [
-        (f"{unet}config.json", f"{scheduler}{SCHEDULER_CONFIG}", f"{unet}{weights}")
-        for unet, scheduler in _FOLDERS
-        for weights in WEIGHT_NAMES
-    ]
 
 
 def _root(path: str, file: str) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zipbatch.errors import DataError, UsageError
+from zipbatch.kinds import head_of, instead
 from zipbatch.places import Place, local_copy, stamp
 from zipbatch.victims import Normalisation
 
@@ -101,6 +102,10 @@ def _session(path: Place) -> InferenceSession:
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
     except Exception as error:  # onnxruntime's errors share no base class
+        with local_copy(path) as file:
+            told = instead(head_of(file), "an ONNX model", fit={"onnx"})
+        if told:
+            raise UsageError(f"{path}: {told}") from error
         raise UsageError(f"{path}: not a model that onnxruntime can read: {_first_line(error)}") from error
 
 

@@ -14,7 +14,7 @@ import struct
 import threading
 import warnings
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from zipbatch.errors import UsageError
+from zipbatch.kinds import a_few, head_of, instead
 from zipbatch.places import Place, local_copy
 
 MAX_BYTES = 8_000_000_000
@@ -105,10 +106,12 @@ def read_pickle(path: Place) -> object:
     """What ``torch.save`` put into a file: tensors (on the CPU), containers, text, numbers; numpy's as plain ones.
 
     Raises:
-        UsageError: missing, too large, damaged, or with anything in it that code would have to be run for.
+        UsageError: missing, no checkpoint (says what it is), too large, damaged, or with anything in it that code
+            would have to be run for.
     """
     try:
         with local_copy(path) as file:
+            _check_kind(file, where=path)
             _check_size(file, where=path)
             with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
                 warnings.simplefilter("ignore")  # of pickle protocols other than 2: read or refused all the same
@@ -127,6 +130,11 @@ def read_pickle(path: Place) -> object:
         raise UsageError(f"{path}: not a readable checkpoint ({first_line or type(error).__name__})") from error
 
 
+def _check_kind(path: Path, *, where: Place) -> None:
+    if told := instead(head_of(path), "a checkpoint", fit={"zip", "pickle"}):
+        raise UsageError(f"{where}: {told}")
+
+
 def _check_size(path: Path, *, where: Place) -> None:
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
@@ -139,12 +147,25 @@ def _check_size(path: Path, *, where: Place) -> None:
 def _check_members(archive: zipfile.ZipFile, size: int, *, where: Place) -> None:
     """Records of ``torch.save`` lie in the file as they are: read as such, compressed ones are other numbers."""
     members = archive.infolist()
+    if not any(member.filename.endswith("data.pkl") for member in members):
+        raise UsageError(f"{where}: is {_other_zip(archive)}, not a checkpoint of torch.save")
+    if any(PurePosixPath(member.filename).name == "constants.pkl" for member in members):
+        raise UsageError(
+            f"{where}: is a TorchScript archive, which holds code; export the network to ONNX, or save its state dict "
+            "alone: torch.save(torch.jit.load(FILE).state_dict(), OTHER)"
+        )
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise UsageError(f"{where}: holds compressed records, as torch.save never writes; unpack it and pack it anew")
     if sum(member.file_size for member in members) > size:
         raise UsageError(f"{where}: its records are larger than the file; download it again")
     if large := [m for m in members if m.filename.endswith("/data.pkl") and m.file_size > MAX_PICKLE_BYTES]:
         raise UsageError(f"{where}: {large[0].filename} has {large[0].file_size} bytes, over {MAX_PICKLE_BYTES}")
+
+
+def _other_zip(archive: zipfile.ZipFile) -> str:
+    names = archive.namelist()
+    kind = "a numpy archive (.npz)" if names and all(name.endswith(".npy") for name in names) else "a zip archive"
+    return f"{kind} of {a_few(names)}" if names else "an empty zip archive"
 
 
 def is_dense(value: object) -> TypeGuard[Tensor]:

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from zipbatch import atomic, places
-from zipbatch.checkpoints.guided import SCHEDULER, GuidedUNet, guided_unet, to_diffusers
+from zipbatch.checkpoints.guided import GuidedUNet, guided_unet, to_diffusers
+from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
+from zipbatch.checkpoints.schedule import alpha_bar, check_scheduler, prediction_of, schedule_identity
 from zipbatch.checkpoints.tensors import check_fit, read_json, read_tensors, shapes_of
+from zipbatch.checkpoints.weights import WEIGHT_NAMES, weights_in
 from zipbatch.diffusion.prior import Prior, patch_of
 from zipbatch.diffusion.sampler import AlphaBar
 from zipbatch.errors import UsageError
+from zipbatch.kinds import a_few, folder_kind
 from zipbatch.places import Place
 
-WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 SCHEDULER_CONFIG = "scheduler_config.json"
-MAX_TRAINING_STEPS = 100_000
 MAX_NUMBER, MAX_BLOCKS, MAX_LAYERS = 65_536, 32, 64
 """Of channels, pixels and the like; of blocks; of layers in each: far beyond any network there is."""
 _POSITIVE = ("norm_num_groups", "attention_head_dim", "mid_block_scale_factor")
-_SCHEDULE_FIELDS = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-)
+HEADS = "attention_heads"
+"""Ours in a network's config, where diffusers' ``attention_head_dim`` does not do: as many heads at every width."""
+_FORMAT = "a prior is a folder in diffusers' format (unet/ and scheduler/), or a guided-diffusion .pt"
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class PriorFolder:
     """A prior on a disk or in an object store: configs read and checked, weights not loaded.
 
     With ``guided``, ``path`` and ``weights`` are one guided-diffusion checkpoint, and the configs are told from it.
+    With ``parts``, ``weights`` is the index of these files, which hold the tensors.
     """
 
     path: Place
@@ -49,6 +47,18 @@ class PriorFolder:
     scheduler_config: dict[str, Any]
     weights: Place
     guided: GuidedUNet | None = None
+    parts: tuple[Place, ...] = ()
+
+    @property
+    def files(self) -> tuple[Place, ...]:
+        """The files that hold its tensors."""
+        return self.parts or (self.weights,)
+
+    def read_through(self, local: Callable[[Place], Place]) -> PriorFolder:
+        """The same prior, its files read where ``local`` says they are."""
+        if self.parts:
+            return replace(self, parts=tuple(map(local, self.parts)))
+        return replace(self, weights=local(self.weights))
 
     @property
     def image_size(self) -> int:
@@ -63,38 +73,61 @@ class PriorFolder:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the weights' bytes, the network's config and the schedule: what decides the prior's output."""
+        """SHA-256 over the weights' bytes, the network's config, and the schedule: what decides the prior's output."""
         config = {key: value for key, value in self.unet_config.items() if not key.startswith("_")}
-        schedule = {key: self.scheduler_config.get(key) for key in _SCHEDULE_FIELDS}
-        return atomic.sha256_json({"weights": places.sha256(self.weights), "unet": config, "schedule": schedule})
+        if self.guided is not None and self.guided.flags.new_attention_order:
+            config["attention_order"] = "new"
+        sha256 = [places.sha256(file) for file in self.files]
+        weights = sha256 if self.parts else sha256[0]
+        schedule = schedule_identity(self.path / SCHEDULER_CONFIG, self.scheduler_config)
+        return atomic.sha256_json({"weights": weights, "unet": config, "schedule": schedule})
 
 
-def open_prior(path: Place) -> PriorFolder:
+def open_prior(path: Place, *, flags: GuidedFlags = PUBLISHED) -> PriorFolder:
     """Read a prior's configs: ``unet/`` and ``scheduler/`` of a pipeline, both flat, or told from OpenAI's one file.
 
+    Args:
+        path: the folder or file.
+        flags: what OpenAI's one file does not show; a folder says it all.
+
     Raises:
-        UsageError: a file is missing, the network is no RGB epsilon predictor, or the schedule is not supported.
+        UsageError: a file is missing, the network is no RGB predictor, or it was trained for another forward process.
     """
     path = path.absolute()
     if path.is_file():
-        guided = guided_unet(shapes_of(read_tensors(path)), where=path)
-        return PriorFolder(path, guided.config, SCHEDULER, path, guided)
+        return _guided_file(path, flags)
     if not path.is_dir():
-        raise UsageError(f"{path}: no such folder; a prior is a folder in diffusers' format, or a guided-diffusion .pt")
+        raise UsageError(f"{path}: no such folder; {_FORMAT}")
     unet = path / "unet" if (path / "unet").is_dir() else path
     scheduler = path / "scheduler" if (path / "scheduler").is_dir() else path
+    if not (unet / "config.json").is_file():
+        raise UsageError(f"{unet / 'config.json'}: missing; {path} is {folder_kind(path)}, and {_FORMAT}")
     unet_config = read_json(unet / "config.json")
+    if "arch" in unet_config:
+        raise UsageError(f"{path}: is {folder_kind(path)}, not a prior: {_FORMAT}")
     if not (scheduler / SCHEDULER_CONFIG).is_file():
         raise UsageError(
             f"{scheduler / SCHEDULER_CONFIG}: missing; without it the prior's noise schedule is unknown. "
             "Copy it from the model's original repository"
         )
     scheduler_config = read_json(scheduler / SCHEDULER_CONFIG)
-    weights = next((unet / name for name in WEIGHT_NAMES if (unet / name).is_file()), None)
-    if weights is None:
-        raise UsageError(f"{unet}: no weights ({' or '.join(WEIGHT_NAMES)})")
+    unet_config = _with_side(unet_config)
     _check_configs(unet / "config.json", unet_config, scheduler / SCHEDULER_CONFIG, scheduler_config)
-    return PriorFolder(path, unet_config, scheduler_config, weights)
+    weights, parts = weights_in(unet)
+    return PriorFolder(path, unet_config, scheduler_config, weights, parts=parts)
+
+
+def _guided_file(path: Place, flags: GuidedFlags) -> PriorFolder:
+    guided = guided_unet(shapes_of(read_tensors(path)), where=path, flags=flags)
+    return PriorFolder(path, guided.config, flags.scheduler, path, guided)
+
+
+def _with_side(config: dict[str, Any]) -> dict[str, Any]:
+    """A square ``sample_size`` that is written as [side, side] as the one number that it is."""
+    match config.get("sample_size"):
+        case [int(height), int(width)] if height == width:
+            return {**config, "sample_size": height}
+    return config
 
 
 def fresh_prior(unet_config: dict[str, Any], scheduler_config: dict[str, Any], *, seed: int) -> Prior:
@@ -153,7 +186,8 @@ def _check_configs(unet_file: Place, unet: dict[str, Any], scheduler_file: Place
         raise UsageError(f"{unet_file}: _class_name is {name!r}, only UNet2DModel (unconditional) is supported")
     for field in ("in_channels", "out_channels", "sample_size"):
         if not isinstance(unet.get(field), int) or unet[field] < 1:
-            raise UsageError(f"{unet_file}: {field} must be a whole number, got {unet.get(field)!r}")
+            square = ", or twice the same in a list" if field == "sample_size" else ""
+            raise UsageError(f"{unet_file}: {field} must be a whole number{square}, got {unet.get(field)!r}")
     _check_scale(unet_file, unet)
     if unet.get("num_class_embeds") is not None or unet.get("class_embed_type") is not None:
         raise UsageError(f"{unet_file}: is class-conditional; an unconditional prior is needed")
@@ -161,12 +195,7 @@ def _check_configs(unet_file: Place, unet: dict[str, Any], scheduler_file: Place
         patch_of(unet["in_channels"], unet["out_channels"])
     except ValueError as error:
         raise UsageError(f"{unet_file}: {error}") from error
-    steps = scheduler.get("num_train_timesteps", 1000)
-    if not isinstance(steps, int) or not 1 <= steps <= MAX_TRAINING_STEPS:
-        raise UsageError(f"{scheduler_file}: num_train_timesteps must be in 1 to {MAX_TRAINING_STEPS}, got {steps!r}")
-    kind = scheduler.get("prediction_type", "epsilon")
-    if kind != "epsilon":
-        raise UsageError(f"{scheduler_file}: prediction_type is {kind!r}, only 'epsilon' is supported")
+    check_scheduler(scheduler_file, scheduler)
 
 
 def _check_scale(unet_file: Place, unet: dict[str, Any]) -> None:
@@ -203,11 +232,21 @@ def prior_tensors(folder: PriorFolder) -> dict[str, Tensor]:
 
 
 def _tensors(folder: PriorFolder, unet: nn.Module) -> dict[str, Tensor]:
-    state, layout = read_tensors(folder.weights), shapes_of(unet.state_dict())
+    state, layout = _read(folder), shapes_of(unet.state_dict())
     if folder.guided is not None:
         return to_diffusers(state, layout, folder.guided, where=folder.weights)
     state = _current_names(state)
     check_fit(state, layout, where=folder.weights)
+    return state
+
+
+def _read(folder: PriorFolder) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for file in folder.files:
+        found = read_tensors(file)
+        if twice := sorted(set(found) & set(state)):
+            raise UsageError(f"{file}: holds tensors that another of its parts holds too: {a_few(twice)}")
+        state |= found
     return state
 
 
@@ -219,6 +258,7 @@ def _prior(folder: PriorFolder, unet: nn.Module) -> Prior:
         out_channels=config["out_channels"],
         sample_size=config["sample_size"],
         alpha_bar=alpha_bar_of(folder),
+        predicts=prediction_of(folder.path / SCHEDULER_CONFIG, folder.scheduler_config),
     )
 
 
@@ -249,6 +289,7 @@ def _build_unet(folder: PriorFolder) -> nn.Module:
 
     known = inspect.signature(UNet2DModel.__init__).parameters
     config = {key: value for key, value in folder.unet_config.items() if not key.startswith("_")}
+    heads = config.pop(HEADS, None)
     unknown = sorted(set(config) - set(known))
     if unknown:
         raise UsageError(f"{folder.path}: the network's config has unknown fields: {', '.join(unknown)}")
@@ -259,7 +300,23 @@ def _build_unet(folder: PriorFolder) -> nn.Module:
     except Exception as error:  # diffusers checks its arguments nowhere: whatever breaks, the config is to blame
         raise UsageError(f"{folder.path}: the network's config is not one that diffusers can build: {error}") from error
     assert isinstance(unet, nn.Module)
+    if heads is not None:
+        _set_heads(unet, heads, where=folder.path)
     return unet
+
+
+def _set_heads(unet: nn.Module, heads: object, *, where: Place) -> None:
+    """Give every attention that many heads, however wide it is."""
+    from diffusers.models.attention_processor import Attention
+
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            if not isinstance(heads, int) or heads < 1 or module.inner_dim % heads:
+                raise UsageError(
+                    f"{where}: the network's config says {HEADS} = {heads!r} for {module.inner_dim} channels"
+                )
+            module.heads = module.sliceable_head_dim = heads
+            module.scale = (module.inner_dim // heads) ** -0.5
 
 
 def _check_kind(path: Place, field: str, value: object, default: object) -> None:
@@ -273,22 +330,5 @@ def _check_kind(path: Place, field: str, value: object, default: object) -> None
 
 
 def alpha_bar_of(folder: PriorFolder) -> AlphaBar:
-    """Cumulative signal variance of the scheduler config, float64 [T], from diffusers' own betas.
-
-    Raises:
-        UsageError: a schedule that diffusers does not know, or one whose alpha_bar leaves (0, 1).
-    """
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
-    where = folder.path / SCHEDULER_CONFIG
-    fields = {key: folder.scheduler_config[key] for key in _SCHEDULE_FIELDS if key in folder.scheduler_config}
-    try:
-        betas = DDPMScheduler(**fields).betas
-    except (TypeError, ValueError, OverflowError, NotImplementedError, RuntimeError) as error:
-        raise UsageError(f"{where}: not a schedule that diffusers knows: {error}") from error
-    alpha_bar: AlphaBar = np.cumprod(1 - betas.to(torch.float64).numpy())
-    if alpha_bar.shape != (folder.training_steps,):
-        raise UsageError(f"{where}: trained_betas must be num_train_timesteps = {folder.training_steps} numbers")
-    if not (np.isfinite(alpha_bar).all() and alpha_bar.min() > 0 and alpha_bar.max() < 1):
-        raise UsageError(f"{where}: alpha_bar leaves (0, 1); schedules with zero terminal SNR are not supported")
-    return alpha_bar
+    """Cumulative signal variance of the scheduler config, float64 [T]. Raises ``UsageError``: see ``alpha_bar``."""
+    return alpha_bar(folder.path / SCHEDULER_CONFIG, folder.scheduler_config)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -13,11 +15,14 @@ from torch import Tensor
 from zipbatch.checkpoints.pickles import is_dense
 from zipbatch.checkpoints.tensors import misfits, shapes_of
 from zipbatch.errors import UsageError
-from zipbatch.victims import CIFAR_ARCHITECTURES, Victim, build_victim
+from zipbatch.victims import CIFAR_ARCHITECTURES, TORCHVISION_PREFIX, VIT, Victim, build_victim
 
 USUAL_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
-WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+AUXILIARY = {"torchvision:googlenet": ("aux1.", "aux2."), "torchvision:inception_v3": ("AuxLogits.",)}
+"""Heads that only training looks at: the scores are the same without them."""
+_COUNTER = ".num_batches_tracked"
+"""Batch norm's count of training batches, which older torch did not save and no score depends on."""
+_WRAPPER = re.compile(r"[A-Za-z0-9_]+\.")
 State = dict[str, Tensor]
 
 
@@ -28,7 +33,8 @@ class FoundState:
     Attributes:
         state: name -> tensor, without the wrappers' prefixes.
         nested: the key that they lay under, None when the file is the state dict itself.
-        stripped: prefixes taken off, outermost first.
+        stripped: prefixes taken off, outermost first: of DataParallel, torch.compile, a module around the network, or
+            its place in a Sequential.
     """
 
     state: State
@@ -36,23 +42,32 @@ class FoundState:
     stripped: tuple[str, ...]
 
 
-def find_state(tree: object, *, where: Path, prefixes: Sequence[str] = WRAPPERS) -> FoundState:
+def find_state(tree: object, *, where: Path) -> FoundState:
     """The state dict in what a file holds: all of it, or what lies under one of the usual keys.
+
+    Where every name begins with the same part, something was wrapped around the network, and it is taken off.
 
     Args:
         tree: what was read.
         where: the file, for messages.
-        prefixes: taken off the names as long as every name has one of them.
 
     Raises:
         UsageError: none, or more than one.
     """
     nested, state = _unnested(tree, where)
     stripped = []
-    while prefix := next((prefix for prefix in prefixes if all(key.startswith(prefix) for key in state)), None):
+    while prefix := _wrapper(state):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
         stripped.append(prefix)
     return FoundState(state, nested, tuple(stripped))
+
+
+def _wrapper(state: State) -> str | None:
+    """The first part of every name, if that is one; a lone layer's own name is none."""
+    found = _WRAPPER.match(next(iter(state)))
+    if found is None or not all(key.startswith(found[0]) for key in state):
+        return None
+    return found[0] if any("." in key.removeprefix(found[0]) for key in state) else None
 
 
 def _unnested(tree: object, where: Path) -> tuple[str | None, State]:
@@ -80,13 +95,13 @@ def sniff(state: Mapping[str, Tensor], *, where: Path) -> str:
     """The architecture of this project whose tensor names are these.
 
     Raises:
-        UsageError: none; says which is closest and in what it differs, every name of it.
+        UsageError: none; says which is closest and in what it differs.
     """
-    names = {arch: set(_empty(arch, 2).state_dict()) for arch in CIFAR_ARCHITECTURES}
+    names = {arch: _counted(_empty(arch, 2).state_dict()) for arch in CIFAR_ARCHITECTURES}
     for arch, own in names.items():
-        if own == set(state):
+        if own == _counted(state):
             return arch
-    if "fc.weight" in state and "conv1.weight" in state:
+    if {"fc.weight", "conv1.weight"} <= set(state) or {"features.0.weight", "classifier.6.weight"} <= set(state):
         raise UsageError(f"{where}: looks like a network of torchvision's; name it, as in --arch torchvision:resnet18")
     closest = max(names, key=lambda arch: len(names[arch] & set(state)) / len(names[arch] | set(state)))
     shared = names[closest] & set(state)
@@ -97,8 +112,16 @@ def sniff(state: Mapping[str, Tensor], *, where: Path) -> str:
             f"{where}: its tensors ({some}, …) are those of no architecture that is told by its names ({known}); name "
             "it with --arch torchvision:NAME or timm:NAME, or export the network to ONNX"
         )
-    faults = misfits({name: torch.Size([0]) for name in names[closest]}, dict.fromkeys(state, torch.empty(0)))
-    raise UsageError(f"{where}: is closest to {closest}, but has " + "; ".join(faults))
+    faults = misfits({name: torch.Size([0]) for name in names[closest]}, dict.fromkeys(_counted(state), torch.empty(0)))
+    raise UsageError(
+        f"{where}: is closest to {closest}, but has {'; '.join(faults)}; if it is another network, name it with --arch "
+        "or export it to ONNX"
+    )
+
+
+def _counted(names: Iterable[str]) -> set[str]:
+    """Those that decide scores."""
+    return {name for name in names if not name.endswith(_COUNTER)}
 
 
 def head_classes(arch: str, state: Mapping[str, Tensor], *, where: Path) -> int:
@@ -119,14 +142,27 @@ def head_classes(arch: str, state: Mapping[str, Tensor], *, where: Path) -> int:
 
 
 def load_foreign(victim: Victim, state: Mapping[str, Tensor], *, arch: str, where: Path) -> None:
-    """Load weights strictly: every missing, unexpected or misshapen tensor is named.
+    """Load weights strictly, but for what no score depends on: counters of batches, and heads for training alone.
 
     Raises:
-        UsageError: they do not fit.
+        UsageError: they do not fit; counts what is missing, unexpected or misshapen, and names the first few.
     """
-    if faults := misfits(shapes_of(victim.network.state_dict()), state):
+    wanted = victim.network.state_dict()
+    counters = {key: torch.zeros_like(wanted[key]) for key in wanted if key.endswith(_COUNTER) and key not in state}
+    kept = {key: value for key, value in state.items() if not key.startswith(AUXILIARY.get(arch, ()))}
+    if faults := misfits(shapes_of(wanted), {**kept, **counters}):
         raise UsageError(f"{where}: does not fit {arch}: " + "; ".join(faults))
-    victim.network.load_state_dict(dict(state))
+    victim.network.load_state_dict({**kept, **counters})
+
+
+def built_for(arch: str, state: Mapping[str, Tensor]) -> int | None:
+    """Side of the images, pixels, that a network of one size has weights for; None for one of any size."""
+    position, patches = state.get("encoder.pos_embedding"), state.get("conv_proj.weight")
+    if not arch.startswith(TORCHVISION_PREFIX + VIT) or position is None or patches is None:
+        return None
+    if position.ndim != 3 or patches.ndim != 4:
+        return None
+    return math.isqrt(max(0, position.shape[1] - 1)) * int(patches.shape[-1])
 
 
 def _network_state(arch: str, classes: int, where: Path) -> State:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from zipbatch.checkpoints.pickles import is_dense, read_pickle
 from zipbatch.errors import UsageError
+from zipbatch.kinds import HEAD_BYTES, SAFETENSORS, a_few, head_of, instead, kind_of
 from zipbatch.places import Place, local_copy, stamp
 
 MAX_JSON_BYTES = 4_000_000
+_CHECKPOINTS = {"safetensors", "zip", "pickle", "onnx"}
 
 
 def read_json(path: Place) -> dict[str, Any]:
@@ -27,28 +30,47 @@ def read_json(path: Place) -> dict[str, Any]:
     try:
         if stamp(path).size > MAX_JSON_BYTES:
             raise UsageError(f"{path}: over {MAX_JSON_BYTES} bytes; that is no model config")
-        value = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not readable as JSON ({error})") from error
+    except OSError as error:
+        raise UsageError(f"{path}: not readable ({error})") from error
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        told = instead(data[:HEAD_BYTES], "JSON", fit={"json", "text"})
+        raise UsageError(f"{path}: {told or f'not readable as JSON ({error})'}") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: must hold a JSON object")
     return value
 
 
-def read_tensors(path: Place) -> dict[str, Tensor]:
-    """Tensors of a ``.safetensors`` file, or of a ``.bin`` / ``.pt`` state dict read with weights only.
+def check_kind(path: Place) -> None:
+    """Refuse a local file that surely is no checkpoint, before anything is planned with it; its bytes are not read.
+
+    Raises:
+        UsageError: says what it is, such as the pointer that a clone without Git LFS leaves.
+    """
+    if isinstance(path, Path) and (told := instead(head_of(path), "a checkpoint", fit=_CHECKPOINTS)):
+        raise UsageError(f"{path}: {told}")
+
+
+def read_checkpoint(path: Place) -> object:
+    """What a checkpoint holds: the tensors of a safetensors file, or what ``read_pickle`` reads. Its bytes say which
+    it is, whatever its name says.
 
     They may be views into the file, read when they are first used: copy what is to be kept.
 
     Raises:
-        UsageError: missing, damaged, or a pickle that holds more than tensors.
+        UsageError: missing, damaged, no checkpoint at all (says what it is), or a pickle that holds more than tensors.
     """
     try:
-        if path.suffix == ".safetensors":
-            with local_copy(path) as file:
+        with local_copy(path) as file:
+            head = head_of(file)
+            if kind_of(head) == SAFETENSORS:
                 return load_file(file)
+            if path.suffix == ".safetensors":
+                _refuse_other(path, head)
     except FileNotFoundError:
         raise UsageError(f"{path}: missing") from None
     except (
@@ -56,7 +78,23 @@ def read_tensors(path: Place) -> dict[str, Tensor]:
         *(OverflowError, MemoryError),
     ) as error:
         raise UsageError(f"{path}: not a readable checkpoint ({error})") from error
-    state = read_pickle(path)
+    return read_pickle(path)
+
+
+def _refuse_other(path: Place, head: bytes) -> NoReturn:
+    kind = kind_of(head)
+    if kind is not None and kind.name in {"zip", "pickle"}:
+        raise UsageError(f"{path}: is {kind.what}, not a safetensors file; call it .pth if torch.save wrote it")
+    raise UsageError(f"{path}: {instead(head, 'a safetensors file') or 'not a readable checkpoint, but other bytes'}")
+
+
+def read_tensors(path: Place) -> dict[str, Tensor]:
+    """``read_checkpoint`` of a flat state dict.
+
+    Raises:
+        UsageError: as ``read_checkpoint``, or it holds anything else.
+    """
+    state = read_checkpoint(path)
     if not isinstance(state, dict) or not all(isinstance(k, str) and is_dense(v) for k, v in state.items()):
         raise UsageError(f"{path}: is not a flat state dict of dense tensors of real numbers")
     return state
@@ -68,7 +106,8 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def misfits(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> list[str]:
-    """In what tensors differ from those that a network has, one text for each kind of difference, every key named."""
+    """In what tensors differ from those that a network has, one text for each kind of difference: how many, and the
+    first few by name."""
     shapes = [
         f"{key} is {tuple(state[key].shape)}, it must be {tuple(wanted[key])}"
         for key in sorted(set(wanted) & set(state))
@@ -79,14 +118,14 @@ def misfits(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> li
         "unexpected": sorted(set(state) - set(wanted)),
         "of another shape": shapes,
     }
-    return [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in kinds.items() if keys]
+    return [f"{len(keys)} {what}: {a_few(keys)}" for what, keys in kinds.items() if keys]
 
 
 def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], *, where: Place) -> None:
     """Hold a checkpoint's keys and shapes against those that a network has.
 
     Raises:
-        UsageError: names every key that is missing, unexpected or of another shape.
+        UsageError: counts the keys that are missing, unexpected or of another shape, and names the first few.
     """
     if faults := misfits(wanted, state):
         raise UsageError(f"{where}: does not fit its config:\n  " + "\n  ".join(faults))

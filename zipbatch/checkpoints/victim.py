@@ -13,9 +13,10 @@ from torch import nn
 
 from zipbatch import atomic
 from zipbatch.checkpoints.onnx import OnnxClassifier
-from zipbatch.checkpoints.tensors import load_strictly, read_json, read_tensors
+from zipbatch.checkpoints.tensors import check_kind, load_strictly, read_json, read_tensors
 from zipbatch.config import problems
 from zipbatch.errors import UsageError
+from zipbatch.kinds import folder_kind
 from zipbatch.places import Place
 from zipbatch.victims import Classifier, Normalisation, Victim, build_victim
 
@@ -95,14 +96,24 @@ def open_victim(path: Place) -> VictimFolder:
     Raises:
         UsageError: not a victim folder, or an unfit config.
     """
+    if path.is_file():
+        raise UsageError(
+            f"{path}: is a file; 'zipbatch import victim {path} --out DIR' makes a victim's folder of a checkpoint"
+        )
     if not path.is_dir():
         raise UsageError(f"{path}: no such folder; a victim is a folder with {CONFIG} and {WEIGHTS}")
+    if not (path / CONFIG).is_file() and (kind := folder_kind(path)) != "a victim":
+        raise UsageError(
+            f"{path / CONFIG}: missing; {path} is {kind}, a victim is a folder with {CONFIG} and {WEIGHTS}"
+        )
     try:
         spec = VictimSpec.model_validate(read_json(path / CONFIG))
     except ValidationError as error:
-        raise UsageError(f"{path / CONFIG}: not a victim's config\n{problems(error)}") from error
+        other = "" if (kind := folder_kind(path)) == "a victim" else f": {path} is {kind}"
+        raise UsageError(f"{path / CONFIG}: not a victim's config{other}\n{problems(error)}") from error
     if not (path / spec.weights).is_file():
         raise UsageError(f"{path / spec.weights}: missing")
+    check_kind(path / spec.weights)
     return VictimFolder(path.absolute(), spec, str(path))
 
 
@@ -121,6 +132,7 @@ def load_victim(folder: VictimFolder) -> Victim:
             std=spec.std,
             bgr=spec.channels == "BGR",
             network_size=spec.network_size,
+            image_size=spec.image_size,
         )
     except ValueError as error:
         raise UsageError(f"{folder.path / CONFIG}: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -26,8 +26,8 @@ def imports() -> None:
 @click.option(
     "--arch",
     metavar="NAME",
-    help="resnet20, resnet18, resnet34, preactresnet18 (CIFAR stem), torchvision:NAME or timm:NAME.  "
-    "[default: told from the file]",
+    help="resnet20, resnet18 to resnet152, preactresnet18, vgg11 to vgg19, vgg11_bn to vgg19_bn (CIFAR's), "
+    "torchvision:NAME or timm:NAME.  [default: told from the file]",
 )
 @click.option("--num-classes", type=click.IntRange(2), metavar="N", help="Where the file leaves it open.")
 @click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Side of the images that it takes.")
@@ -55,7 +55,7 @@ def victim(
     \b
     FILE is one of
       a state dict (ZIP's and BackdoorBox's ckpt.pth, torchvision, timm; .pth, .pt, .safetensors)
-      BackdoorBench's record/NAME/attack_result.pt
+      BackdoorBench's record/NAME/attack_result.pt, or a defence's defense_result.pt
       an ONNX model (.onnx; needs pip install 'zipbatch[onnx]')
 
     What neither FILE nor a flag says is taken as is usual for its architecture, and told.
@@ -91,7 +91,13 @@ def victim(
         click.echo(f"  assumed: {name.replace('_', ' ')} {shown}; {_FLAGS[name]} says otherwise")
 
 
-_FLAGS = {"image_size": "--image-size", "normalisation": "--mean", "channels": "--channel-order"}
+_FLAGS = {
+    "image_size": "--image-size",
+    "network_size": "another --image-size",
+    "normalisation": "--mean",
+    "in_front": "--mean",
+    "channels": "--channel-order",
+}
 
 
 def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
@@ -162,24 +168,52 @@ def dataset(record: Path, out: Path, source: str | None, samples_per_shard: int,
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.pt")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Prior folder to write.")
 @click.option("--half", is_flag=True, help="Write float16 weights: half the size.  [default: as in the file]")
+@click.option("--num-heads", type=click.IntRange(1), metavar="N", help="As many heads in each attention.")
+@click.option("--head-channels", type=click.IntRange(1), metavar="N", help="Channels of a head.  [default: 64]")
+@click.option(
+    "--new-attention-order/--old-attention-order",
+    default=None,
+    help="Trained with use_new_attention_order.  [default: old]",
+)
+@click.option("--noise-schedule", type=click.Choice(["linear", "cosine"]), help="Of the betas.  [default: linear]")
+@click.option("--diffusion-steps", type=click.IntRange(1), metavar="T", help="Training steps.  [default: 1000]")
+@click.option("--predict-xstart/--predict-noise", default=None, help="The network's target.  [default: noise]")
 @JSON
-def prior(file: Path, out: Path, half: bool, as_json: bool) -> None:
+def prior(
+    file: Path,
+    out: Path,
+    half: bool,
+    num_heads: int | None,
+    head_channels: int | None,
+    new_attention_order: bool | None,
+    noise_schedule: Literal["linear", "cosine"] | None,
+    diffusion_steps: int | None,
+    predict_xstart: bool | None,
+    as_json: bool,
+) -> None:
     """Convert one of OpenAI's guided-diffusion checkpoints to a diffusers folder.
 
     FILE.pt is an unconditional noise predictor such as 256x256_diffusion_uncond.pt, or one trained with that code for
-    another domain. Nothing in it is run. Its schedule is taken to be the published one, 1000 linear steps; if yours
-    is another, say so in DIR/scheduler/scheduler_config.json.
+    another domain. Nothing in it is run. Some flags of its training change what it computes and cannot be seen in its
+    tensors: they are taken to be those of the published models and told; say which were others.
 
     \b
-    Example:
+    Examples:
       zipbatch import prior 256x256_diffusion_uncond.pt --out priors/imagenet256 --half
+      zipbatch import prior ema_0.9999_100000.pt --num-heads 4 --noise-schedule cosine --out priors/ours
     """
+    from zipbatch.checkpoints.guided_flags import GuidedFlags
     from zipbatch.stages.import_prior import import_prior
 
-    result = import_prior(file, out, half=half)
+    if num_heads and head_channels:
+        raise click.UsageError("--num-heads and --head-channels say the same; give one")
+    flags = GuidedFlags(num_heads, head_channels, new_attention_order, noise_schedule, diffusion_steps, predict_xstart)
+    result = import_prior(file, out, half=half, flags=flags)
     if as_json:
         emit_json({**asdict(result), "path": str(result.path)})
         return
     state = "imported already" if result.reused else "imported"
     size = f"{result.image_size} px, {result.parameters / 1e6:.1f} M parameters, {result.dtype}"
     click.echo(f"{result.path}: {state}, {size}, source sha256 {result.source_sha256}")
+    for flag, value in result.assumed.items():
+        click.echo(f"  assumed: {value}; {flag} says otherwise")

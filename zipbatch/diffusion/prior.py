@@ -1,8 +1,9 @@
-"""The pre-trained diffusion model as an epsilon predictor on images."""
+"""The pre-trained diffusion model as an epsilon predictor on images, whatever its network predicts."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,13 @@ from torch.nn import functional as F
 from zipbatch.diffusion.sampler import AlphaBar
 
 CHANNELS = 3
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+"""What a network predicts of x_t = sqrt(ab) x_0 + sqrt(1 - ab) eps: eps, v = sqrt(ab) eps - sqrt(1 - ab) x_0 (Salimans
+and Ho 2022, arXiv 2202.00512, appendix D), or x_0."""
 
 
 class Prior(nn.Module):
-    """A UNet behind the image it works on: space-to-depth around it, a learned-sigma half dropped.
+    """A UNet behind the image it works on: space-to-depth around it, a learned-sigma half dropped, the rest as epsilon.
 
     Args:
         unet: ``(sample [B, c, h, w], t) -> (out,)``, a diffusers UNet2DModel called with ``return_dict=False``.
@@ -22,27 +26,58 @@ class Prior(nn.Module):
         out_channels: ``in_channels``, or twice that when the network also predicts a variance.
         sample_size: side of the network's input; images have ``sample_size * p`` pixels a side.
         alpha_bar: cumulative signal variance, float64 [T].
+        predicts: what the network predicts.
 
     Raises:
         ValueError: channel counts that are neither.
     """
 
     def __init__(
-        self, unet: nn.Module, *, in_channels: int, out_channels: int, sample_size: int, alpha_bar: AlphaBar
+        self,
+        unet: nn.Module,
+        *,
+        in_channels: int,
+        out_channels: int,
+        sample_size: int,
+        alpha_bar: AlphaBar,
+        predicts: Prediction = "epsilon",
     ) -> None:
         super().__init__()
         self.patch = patch_of(in_channels, out_channels)
         self.unet = unet
         self.image_size = sample_size * self.patch
         self.alpha_bar = alpha_bar
+        self.predicts = predicts
         self._eps_channels = in_channels
 
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         """State [B, 3, H, W] at timestep ``t``, one for all or int64 [B] -> noise estimate, float32, same shape."""
         packed = F.pixel_unshuffle(x_t, self.patch) if self.patch > 1 else x_t
         timestep = t if isinstance(t, Tensor) else torch.full((len(x_t),), t, dtype=torch.int64, device=x_t.device)
-        eps: Tensor = self.unet(packed, timestep, return_dict=False)[0][:, : self._eps_channels].float()
-        return F.pixel_shuffle(eps, self.patch) if self.patch > 1 else eps
+        out: Tensor = self.unet(packed, timestep, return_dict=False)[0][:, : self._eps_channels].float()
+        out = F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
+        if self.predicts == "epsilon":
+            return out
+        alpha_bar = torch.from_numpy(self.alpha_bar).to(x_t.device)[timestep].view(-1, 1, 1, 1)
+        return epsilon_of(out, x_t, alpha_bar=alpha_bar, predicts=self.predicts)
+
+
+def epsilon_of(out: Tensor, x_t: Tensor, *, alpha_bar: Tensor, predicts: Prediction) -> Tensor:
+    """The noise estimate that a prediction amounts to, worked out in float64: the sampler divides by sqrt(alpha_bar).
+
+    Shapes: prediction and state [B, C, H, W], float32; alpha_bar at each state's timestep, float64 [B, 1, 1, 1].
+
+    Returns:
+        Noise estimate, float32 [B, C, H, W].
+    """
+    signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    match predicts:
+        case "v_prediction":
+            return (signal * out + noise * x_t).float()
+        case "sample":
+            return ((x_t - signal * out) / noise).float()
+        case "epsilon":
+            return out
 
 
 def patch_of(in_channels: int, out_channels: int) -> int:

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from zipbatch import __version__, atomic, places
 from zipbatch.checkpoints import open_prior, prior_tensors, write_prior
+from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
+from zipbatch.checkpoints.prior import alpha_bar_of
 from zipbatch.errors import UsageError
+from zipbatch.kinds import taken_by
 from zipbatch.places import Place
 from zipbatch.stages.training import finished_manifest, prepare_out
 
@@ -19,39 +22,46 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class ImportedPrior:
-    """The folder, the source's digest, and what is in it; ``reused`` when it was there already."""
+    """The folder, the source's digest, and what is in it; ``reused`` when it was there already.
+
+    ``assumed``: what neither the file nor the user said, and what was taken for it, by the flag that says otherwise.
+    """
 
     path: Path
     source_sha256: str
     image_size: int
     parameters: int
     dtype: str
+    assumed: dict[str, str]
     reused: bool
 
 
-def import_prior(file: Place, out: Path, *, half: bool = False) -> ImportedPrior:
+def import_prior(file: Place, out: Path, *, half: bool = False, flags: GuidedFlags = PUBLISHED) -> ImportedPrior:
     """Convert a guided-diffusion checkpoint into a diffusers folder, dtypes as in the file, or float16 with ``half``.
 
-    A folder that has the result already is left as it is.
+    ``flags`` are those of its training that its tensors do not show. A folder that has the result already is left as it
+    is.
 
     Raises:
         UsageError: no such checkpoint, tensors that do not fit or are not finite, ``out`` holds something else.
     """
-    opened = open_prior(file)
+    opened = open_prior(file, flags=flags)
     if opened.guided is None:
         raise UsageError(f"{file}: is a folder, which purify takes as it is: --prior {file}")
     source = places.sha256(opened.path)
-    identity = atomic.sha256_json({"source": source, "half": half})
+    trained = {} if flags.meaning == PUBLISHED.meaning else {"flags": flags.meaning}
+    identity = atomic.sha256_json({"source": source, "half": half, **trained})
     manifest = finished_manifest(out, MANIFEST, identity)
     reused = manifest is not None
     if manifest is None:
         if out.is_dir() and any(out.iterdir()):
-            raise UsageError(f"--out {out}: holds other files; choose an empty folder")
+            raise UsageError(f"--out {out}: holds other files: it is {taken_by(out)}; choose an empty folder")
+        alpha_bar_of(opened)  # says what is wrong with the schedule
         tensors = _finite(prior_tensors(opened), half=half, where=opened.path)
         manifest = {
             "format_version": 1,
             "identity": identity,
-            "source": {"file": opened.path.name, "sha256": source, "format": "guided-diffusion"},
+            "source": {"file": opened.path.name, "sha256": source, "format": "guided-diffusion", **trained},
             "image_size": opened.image_size,
             "parameters": sum(tensor.numel() for tensor in tensors.values()),
             "dtype": "+".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
@@ -59,7 +69,8 @@ def import_prior(file: Place, out: Path, *, half: bool = False) -> ImportedPrior
         }
         prepare_out(out)
         write_prior(out, tensors, opened.unet_config, opened.scheduler_config, manifest)
-    return ImportedPrior(out, source, manifest["image_size"], manifest["parameters"], manifest["dtype"], reused)
+    size, parameters, dtype = (manifest[name] for name in ("image_size", "parameters", "dtype"))
+    return ImportedPrior(out, source, size, parameters, dtype, flags.assumed, reused)
 
 
 def _finite(tensors: dict[str, Tensor], *, half: bool, where: Place) -> dict[str, Tensor]:

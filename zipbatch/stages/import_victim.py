@@ -11,13 +11,21 @@ import numpy as np
 from torch import nn
 
 from zipbatch import __version__, atomic
-from zipbatch.checkpoints.backdoorbench import RESULT, is_attack_result, parse_attack_result
+from zipbatch.checkpoints.backdoorbench import (
+    DEFENSE_RESULT,
+    RESULT,
+    is_attack_result,
+    is_defense_result,
+    parse_attack_result,
+    parse_defense_result,
+)
 from zipbatch.checkpoints.onnx import OnnxClassifier
-from zipbatch.checkpoints.pickles import read_pickle
-from zipbatch.checkpoints.state_dict import State, find_state, head_classes, load_foreign, sniff
-from zipbatch.checkpoints.tensors import read_tensors
+from zipbatch.checkpoints.state_dict import State, built_for, find_state, head_classes, load_foreign, sniff
+from zipbatch.checkpoints.tensors import read_checkpoint
 from zipbatch.checkpoints.victim import CONFIG, ONNX, VictimSpec, save_victim
 from zipbatch.errors import DataError, UsageError
+from zipbatch.kinds import ONNX as ONNX_KIND
+from zipbatch.kinds import head_of, kind_of
 from zipbatch.stages.training import finished_manifest, prepare_out
 from zipbatch.victims import (
     CIFAR_ARCHITECTURES,
@@ -66,7 +74,9 @@ class ImportedVictim:
 class _Foreign:
     """What a file holds and says of itself; None where it is silent. ``state`` is None for an ONNX model.
 
-    ``usual`` is what is taken for some of it then, unless the user says otherwise.
+    ``usual`` is what is taken for some of it then, unless the user says otherwise. ``built_for`` is the side of the
+    images that the network has weights for, where it can take no others. ``behind``: it stood behind something in a
+    Sequential, such as a resize or a normalisation, that has no weights.
     """
 
     format: str
@@ -80,6 +90,8 @@ class _Foreign:
     channels: Channels | None = None
     network_size: int | None = None
     classes: tuple[str, ...] = ()
+    built_for: int | None = None
+    behind: bool = False
 
 
 def import_victim(request: ImportVictimRequest) -> ImportedVictim:
@@ -89,7 +101,7 @@ def import_victim(request: ImportVictimRequest) -> ImportedVictim:
         UsageError: a file that is refused or does not fit, something that must be named, or ``out`` holds another
             victim.
     """
-    file = request.file / RESULT if request.file.is_dir() else request.file
+    file = _file(request.file)
     if not file.is_file():
         raise UsageError(f"{file}: no such file")
     sha256 = atomic.sha256_file(file)
@@ -98,7 +110,7 @@ def import_victim(request: ImportVictimRequest) -> ImportedVictim:
         spec = VictimSpec.model_validate_json((request.out / CONFIG).read_bytes())
         origin = done["imported_from"]
         return ImportedVictim(request.out, spec, origin["format"], origin["assumed"], reused=True)
-    foreign = _onnx(file) if file.suffix == ".onnx" else _weights(file, request)
+    foreign = _onnx(file) if _is_onnx(file) else _weights(file, request)
     spec, assumed = _spec(foreign, request, file)
     network, classifier = _loaded(foreign, spec, file)
     _try_out(classifier, spec, file)
@@ -112,6 +124,19 @@ def import_victim(request: ImportVictimRequest) -> ImportedVictim:
     }
     save_victim(request.out, spec, network, manifest)
     return ImportedVictim(request.out, spec, foreign.format, assumed, reused=False)
+
+
+def _file(path: Path) -> Path:
+    """The file that a user means: of a folder, the record that BackdoorBench left there."""
+    if not path.is_dir():
+        return path
+    return path / DEFENSE_RESULT if (path / DEFENSE_RESULT).is_file() else path / RESULT
+
+
+def _is_onnx(file: Path) -> bool:
+    kind = kind_of(head_of(file))
+    checkpoint = kind is not None and kind.name in {"safetensors", "zip", "pickle"}
+    return kind == ONNX_KIND or (file.suffix == ".onnx" and not checkpoint)
 
 
 def _asked(request: ImportVictimRequest) -> dict[str, Any]:
@@ -132,14 +157,20 @@ def _onnx(file: Path) -> _Foreign:
 
 
 def _weights(file: Path, request: ImportVictimRequest) -> _Foreign:
-    tree = read_tensors(file) if file.suffix == ".safetensors" else read_pickle(file)
+    tree = read_checkpoint(file)
     if is_attack_result(tree):
         return _record(tree, request, file)
+    if is_defense_result(tree):
+        return _defended(tree, request, file)
     found = find_state(tree, where=file)
     arch = request.arch or sniff(found.state, where=file)
     notes = {"nested_under": found.nested, "prefixes_stripped": found.stripped}
     classes = head_classes(arch, found.state, where=file)
-    return _Foreign("state dict", arch, found.state, classes, notes, _usual(arch))
+    usual = _usual(arch)
+    if (side := built_for(arch, found.state)) is not None:
+        usual["image_size"] = side
+    behind = any(part[:-1].isdigit() and int(part[:-1]) for part in found.stripped)
+    return _Foreign("state dict", arch, found.state, classes, notes, usual, built_for=side, behind=behind)
 
 
 def _record(tree: object, request: ImportVictimRequest, file: Path) -> _Foreign:
@@ -161,6 +192,24 @@ def _record(tree: object, request: ImportVictimRequest, file: Path) -> _Foreign:
         channels="RGB",
         network_size=record.network_size,
         classes=CLASSES.get(record.dataset, ()),
+    )
+
+
+def _defended(tree: object, request: ImportVictimRequest, file: Path) -> _Foreign:
+    """A defence's record: BackdoorBench normalises as its data's name says, which only the classes tell."""
+    record = parse_defense_result(tree, where=file)
+    arch = request.arch or record.arch
+    name, side = record.dataset or ("", 0)
+    usual = {"normalisation": NORMALISATIONS[name], "image_size": side} if name else {}
+    return _Foreign(
+        format="BackdoorBench defence record",
+        arch=arch,
+        state=record.found.state,
+        num_classes=head_classes(arch, record.found.state, where=file),
+        notes={"model_name": record.model_name, "prefixes_stripped": record.found.stripped},
+        usual=usual,
+        channels="RGB",
+        network_size=record.network_size,
     )
 
 
@@ -188,9 +237,14 @@ def _spec(foreign: _Foreign, request: ImportVictimRequest, file: Path) -> tuple[
         raise UsageError(f"{file}: gives {values['num_classes']} score an image; a classifier has 2 classes or more")
     normalisation = vars(values.pop("normalisation"))
     classes = foreign.classes if len(foreign.classes) == values["num_classes"] else ()
-    own = {"arch": foreign.arch, "classes": classes, "network_size": foreign.network_size}
-    spec = VictimSpec.model_validate({**values, **normalisation, **own})
+    network_size = foreign.network_size
     assumed = {name: foreign.usual[name] for name, value in known.items() if value is None}
+    if foreign.built_for not in {None, values["image_size"]}:
+        network_size = assumed["network_size"] = foreign.built_for
+    if foreign.behind and request.normalisation is None:
+        assumed["in_front"] = "nothing, though it stood behind something in a Sequential"
+    own = {"arch": foreign.arch, "classes": classes, "network_size": network_size}
+    spec = VictimSpec.model_validate({**values, **normalisation, **own})
     return spec, {name: vars(value) if name == "normalisation" else value for name, value in assumed.items()}
 
 
@@ -223,6 +277,7 @@ def _loaded(foreign: _Foreign, spec: VictimSpec, file: Path) -> tuple[nn.Module 
         std=spec.std,
         bgr=bgr,
         network_size=spec.network_size,
+        image_size=spec.image_size,
     )
     load_foreign(victim, foreign.state, arch=spec.arch, where=file)
     return victim.network, victim

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from zipbatch.places import Place
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
 from zipbatch.purifiers.base import Precision
 
+log = logging.getLogger(__name__)
 DEFAULT_PRESET = "balanced"
 TILING = "shard order, last canvas repeats its own"
 _SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}
@@ -44,8 +47,8 @@ class PurifierSpec:
     @property
     def files(self) -> tuple[Path, ...]:
         """Files on this machine's disk that ``build_purifier`` reads."""
-        weights = None if self.prior is None else self.prior.weights
-        return (weights,) if isinstance(weights, Path) else ()
+        files = () if self.prior is None else self.prior.files
+        return tuple(file for file in files if isinstance(file, Path))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -133,7 +136,15 @@ def purifier_spec(
             f"the purifier {method} needs a diffusion model: --prior DIR, FILE.pt or hub:NAME (or --prior embedded)"
         )
     folder = open_prior(prior)
+    if folder.guided is not None:
+        _tell(f"{prior}: taken for granted: {folder.guided.flags.told}; 'zipbatch import prior' takes others")
     return PurifierSpec(method, _resolved(settings, folder), seed, precision, resize, folder, kind.libraries)
+
+
+@lru_cache
+def _tell(message: str) -> None:
+    """Warn once, however often a prior is opened."""
+    log.warning(message)
 
 
 def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assigned: Mapping[str, object]) -> None:
@@ -191,7 +202,7 @@ def build_purifier(
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
     if spec.prior is not None:
-        prior = load_prior(replace(spec.prior, weights=local(spec.prior.weights))).to(device)
+        prior = load_prior(spec.prior.read_through(local)).to(device)
     return PURIFIERS[spec.method](spec.settings, Resources(device, prior, spec.seed, spec.precision, tick))
 
 

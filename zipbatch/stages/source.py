@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
+from zipbatch.kinds import head_of, instead
 from zipbatch.shards.opening import expand_paths
 from zipbatch.shards.source import SHARDS
 from zipbatch.sources import SOURCES, SPLITS, UNLABELLED, Archive, SourceImage
@@ -154,19 +155,27 @@ def source_paths(source: str) -> tuple[str, list[Path]]:
     return kind, [*paths, *([names] if paths[0].is_file() and names.is_file() else [])]
 
 
+def _odd_file(place: str) -> str | None:
+    """What a file is that is no archive; None where there is no file, or it is a tar."""
+    path = Path(place)
+    return instead(head_of(path), "an archive of images", fit={"tar", "gzip"}) if path.is_file() else None
+
+
 def _recognise(source: str | Path) -> Archive:
     place, kinds = str(source), {kind.name: kind for kind in KINDS}
     name, colon, rest = place.partition(":")
     if isinstance(source, str) and colon and name in kinds:
         archive = kinds[name].find(rest)
         if archive is None:
-            raise UsageError(f"{place}: not there; {name}: takes {kinds[name].form}")
+            raise UsageError(f"{place}: {_odd_file(rest) or 'not there'}; {name}: takes {kinds[name].form}")
         return archive
     found = {kind.name: archive for kind in KINDS if (archive := kind.find(place)) is not None}
     if {"wds", "folder"} <= found.keys():
         raise UsageError(f"{place}: holds shards and an image-folder tree; say wds:{place} or folder:{place}")
     if found:
         return next(iter(found.values()))
+    if told := _odd_file(place):
+        raise UsageError(f"{place}: {told}; 'zipbatch ls datasets' lists what SOURCE may be")
     if not Path(place).exists():
         raise UsageError(f"{place}: no such folder or file; 'zipbatch ls datasets' lists what SOURCE may be")
     raise UsageError(

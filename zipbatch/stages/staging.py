@@ -9,8 +9,9 @@ from typing import Any
 
 from zipbatch import atomic
 from zipbatch.errors import UsageError
+from zipbatch.kinds import taken_by
 from zipbatch.shards import ShardDataset, open_dataset
-from zipbatch.shards.dataset import MANIFEST
+from zipbatch.shards.dataset import MANIFEST, SHARD_LIST
 
 
 def stage_folder(
@@ -29,15 +30,16 @@ def stage_folder(
     Raises:
         UsageError: ``out`` holds something else.
     """
-    if (out / MANIFEST).is_file():
+    if (out / MANIFEST).is_file() and (out / SHARD_LIST).is_file():
         existing = open_dataset([str(out)])
         if existing.manifest is not None and existing.manifest.options == options:
             return existing, True
+        raise UsageError(f"--out {out}: taken by a staged dataset of other settings; choose another --out or remove it")
     try:
         with atomic.whole_folder(out) as folder:
             write(folder, options)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"--out {out}: taken by something else; choose another --out or remove it") from error
+        raise UsageError(f"--out {out}: taken by {taken_by(out)}; choose another --out or remove it") from error
     except OSError as error:
         if error.errno != errno.ENOTEMPTY:
             raise

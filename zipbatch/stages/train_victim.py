@@ -149,7 +149,8 @@ def _fresh_victim(spec: VictimSpec, seed: int) -> Victim:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return build_victim(spec.arch, num_classes=spec.num_classes, mean=spec.mean, std=spec.std)
+            size = spec.image_size
+            return build_victim(spec.arch, num_classes=spec.num_classes, mean=spec.mean, std=spec.std, image_size=size)
         except ValueError as error:
             raise UsageError(str(error)) from error
 

@@ -14,6 +14,10 @@ import torch
 from zipbatch import atomic
 from zipbatch.checkpoints.tensors import read_json
 from zipbatch.errors import UsageError
+from zipbatch.kinds import folder_kind, taken_by
+
+_OTHERS = {"a store of purified shards", "a staged dataset", "a folder of shards"}
+"""What no model belongs in."""
 
 
 class Stateful(Protocol):
@@ -54,7 +58,9 @@ def finished_manifest(out: Path, marker: str, identity: str) -> dict[str, Any] |
         return None
     manifest = read_json(out / "manifest.json")
     if manifest.get("identity") != identity:
-        raise UsageError(f"{out}: holds the result of other settings or data; choose another --out or remove it")
+        raise UsageError(
+            f"{out}: holds the result of other settings or data, {taken_by(out)}; choose another --out or remove it"
+        )
     return manifest
 
 
@@ -62,8 +68,10 @@ def prepare_out(out: Path) -> None:
     """Make the folder of a run before any work is put into it.
 
     Raises:
-        UsageError: it cannot be made.
+        UsageError: it cannot be made, or is a store or a folder of shards.
     """
+    if out.is_dir() and (kind := folder_kind(out)) in _OTHERS:
+        raise UsageError(f"--out {out}: taken by {kind}; choose another --out or remove it")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,7 +8,7 @@ from zipbatch.victims.augment import (
     random_rotation,
 )
 from zipbatch.victims.classifier import Classifier, Scores, VictimSource, checked_scores, top1
-from zipbatch.victims.model import CIFAR_ARCHITECTURES, TIMM_PREFIX, TORCHVISION_PREFIX, Victim, build_victim
+from zipbatch.victims.model import CIFAR_ARCHITECTURES, TIMM_PREFIX, TORCHVISION_PREFIX, VIT, Victim, build_victim
 from zipbatch.victims.normalisation import NO_NORMALISATION, NORMALISATIONS, Normalisation
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "TIMM_PREFIX",
     "TORCHVISION_PREFIX",
     "TRAIN_TRANSFORMS",
+    "VIT",
     "Classifier",
     "Normalisation",
     "Scores",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +16,27 @@ from zipbatch.pixels import from_u8
 from zipbatch.victims.classifier import U8
 from zipbatch.victims.preact_resnet import PreActResNet
 from zipbatch.victims.resnet import CifarResNet
+from zipbatch.victims.vgg import DEPTHS, CifarVgg
+
+
+def _vgg(layers: int, batch_norm: bool, classes: int) -> nn.Module:
+    return CifarVgg(layers, batch_norm=batch_norm, num_classes=classes)
+
 
 CIFAR_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "resnet20": lambda classes: CifarResNet([3, 3, 3], width=16, num_classes=classes),
     "resnet18": lambda classes: CifarResNet([2, 2, 2, 2], width=64, num_classes=classes),
     "resnet34": lambda classes: CifarResNet([3, 4, 6, 3], width=64, num_classes=classes),
+    "resnet50": lambda classes: CifarResNet([3, 4, 6, 3], width=64, num_classes=classes, bottleneck=True),
+    "resnet101": lambda classes: CifarResNet([3, 4, 23, 3], width=64, num_classes=classes, bottleneck=True),
+    "resnet152": lambda classes: CifarResNet([3, 8, 36, 3], width=64, num_classes=classes, bottleneck=True),
     "preactresnet18": lambda classes: PreActResNet([2, 2, 2, 2], num_classes=classes),
+    **{f"vgg{layers}": partial(_vgg, layers, False) for layers in DEPTHS},
+    **{f"vgg{layers}_bn": partial(_vgg, layers, True) for layers in DEPTHS},
 }
 TORCHVISION_PREFIX = "torchvision:"
+VIT = "vit_"
+"""What the names of torchvision's networks for images of one size begin with."""
 TIMM_PREFIX = "timm:"
 
 
@@ -85,33 +100,44 @@ def build_victim(
     std: Sequence[float] = (1.0, 1.0, 1.0),
     bgr: bool = False,
     network_size: int | None = None,
+    image_size: int | None = None,
 ) -> Victim:
-    """A victim with fresh weights: a CIFAR-stem ResNet by name, ``torchvision:<name>`` or ``timm:<name>``.
+    """A victim with fresh weights: a network for CIFAR by name, ``torchvision:<name>`` or ``timm:<name>``.
+
+    ``image_size`` is the side of the images it will be shown, for networks that are built for one size (torchvision's
+    ViTs, 224 where it is None) and see it as it is, without ``network_size``.
 
     Raises:
-        ValueError: unknown architecture, or timm is not installed.
+        ValueError: unknown architecture, a size that it cannot be built for, or timm is not installed.
     """
-    network = _network(arch, num_classes)
+    network = _network(arch, num_classes, network_size or image_size)
     return Victim(network, mean=mean, std=std, bgr=bgr, network_size=network_size)
 
 
-def _network(arch: str, num_classes: int) -> nn.Module:
+def _network(arch: str, num_classes: int, side: int | None) -> nn.Module:
     if arch in CIFAR_ARCHITECTURES:
         return CIFAR_ARCHITECTURES[arch](num_classes)
     if arch.startswith(TORCHVISION_PREFIX):
-        return _torchvision(arch.removeprefix(TORCHVISION_PREFIX), num_classes)
+        return _torchvision(arch.removeprefix(TORCHVISION_PREFIX), num_classes, side)
     if arch.startswith(TIMM_PREFIX):
         return _timm(arch.removeprefix(TIMM_PREFIX), num_classes)
     known = ", ".join(CIFAR_ARCHITECTURES)
     raise ValueError(f"unknown architecture {arch!r}; known: {known}, torchvision:<name>, timm:<name>")
 
 
-def _torchvision(name: str, num_classes: int) -> nn.Module:
+def _torchvision(name: str, num_classes: int, side: int | None) -> nn.Module:
     from torchvision import models
 
     if name not in models.list_models(module=models):
         raise ValueError(f"torchvision has no classifier named {name!r}")
-    extra = {"init_weights": True, "aux_logits": False} if name in {"googlenet", "inception_v3"} else {}
+    extra: dict[str, Any] = {}
+    if name in {"googlenet", "inception_v3"}:
+        extra = {"init_weights": True, "aux_logits": False}
+    if name.startswith(VIT) and side is not None:
+        patch = int(name.rpartition("_")[2])
+        if side % patch:
+            raise ValueError(f"{name} takes images whose side is a multiple of its {patch} px patches, not {side} px")
+        extra = {"image_size": side}
     network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **extra)
     return network
 
