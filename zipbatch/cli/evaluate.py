@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from zipbatch.cli.options import JSON, WorkerFlags, cache_options, emit_json, progress_bar, worker_options
+from zipbatch.cli.options import JSON, WorkerFlags, cache_options, emit_json, worker_options
 from zipbatch.cli.running import report_options, running
+from zipbatch.cli.screen import screen
 from zipbatch.errors import UsageError
 from zipbatch.places import Place, place
 

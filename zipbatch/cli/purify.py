@@ -17,10 +17,10 @@ from zipbatch.cli.options import (
     cache_options,
     emit_json,
     pairs,
-    progress_bar,
     worker_options,
 )
 from zipbatch.cli.running import LockPolicy, locked, report_options, running
+from zipbatch.cli.screen import Screen, screen
 
 if TYPE_CHECKING:
     from zipbatch.places import Place

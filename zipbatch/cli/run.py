@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zipbatch.cli.options import JSON, WorkerFlags, emit_json, pairs, progress_bar, worker_options
+from zipbatch.cli.options import JSON, WorkerFlags, emit_json, pairs, worker_options
 from zipbatch.cli.running import report_options, running
+from zipbatch.cli.screen import screen
 from zipbatch.errors import UsageError
 
 if TYPE_CHECKING:

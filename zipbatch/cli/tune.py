@@ -16,14 +16,13 @@ from zipbatch.cli.options import (
     WorkerFlags,
     cache_options,
     emit_json,
-    progress_bar,
     worker_options,
 )
+from zipbatch.cli.screen import screen
 from zipbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from zipbatch.places import Place
-    from zipbatch.stages.purify import PurifyProgress
 
 
 @click.command()
@@ -118,17 +117,9 @@ def tune(
         workers=who.resolve(),
         batch_size=batch_size,
     )
-    with progress_bar("shards") as bar:
-        task = bar.add_task("starting", total=None, note="")
-
-        def report(what: str, progress: PurifyProgress | None) -> None:
-            if progress is None:
-                bar.update(task, description=what, total=None, completed=0, note="")
-            else:
-                rate = f"{progress.samples_per_s:.1f} images/s"
-                bar.update(task, total=progress.shards, completed=progress.shards_done, note=rate)
-
-        result = run(request, report=report)
+    with screen() as shown:
+        shown.begin(f"tuning for {request.victim.name}", f"{len(rungs)} strengths, {len(request.dataset.shards)} shards")
+        result = run(request, report=shown.show)
     if out is not None:
         write_preset(out, result)
     found = tune_report(result)

@@ -8,6 +8,7 @@ from zipbatch.config.loading import (
     parse_scalar,
     problems,
     read_config,
+    read_description,
     validate,
 )
 from zipbatch.config.models import PriorConfig, Settings, Transforms, VictimConfig
@@ -26,6 +27,7 @@ __all__ = [
     "parse_scalar",
     "problems",
     "read_config",
+    "read_description",
     "references",
     "resolved",
     "validate",

@@ -15,6 +15,8 @@ from zipbatch.errors import UsageError
 from zipbatch.places import Place
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
 from zipbatch.purifiers.base import Precision
+from zipbatch.report import plain_text
+from zipbatch.store import VersionHeader
 
 DEFAULT_PRESET = "balanced"
 TILING = "shard order, last canvas repeats its own"
@@ -205,6 +207,15 @@ def describe(identity: Mapping[str, Any]) -> str:
     known = [name for name in _SYMBOLS if name in settings]
     parts = [_part(name, settings[name]) for name in (*known, *(name for name in settings if name not in known))]
     return " ".join([str(identity["method"]), *parts])
+
+
+def describe_settings(header: VersionHeader) -> str:
+    """A version's purifier and what differs from its defaults: ``zip start_step=150``."""
+    method, settings = str(header.purifier["method"]), header.purifier.get("settings", {})
+    known = PURIFIERS.get(method)
+    usual = {} if known is None else known.settings_type().model_dump(mode="json")
+    own = [f"{name}={plain_text(value)}" for name, value in settings.items() if usual.get(name, ...) != value]
+    return " ".join([method, *own])
 
 
 def _part(name: str, value: object) -> str:

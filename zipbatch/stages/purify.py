@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from zipbatch.cluster import Outcome, run_tasks
 from zipbatch.errors import TimeIsUp, WorkFailed
+from zipbatch.report.progress import Part, Progress
 from zipbatch.shards import ShardRef
 from zipbatch.stages.publish import publish_version
 from zipbatch.stages.purify_plan import PurifyPlan, plan_purify, row_of
@@ -35,6 +36,8 @@ class PurifyProgress:
         samples_whole: images in all shards that are done.
         quarantined: samples of those shards that could not be read and were set aside.
         failed: reason by shard; grows with the run.
+        images: images that are done, those of shards in hand among them.
+        images_total: all there are; None where no manifest says and not all have been read.
     """
 
     shards_done: int
@@ -45,6 +48,14 @@ class PurifyProgress:
     samples_whole: int = 0
     quarantined: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
+    images: int = 0
+    images_total: int | None = None
+
+    def shown(self, what: str) -> Progress:
+        """As a bar shows it."""
+        parts = (Part("shards", self.shards_done, self.shards), Part("images", self.images, self.images_total))
+        notes = (f"reused {self.reused}", f"failed {len(self.failed)}")
+        return Progress(what, parts, per_s=self.samples_per_s, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -144,6 +155,7 @@ class _Run:
         self._shards = {shard.name: shard for shard in plan.shards}
         self._rows, self._failed = dict(plan.rows), dict[str, str]()
         self._samples_whole = sum(row.samples for row in plan.rows.values())
+        self._images_total = plan.images
         self._quarantined = sum(row.quarantined for row in plan.rows.values())
         self.reused, self.samples = len(plan.rows), 0
 
@@ -194,6 +206,8 @@ class _Run:
             samples_whole=self._samples_whole,
             quarantined=self._quarantined,
             failed=self._failed,
+            images=self._samples_whole + self._quarantined,
+            images_total=self._images_total,
         )
 
     def whole(self) -> list[VersionRow]:
