@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -189,3 +189,28 @@ def test_ray_is_not_imported_without_it(prior: Path, tmp_path: Path):
     assert ran.returncode == 0, ran.stderr
     assert "1 computed" in ran.stdout
     assert "loaded: []" in ran.stdout
+
+
+def test_progress_of_tasks_in_hand_is_told():
+    """By task, in units of its own; what has ended is not in hand any more; threads of nobody's task say nothing."""
+    told: list[dict[str, int]] = []
+    seen = threading.Event()
+
+    def setup(context: WorkerContext) -> Callable[[Job], str]:
+        def work(job: Job) -> str:
+            context.progress(int(job.name))
+            threading.Thread(target=context.progress, args=(99,)).start()
+            assert seen.wait(30)
+            return job.name
+
+        return work
+
+    def note(far: Mapping[str, int]) -> None:
+        told.append(dict(far))
+        if len(far) == 2:
+            seen.set()
+
+    outcomes = list(run_tasks(setup, jobs(4), Workers(device="cpu", in_flight=2), on_partial=note))
+    assert sorted(outcome.result for outcome in outcomes) == ["0", "1", "2", "3"]
+    assert {"0": 0, "1": 1} in told
+    assert all(far == {name: int(name) for name in far} and len(far) <= 2 for far in told)

@@ -63,6 +63,10 @@ class Actor:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "once" if self._log.read_text().splitlines().count(job.name) == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "far":
+                for done in range(60):
+                    self._context.progress(done)
+                    time.sleep(0.1)
             case "print":
                 print("noise on stdout", flush=True)  # noqa: T201
                 print("noise on stderr", file=sys.stderr, flush=True)  # noqa: T201
@@ -284,3 +288,16 @@ def test_a_worker_slow_to_come_back_costs_nobody_a_try_and_stdout_stays_clean(tm
         f"good-{i}": [None, 1] for i in range(3)
     }
     assert outcomes["once"] in ([None, 1], [None, 2])
+
+
+def test_progress_of_tasks_in_hand_is_told(tmp_path: Path):
+    told: list[dict[str, int]] = []
+    outcomes = run_tasks(
+        Acting(tmp_path / "log"), [Job("far-0"), Job("far-1"), Job("good")], TWO, on_partial=told.append
+    )
+    assert {outcome.task.name for outcome in outcomes} == {"far-0", "far-1", "good"}
+    for name in ("far-0", "far-1"):
+        done = [far[name] for far in told if name in far]
+        assert done == sorted(done)
+        assert 0 < done[-1] < 60
+    assert all(far.get("good", 0) == 0 for far in told)

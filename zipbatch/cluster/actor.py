@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -25,6 +25,13 @@ from zipbatch.places import Place
 
 Sent = Mapping[Path, "ray.ObjectRef[Any]"]
 _CALL: contextvars.ContextVar[int] = contextvars.ContextVar("call")
+
+
+class Sign(NamedTuple):
+    """How long ago a call last showed life, in seconds, and how far its task is, in units of its own."""
+
+    idle_s: float
+    done: int
 
 
 class WorkerActor:
@@ -44,6 +51,7 @@ class WorkerActor:
         self._stopping = threading.Event()
         self._built: Answer | None = None
         self._signs: dict[int, float] = {}
+        self._far: dict[int, int] = {}
         self._lines = KeptLines(f"{socket.gethostname()}:{os.getpid()}")
         configure(logs, kept=self._lines)
         if threading.current_thread() is threading.main_thread():
@@ -73,11 +81,12 @@ class WorkerActor:
         finally:
             _CALL.reset(token)
             del self._signs[call]
+            self._far.pop(call, None)
 
-    def pulse(self) -> dict[int, float]:
-        """Seconds since the last sign of life of each call that runs."""
+    def pulse(self) -> dict[int, Sign]:
+        """A sign of life of each call that runs."""
         now = time.monotonic()
-        return {call: now - seen for call, seen in self._signs.copy().items()}
+        return {call: Sign(now - seen, self._far.get(call, 0)) for call, seen in self._signs.copy().items()}
 
     def stop(self) -> None:
         """Let what runs come to its next safe point and go no further."""
@@ -89,6 +98,10 @@ class WorkerActor:
         call = _CALL.get(None)
         if call in self._signs:
             self._signs[call] = time.monotonic()
+
+    def _progress(self, done: int) -> None:
+        if (call := _CALL.get(None)) is not None:
+            self._far[call] = done
 
     def _build(self, sent: Sent) -> Any:
         label = {
@@ -105,7 +118,8 @@ class WorkerActor:
             files: dict[Place, Path] = {
                 path: _written(ref, Path(folder) / str(i) / path.name) for i, (path, ref) in enumerate(sent.items())
             }
-            return self._setup(WorkerContext(self._device, self._lanes, self._tick, label, files))
+            context = WorkerContext(self._device, self._lanes, self._tick, label, files, progress=self._progress)
+            return self._setup(context)
 
 
 def _written(ref: ray.ObjectRef[Any], path: Path) -> Path:

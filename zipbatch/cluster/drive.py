@@ -14,26 +14,27 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from zipbatch.cluster.actor import Sent
+from zipbatch.cluster.actor import Sent, Sign
 from zipbatch.cluster.guard import Answer
-from zipbatch.cluster.run import Outcome
+from zipbatch.cluster.run import OnPartial, Outcome
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.logs import log_lines
 
 log = logging.getLogger(__name__)
 MAX_TRIES = 3
 START_TIMEOUT_S = 300.0
-PULSE_S = 15.0
+PULSE_S = 2.0
 FROZEN_S = 180.0
 _DEATH_SETTLES_S = 30.0
 
 
 @dataclass
 class _Entry:
-    """A task and how often it has killed or hung a worker. A suspect runs alone."""
+    """A task, how far it is, and how often it has killed or hung a worker. A suspect runs alone."""
 
     task: Any
     call: int
+    done: int = 0
     tries: int = 0
     suspect: bool = False
 
@@ -66,13 +67,22 @@ class Driver:
         in_flight: tasks an actor holds at once.
         required: actors that must come up once.
         stall_s: how long a task may show no progress.
+        on_partial: see ``run_tasks``.
     """
 
     def __init__(
-        self, slots: list[Slot], tasks: Iterator[Any], *, in_flight: int, required: int, stall_s: float
+        self,
+        slots: list[Slot],
+        tasks: Iterator[Any],
+        *,
+        in_flight: int,
+        required: int,
+        stall_s: float,
+        on_partial: OnPartial,
     ) -> None:
         self._slots, self._tasks = slots, tasks
         self._in_flight, self._required, self._stall_s = in_flight, required, stall_s
+        self._on_partial = on_partial
         self._suspects: deque[_Entry] = deque()
         self._calls = itertools.count()
         self._exhausted = False
@@ -102,6 +112,7 @@ class Driver:
             for slot in list(self._slots):
                 if slot.running and (fault := self._fault(slot)):
                     yield from self._replace(slot, fault)
+            self._on_partial({entry.task.name: entry.done for slot in self._slots for entry in slot.running.values()})
             self._check_lost()
 
     def _dispatch(self) -> None:
@@ -185,12 +196,14 @@ class Driver:
             return f"it has not answered for {FROZEN_S:g} s" if now - slot.pulse_at > FROZEN_S else None
         pulse, slot.pulse = slot.pulse, None
         try:
-            idle: dict[int, float] = ray.get(pulse)
+            signs: dict[int, Sign] = ray.get(pulse)
         except RayError:
             return None  # it died: its tasks will tell
         for entry in slot.running.values():
-            if idle.get(entry.call, 0.0) > self._stall_s:
-                return f"{entry.task.name} has made no progress for {idle[entry.call]:.0f} s"
+            sign = signs.get(entry.call, Sign(0.0, entry.done))
+            entry.done = sign.done
+            if sign.idle_s > self._stall_s:
+                return f"{entry.task.name} has made no progress for {sign.idle_s:.0f} s"
         return None
 
     def _replace(self, slot: Slot, fault: str) -> Iterator[Outcome]:
@@ -232,7 +245,7 @@ class Driver:
         self._ask(slot)
         yield from finished
         for entry in lost:
-            entry.suspect, entry.call = True, next(self._calls)
+            entry.suspect, entry.call, entry.done = True, next(self._calls), 0
             entry.tries += len(lost) == 1
             if entry.tries < MAX_TRIES:
                 self._suspects.append(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import socket
 import threading
@@ -10,13 +11,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from zipbatch.cluster.guard import Answer, guarded
-from zipbatch.cluster.run import Outcome, Setup, WorkerContext, Workers, cpu_cores
+from zipbatch.cluster.run import OnPartial, Outcome, Setup, WorkerContext, Workers, cpu_cores
 from zipbatch.errors import Cancelled, UsageError
 
+PARTIAL_S = 1.0
+_TASK: contextvars.ContextVar[str] = contextvars.ContextVar("task")
 
-def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[Outcome]:
+
+def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partial: OnPartial) -> Iterator[Outcome]:
     """See ``run_tasks``."""
     stop = threading.Event()
+    far: dict[str, int] = {}
     label = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -27,7 +32,19 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[
         if stop.is_set():
             raise Cancelled("the run is being stopped")
 
-    context = WorkerContext(workers.device, cpu_cores(), tick, label)
+    def progress(done: int) -> None:
+        if (name := _TASK.get(None)) is not None:
+            far[name] = done
+
+    def work(task: Any) -> Answer:
+        token = _TASK.set(task.name)
+        try:
+            return guarded(built.result, task)
+        finally:
+            _TASK.reset(token)
+            far.pop(task.name, None)
+
+    context = WorkerContext(workers.device, cpu_cores(), tick, label, progress=progress)
     built = guarded(setup, context)
     if built.error is not None:
         raise UsageError(built.error)
@@ -37,10 +54,11 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers) -> Iterator[
         try:
             while True:
                 while len(running) < workers.in_flight and (task := next(queue, None)) is not None:
-                    running[pool.submit(guarded, built.result, task)] = task
+                    running[pool.submit(work, task)] = task
                 if not running:
                     return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                on_partial(far.copy())
+                for future in wait(running, timeout=PARTIAL_S, return_when=FIRST_COMPLETED).done:
                     task = running.pop(future)
                     answer = future.result()
                     yield Outcome(task, answer.result, answer.error, full=answer.full)

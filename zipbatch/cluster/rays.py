@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from zipbatch import __version__
 from zipbatch.cluster.actor import WorkerActor
 from zipbatch.cluster.drive import Driver, Slot
-from zipbatch.cluster.run import Outcome, Setup, Workers, cpu_cores
+from zipbatch.cluster.run import OnPartial, Outcome, Setup, Workers, cpu_cores
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.logs import settings
 
@@ -27,13 +27,20 @@ STOP_TIMEOUT_S = 10.0
 _OBJECT_STORE_BYTES = 100 * 1024**2
 
 
-def run_ray(setup: Setup, tasks: Iterable[Any], workers: Workers, *, files: Sequence[Path] = ()) -> Iterator[Outcome]:
+def run_ray(
+    setup: Setup, tasks: Iterable[Any], workers: Workers, *, files: Sequence[Path], on_partial: OnPartial
+) -> Iterator[Outcome]:
     """See ``run_tasks``. Ray restarts dead actors; tries are counted by the driver, for each task."""
     with _cluster(workers):
         _check_resources(workers)
         slots = _slots(setup, workers, files)
         driver = Driver(
-            slots, iter(tasks), in_flight=workers.in_flight, required=workers.required, stall_s=workers.stall_s
+            slots,
+            iter(tasks),
+            in_flight=workers.in_flight,
+            required=workers.required,
+            stall_s=workers.stall_s,
+            on_partial=on_partial,
         )
         try:
             yield from driver.outcomes()

@@ -22,6 +22,14 @@ class Task(Protocol):
         ...
 
 
+OnPartial = Callable[[Mapping[str, int]], None]
+"""Called every second or two with how far each task in hand is, by its name, in units of the task's own."""
+
+
+def _ignore(_progress: object) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class WorkerContext:
     """What a worker is given.
@@ -31,6 +39,7 @@ class WorkerContext:
         lanes: computations that may run at once; each uses one CPU thread, a GPU has one lane.
         tick: to be called between pieces of work: shows that the worker lives, raises ``Cancelled`` when the run is
             being stopped. Threads that a task starts call it in a copy of its context, so that it counts for that task.
+        progress: to be called with how far a task is, in units of its own, from the thread that runs it.
         label: where the worker runs, for records.
         files: where files of the driver's machine lie on this one.
     """
@@ -40,6 +49,7 @@ class WorkerContext:
     tick: Callable[[], None]
     label: dict[str, Any]
     files: Mapping[Place, Path] = field(default_factory=dict)
+    progress: Callable[[int], None] = _ignore
 
     def local(self, place: Place) -> Place:
         """Where a file that the driver named can be read here, while the worker is being built."""
@@ -141,7 +151,14 @@ def resolve_workers(
     return Workers(gpus, workers or 0, address, device, at_least=at_least, stall_s=60 * stall_minutes)
 
 
-def run_tasks(setup: Setup, tasks: Iterable[Any], workers: Workers, *, files: Sequence[Path] = ()) -> Iterator[Outcome]:
+def run_tasks(
+    setup: Setup,
+    tasks: Iterable[Any],
+    workers: Workers,
+    *,
+    files: Sequence[Path] = (),
+    on_partial: OnPartial = _ignore,
+) -> Iterator[Outcome]:
     """Run every task once, in no fixed order; a bounded number is in flight, the rest is not even read.
 
     Workers on a cluster that was joined get ``files`` of this machine, once a node, as ``WorkerContext.local`` says.
@@ -154,11 +171,11 @@ def run_tasks(setup: Setup, tasks: Iterable[Any], workers: Workers, *, files: Se
     if not workers.uses_ray:
         from zipbatch.cluster.local import run_local
 
-        return run_local(setup, tasks, workers)
+        return run_local(setup, tasks, workers, on_partial=on_partial)
     _set_ray_environment(joining=workers.address is not None)
     from zipbatch.cluster.rays import run_ray
 
-    return run_ray(setup, tasks, workers, files=files)
+    return run_ray(setup, tasks, workers, files=files, on_partial=on_partial)
 
 
 def _set_ray_environment(*, joining: bool) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from zipbatch.cluster import Outcome, run_tasks
+from zipbatch.cluster import OnPartial, Outcome, run_tasks
 from zipbatch.errors import TimeIsUp, WorkFailed
 from zipbatch.report.progress import Part, Progress
 from zipbatch.shards import ShardRef
@@ -30,10 +30,12 @@ class PurifyProgress:
     Attributes:
         shards_done: done or failed.
         shards: all there are.
-        samples: images that this run computed.
-        samples_per_s: those against wall time.
+        samples: images that this run computed in whole shards.
+        samples_per_s: images that this run computed, those of shards in hand among them, against wall time.
         reused: shards that were done before.
         samples_whole: images in all shards that are done.
+        samples_in_hand: images that are done in shards that are not; a shard that is begun again takes them back.
+        samples_all: images in all shards, None where nobody has counted them yet.
         quarantined: samples of those shards that could not be read and were set aside.
         failed: reason by shard; grows with the run.
         images: images that are done, those of shards in hand among them.
@@ -46,6 +48,8 @@ class PurifyProgress:
     samples_per_s: float
     reused: int = 0
     samples_whole: int = 0
+    samples_in_hand: int = 0
+    samples_all: int | None = None
     quarantined: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
     images: int = 0
@@ -87,7 +91,7 @@ def purify(
 
     Args:
         plan: what to do.
-        on_progress: called once before the work begins and after each shard.
+        on_progress: called once before the work begins, after each shard, and every second or two.
         stop_at: when, on the monotonic clock, no shard is begun any more; those in hand are finished.
 
     Raises:
@@ -99,7 +103,7 @@ def purify(
     made = store.prepare()
     on_progress(run.progress())
     try:
-        for outcome in _outcomes(plan, stop_at):
+        for outcome in _outcomes(plan, stop_at, on_partial=lambda far: on_progress(run.progress(far))):
             run.take(outcome)
             on_progress(run.progress())
     finally:
@@ -118,13 +122,14 @@ def purify(
         return purify(again, on_progress=on_progress, stop_at=stop_at)
 
 
-def _outcomes(plan: PurifyPlan, stop_at: float | None) -> Iterator[Outcome]:
+def _outcomes(plan: PurifyPlan, stop_at: float | None, *, on_partial: OnPartial) -> Iterator[Outcome]:
     """What became of each task of the plan that was handed out."""
     if not plan.tasks:
         return
     request, handing = plan.request, _HandingOut(plan.tasks, stop_at)
     setup = PurifySetup(request.spec, request.store.root, request.batch_size, request.quarantine)
-    for outcome in run_tasks(setup, handing, request.workers, files=request.spec.files):
+    files = request.spec.files
+    for outcome in run_tasks(setup, handing, request.workers, files=files, on_partial=on_partial):
         handing.note(outcome)
         yield outcome
 
@@ -158,6 +163,8 @@ class _Run:
         self._images_total = plan.images
         self._quarantined = sum(row.quarantined for row in plan.rows.values())
         self.reused, self.samples = len(plan.rows), 0
+        counts = [shard.samples for shard in plan.shards]
+        self._samples_all = None if None in counts else sum(count or 0 for count in counts)
 
     @property
     def seconds(self) -> float:
@@ -195,15 +202,18 @@ class _Run:
         if workers.gpus and result.record.device == "cpu" and workers.device == "auto":
             log.warning("%s: a GPU worker found no CUDA and computed on the CPU", shard.name)
 
-    def progress(self) -> PurifyProgress:
-        """The totals up to now."""
+    def progress(self, far: Mapping[str, int] | None = None) -> PurifyProgress:
+        """The totals up to now; ``far`` are the images that are done of shards in hand."""
+        in_hand = sum((far or {}).values())
         return PurifyProgress(
             shards_done=len(self._rows) + len(self._failed),
             shards=len(self.plan.shards),
             samples=self.samples,
-            samples_per_s=self.samples / max(1e-9, self.seconds),
+            samples_per_s=(self.samples + in_hand) / max(1e-9, self.seconds),
             reused=self.reused,
             samples_whole=self._samples_whole,
+            samples_in_hand=in_hand,
+            samples_all=self._samples_all,
             quarantined=self._quarantined,
             failed=self._failed,
             images=self._samples_whole + self._quarantined,

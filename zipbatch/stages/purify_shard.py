@@ -123,8 +123,9 @@ class PurifyWorker:
         started = time.monotonic()
         source, runs = _Counted(read_shard(task.path, imageless=self._quarantine)), list[SlotRun]()
         with self._store.new_object() as writer, Quarantine(self._store if self._quarantine else None) as aside:
-            for sample in self._purified(self._readable(source, aside), runs):
+            for done, sample in enumerate(self._purified(self._readable(source, aside), runs), 1):
                 writer.write(sample)
+                self._context.progress(done)
             info = writer.finish()
             if places.stamp(task.path) != stamp:
                 raise DataError(task.path, "changed while it was read; run again")
