@@ -106,7 +106,9 @@ def configure(wanted: LogSettings, stream: TextIO | None = None, *, kept: KeptLi
     _settings = wanted
     root.setLevel(max(wanted.level, logging.WARNING))
     logging.getLogger("zipbatch").setLevel(wanted.level)
-    logging.getLogger(PROGRESS).setLevel(min(logging.INFO, wanted.level) if wanted.level < logging.ERROR else wanted.level)
+    logging.getLogger(PROGRESS).setLevel(
+        min(logging.INFO, wanted.level) if wanted.level < logging.ERROR else wanted.level
+    )
     logging.captureWarnings(wanted.style == "json" or wanted.level > logging.WARNING)
     logging.raiseExceptions = False  # stderr may be closed: that must not end a run
 

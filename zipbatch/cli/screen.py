@@ -57,7 +57,7 @@ class Ticker:
     def _call(self, job: Callable[[], None]) -> None:
         try:
             job()
-        except Exception as error:  # a full disk, say, is told once and ends neither the run nor the ticking
+        except Exception as error:  # noqa: BLE001  a full disk, say, is told once and ends neither the run nor the ticking
             if (said := f"{type(error).__name__}: {error}") != self._said:
                 log.warning("the report of a run that goes on could not be written: %s", said)
             self._said = said
@@ -75,7 +75,7 @@ class Screen:
         self._ticker, self._began, self._lines = Ticker(*jobs), False, lines
 
     def begin(self, what: str, about: str = "") -> None:
-        """The work begins: from here on lines are logged and reports refreshed. ``about`` says how much and how long."""
+        """The work begins: lines are logged and reports refreshed from here on. ``about`` says how much it is."""
         self.show(Progress(what))
         if self._lines:
             text = f"{what}{': ' if about else ''}{about}"

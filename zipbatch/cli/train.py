@@ -8,6 +8,7 @@ import click
 
 from zipbatch.cli.options import DEVICE, JSON, emit_json
 from zipbatch.cli.screen import screen
+from zipbatch.config import DEFAULTS
 from zipbatch.places import Place, place
 
 
@@ -21,7 +22,7 @@ def train() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Victim folder to write.")
 @click.option(
     "--preset",
-    default="resnet18",
+    default=DEFAULTS["victims"],
     show_default=True,
     metavar="NAME|FILE",
     help="Settings from configs/victims; flags override them.",
@@ -111,7 +112,7 @@ def victim(
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Prior folder to write.")
 @click.option(
     "--preset",
-    default="small32",
+    default=DEFAULTS["priors"],
     show_default=True,
     metavar="NAME|FILE",
     help="Settings from configs/priors; flags override them.",

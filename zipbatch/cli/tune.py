@@ -13,9 +13,11 @@ from zipbatch.cli.options import (
     PRECISION,
     SEED,
     STORE,
+    WIDE,
     WorkerFlags,
     cache_options,
     emit_json,
+    look,
     worker_options,
 )
 from zipbatch.cli.screen import screen
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 @BATCH_SIZE
 @worker_options
 @cache_options
+@WIDE
 @JSON
 def tune(
     victim: str,
@@ -78,6 +81,7 @@ def tune(
     precision: str,
     batch_size: int,
     who: WorkerFlags,
+    wide: bool,
     as_json: bool,
 ) -> None:
     """Choose how strongly to purify, from what VICTIM answers: no labels, no trigger, no look inside.
@@ -118,7 +122,9 @@ def tune(
         batch_size=batch_size,
     )
     with screen() as shown:
-        shown.begin(f"tuning for {request.victim.name}", f"{len(rungs)} strengths, {len(request.dataset.shards)} shards")
+        shown.begin(
+            f"tuning for {request.victim.name}", f"{len(rungs)} strengths, {len(request.dataset.shards)} shards"
+        )
         result = run(request, report=shown.show)
     if out is not None:
         write_preset(out, result)
@@ -126,6 +132,6 @@ def tune(
     if as_json:
         emit_json(found)
         return
-    click.echo(tune_table(found), nl=False)
+    click.echo(tune_table(found, look(wide=wide)), nl=False)
     if out is not None:
         click.echo(f"written to {out}")

@@ -1,6 +1,7 @@
 """Settings, validated whole at the door, and the presets that ship with the tool."""
 
 from zipbatch.config.loading import (
+    DEFAULTS,
     find_config,
     list_configs,
     list_schedules,
@@ -15,6 +16,7 @@ from zipbatch.config.models import PriorConfig, Settings, Transforms, VictimConf
 from zipbatch.config.pipeline import PipelineConfig, references, resolved
 
 __all__ = [
+    "DEFAULTS",
     "PipelineConfig",
     "PriorConfig",
     "Settings",

@@ -15,6 +15,8 @@ from zipbatch.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
 DESCRIPTION = "description"
+DEFAULTS = {"purifiers": "balanced", "victims": "resnet18", "priors": "small32"}
+"""The preset of each group that is taken where none is named."""
 MAX_CONFIG_BYTES = 256_000
 MAX_CONFIG_DEPTH = 20
 MAX_CONFIG_VALUES = 10_000

@@ -1,6 +1,6 @@
 """Tables and pictures for people."""
 
-from zipbatch.report.columns import Look, pairs_text, table_text, Column
+from zipbatch.report.columns import Column, Look, pairs_text, table_text
 from zipbatch.report.curve import StrengthLine, strength_curve
 from zipbatch.report.sheet import SheetColumn, contact_sheet
 from zipbatch.report.tables import evaluation_table, plain_text, tune_table, version_text, versions_table

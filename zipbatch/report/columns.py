@@ -24,6 +24,9 @@ class Look:
     colour: bool = False
 
 
+PLAIN = Look()
+
+
 @dataclass(frozen=True)
 class Column:
     """One column. Those of the highest rank are the first to go where there is no room; rank 0 stays."""
@@ -39,7 +42,9 @@ def table_text(columns: Sequence[Column], rows: Sequence[Sequence[str]], look: L
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for i in kept:
         column = columns[i]
-        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=column.right, overflow="fold")
+        table.add_column(
+            column.title, justify="right" if column.right else "left", no_wrap=column.right, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(row[i]) for i in kept))
     width = sum(_widths(columns, rows)) + _GAP * len(columns)

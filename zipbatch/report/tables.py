@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zipbatch.report.columns import NOTHING, Column, Look, pairs_text, styled, table_text
+from zipbatch.report.columns import NOTHING, PLAIN, Column, Look, pairs_text, styled, table_text
 from zipbatch.report.units import age_text, share_text, size_text
 from zipbatch.report.verdict import verdict
 
@@ -18,7 +18,7 @@ _SHARES = ("ca", "asr", "fpr", "pa", "ra")
 _COLOURS = {"nothing left": "green", "something left": "red", "too few": "yellow"}
 
 
-def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = (), look: Look = Look()) -> str:
+def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = (), look: Look = PLAIN) -> str:
     """Rows of ``evaluate`` as a table: shares with their 95 % interval, n below, and what is left of each attack.
 
     With ``axes``, rows are named by the values in their ``axes``, and by their victim only where that says more.
@@ -109,7 +109,7 @@ def _notes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def tune_table(found: Mapping[str, Any], look: Look = Look()) -> str:
+def tune_table(found: Mapping[str, Any], look: Look = PLAIN) -> str:
     """What ``tune`` found: a row for each strength, weakest first, and the verdict below."""
     labelled = found["undefended"]["ca"] is not None or found["undefended"]["asr"] is not None
     measures = ("ca", "asr", "pa") if labelled else ()
@@ -140,7 +140,7 @@ def versions_table(
     settings: Callable[[VersionHeader], str] = lambda header: str(header.purifier["method"]),
     sizes: Mapping[str, int] | None = None,
     now_s: float = 0.0,
-    look: Look = Look(),
+    look: Look = PLAIN,
 ) -> str:
     """Datasets with their versions, oldest first.
 
@@ -164,26 +164,28 @@ def versions_table(
         *((Column("version"), Column("started")) if look.wide else ()),
     ]
     cells = [
-        _version_row(header, tags, settings(header), (sizes or {}).get(f"{dataset}@{header.version}"), now_s, look)
+        (
+            *_version_row(
+                header, tags, settings=settings(header), size=(sizes or {}).get(f"{dataset}@{header.version}")
+            ),
+            age_text(now_s - header.started_s),
+            *((header.version, header.started) if look.wide else ()),
+        )
         for dataset, (headers, tags) in found.items()
         for header in headers
     ]
     return table_text(columns, cells, look)
 
 
-def _version_row(
-    header: VersionHeader, tags: Mapping[str, str], settings: str, size: int | None, now_s: float, look: Look
-) -> tuple[str, ...]:
+def _version_row(header: VersionHeader, tags: Mapping[str, str], *, settings: str, size: int | None) -> tuple[str, ...]:
     own = sorted(tag for tag, version in tags.items() if version == header.version)
     return (
         header.dataset,
-        " ".join(own) or header.version,
+        "\n".join(own) or header.version,
         settings,
         str(sum(split["samples"] for split in header.counts.values())),
         str(header.quarantined or NOTHING),
         NOTHING if size is None else size_text(size),
-        age_text(now_s - header.started_s),
-        *((header.version, header.started) if look.wide else ()),
     )
 
 
@@ -218,7 +220,7 @@ def version_text(
     ]
     values = {
         "version": f"{header.version}{', tags ' if tags else ''}{', '.join(tags)}",
-        "made": f"{header.started}, {age_text(now_s - header.started_s)} ago, by zipbatch {header.zipbatch}",
+        "made": f"{header.started} ({age_text(now_s - header.started_s)}), by zipbatch {header.zipbatch}",
         "purifier": purifier,
         **{name.replace("_", " "): plain_text(value) for name, value in others.items() if value is not None},
         "images": f"{sum(row.samples for row, _ in shards)}{size}\n" + "\n".join(counts),

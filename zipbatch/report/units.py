@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+_STEPS = (("minute", 60, 90), ("hour", 3600, 48), ("day", 86_400, math.inf))
+"""Units of time: seconds of one, and how many are told before the next is used."""
+_SHORT = {"minute": "min", "hour": "h", "day": "d"}
+
 
 def size_text(count: float) -> str:
     """Bytes as ``512 B``, ``1.5 MiB``, ``20.3 GiB``."""
@@ -22,23 +28,18 @@ def clock_text(seconds: float) -> str:
 
 
 def about_text(seconds: float) -> str:
-    """A guess in words: ``less than a minute``, ``about 2 minutes``, ``about 3 hours``, ``about 4 days``."""
-    for unit, length, enough in (("minute", 60, 90), ("hour", 3600, 48), ("day", 86_400, None)):
-        count = max(1, round(seconds / length))
-        if enough is None or count < enough:
-            break
+    """A guess in words: ``less than a minute``, ``about 2 minutes``, ``about an hour``, ``about 4 days``."""
     if seconds < 45:
         return "less than a minute"
+    unit, length = next(step for step in _STEPS if seconds < step[1] * step[2])[:2]
+    count = max(1, round(seconds / length))
     return f"about a{'n' if unit == 'hour' else ''} {unit}" if count == 1 else f"about {count} {unit}s"
 
 
 def age_text(seconds: float) -> str:
     """How long ago: ``now``, ``5 min``, ``3 h``, ``12 d``."""
-    for unit, length, enough in (("min", 60, 90), ("h", 3600, 48), ("d", 86_400, None)):
-        count = int(seconds / length)
-        if enough is None or count < enough:
-            break
-    return "now" if seconds < 60 else f"{count} {unit}"
+    unit, length = next(step for step in _STEPS if seconds < step[1] * step[2])[:2]
+    return "now" if seconds < 60 else f"{int(seconds / length)} {_SHORT[unit]}"
 
 
 def rate_text(per_s: float) -> str:

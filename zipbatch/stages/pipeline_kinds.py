@@ -82,11 +82,11 @@ def _poison(instance: Instance, place: Place, report: Report) -> None:
     assert isinstance(settings, PoisonSettings)
     values = settings.model_dump() | {"params": _texts(settings.params)}
     request = PoisonRequest(source=_text(instance.one("source")), out=instance.path(place), **values)
-    poison(request, on_progress=_counter(instance, report, "images"))
 
+    def show(done: int, total: int) -> None:
+        report(Progress(instance.label, (Part("images", done, total),)))
 
-def _counter(instance: Instance, report: Report, unit: str) -> Callable[[int, int], None]:
-    return lambda done, total: report(Progress(instance.label, (Part(unit, done, total),)))
+    poison(request, on_progress=show)
 
 
 class TrainSettings(Settings):
@@ -183,7 +183,7 @@ def _evaluate(instance: Instance, place: Place, report: Report) -> None:
             workers=place.workers,
         )
     )
-    rows = evaluate(plan, on_progress=_counter(instance, report, "shards"))
+    rows = evaluate(plan, on_progress=lambda p: report(p.shown(instance.label)))
     if instance.settings.sheet:
         write_sheet(plan, sheet_file(instance, place))
     atomic.write_json(rows_file(instance, place), {"rows": rows})

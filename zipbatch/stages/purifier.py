@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from zipbatch.checkpoints import PriorFolder, load_prior, open_prior
-from zipbatch.config import Settings, find_config, read_config, validate
+from zipbatch.config import DEFAULTS, Settings, find_config, read_config, read_description, validate
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
@@ -18,7 +18,7 @@ from zipbatch.purifiers.base import Precision
 from zipbatch.report import plain_text
 from zipbatch.store import VersionHeader
 
-DEFAULT_PRESET = "balanced"
+DEFAULT_PRESET = DEFAULTS["purifiers"]
 TILING = "shard order, last canvas repeats its own"
 _SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}
 
@@ -207,6 +207,12 @@ def describe(identity: Mapping[str, Any]) -> str:
     known = [name for name in _SYMBOLS if name in settings]
     parts = [_part(name, settings[name]) for name in (*known, *(name for name in settings if name not in known))]
     return " ".join([str(identity["method"]), *parts])
+
+
+def preset_text(name: str) -> str:
+    """A preset and what it says of itself: ``balanced (default): As much …``."""
+    about = read_description(find_config("purifiers", name))
+    return f"{name}{' (default)' if name == DEFAULT_PRESET else ''}{': ' if about else ''}{about}"
 
 
 def describe_settings(header: VersionHeader) -> str:

@@ -38,8 +38,6 @@ class PurifyProgress:
         samples_all: images in all shards, None where nobody has counted them yet.
         quarantined: samples of those shards that could not be read and were set aside.
         failed: reason by shard; grows with the run.
-        images: images that are done, those of shards in hand among them.
-        images_total: all there are; None where no manifest says and not all have been read.
     """
 
     shards_done: int
@@ -52,14 +50,22 @@ class PurifyProgress:
     samples_all: int | None = None
     quarantined: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
-    images: int = 0
-    images_total: int | None = None
 
     def shown(self, what: str) -> Progress:
         """As a bar shows it."""
-        parts = (Part("shards", self.shards_done, self.shards), Part("images", self.images, self.images_total))
+        images = self.samples_whole + self.samples_in_hand
+        parts = (Part("shards", self.shards_done, self.shards), Part("images", images, self.samples_all))
         notes = (f"reused {self.reused}", f"failed {len(self.failed)}")
-        return Progress(what, parts, per_s=self.samples_per_s, notes=notes)
+        return Progress(what, parts, self._fraction(images), self.samples_per_s, notes)
+
+    def _fraction(self, images: int) -> float | None:
+        """By images; where nobody has counted them, shards in hand count as far as shards have been large by now."""
+        if self.samples_all:
+            return images / self.samples_all
+        whole = self.shards_done - len(self.failed)
+        mean = self.samples_whole / whole if whole else 0
+        hand = min(self.samples_in_hand / mean, self.shards - self.shards_done) if mean else 0.0
+        return (self.shards_done + hand) / self.shards if self.shards_done else None
 
 
 @dataclass(frozen=True)
@@ -101,9 +107,14 @@ def purify(
     """
     run, store = _Run(plan), plan.request.store
     made = store.prepare()
+
+    def on_partial(far: Mapping[str, int]) -> None:
+        run.take_partial(far)
+        on_progress(run.progress())
+
     on_progress(run.progress())
     try:
-        for outcome in _outcomes(plan, stop_at, on_partial=lambda far: on_progress(run.progress(far))):
+        for outcome in _outcomes(plan, stop_at, on_partial=on_partial):
             run.take(outcome)
             on_progress(run.progress())
     finally:
@@ -160,11 +171,9 @@ class _Run:
         self._shards = {shard.name: shard for shard in plan.shards}
         self._rows, self._failed = dict(plan.rows), dict[str, str]()
         self._samples_whole = sum(row.samples for row in plan.rows.values())
-        self._images_total = plan.images
         self._quarantined = sum(row.quarantined for row in plan.rows.values())
         self.reused, self.samples = len(plan.rows), 0
-        counts = [shard.samples for shard in plan.shards]
-        self._samples_all = None if None in counts else sum(count or 0 for count in counts)
+        self._samples_all, self._far = plan.images, dict[str, int]()
 
     @property
     def seconds(self) -> float:
@@ -179,6 +188,7 @@ class _Run:
     def take(self, outcome: Outcome) -> None:
         """Take in what became of a task."""
         shard = self._shards[outcome.task.name]
+        self._far.pop(shard.name, None)
         if outcome.error is not None:
             self._failed[shard.name] = outcome.error
             log.info("%s failed: %s", shard.name, outcome.error, extra={"shard": shard.name})
@@ -202,9 +212,13 @@ class _Run:
         if workers.gpus and result.record.device == "cpu" and workers.device == "auto":
             log.warning("%s: a GPU worker found no CUDA and computed on the CPU", shard.name)
 
-    def progress(self, far: Mapping[str, int] | None = None) -> PurifyProgress:
-        """The totals up to now; ``far`` are the images that are done of shards in hand."""
-        in_hand = sum((far or {}).values())
+    def take_partial(self, far: Mapping[str, int]) -> None:
+        """Take in how many images are done of the shards in hand."""
+        self._far = {name: done for name, done in far.items() if name not in self._rows}
+
+    def progress(self) -> PurifyProgress:
+        """The totals up to now."""
+        in_hand = sum(self._far.values())
         return PurifyProgress(
             shards_done=len(self._rows) + len(self._failed),
             shards=len(self.plan.shards),
@@ -216,8 +230,6 @@ class _Run:
             samples_all=self._samples_all,
             quarantined=self._quarantined,
             failed=self._failed,
-            images=self._samples_whole + self._quarantined,
-            images_total=self._images_total,
         )
 
     def whole(self) -> list[VersionRow]:

@@ -68,6 +68,11 @@ class PurifyPlan:
         """The same of the shards that are to be computed."""
         return self._images([shard for shard in self.shards if shard.name not in self.rows])
 
+    def input_bytes(self) -> int:
+        """Size of all shards as they lie there; looks at each."""
+        root = self.shards[0].path
+        return sum(places.each(lambda shard: places.stamp(shard.path).size, self.shards, at=root))
+
     def _images(self, shards: Sequence[ShardRef]) -> int | None:
         counts = [_images(shard, self.rows.get(shard.name)) for shard in shards]
         known = [count for count in counts if count is not None]

@@ -107,9 +107,7 @@ class _Run:
         )
         late = self.budget.minutes is not None and self.budget.step / self.budget.steps < spent
         epochs = None if late else self.config.epochs
-        self.on_progress(
-            TrainProgress(epoch, fraction, loss, images_per_s, epochs, images, total, measuring=measuring)
-        )
+        self.on_progress(TrainProgress(epoch, fraction, loss, images_per_s, epochs, images, total, measuring=measuring))
 
 
 def train_victim(

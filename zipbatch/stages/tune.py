@@ -17,10 +17,11 @@ from zipbatch.cluster import Workers
 from zipbatch.errors import UsageError
 from zipbatch.metrics import Judgement, choose_rung, judge
 from zipbatch.places import Place
-from zipbatch.report.progress import Part, Progress
+from zipbatch.report.progress import Progress
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.stages.evaluate import EvaluateRequest, add_tallies, plan_evaluate, results
+from zipbatch.stages.evaluate_progress import EvaluateProgress
 from zipbatch.stages.evaluate_shard import Tally
 from zipbatch.stages.purifier import PurifierSpec, purifier_spec
 from zipbatch.stages.purify import PurifyProgress, purify
@@ -150,10 +151,9 @@ def _judged(request: TuneRequest, references: Sequence[str], report: Report) -> 
     tallies = tuple(Tally(classes) for _ in range(1 + len(references)))
     answers = [np.empty((1 + len(references), 0), np.int64)]
 
-    def asked(done: int, total: int) -> None:
-        report(Progress("asking the victim", (Part("shards", done, total),)))
+    def asked(progress: EvaluateProgress) -> None:
+        report(progress.shown("asking the victim"))
 
-    asked(0, len(plan.tasks))
     for result in results(plan, keep_answers=True, on_progress=asked):
         forms = result.answers[0]
         answers.append(np.stack([form for form in forms if form is not None]))

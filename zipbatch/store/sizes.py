@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from zipbatch import places
-from zipbatch.places import Place
 from zipbatch.store.headers import VersionHeader
 from zipbatch.store.rows import VersionRow
 from zipbatch.store.store import ASKED_AT_MOST, Store
