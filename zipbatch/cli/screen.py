@@ -76,19 +76,21 @@ class Screen:
 
     def begin(self, what: str, about: str = "") -> None:
         """The work begins: lines are logged and reports refreshed from here on. ``about`` says how much it is."""
-        self.show(Progress(what))
+        with self._lock:
+            self._now = Progress(what)
         if self._lines:
-            text = f"{what}{': ' if about else ''}{about}"
-            logging.getLogger(PROGRESS).info("%s", text, extra={"progress": self._now.value(None)})
+            self._say(f"{what}{': ' if about else ''}{about}", self._now, None)
         if not self._began:
             self._began = True
             self._ticker.start()
 
     def show(self, progress: Progress) -> None:
-        """Take in how far the work has got."""
+        """Take in how far the work has got; work of another name is announced."""
         with self._lock:
-            self._now = progress
+            new, self._now = progress.what != self._now.what, progress
             self._left.note(progress)
+        if new:
+            self._say(progress.what, progress, None)
 
     def counter(self, what: str, unit: str) -> Callable[[int, int | None], None]:
         """For work that only counts: to be called with how much is done, and of how much."""
@@ -114,8 +116,11 @@ class Screen:
 
     def _log(self) -> None:
         now, left_s = self._state()
-        text = f"{now.what}: {now.text(left_s) or 'going on'}"
-        logging.getLogger(PROGRESS).info("%s", text, extra={"progress": now.value(left_s)})
+        self._say(f"{now.what}: {now.text(left_s) or 'going on'}", now, left_s)
+
+    @staticmethod
+    def _say(text: str, progress: Progress, left_s: float | None) -> None:
+        logging.getLogger(PROGRESS).info("%s", text, extra={"progress": progress.value(left_s)})
 
     def line(self, width: int) -> RenderableType:
         """What, a bar and the counts, in one line of a terminal that is ``width`` cells wide; the counts come first."""

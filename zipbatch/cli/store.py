@@ -84,7 +84,7 @@ def show(reference: str, store: Place, wide: bool, as_json: bool) -> None:
     click.echo(text, nl=False)
     for row in version.rows:
         if row.quarantined:
-            click.echo(f"  {row.shard}: {row.quarantined} quarantined in {opened.object_path(row.objects[1])}")
+            click.echo(f"  {row.shard}: {row.quarantined} quarantined  {opened.object_path(row.objects[1])}")
 
 
 @store.command()

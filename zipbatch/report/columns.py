@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.text import Text
 
 WIDTH = 80
 NOTHING = "–"
-_GAP = 2
+_GAP, _LEAST = 2, 8
 
 
 @dataclass(frozen=True)
@@ -29,26 +30,30 @@ PLAIN = Look()
 
 @dataclass(frozen=True)
 class Column:
-    """One column. Those of the highest rank are the first to go where there is no room; rank 0 stays."""
+    """One column. Those of the highest rank are the first to go where there is no room; rank 0 stays.
+
+    ``least`` cells are never broken.
+    """
 
     title: str
     right: bool = False
     rank: int = 0
+    least: int | None = None
 
 
 def table_text(columns: Sequence[Column], rows: Sequence[Sequence[str]], look: Look, *, indent: str = "") -> str:
     """A title line and a line for each row; text that is too long goes on below. Says what ``--wide`` would add."""
-    kept = _kept(columns, rows, look, room=WIDTH - len(indent))
+    room, widths = WIDTH - len(indent), _widths(columns, rows)
+    kept = _kept(columns, rows, look, room=room)
+    if not look.wide:
+        widths = _fitted(columns, widths, kept, room=room)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for i in kept:
-        column = columns[i]
-        table.add_column(
-            column.title, justify="right" if column.right else "left", no_wrap=column.right, overflow="fold"
-        )
+        side: Literal["left", "right"] = "right" if columns[i].right else "left"
+        table.add_column(columns[i].title, justify=side, overflow="fold", width=widths[i])
     for row in rows:
         table.add_row(*(Text(row[i]) for i in kept))
-    width = sum(_widths(columns, rows)) + _GAP * len(columns)
-    text = _printed(table, width=width if look.wide else WIDTH - len(indent), colour=look.colour)
+    text = _printed(table, width=sum(widths) + _GAP * len(columns), colour=look.colour)
     gone = [column.title for i, column in enumerate(columns) if i not in kept and _has_news(rows, i)]
     more = f"--wide adds: {', '.join(gone)}\n" if gone else ""
     return "".join(f"{indent}{line}\n" for line in (text + more).splitlines())
@@ -72,7 +77,22 @@ def styled(text: str, style: str, look: Look) -> str:
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max([len(column.title), *(cell_len(row[i]) for row in rows)]) for i, column in enumerate(columns)]
+    return [
+        max([len(column.title), *(cell_len(line) for row in rows for line in row[i].split("\n"))])
+        for i, column in enumerate(columns)
+    ]
+
+
+def _fitted(columns: Sequence[Column], natural: Sequence[int], kept: Sequence[int], *, room: int) -> list[int]:
+    """Widths with which the columns fit: text gives way, the widest first, numbers never do."""
+    widths = list(natural)
+    least = [n if c.right else min(n, c.least or _LEAST) for c, n in zip(columns, natural, strict=True)]
+    while sum(widths[i] for i in kept) + _GAP * (len(kept) - 1) > room:
+        loose = [i for i in kept if widths[i] > least[i]]
+        if not loose:
+            break
+        widths[max(loose, key=lambda i: widths[i])] -= 1
+    return widths
 
 
 def _has_news(rows: Sequence[Sequence[str]], i: int) -> bool:

@@ -155,13 +155,12 @@ def versions_table(
         return "the store holds no version yet\n"
     columns = [
         Column("dataset"),
-        Column("tags, or version"),
+        Column("version, tags", least=20),
         Column("settings"),
         Column("images", right=True),
-        Column("quarantined", right=True, rank=1),
         Column("bytes", right=True),
         Column("age", right=True),
-        *((Column("version"), Column("started")) if look.wide else ()),
+        *((Column("started"),) if look.wide else ()),
     ]
     cells = [
         (
@@ -169,7 +168,7 @@ def versions_table(
                 header, tags, settings=settings(header), size=(sizes or {}).get(f"{dataset}@{header.version}")
             ),
             age_text(now_s - header.started_s),
-            *((header.version, header.started) if look.wide else ()),
+            *((header.started,) if look.wide else ()),
         )
         for dataset, (headers, tags) in found.items()
         for header in headers
@@ -181,10 +180,10 @@ def _version_row(header: VersionHeader, tags: Mapping[str, str], *, settings: st
     own = sorted(tag for tag, version in tags.items() if version == header.version)
     return (
         header.dataset,
-        "\n".join(own) or header.version,
+        "\n".join((header.version, *own)),
         settings,
-        str(sum(split["samples"] for split in header.counts.values())),
-        str(header.quarantined or NOTHING),
+        str(sum(split["samples"] for split in header.counts.values()))
+        + (f" (+{header.quarantined} quarantined)" if header.quarantined else ""),
         NOTHING if size is None else size_text(size),
     )
 

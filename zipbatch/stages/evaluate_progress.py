@@ -24,7 +24,7 @@ class EvaluateProgress:
     def shown(self, what: str) -> Progress:
         """As a bar shows it."""
         parts = (Part("shards", self.shards_done, self.shards), Part("images", self.images, self.images_all))
-        return Progress(what, parts, per_s=self.images_per_s)
+        return Progress(what, parts, per_s=self.images_per_s or None)
 
 
 class Measured:

@@ -11,6 +11,7 @@ import torch
 
 from zipbatch.checkpoints import PriorFolder, load_prior, open_prior
 from zipbatch.config import DEFAULTS, Settings, find_config, read_config, read_description, validate
+from zipbatch.diffusion import timesteps
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
@@ -42,6 +43,14 @@ class PurifierSpec:
         """Images of that size to a row of the network's batch; raises ``ValueError`` when they cannot be purified."""
         prior_size = None if self.prior is None else self.prior.image_size
         return PURIFIERS[self.method].row_of(self.settings, height, width, prior_size=prior_size)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of the prior that an image takes; 1 where there is no prior."""
+        if self.prior is None or not isinstance(self.settings, SamplerSettings):
+            return 1
+        steps = self.prior.training_steps
+        return len(timesteps(steps, *self.settings.grid(steps)))
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -34,7 +34,8 @@ class PurifyProgress:
         samples_per_s: images that this run computed, those of shards in hand among them, against wall time.
         reused: shards that were done before.
         samples_whole: images in all shards that are done.
-        samples_in_hand: images that are done in shards that are not; a shard that is begun again takes them back.
+        samples_in_hand: images that are done in shards that are not, by the share of their forward passes; a shard that
+            is begun again takes them back.
         samples_all: images in all shards, None where nobody has counted them yet.
         quarantined: samples of those shards that could not be read and were set aside.
         failed: reason by shard; grows with the run.
@@ -56,7 +57,7 @@ class PurifyProgress:
         images = self.samples_whole + self.samples_in_hand
         parts = (Part("shards", self.shards_done, self.shards), Part("images", images, self.samples_all))
         notes = (f"reused {self.reused}", f"failed {len(self.failed)}")
-        return Progress(what, parts, self._fraction(images), self.samples_per_s, notes)
+        return Progress(what, parts, self._fraction(images), self.samples_per_s or None, notes)
 
     def _fraction(self, images: int) -> float | None:
         """By images; where nobody has counted them, shards in hand count as far as shards have been large by now."""
@@ -213,12 +214,12 @@ class _Run:
             log.warning("%s: a GPU worker found no CUDA and computed on the CPU", shard.name)
 
     def take_partial(self, far: Mapping[str, int]) -> None:
-        """Take in how many images are done of the shards in hand."""
+        """Take in how many forward passes of their images are done of the shards in hand."""
         self._far = {name: done for name, done in far.items() if name not in self._rows}
 
     def progress(self) -> PurifyProgress:
         """The totals up to now."""
-        in_hand = sum(self._far.values())
+        in_hand = sum(self._far.values()) // self.plan.request.spec.passes
         return PurifyProgress(
             shards_done=len(self._rows) + len(self._failed),
             shards=len(self.plan.shards),
