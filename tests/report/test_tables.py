@@ -86,10 +86,11 @@ def test_each_defended_victim_gets_a_verdict():
     names = ["one", "two", "three"]
     rows = [measured(name, 1.0) for name in names]
     rows += [measured(name, 0.007, settings="zip k=10", purifier="zip") for name in names]
-    lines = [line for line in evaluation_table(rows).splitlines() if "equals the plain errors" in line]
+    lines = [line for line in evaluation_table(rows, look=Look(wide=True)).splitlines() if "equals the plain" in line]
     assert lines == [
         f"{name}, zip k=10: what is left of the attack (ASR .007) equals the plain errors (FPR .008)" for name in names
     ]
+    assert width(evaluation_table(rows)) <= 80
     assert "the attack still works" in evaluation_table(rows[:1])
 
 

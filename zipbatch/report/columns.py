@@ -72,8 +72,10 @@ def pairs_text(values: Mapping[str, str], look: Look, *, indent: str = "  ") -> 
 
 
 def styled(text: str, style: str, look: Look) -> str:
-    """A line of its own in a colour, where colours are shown."""
-    return _printed(Text(text, style=style), width=max(WIDTH, cell_len(text)), colour=look.colour)
+    """Text in a colour, where colours are shown; as long as it is where ``wide`` says so, else on as many lines."""
+    return _printed(
+        Text(text, style=style), width=max(WIDTH, cell_len(text)) if look.wide else WIDTH, colour=look.colour
+    )
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:

@@ -99,7 +99,7 @@ def _notes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     lines = []
     if names:
         counts = ", ".join(f"{name.upper()} {max(row[f'n_{name}'] for row in rows)}" for name in names)
-        lines.append(f"images: {counts}; ± is half the 95 % Wilson interval")
+        lines.append(f"± is half the 95 % Wilson interval\nimages: {counts}")
     if aside := max((row.get("n_quarantined", 0) for row in rows), default=0):
         lines.append(f"{aside} more images are in quarantine and in none of these measures")
     for row in rows:
