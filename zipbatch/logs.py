@@ -19,8 +19,11 @@ Style = Literal["text", "json"]
 Line = dict[str, Any]
 """What a worker sends of a log record: the attributes that ``logging.makeLogRecord`` takes."""
 
-FIELDS = ("shard", "seconds", "samples", "worker")
+FIELDS = ("shard", "seconds", "samples", "worker", "progress")
 """What ``extra=`` of a log call may add to a line."""
+
+PROGRESS = "zipbatch.progress"
+"""The logger that says how far a run has got: heard unless only errors are wanted."""
 
 _KEPT_LINES = 1000
 
@@ -68,6 +71,18 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class TextLines(logging.Formatter):
+    """A record as a line for people; how far a run has got is told plainly, with the time."""
+
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s %(name)s: %(message)s")
+        self._plain = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """``10:35:02 message`` of ``PROGRESS``, ``LEVEL logger: message`` of all others."""
+        return self._plain.format(record) if record.name == PROGRESS else super().format(record)
+
+
 _settings = LogSettings()
 _handlers: list[logging.Handler] = []
 
@@ -82,8 +97,7 @@ def configure(wanted: LogSettings, stream: TextIO | None = None, *, kept: KeptLi
     global _settings  # noqa: PLW0603  logging itself is one for a process
     root = logging.getLogger()
     handler = logging.StreamHandler(stream)
-    text = logging.Formatter("%(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines(wanted.run) if wanted.style == "json" else text)
+    handler.setFormatter(JsonLines(wanted.run) if wanted.style == "json" else TextLines())
     for old in _handlers:
         root.removeHandler(old)
     _handlers[:] = [handler] if kept is None else [handler, kept]
@@ -92,6 +106,9 @@ def configure(wanted: LogSettings, stream: TextIO | None = None, *, kept: KeptLi
     _settings = wanted
     root.setLevel(max(wanted.level, logging.WARNING))
     logging.getLogger("zipbatch").setLevel(wanted.level)
+    logging.getLogger(PROGRESS).setLevel(
+        min(logging.INFO, wanted.level) if wanted.level < logging.ERROR else wanted.level
+    )
     logging.captureWarnings(wanted.style == "json" or wanted.level > logging.WARNING)
     logging.raiseExceptions = False  # stderr may be closed: that must not end a run
 

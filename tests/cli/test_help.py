@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 from tests.making import zipbatch
+from zipbatch.config import DEFAULTS
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_ls_attacks_shows_defaults_of_each_profile():
         "physicalba": "physicalba",
         "batt": "batt",
     }
-    assert "clean_label: True" in zipbatch("ls", "attacks").out
+    assert "clean label true" in " ".join(zipbatch("ls", "attacks").out.split())
 
 
 def test_poison_offers_every_profile():
@@ -92,3 +94,20 @@ def test_an_unknown_command_is_a_usage_error():
     ran = zipbatch("purifi")
     assert ran.code == 2
     assert "purifi" in ran.err
+
+
+def test_every_preset_says_what_it_is_and_one_of_each_group_is_the_default():
+    rows = zipbatch("ls", "presets", "--json").json["presets"]
+    assert all(row["description"] for row in rows)
+    defaults = [(row["group"], row["name"]) for row in rows if row["default"]]
+    assert sorted(defaults) == sorted(DEFAULTS.items())
+    text = " ".join(zipbatch("ls", "presets").out.split())
+    assert all(row["description"] in text for row in rows)
+    assert all(f"{name} (default)" in text for _, name in defaults)
+
+
+@pytest.mark.parametrize("what", ["attacks", "datasets", "purifiers", "presets", "pipelines", "schedules"])
+def test_listings_are_for_people(what: str):
+    out = zipbatch("ls", what).out
+    assert not re.search(r"[{\[]'|': |\bNone\b|\bTrue\b|\bFalse\b", out)
+    assert [line for line in out.splitlines() if len(line) > 80 and "/" not in line] == []

@@ -47,7 +47,7 @@ def test_show(made: Path):
         ("train", "train-000000.tar", 1),
         ("train", "train-000001.tar", 1),
     ]
-    text = zipbatch("store", "show", f"two@{shown['version']}", "--store", made)
+    text = zipbatch("store", "show", f"two@{shown['version']}", "--store", made, "--wide")
     assert text.code == 0
     assert all(row["output"] in text.out for row in shown["shards"])
     later = zipbatch("store", "show", "two", "--store", made, "--json").json

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from zipbatch.config import (
     VictimConfig,
@@ -14,10 +15,12 @@ from zipbatch.config import (
     load_config,
     parse_scalar,
     read_config,
+    read_description,
     validate,
 )
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS
+from zipbatch.stages.purifier import chosen_purifier
 from zipbatch.victims import build_victim
 
 
@@ -255,3 +258,14 @@ def test_anchors_and_merges_in_good_faith(tmp_path: Path):
 def test_scalars_of_bad_faith(text: str):
     with pytest.raises(UsageError):
         parse_scalar(text)
+
+
+@pytest.mark.parametrize("description", ["", "what it is for", "two\nlines: and 'marks'"])
+@pytest.mark.parametrize("name", list_configs("purifiers"))
+def test_a_description_is_told_and_decides_nothing(tmp_path: Path, name: str, description: str):
+    values = read_config(find_config("purifiers", name))
+    path = write(tmp_path, yaml.safe_dump({"description": description, **values}))
+    assert read_config(path) == values
+    assert read_description(path) == " ".join(description.split())
+    assert chosen_purifier(preset=str(path)) == chosen_purifier(preset=name)
+    assert read_description(find_config("purifiers", name))

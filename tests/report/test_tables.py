@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import re
 from typing import Any
 
-from zipbatch.report import evaluation_table, versions_table
+import pytest
+
+from zipbatch.report import Column, Look, evaluation_table, pairs_text, table_text, tune_table, versions_table
+from zipbatch.store import VersionHeader
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -30,7 +35,7 @@ def row(**changes: Any) -> dict[str, Any]:
 def test_shares_carry_their_interval_and_missing_ones_a_dash():
     lines = evaluation_table([row()]).splitlines()
     assert "no defence" in lines[1]
-    assert "0.500 ±0.100" in lines[1]
+    assert ".500 ±.100" in lines[1]
     assert "–" in lines[1]
     assert "CA 100" in lines[-1]
 
@@ -45,3 +50,105 @@ def test_without_labels_the_classes_fled_are_named():
 
 def test_an_empty_store_says_so():
     assert "no version" in versions_table({})
+
+
+def measured(name: str, asr: float, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {"attack": name, "victim": f"victims/{name}", "settings": None, "purifier": None}
+    for measure, value in (("ca", 0.9), ("asr", asr), ("fpr", 0.008), ("pa", 0.8), ("ra", 0.8)):
+        values |= {measure: value, f"{measure}_ci95": (max(0, value - 0.005), value + 0.005), f"n_{measure}": 9000}
+    return row(**(values | {"psnr_poisoned_db": 28.4, "ssim_poisoned": 0.91, "flip_rate": 0.1} | changes))
+
+
+def width(text: str) -> int:
+    return max(map(len, text.splitlines()))
+
+
+@pytest.mark.parametrize("length", [3, 12, 30, 70])
+def test_tables_fit_80_columns_however_long_names_are_and_wide_ones_show_all(length: int):
+    rng = random.Random(length)
+    name = "".join(rng.choices("abcdefgh -/", k=length))
+    settings = f"{name} blur:2+blur:1 k=10 S=20 eta=1 t0=300"
+    rows = [measured(name, 1.0), measured(name, 0.007, settings=settings, purifier=name)]
+    narrow, wide = evaluation_table(rows), evaluation_table(rows, look=Look(wide=True))
+    table = narrow.split("images:")[0]
+    assert width(table) <= 80
+    for title in ("CA", "ASR", "FPR"):
+        assert title in table.splitlines()[0]
+    for title in ("CA", "ASR", "FPR", "PA", "RA", "flips", "PSNR dB", "SSIM"):
+        assert title in wide.splitlines()[0]
+    gone = re.search("--wide adds: (.*)", table)
+    shown = set(re.split("  +", table.splitlines()[0])) | set(gone[1].split(", ") if gone else ())
+    assert {"PA", "RA", "flips", "PSNR dB", "SSIM"} <= shown, "what is left out is named"
+    assert re.sub(" +", " ", settings) in re.sub(" +", " ", wide)
+
+
+def test_each_defended_victim_gets_a_verdict():
+    names = ["one", "two", "three"]
+    rows = [measured(name, 1.0) for name in names]
+    rows += [measured(name, 0.007, settings="zip k=10", purifier="zip") for name in names]
+    lines = [line for line in evaluation_table(rows, look=Look(wide=True)).splitlines() if "equals the plain" in line]
+    assert lines == [
+        f"{name}, zip k=10: what is left of the attack (ASR .007) equals the plain errors (FPR .008)" for name in names
+    ]
+    assert width(evaluation_table(rows)) <= 80
+    assert "the attack still works" in evaluation_table(rows[:1])
+
+
+def test_colours_are_for_terminals():
+    rows = [measured("a", 1.0), measured("a", 0.007, settings="zip", purifier="zip")]
+    plain, coloured = evaluation_table(rows), evaluation_table(rows, look=Look(colour=True))
+    assert "\x1b" not in plain
+    assert "\x1b[32m" in coloured
+    assert [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", coloured).splitlines()] == plain.splitlines()
+
+
+def test_columns_of_the_highest_rank_go_first_and_empty_ones_at_once():
+    columns = [Column("name"), Column("a", rank=1), Column("b", rank=2), Column("none", rank=1)]
+    rows = [("x" * 30, "y" * 30, "z" * 30, "–")]
+    assert table_text(columns, rows, Look()).splitlines()[0].split() == ["name", "a"]
+    assert "--wide adds: b\n" in table_text(columns, rows, Look())
+    assert table_text(columns, rows, Look(wide=True)).splitlines()[0].split() == ["name", "a", "b", "none"]
+
+
+def test_text_that_looks_like_markup_stays_as_it_is():
+    assert "[red]x[/red]" in table_text([Column("name")], [("[red]x[/red]",)], Look())
+    assert ":smile: [b]" in pairs_text({"name": ":smile: [b]"}, Look())
+
+
+def header(dataset: str, version: str, **changes: Any) -> VersionHeader:
+    values = {
+        "dataset": dataset,
+        "version": version,
+        "purifier": {"method": "zip", "settings": {"steps": 20}},
+        "prior_sha256": None,
+        "seed": 0,
+        "counts": {"test": {"shards": 3, "samples": 180}},
+        "quarantined": 0,
+        "parent": None,
+        "started": "2026-01-31T03:00:00+00:00",
+        "zipbatch": "1",
+    }
+    return VersionHeader.model_validate(values | changes)
+
+
+@pytest.mark.parametrize("length", [5, 60])
+def test_a_listing_of_versions_has_settings_images_bytes_and_age(length: int):
+    one, other = header("d" * length, "a" * 20), header("d" * length, "b" * 20, quarantined=4)
+    text = versions_table(
+        {one.dataset: ([one, other], {"latest": "a" * 20})},
+        settings=lambda header: f"zip start_step={header.version[0]}50",
+        sizes={f"{one.dataset}@{one.version}": 3 * 2**20},
+        now_s=one.started_s + 7200,
+    )
+    assert width(text) <= 80
+    joined = re.sub(r"\s+", "", text)
+    for part in ("latest", "bbbbb", "180", "3.0MiB", "2h"):
+        assert part in joined
+    assert "start_step" in joined
+
+
+def test_the_table_of_strengths_fits_80_columns():
+    rung = {"guidance_exponent": 10.0, "chosen": True}
+    rung |= dict.fromkeys(("agreement", "residual", "residual_upper", "ca", "asr", "pa"), 0.123)
+    found = {"undefended": {"ca": 0.9, "asr": 1.0}, "rungs": [rung], "suspect": None, "limit": 0.02}
+    assert width(tune_table(found).split("no class")[0]) <= 80

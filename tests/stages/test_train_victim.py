@@ -126,7 +126,9 @@ def test_training_learns_and_leaves_the_global_generator_alone(dataset: ShardDat
     config = CONFIG.model_copy(update={"augment": False, "epochs": 3})
     train(dataset, tmp_path / "v", config, on_progress=seen.append)
     assert torch.equal(torch.rand(1), expected)
-    assert [p.epoch for p in seen] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [p.epoch for p in seen if not p.measuring] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [p.images for p in seen if p.measuring] == [12, 24]
+    assert max(p.fraction for p in seen if not p.measuring) < 1, "what it has learned is still to be measured"
     fractions = [p.fraction for p in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1

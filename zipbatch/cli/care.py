@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zipbatch.cli.options import JSON, emit_json, progress_bar
+from zipbatch.cli.options import JSON, emit_json
+from zipbatch.cli.screen import screen
 from zipbatch.places import Place, place
+from zipbatch.report.units import size_text
 
 if TYPE_CHECKING:
     from zipbatch.store import Garbage
@@ -103,19 +105,23 @@ def gc(store: Place, versions: str, older_than: float, grace: float, yes: bool, 
     """
     from zipbatch.store import GcPolicy, Store, collect, find_garbage
 
-    opened = Store(store)
-    garbage = find_garbage(opened, GcPolicy(older_than if versions == "untagged" else None, grace))
-    if not yes or dry_run:
+    opened, policy = Store(store), GcPolicy(older_than if versions == "untagged" else None, grace)
+    with screen() as shown:
+        shown.begin(f"looking through {store}")
+        garbage = find_garbage(opened, policy)
+        gone = None
+        if yes and not dry_run:
+            what = f"removing from {store}"
+            shown.begin(what, f"{len(garbage.objects)} objects, {size_text(garbage.bytes)}")
+            gone = collect(opened, garbage, on_progress=shown.counter(what, "objects"))
+    if gone is None:
         _show_garbage(garbage, as_json=as_json)
         return
-    with progress_bar("objects") as bar:
-        task = bar.add_task(f"collecting {store}", total=len(garbage.objects), note="")
-        gone = collect(opened, garbage, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
     if as_json:
         emit_json({"removed": True, **asdict(gone)})
         return
     click.echo(
-        f"removed {len(gone.versions)} versions, {gone.objects} objects ({_bytes(gone.bytes)}), {gone.tasks} records"
+        f"removed {len(gone.versions)} versions, {gone.objects} objects ({size_text(gone.bytes)}), {gone.tasks} records"
     )
 
 
@@ -128,7 +134,7 @@ def _show_garbage(garbage: Garbage, *, as_json: bool) -> None:
         return
     _list("version", garbage.versions)
     click.echo(
-        f"{len(garbage.versions)} versions, {len(garbage.objects)} objects ({_bytes(garbage.bytes)}) and {records} "
+        f"{len(garbage.versions)} versions, {len(garbage.objects)} objects ({size_text(garbage.bytes)}) and {records} "
         f"records would go; {garbage.kept_versions} versions with {garbage.kept_objects} objects stay"
     )
     if garbage.versions or garbage.objects or records:
@@ -140,14 +146,6 @@ def _list(what: str, names: tuple[str, ...]) -> None:
         click.echo(f"  {what} {name}")
     if len(names) > _LISTED:
         click.echo(f"  … and {len(names) - _LISTED} more")
-
-
-def _bytes(count: int) -> str:
-    size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size /= 1024
-        units.pop(0)
-    return f"{size:.3g} {units[0]}" if units[0] != "B" else f"{count} B"
 
 
 @click.command()
@@ -247,9 +245,10 @@ def export(
     dataset = None if data is None else open_dataset([data])
     request = ExportRequest(opened, version, out, dataset, splits, copy, true_labels)
     run = export_shards if form == "shards" else export_images
-    with progress_bar("shards") as bar:
-        task = bar.add_task(f"exporting {version.reference}", total=len(version.rows), note="")
-        done = run(request, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+    with screen() as shown:
+        what = f"exporting {version.reference}"
+        shown.begin(what)
+        done = run(request, on_progress=shown.counter(what, "images"))
     if as_json:
         emit_json({**asdict(done), "out": str(out)})
         return

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from zipbatch.cli.options import JSON, WorkerFlags, cache_options, emit_json, progress_bar, worker_options
+from zipbatch.cli.options import JSON, WIDE, WorkerFlags, cache_options, emit_json, look, worker_options
 from zipbatch.cli.running import report_options, running
+from zipbatch.cli.screen import screen
 from zipbatch.places import Place, place
+
+if TYPE_CHECKING:
+    from zipbatch.stages.evaluate import EvaluatePlan
+    from zipbatch.stages.evaluate_progress import EvaluateProgress
 
 
 @click.command()
@@ -20,6 +26,7 @@ from zipbatch.places import Place, place
 @worker_options
 @cache_options
 @report_options
+@WIDE
 @JSON
 def evaluate(
     victims: tuple[str, ...],
@@ -28,6 +35,7 @@ def evaluate(
     store: Place | None,
     sheet: Path | None,
     who: WorkerFlags,
+    wide: bool,
     as_json: bool,
 ) -> None:
     """Measure VICTIM classifiers on suspect and purified shards.
@@ -66,20 +74,26 @@ def evaluate(
     noted.dataset = request.dataset.name
     noted.store = None if request.store is None else str(request.store.root)
     plan = plan_evaluate(request)
-    with progress_bar("shards") as bar:
-        task = bar.add_task("evaluating", total=len(plan.tasks), note="")
+    with screen() as shown:
+        what = f"evaluating {request.dataset.name}"
+        shown.begin(what, _to_do(plan))
 
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-            noted.count("shards", done, total)
+        def show(p: EvaluateProgress) -> None:
+            shown.show(p.shown(what))
+            noted.count("shards", p.shards_done, p.shards)
 
         rows = run(plan, on_progress=show)
     if as_json:
         emit_json({"rows": rows})
     else:
-        click.echo(evaluation_table(rows), nl=False)
+        click.echo(evaluation_table(rows, look=look(wide=wide)), nl=False)
     if sheet is not None:
         from zipbatch.stages.sheet import write_sheet
 
         write_sheet(plan, sheet)
         click.echo(f"contact sheet: {sheet}", err=True)
+
+
+def _to_do(plan: EvaluatePlan) -> str:
+    versions = f" and {len(plan.versions)} purified" if plan.versions else ""
+    return f"{len(plan.tasks)} shards as they came{versions}, {len(plan.victims)} victims"

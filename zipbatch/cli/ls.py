@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from zipbatch.cli.options import JSON, emit_json
+from zipbatch.config import DEFAULTS
+
+_TAKEN_BY = {
+    "purifiers": "purify --preset",
+    "victims": "train victim --preset",
+    "priors": "train prior --preset",
+    "pipelines": "run",
+}
 
 
 @click.command()
@@ -26,26 +35,40 @@ def ls(what: str, as_json: bool) -> None:
     if as_json:
         emit_json({what: rows})
         return
+    from zipbatch.report import Look, pairs_text, plain_text
+
+    if what == "presets":
+        _show_presets(rows)
+        return
     for row in rows:
         meaning = row.pop("meaning", {})
         click.echo(row.pop("name"))
+        lines = {
+            key.replace("_", " "): plain_text(value)
+            for key, value in row.items()
+            if not isinstance(value, dict) and value not in (None, "")
+        }
+        click.echo(pairs_text(lines, Look()), nl=False)
         for key, value in row.items():
-            if not isinstance(value, dict):
-                click.echo(f"  {key}: {_text(value)}")
-                continue
-            click.echo(f"  {key}:")
-            for name, entry in value.items():
-                equals = ": " if isinstance(entry, dict) else "="
-                click.echo(f"    {name + equals + _text(entry):<26}{meaning.get(name, '')}".rstrip())
+            if isinstance(value, dict) and value:
+                click.echo(f"  {key}")
+                entries = {
+                    (name if isinstance(entry, dict) else f"{name}={plain_text(entry)}"): meaning.get(name, "")
+                    or (plain_text(entry) if isinstance(entry, dict) else "")
+                    for name, entry in value.items()
+                }
+                click.echo(pairs_text(entries, Look(), indent="    "), nl=False)
 
 
-def _text(value: object) -> str:
-    """A value as ``--set`` and ``--param`` take it."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(_text, value))
-    if isinstance(value, dict):
-        return " ".join(f"{name}={_text(entry)}" for name, entry in value.items()) or "none"
-    return "null" if value is None else str(value)
+def _show_presets(rows: list[dict[str, Any]]) -> None:
+    """A name and what it is good for, under the command that takes it."""
+    from zipbatch.report import Look, pairs_text
+
+    for group in dict.fromkeys(row["group"] for row in rows):
+        own = [row for row in rows if row["group"] == group]
+        click.echo(f"{group} ({_TAKEN_BY[group]}), in {Path(own[0]['file']).parent}")
+        names = {f"{row['name']}{' (default)' if row['default'] else ''}": row["description"] for row in own}
+        click.echo(pairs_text(names, Look()), nl=False)
 
 
 def _attacks() -> list[dict[str, Any]]:
@@ -86,13 +109,16 @@ def _purifiers() -> list[dict[str, Any]]:
 
 
 def _presets() -> list[dict[str, Any]]:
-    from zipbatch.config import find_config, list_configs
+    from zipbatch.config import find_config, list_configs, read_config, read_description
 
-    return [
-        {"name": name, "group": group, "file": str(find_config(group, name))}
-        for group in ("purifiers", "victims", "priors", "pipelines")
-        for name in list_configs(group)
-    ]
+    rows = []
+    for group in _TAKEN_BY:
+        for name in list_configs(group):
+            file = find_config(group, name)
+            about = read_config(file).get("about", "") if group == "pipelines" else read_description(file)
+            default = DEFAULTS.get(group) == name
+            rows.append({"name": name, "group": group, "default": default, "description": about, "file": str(file)})
+    return rows
 
 
 def _pipelines() -> list[dict[str, object]]:

@@ -1,11 +1,10 @@
-"""Options that several commands share, and how results and progress are shown."""
+"""Options that several commands share, and how results are shown."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,12 @@ from zipbatch import atomic
 from zipbatch.places import cache, place
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from zipbatch.cluster import Workers
+    from zipbatch.report import Look
 
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+WIDE = click.option("--wide", is_flag=True, help="Show every column, however long.  [default: what fits 80]")
 STORE = click.option("--store", required=True, type=place, metavar="DIR|URL", help="Where results are kept.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
 PRECISION = click.option(
@@ -165,27 +164,13 @@ def pairs(values: tuple[str, ...], flag: str) -> dict[str, str]:
     return found
 
 
+def look(*, wide: bool) -> Look:
+    """How tables are shown: in colour on a terminal, unless NO_COLOR is set."""
+    from zipbatch.report import Look
+
+    return Look(wide=wide, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+
 def emit_json(value: Mapping[str, Any]) -> None:
     """One JSON document on stdout."""
     click.echo(atomic.readable_json(value, encoding=sys.stdout.encoding or "utf-8"))
-
-
-@contextmanager
-def progress_bar(unit: str) -> Iterator[Progress]:
-    """One progress bar on stderr, off without a TTY. Tasks carry a field ``note``; counts are of ``unit``."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TextColumn("{task.fields[note]}", markup=False),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        yield progress

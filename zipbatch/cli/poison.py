@@ -7,8 +7,9 @@ from typing import Literal
 
 import click
 
-from zipbatch.cli.options import JSON, emit_json, pairs, progress_bar
+from zipbatch.cli.options import JSON, emit_json, pairs
 from zipbatch.cli.running import report_options, running
+from zipbatch.cli.screen import screen
 
 
 @click.command()
@@ -116,11 +117,13 @@ def poison(
     )
     noted = running()
     noted.dataset = out.name
-    with progress_bar("images") as bar:
-        task = bar.add_task(f"staging {attack}", total=None, note="")
+    with screen() as shown:
+        what = f"staging {out.name}"
+        shown.begin(what, f"{source} with {attack}")
+        count = shown.counter(what, "images")
 
         def show(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total)
+            count(done, total)
             noted.count("images", done, total)
 
         result = stage.poison(request, on_progress=show)

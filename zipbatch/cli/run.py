@@ -5,19 +5,24 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zipbatch.cli.options import JSON, WorkerFlags, emit_json, pairs, progress_bar, worker_options
+from zipbatch.cli.options import JSON, WIDE, WorkerFlags, emit_json, look, pairs, worker_options
 from zipbatch.cli.running import report_options, running
+from zipbatch.cli.screen import screen
 from zipbatch.errors import UsageError
+from zipbatch.report.units import about_text
 
 if TYPE_CHECKING:
     from zipbatch.cluster import Workers
+    from zipbatch.report.progress import Progress
     from zipbatch.stages.pipeline import PipelinePlan, PipelineResult
 
+_DEMO_IMAGES, _DEMO_CORE_S = 1000, 0.15
 _OUT = click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Results.  [default: the pipeline's name, + '-out']"
 )
@@ -31,6 +36,7 @@ _OUT = click.option(
 @click.option("--dry-run", is_flag=True, help="Say what would be run and why, and stop.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the table as CSV.")
 @report_options
+@WIDE
 @JSON
 def run(
     pipeline: str,
@@ -39,6 +45,7 @@ def run(
     who: WorkerFlags,
     dry_run: bool,
     csv_file: Path | None,
+    wide: bool,
     as_json: bool,
 ) -> None:
     """Run a PIPELINE: stages chained over a matrix of cases, with one table at the end.
@@ -59,10 +66,11 @@ def run(
         running().unreported()
         _show_plan(plan, as_json=as_json)
         return
-    result = _run(plan)
+    todo = sum(plan.state(instance) != "done" for instance in plan.instances)
+    result = _run(plan, f"running {Path(pipeline).stem}", f"{len(plan.instances)} stages, {todo} of them to be run")
     if csv_file is not None:
         _write_csv(csv_file, result.rows)
-    _show(plan, result, as_json=as_json)
+    _show(plan, result, wide=wide, as_json=as_json)
     result.raise_failures()
 
 
@@ -77,11 +85,13 @@ def run(
 )
 @click.option("--limit", type=click.IntRange(8), metavar="N", help="Only the first N images of the sample.")
 @worker_options
+@WIDE
 @JSON
 def demo(
     out: Path,
     limit: int | None,
     who: WorkerFlags,
+    wide: bool,
     as_json: bool,
 ) -> None:
     """Poison, purify and evaluate the embedded CIFAR-10 sample, with the embedded prior and victims.
@@ -90,9 +100,18 @@ def demo(
     """
 
     plan = _plan("demo", out, who.resolve(), {"limit": str(limit or "null")})
-    result = _run(plan)
-    _show(plan, result, as_json=as_json)
+    images = min(limit or _DEMO_IMAGES, _DEMO_IMAGES)
+    about = f"poisons, purifies and evaluates {images} images twice over; {about_text(_demo_s(images))}"
+    result = _run(plan, "demo", about)
+    _show(plan, result, wide=wide, as_json=as_json)
     result.raise_failures()
+
+
+def _demo_s(images: int) -> float:
+    """About how long the demo takes here, by the time of its work on one core; some parts of it use only one."""
+    from zipbatch.cluster.run import cpu_cores
+
+    return 8 + images * _DEMO_CORE_S / min(4, cpu_cores())
 
 
 def _plan(pipeline: str, out: Path | None, workers: Workers, values: Mapping[str, str]) -> PipelinePlan:
@@ -106,32 +125,32 @@ def _plan(pipeline: str, out: Path | None, workers: Workers, values: Mapping[str
     return plan_pipeline(load_config(file, PipelineConfig), place, typed, where=str(file))
 
 
-def _run(plan: PipelinePlan) -> PipelineResult:
+def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
+    from zipbatch.report.progress import Part
     from zipbatch.report.run import Counts
     from zipbatch.stages.pipeline import run_pipeline
 
     noted = running()
     noted.store = str(plan.place.store.root)
 
+    stages = [0, len(plan.instances)]
+
     def count(ran: int, skipped: int, failed: Mapping[str, str]) -> None:
+        stages[0] = ran + skipped + len(failed)
         noted.counts, noted.failed = Counts("stages", len(plan.instances), ran, skipped, len(failed)), failed
 
-    with progress_bar("%") as bar:
-        task = bar.add_task("starting", total=100, note="")
-        shown: set[str] = set()
+    with screen() as shown:
+        shown.begin(what, about)
 
-        def report(what: str, fraction: float, note: str) -> None:
-            if what not in shown:
-                shown.add(what)
-                bar.console.print(f"{what} …", highlight=False, markup=False)
-            bar.update(task, description=what, completed=round(100 * fraction), note=note)
+        def report(progress: Progress) -> None:
+            shown.show(replace(progress, parts=(Part("stages", *stages), *progress.parts), fraction=progress.share))
 
         result = run_pipeline(plan, report=report, on_count=count)
     noted.nothing_to_do = not result.ran and not result.failed
     return result
 
 
-def _show(plan: PipelinePlan, result: PipelineResult, *, as_json: bool) -> None:
+def _show(plan: PipelinePlan, result: PipelineResult, *, wide: bool, as_json: bool) -> None:
     from zipbatch.report import evaluation_table
 
     place = plan.place
@@ -140,7 +159,7 @@ def _show(plan: PipelinePlan, result: PipelineResult, *, as_json: bool) -> None:
         counts = {"ran": result.ran, "skipped": result.skipped, "failed": result.failed}
         emit_json({"rows": result.rows, **counts, "sheets": sheets})
         return
-    click.echo(evaluation_table(result.rows, plan.axes), nl=False)
+    click.echo(evaluation_table(result.rows, plan.axes, look(wide=wide)), nl=False)
     click.echo(f"\n{result.ran} stages run, {result.skipped} done before; look at:")
     for sheet in result.sheets:
         click.echo(f"  {sheet}   clean, poisoned, purified, with the victim's answers")

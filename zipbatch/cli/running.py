@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from zipbatch.logs import new_run_id
 
 if TYPE_CHECKING:
     from zipbatch.places import Place
-    from zipbatch.report.run import Counts, Ending
+    from zipbatch.report.run import Counts, RunReport, State
     from zipbatch.store.lock import RunLock
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Running:
         nothing_to_do: everything was there already.
         counts: how far it has got.
         failed: the reason of each piece of work that failed.
+        writing: held while reports are written; ``ended`` once the last ones are.
     """
 
     run: str = field(default_factory=new_run_id)
@@ -58,6 +60,8 @@ class Running:
     nothing_to_do: bool = False
     counts: Counts | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
+    writing: threading.RLock = field(default_factory=threading.RLock)
+    ended: bool = False
 
     def count(self, unit: str, done: int, total: int | None) -> None:
         """Note how far a command has got that reuses nothing and ends at its first failure."""
@@ -69,20 +73,43 @@ class Running:
         """Leave no report: nothing was run, and the files may be those of a run that was."""
         self.summary = self.metrics = None
 
-    def write_reports(self, code: int, error: str | None, *, time_is_up: bool = False) -> None:
-        """Write the files that were asked for.
+    def refresh(self) -> None:
+        """Write the files that were asked for, as far as the run has got; not any more once it has ended.
 
         Raises:
             OSError: one cannot be written.
         """
+        with self.writing:
+            if not self.ended:
+                self._write("running", None, None)
+
+    def write_reports(self, code: int, error: str | None, *, time_is_up: bool = False) -> None:
+        """Write the files that were asked for, for good.
+
+        Raises:
+            OSError: one cannot be written.
+        """
+        with self.writing:
+            self.ended = True
+            self._write("time is up" if time_is_up else self._ending(code), code, error)
+
+    def _write(self, outcome: State, code: int | None, error: str | None) -> None:
         if self.summary is None and self.metrics is None:
             return
-        from zipbatch.report.run import RunReport, write_metrics, write_summary
+        from zipbatch.report.run import write_metrics, write_summary
 
-        report = RunReport(
+        report = self._report(outcome, code, error)
+        for path, write in ((self.summary, write_summary), (self.metrics, write_metrics)):
+            if path is not None:
+                write(path, report)
+
+    def _report(self, outcome: State, code: int | None, error: str | None) -> RunReport:
+        from zipbatch.report.run import RunReport
+
+        return RunReport(
             run=self.run,
             command=self.command,
-            outcome="time is up" if time_is_up else self._ending(code),
+            outcome=outcome,
             exit_code=code,
             started=self.started,
             ended=self.started + time.monotonic() - self.clock,
@@ -92,13 +119,10 @@ class Running:
             version=self.version,
             tags=self.tags,
             counts=self.counts,
-            failed=self.failed,
+            failed=dict(self.failed),
         )
-        for path, write in ((self.summary, write_summary), (self.metrics, write_metrics)):
-            if path is not None:
-                write(path, report)
 
-    def _ending(self, code: int) -> Ending:
+    def _ending(self, code: int) -> State:
         if code == 0:
             return "nothing to do" if self.nothing_to_do else "done"
         return "interrupted" if code > 128 else "failed"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from zipbatch.cli.care import COMMANDS, STORE
-from zipbatch.cli.options import JSON, emit_json, progress_bar
+from zipbatch.cli.options import JSON, WIDE, emit_json, look
+from zipbatch.cli.screen import screen
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.places import Place
 
@@ -20,11 +22,14 @@ def store() -> None:
 
 @store.command()
 @STORE
+@WIDE
 @JSON
-def ls(store: Place, as_json: bool) -> None:
-    """List datasets, their versions and tags."""
+def ls(store: Place, wide: bool, as_json: bool) -> None:
+    """List datasets, their versions and tags, with settings, images, bytes and age."""
     from zipbatch.report import versions_table
+    from zipbatch.stages.purifier import describe_settings
     from zipbatch.store import Store, Versions
+    from zipbatch.store.sizes import version_sizes
 
     opened = Store(store)
     opened.require()
@@ -38,34 +43,48 @@ def ls(store: Place, as_json: bool) -> None:
         ]
         emit_json({"versions": listing})
         return
-    click.echo(versions_table(found), nl=False)
+    sizes = version_sizes(opened, [header for headers, _ in found.values() for header in headers])
+    table = versions_table(found, settings=describe_settings, sizes=sizes, now_s=time.time(), look=look(wide=wide))
+    click.echo(table, nl=False)
 
 
 @store.command()
 @click.argument("reference", metavar="NAME[@TAG]")
 @STORE
+@WIDE
 @JSON
-def show(reference: str, store: Place, as_json: bool) -> None:
-    """Show a version: purifier, counts, what was computed and what reused, and its shards."""
+def show(reference: str, store: Place, wide: bool, as_json: bool) -> None:
+    """Show a version: purifier, images, bytes, what was computed and what reused, and its shards."""
+    from zipbatch.report import version_text
+    from zipbatch.stages.purifier import describe
     from zipbatch.store import Store, Versions, reused
+    from zipbatch.store.sizes import object_sizes
 
     opened = Store(store)
-    version = Versions(opened).read(reference)
+    versions = Versions(opened)
+    version = versions.read(reference)
+    header = version.header
     value = {**version.header.model_dump(mode="json", exclude={"origin"}), "reused": asdict(reused(opened, version))}
     value["shards"] = [row.value() for row in version.rows]
     if as_json:
         emit_json(value)
         return
-    shards = value.pop("shards")
-    where = {"computed": "computed", "found": "found in the store", "parent": f"as in parent {value['parent']}"}
-    known = [f"{count} {where[name]}" for name, count in value.pop("reused").items() if count is not None]
-    value["shards"] = f"{len(shards)}{': ' if known else ''}{', '.join(known)}"
-    for key, entry in value.items():
-        click.echo(f"{key}: {entry}")
+    where = {"computed": "computed", "found": "found in the store", "parent": f"as in parent {header.parent}"}
+    known = [f"{count} {where[name]}" for name, count in value["reused"].items() if count is not None]
+    sizes = object_sizes(opened, version.rows)
+    text = version_text(
+        header,
+        [(row, sizes.get(row.output)) for row in version.rows],
+        tags=sorted(tag for tag, there in versions.tags(header.dataset).items() if there == header.version),
+        purifier=describe(header.purifier),
+        origin=f"{len(version.rows)}{': ' if known else ''}{', '.join(known)}",
+        now_s=time.time(),
+        look=look(wide=wide),
+    )
+    click.echo(text, nl=False)
     for row in version.rows:
-        click.echo(f"  {row.split:<14} {row.shard:<28} {row.samples:>7} images  {row.output}")
         if row.quarantined:
-            click.echo(f"  {'':<14} {'':<28} {row.quarantined:>7} quarantined  {opened.object_path(row.objects[1])}")
+            click.echo(f"  {row.shard}: {row.quarantined} quarantined  {opened.object_path(row.objects[1])}")
 
 
 @store.command()
@@ -104,13 +123,10 @@ def verify(store: Place, repair: bool, as_json: bool) -> None:
     from zipbatch.store import Store
     from zipbatch.store import verify as run
 
-    with progress_bar("objects") as bar:
-        task = bar.add_task(f"checking {store}", total=None, note="")
-        checked = run(
-            Store(store),
-            repair=repair,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with screen() as shown:
+        what = f"checking {store}"
+        shown.begin(what)
+        checked = run(Store(store), repair=repair, on_progress=shown.counter(what, "objects"))
     if as_json:
         emit_json(asdict(checked))
     else:
@@ -169,9 +185,10 @@ def import_(
 
     dataset = open_dataset([data], name=name)
     request = ImportRequest(folder, dataset, Store(store), tag, table, splits)
-    with progress_bar("images") as bar:
-        task = bar.add_task(f"importing {dataset.name}", total=None, note="")
-        result = import_purified(request, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+    with screen() as shown:
+        what = f"importing {dataset.name}"
+        shown.begin(what)
+        result = import_purified(request, on_progress=shown.counter(what, "images"))
     published = result.published
     if as_json:
         value = {"reference": result.reference, **asdict(published), "content_sha256": result.content_sha256}

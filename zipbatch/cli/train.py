@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from zipbatch.cli.options import DEVICE, JSON, emit_json, progress_bar
+from zipbatch.cli.options import DEVICE, JSON, emit_json
+from zipbatch.cli.screen import screen
+from zipbatch.config import DEFAULTS
 from zipbatch.places import Place, place
 
 
@@ -20,7 +22,7 @@ def train() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Victim folder to write.")
 @click.option(
     "--preset",
-    default="resnet18",
+    default=DEFAULTS["victims"],
     show_default=True,
     metavar="NAME|FILE",
     help="Settings from configs/victims; flags override them.",
@@ -88,12 +90,12 @@ def victim(
         raise click.UsageError("--purified and --store go together: which version, and where is it?")
     if purified is not None and store is not None:
         dataset = with_purified(dataset, Versions(Store(store)).read(purified), Store(store), split="train")
-    with progress_bar("%") as bar:
-        task = bar.add_task("training", total=100, note="")
+    with screen() as shown:
+        what, images = f"training {out.name}", sum(shard.samples or 0 for shard in dataset.split("train"))
+        shown.begin(what, f"{config.arch} on {images} images, {_limits(config.epochs, 'epochs', config.minutes)}")
 
         def show(p: TrainProgress) -> None:
-            note = f"epoch {p.epoch}  loss {p.loss:.3f}  {p.images_per_s:.0f} images/s"
-            bar.update(task, completed=round(100 * p.fraction, 1), note=note)
+            shown.show(p.shown(what))
 
         result = train_victim(dataset, out, config, device=pick_device(device), on_progress=show)
     shares = {"ca": result.ca, "asr": result.asr}
@@ -110,7 +112,7 @@ def victim(
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Prior folder to write.")
 @click.option(
     "--preset",
-    default="small32",
+    default=DEFAULTS["priors"],
     show_default=True,
     metavar="NAME|FILE",
     help="Settings from configs/priors; flags override them.",
@@ -156,13 +158,12 @@ def prior(
     overrides = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "seed": seed}
     config = load_config(find_config("priors", preset), PriorConfig, overrides)
     opened = open_source(source_place(source), (), labelled=False)
-    with progress_bar("%") as bar:
-        task = bar.add_task("training", total=100, note="")
+    with screen() as shown:
+        what = f"training {out.name}"
+        shown.begin(what, f"a prior on {source}, {_limits(config.steps, 'steps', config.minutes)}")
 
         def show(p: PriorProgress) -> None:
-            held_out = "" if p.held_out is None else f"  held out {p.held_out:.4f}"
-            note = f"step {p.step}  eps-MSE {p.loss:.4f}{held_out}  {p.images_per_s:.0f} images/s"
-            bar.update(task, completed=round(100 * p.fraction, 1), note=note)
+            shown.show(p.shown(what))
 
         result = train_prior(opened, out, config, device=pick_device(device), on_progress=show)
     if as_json:
@@ -170,3 +171,7 @@ def prior(
         return
     state = "already trained" if result.reused else "trained"
     click.echo(f"{out}: {state}, {result.steps} steps, held-out eps-MSE {result.held_out:.4f}, {out / 'samples.png'}")
+
+
+def _limits(count: int, unit: str, minutes: float | None) -> str:
+    return f"{count} {unit}" + ("" if minutes is None else f" or {minutes:g} minutes")

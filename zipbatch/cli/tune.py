@@ -13,17 +13,18 @@ from zipbatch.cli.options import (
     PRECISION,
     SEED,
     STORE,
+    WIDE,
     WorkerFlags,
     cache_options,
     emit_json,
-    progress_bar,
+    look,
     worker_options,
 )
+from zipbatch.cli.screen import screen
 from zipbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from zipbatch.places import Place
-    from zipbatch.stages.purify import PurifyProgress
 
 
 @click.command()
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 @BATCH_SIZE
 @worker_options
 @cache_options
+@WIDE
 @JSON
 def tune(
     victim: str,
@@ -79,6 +81,7 @@ def tune(
     precision: str,
     batch_size: int,
     who: WorkerFlags,
+    wide: bool,
     as_json: bool,
 ) -> None:
     """Choose how strongly to purify, from what VICTIM answers: no labels, no trigger, no look inside.
@@ -118,23 +121,17 @@ def tune(
         workers=who.resolve(),
         batch_size=batch_size,
     )
-    with progress_bar("shards") as bar:
-        task = bar.add_task("starting", total=None, note="")
-
-        def report(what: str, progress: PurifyProgress | None) -> None:
-            if progress is None:
-                bar.update(task, description=what, total=None, completed=0, note="")
-            else:
-                rate = f"{progress.samples_per_s:.1f} images/s"
-                bar.update(task, total=progress.shards, completed=progress.shards_done, note=rate)
-
-        result = run(request, report=report)
+    with screen() as shown:
+        shown.begin(
+            f"tuning for {request.victim.name}", f"{len(rungs)} strengths, {len(request.dataset.shards)} shards"
+        )
+        result = run(request, report=shown.show)
     if out is not None:
         write_preset(out, result)
     found = tune_report(result)
     if as_json:
         emit_json(found)
         return
-    click.echo(tune_table(found), nl=False)
+    click.echo(tune_table(found, look(wide=wide)), nl=False)
     if out is not None:
         click.echo(f"written to {out}")

@@ -1,6 +1,7 @@
 """Settings, validated whole at the door, and the presets that ship with the tool."""
 
 from zipbatch.config.loading import (
+    DEFAULTS,
     find_config,
     list_configs,
     list_schedules,
@@ -8,12 +9,14 @@ from zipbatch.config.loading import (
     parse_scalar,
     problems,
     read_config,
+    read_description,
     validate,
 )
 from zipbatch.config.models import PriorConfig, Settings, Transforms, VictimConfig
 from zipbatch.config.pipeline import PipelineConfig, references, resolved
 
 __all__ = [
+    "DEFAULTS",
     "PipelineConfig",
     "PriorConfig",
     "Settings",
@@ -26,6 +29,7 @@ __all__ = [
     "parse_scalar",
     "problems",
     "read_config",
+    "read_description",
     "references",
     "resolved",
     "validate",

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 from zipbatch.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
+DESCRIPTION = "description"
+DEFAULTS = {"purifiers": "balanced", "victims": "resnet18", "priors": "small32"}
+"""The preset of each group that is taken where none is named."""
 MAX_CONFIG_BYTES = 256_000
 MAX_CONFIG_DEPTH = 20
 MAX_CONFIG_VALUES = 10_000
@@ -62,11 +65,26 @@ def find_config(group: str, name: str) -> Path:
 
 
 def read_config(path: Path) -> dict[str, object]:
-    """The mapping in a YAML file; plain data only, no tags that run code.
+    """The mapping in a YAML file, without its description; plain data only, no tags that run code.
 
     Raises:
         UsageError: not readable, not YAML, not a mapping.
     """
+    values = _read(path)
+    values.pop(DESCRIPTION, None)
+    return values
+
+
+def read_description(path: Path) -> str:
+    """What a preset says of itself, "" where it says nothing. It decides nothing: ``read_config`` leaves it out.
+
+    Raises:
+        UsageError: as ``read_config``.
+    """
+    return " ".join(str(_read(path).get(DESCRIPTION, "")).split())
+
+
+def _read(path: Path) -> dict[str, object]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise UsageError(f"{path}: over {MAX_CONFIG_BYTES} bytes; that is no config")

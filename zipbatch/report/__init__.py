@@ -1,11 +1,14 @@
 """Tables and pictures for people."""
 
+from zipbatch.report.columns import Column, Look, pairs_text, table_text
 from zipbatch.report.curve import StrengthLine, strength_curve
 from zipbatch.report.figure import check_figure
 from zipbatch.report.sheet import Mark, SheetColumn, SheetRow, contact_sheet
-from zipbatch.report.tables import evaluation_table, tune_table, versions_table
+from zipbatch.report.tables import evaluation_table, plain_text, tune_table, version_text, versions_table
 
 __all__ = [
+    "Column",
+    "Look",
     "Mark",
     "SheetColumn",
     "SheetRow",
@@ -13,7 +16,11 @@ __all__ = [
     "check_figure",
     "contact_sheet",
     "evaluation_table",
+    "pairs_text",
+    "plain_text",
     "strength_curve",
+    "table_text",
     "tune_table",
+    "version_text",
     "versions_table",
 ]

@@ -16,6 +16,7 @@ from zipbatch import __version__, atomic
 from zipbatch.logs import utc
 
 Ending = Literal["done", "nothing to do", "failed", "time is up", "interrupted"]
+State = Ending | Literal["running"]
 ENDINGS: tuple[Ending, ...] = ("done", "nothing to do", "failed", "time is up", "interrupted")
 _LIBRARIES = ("torch", "torchvision", "numpy", "diffusers", "webdataset", "ray")
 _SUCCESS = "zipbatch_last_success_timestamp_seconds"
@@ -62,12 +63,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run that has ended. ``started`` and ``ended`` are in seconds since 1970; ``failed`` has a reason by name."""
+    """A run. ``started`` and ``ended`` are in seconds since 1970; ``failed`` has a reason by name.
+
+    Of one that goes on, ``outcome`` is "running", there is no exit code, and ``ended`` is now.
+    """
 
     run: str
     command: str
-    outcome: Ending
-    exit_code: int
+    outcome: State
+    exit_code: int | None
     started: float
     ended: float
     error: str | None = None
@@ -89,7 +93,7 @@ def write_summary(path: Path, report: RunReport) -> None:
         "exit_code": report.exit_code,
         "error": report.error,
         "started": utc(report.started),
-        "ended": utc(report.ended),
+        "ended": None if report.outcome == "running" else utc(report.ended),
         "seconds": round(report.ended - report.started, 3),
         "dataset": report.dataset,
         "store": report.store,
@@ -118,17 +122,32 @@ def _library_versions() -> dict[str, str]:
 def write_metrics(path: Path, report: RunReport) -> None:
     """Publish a report for the textfile collector of Prometheus' node_exporter.
 
-    The time of the last success outlives runs that fail: it is taken from the file that is replaced.
+    The time of the last success outlives runs that fail: it is taken from the file that is replaced. So is all that
+    the file says of the last run that ended, as long as another goes on.
     """
-    atomic.write_bytes(path, metrics_text(report, last_success=_last_success(path)).encode(errors="replace"))
+    if report.outcome == "running":
+        text = _of_the_last_run(path) + running_text(report)
+    else:
+        text = metrics_text(report, last_success=_last_success(path))
+    atomic.write_bytes(path, text.encode(errors="replace"))
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _last_success(path: Path) -> float | None:
-    try:
-        found = re.search(rf"^{_SUCCESS}(?:{{.*}})? (\d+(?:\.\d+)?)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    except (OSError, UnicodeDecodeError):
-        return None
+    found = re.search(rf"^{_SUCCESS}(?:{{.*}})? (\d+(?:\.\d+)?)$", _content(path), re.MULTILINE)
     return float(found.group(1)) if found else None
+
+
+def _of_the_last_run(path: Path) -> str:
+    """The lines of the file that tell of a run that has ended."""
+    lines = re.findall(r"^(?:# (?:HELP|TYPE) )?zipbatch_last_\w+[ {].*$", _content(path), re.MULTILINE)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def metrics_text(report: RunReport, *, last_success: float | None) -> str:
@@ -138,26 +157,44 @@ def metrics_text(report: RunReport, *, last_success: float | None) -> str:
         report: of the run that has just ended.
         last_success: when an earlier run succeeded, in seconds since 1970; counts when this one did not.
     """
-    page = _Page({"command": report.command, **({"dataset": report.dataset} if report.dataset else {})})
+    page = _page(report)
     if report.exit_code == 0:
         last_success = report.ended
     if last_success is not None:
         page.gauge(_SUCCESS, "When a run last ended with exit code 0.", last_success)
     page.gauge("zipbatch_last_run_timestamp_seconds", "When the last run ended.", report.ended)
     page.gauge("zipbatch_last_run_duration_seconds", "How long the last run took.", report.ended - report.started)
-    page.gauge("zipbatch_last_run_exit_code", "Exit code of the last run.", report.exit_code)
+    if report.exit_code is not None:
+        page.gauge("zipbatch_last_run_exit_code", "Exit code of the last run.", report.exit_code)
     outcomes: dict[str, float] = {name: name == report.outcome for name in ENDINGS}
     page.gauges("zipbatch_last_run_outcome", "1 for how the last run ended, 0 for the others.", "outcome", outcomes)
-    if (counts := report.counts) is not None:
-        states = {"computed": counts.computed, "reused": counts.reused, "failed": counts.failed}
-        states |= {} if counts.left is None else {"left": counts.left}
-        about = f"What became of the {counts.unit} of the last run."
-        page.gauges(f"zipbatch_last_run_{counts.unit}", about, "state", states)
-        if counts.samples is not None:
-            page.gauge("zipbatch_last_run_samples", "Images in what is done.", counts.samples)
-        if counts.quarantined is not None:
-            page.gauge("zipbatch_last_run_quarantined", "Images set aside.", counts.quarantined)
+    _add_counts(page, report.counts, "zipbatch_last_run", "the last run")
     return page.text
+
+
+def running_text(report: RunReport) -> str:
+    """How far a run has got that goes on, in the same format; gone from the file when it has ended."""
+    page = _page(report)
+    page.gauge("zipbatch_run_started_timestamp_seconds", "When the run that goes on began.", report.started)
+    page.gauge("zipbatch_run_updated_timestamp_seconds", "When this was written.", report.ended)
+    _add_counts(page, report.counts, "zipbatch_run", "the run that goes on")
+    return page.text
+
+
+def _page(report: RunReport) -> _Page:
+    return _Page({"command": report.command, **({"dataset": report.dataset} if report.dataset else {})})
+
+
+def _add_counts(page: _Page, counts: Counts | None, prefix: str, whose: str) -> None:
+    if counts is None:
+        return
+    states = {"computed": counts.computed, "reused": counts.reused, "failed": counts.failed}
+    states |= {} if counts.left is None else {"left": counts.left}
+    page.gauges(f"{prefix}_{counts.unit}", f"What became of the {counts.unit} of {whose}.", "state", states)
+    if counts.samples is not None:
+        page.gauge(f"{prefix}_samples", "Images in what is done.", counts.samples)
+    if counts.quarantined is not None:
+        page.gauge(f"{prefix}_quarantined", "Images set aside.", counts.quarantined)
 
 
 class _Page:

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
+from zipbatch.report.columns import NOTHING, PLAIN, Column, Look, pairs_text, styled, table_text
+from zipbatch.report.units import age_text, share_text, size_text
+from zipbatch.report.verdict import verdict
 
 if TYPE_CHECKING:
-    from zipbatch.store import VersionHeader
+    from zipbatch.store import VersionHeader, VersionRow
+
+LISTED = 50
+"""Shards that are listed unless all are asked for."""
+_SHARES = ("ca", "asr", "fpr", "pa", "ra")
+_COLOURS = {"nothing left": "green", "something left": "red", "too few": "yellow"}
 
 
-def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()) -> str:
-    """Rows of ``evaluate`` as a table: shares with their 95 % interval, and n below.
+def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = (), look: Look = PLAIN) -> str:
+    """Rows of ``evaluate`` as a table: shares with their 95 % interval, n below, and what is left of each attack.
 
     With ``axes``, rows are named by the values in their ``axes``, and by their victim only where that says more.
     """
     labelled = any(row[f"n_{name}"] for row in rows for name in ("ca", "asr"))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = list(axes)
-    if not axes or _several_victims(rows):
-        columns += ["victim"]
-    for column in (*columns, *(() if axes else ("attack",)), "purifier"):
-        table.add_column(column, overflow="fold")
-    names = ("ca", "asr", "fpr", "pa", "ra") if labelled else ()
-    for name in (*(name.upper() for name in names), "flips", "PSNR dB", "SSIM"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        victim = row.get("victim_stage") or _short(str(row["victim"]))
-        named = [victim if column == "victim" else row["axes"][column] or "–" for column in columns]
-        table.add_row(
-            *named,
+    victims = not axes or _several_victims(rows)
+    named = [*axes, *(("victim",) if victims else ())]
+    names = _SHARES if labelled else ()
+    columns = [
+        *(Column(name) for name in named),
+        *(() if axes else (Column("attack", rank=2),)),
+        Column("purifier", rank=9 if axes else 0),
+        *(Column(name.upper(), right=True, rank=0 if name in {"ca", "asr", "fpr"} else 3) for name in names),
+        Column("flips", right=True, rank=4 if labelled else 0),
+        Column("PSNR dB", right=True, rank=5),
+        Column("SSIM", right=True, rank=6),
+    ]
+    cells = [
+        (
+            *(_name(row, name) for name in named),
             *(() if axes else (row["attack"] or "",)),
             row["settings"] or "no defence",
             *(_share(row, name) for name in names),
@@ -40,7 +46,28 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
             _number(row["psnr_poisoned_db"] or row["psnr_clean_db"], ".1f"),
             _number(row["ssim_poisoned"] or row["ssim_clean"], ".3f"),
         )
-    return _text(table) + _notes(rows, names)
+        for row in rows
+    ]
+    return table_text(columns, cells, look) + _notes(rows, names) + _verdicts(rows, axes, victims, look)
+
+
+def _name(row: Mapping[str, Any], column: str) -> str:
+    if column == "victim":
+        return str(row.get("victim_stage") or _short(str(row["victim"])))
+    return row["axes"][column] or ("no defence" if row["purifier"] is None else NOTHING)
+
+
+def _verdicts(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], victims: bool, look: Look) -> str:
+    """A line for each victim and what defends it; without a defence where none is measured."""
+    defended = [row for row in rows if row["settings"] is not None] or rows
+    lines = []
+    for row in defended:
+        if (found := verdict(row)) is None:
+            continue
+        names = [_name(row, name) for name in (*axes, *(("victim",) if victims else ()))]
+        names += [] if axes else [row["settings"] or "no defence"]
+        lines.append(styled(f"{', '.join(names)}: {found.text}", _COLOURS[found.finding], look))
+    return "".join(lines)
 
 
 def _several_victims(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -59,20 +86,20 @@ def _short(victim: str) -> str:
 
 def _share(row: Mapping[str, Any], name: str) -> str:
     if row[name] is None:
-        return "–"
+        return NOTHING
     low, high = row[f"{name}_ci95"]
-    return f"{row[name]:.3f} ±{(high - low) / 2:.3f}"
+    return f"{share_text(row[name])} ±{share_text((high - low) / 2)}"
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    return NOTHING if value is None else format(value, form)
 
 
 def _notes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     lines = []
     if names:
         counts = ", ".join(f"{name.upper()} {max(row[f'n_{name}'] for row in rows)}" for name in names)
-        lines.append(f"images: {counts}; ± is half the 95 % Wilson interval")
+        lines.append(f"± is half the 95 % Wilson interval\nimages: {counts}")
     if aside := max((row.get("n_quarantined", 0) for row in rows), default=0):
         lines.append(f"{aside} more images are in quarantine and in none of these measures")
     for row in rows:
@@ -82,53 +109,146 @@ def _notes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def tune_table(found: Mapping[str, Any]) -> str:
+def tune_table(found: Mapping[str, Any], look: Look = PLAIN) -> str:
     """What ``tune`` found: a row for each strength, weakest first, and the verdict below."""
     labelled = found["undefended"]["ca"] is not None or found["undefended"]["asr"] is not None
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ("exponent", "answers kept", "attack left", "95 % below", *(("CA", "ASR", "PA") if labelled else ()), "")
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in found["rungs"]:
-        table.add_row(
+    measures = ("ca", "asr", "pa") if labelled else ()
+    titles = ("exponent", "answers kept", "attack left", "95 % below", *(name.upper() for name in measures), "")
+    cells = [
+        (
             f"{row['guidance_exponent']:g}",
-            _number(row["agreement"], ".3f"),
-            _number(row["residual"], ".3f"),
-            _number(row["residual_upper"], ".3f"),
-            *((_number(row[name], ".3f") for name in ("ca", "asr", "pa")) if labelled else ()),
+            *(_number(row[name], ".3f") for name in ("agreement", "residual", "residual_upper", *measures)),
             "chosen" if row["chosen"] else "",
         )
+        for row in found["rungs"]
+    ]
     if found["suspect"] is None:
-        verdict = "no class stands out among those that answers leave: the preset's own strength is kept"
+        said = "no class stands out among those that answers leave: the preset's own strength is kept"
     else:
-        verdict = (
+        said = (
             f"answers flee the class {found['suspect']}: about {found['triggered']:.0f} of {found['images']} images "
             f"look triggered, and {found['limit']:g} of them may be left there"
         )
     note = "CA, ASR and PA are from the labels, which the choice does not use\n" if labelled else ""
-    return f"{_text(table)}{verdict}\n{note}"
+    table = table_text([Column(title, right=True) for title in titles], cells, look)
+    return f"{table}{said}\n{note}"
 
 
-def versions_table(found: Mapping[str, tuple[Sequence[VersionHeader], Mapping[str, str]]]) -> str:
-    """Datasets with their versions and tags, oldest first."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("dataset", "version", "tags", "started", "images", "purifier"):
-        table.add_column(column, overflow="fold")
-    for dataset, (headers, tags) in found.items():
-        for header in headers:
-            table.add_row(
-                dataset,
-                header.version,
-                " ".join(sorted(tag for tag, version in tags.items() if version == header.version)),
-                header.started,
-                str(sum(split["samples"] for split in header.counts.values()))
-                + (f" (+{header.quarantined} quarantined)" if header.quarantined else ""),
-                str(header.purifier["method"]),
-            )
-    return _text(table) if found else "the store holds no version yet\n"
+def versions_table(
+    found: Mapping[str, tuple[Sequence[VersionHeader], Mapping[str, str]]],
+    *,
+    settings: Callable[[VersionHeader], str] = lambda header: str(header.purifier["method"]),
+    sizes: Mapping[str, int] | None = None,
+    now_s: float = 0.0,
+    look: Look = PLAIN,
+) -> str:
+    """Datasets with their versions, oldest first.
+
+    Args:
+        found: headers and tags by dataset.
+        settings: what a version was purified with, in short.
+        sizes: bytes by ``dataset@version``, as far as they are counted.
+        now_s: seconds since 1970.
+        look: how it is shown.
+    """
+    if not found:
+        return "the store holds no version yet\n"
+    columns = [
+        Column("dataset"),
+        Column("version, tags", least=20),
+        Column("settings"),
+        Column("images", right=True),
+        Column("bytes", right=True),
+        Column("age", right=True),
+        *((Column("started"),) if look.wide else ()),
+    ]
+    cells = [
+        (
+            *_version_row(
+                header, tags, settings=settings(header), size=(sizes or {}).get(f"{dataset}@{header.version}")
+            ),
+            age_text(now_s - header.started_s),
+            *((header.started,) if look.wide else ()),
+        )
+        for dataset, (headers, tags) in found.items()
+        for header in headers
+    ]
+    return table_text(columns, cells, look)
 
 
-def _text(table: Table) -> str:
-    buffer = io.StringIO()
-    Console(file=buffer, width=180, no_color=True).print(table)
-    return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
+def _version_row(header: VersionHeader, tags: Mapping[str, str], *, settings: str, size: int | None) -> tuple[str, ...]:
+    own = sorted(tag for tag, version in tags.items() if version == header.version)
+    return (
+        header.dataset,
+        "\n".join((header.version, *own)),
+        settings,
+        str(sum(split["samples"] for split in header.counts.values()))
+        + (f" (+{header.quarantined} quarantined)" if header.quarantined else ""),
+        NOTHING if size is None else size_text(size),
+    )
+
+
+def version_text(
+    header: VersionHeader,
+    shards: Sequence[tuple[VersionRow, int | None]],
+    *,
+    tags: Sequence[str],
+    purifier: str,
+    origin: str,
+    now_s: float,
+    look: Look,
+) -> str:
+    """A version for people.
+
+    Args:
+        header: what it is.
+        shards: its rows, each with the bytes of its object where they are known.
+        tags: that point to it.
+        purifier: its purifier with all settings.
+        origin: what was computed and what reused.
+        now_s: seconds since 1970.
+        look: how it is shown; only ``wide`` lists more than ``LISTED`` shards.
+    """
+    others = {name: value for name, value in header.purifier.items() if name not in {"method", "settings"}}
+    sizes = [size for _, size in shards if size is not None]
+    size = f", {size_text(sum(sizes))}" if len(sizes) == len(shards) else ""
+    counts = [
+        f"{split}: {count['samples']} images in {count['shards']} shards"
+        + (f", {count['quarantined']} more quarantined" if count.get("quarantined") else "")
+        for split, count in header.counts.items()
+    ]
+    values = {
+        "version": f"{header.version}{', tags ' if tags else ''}{', '.join(tags)}",
+        "made": f"{header.started} ({age_text(now_s - header.started_s)}), by zipbatch {header.zipbatch}",
+        "purifier": purifier,
+        **{name.replace("_", " "): plain_text(value) for name, value in others.items() if value is not None},
+        "images": f"{sum(row.samples for row, _ in shards)}{size}\n" + "\n".join(counts),
+        "shards": origin,
+        "parent": header.parent or "none",
+    }
+    columns = [Column("split"), Column("shard"), Column("images", right=True)]
+    columns += [Column("quarantined", right=True, rank=1), Column("bytes", right=True), Column("object")]
+    rows = [
+        (
+            row.split,
+            row.shard,
+            str(row.samples),
+            str(row.quarantined or NOTHING),
+            NOTHING if size is None else size_text(size),
+            row.output if look.wide else row.output[:12],
+        )
+        for row, size in (shards if look.wide else shards[:LISTED])
+    ]
+    more = f"  … and {len(shards) - len(rows)} more shards: --wide\n" if len(rows) < len(shards) else ""
+    return f"{header.dataset}\n{pairs_text(values, look)}{table_text(columns, rows, look, indent='  ')}{more}"
+
+
+def plain_text(value: object) -> str:
+    """A value as ``--set`` and ``--param`` take it, mappings as ``name=value``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(map(plain_text, value))
+    if isinstance(value, dict):
+        return " ".join(f"{name}={plain_text(entry)}" for name, entry in value.items()) or "none"
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from zipbatch.places import Place
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import ALL_TO_ONE, CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
 from zipbatch.shards.labels import Labelling, Unlabelled
+from zipbatch.stages.evaluate_progress import EvaluateProgress, Measured
 from zipbatch.stages.evaluate_shard import (
     EvaluateResult,
     EvaluateSetup,
@@ -201,7 +202,7 @@ def results(
     plan: EvaluatePlan,
     *,
     keep_answers: bool = False,
-    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
+    on_progress: Callable[[EvaluateProgress], None] = lambda _: None,
 ) -> Iterator[EvaluateResult]:
     """What the victims answer on each shard, as workers finish them.
 
@@ -210,18 +211,27 @@ def results(
     """
     failed: list[str] = []
     setup = EvaluateSetup(plan.victims, keep_answers, wanted_answers(plan.request.dataset), labelling(plan.request))
-    for number, outcome in enumerate(run_tasks(setup, plan.tasks, plan.request.workers)):
+    asked = len(plan.victims) * (1 + len(plan.versions))
+    measured = Measured([task.name for task in plan.tasks], plan.request.dataset.shards, asked=asked)
+
+    def on_partial(far: Mapping[str, int]) -> None:
+        measured.take_partial(far)
+        on_progress(measured.progress())
+
+    on_progress(measured.progress())
+    for outcome in run_tasks(setup, plan.tasks, plan.request.workers, on_partial=on_partial):
         if outcome.error is not None:
             failed.append(f"  {outcome.task.name}: {outcome.error}")
         else:
             yield outcome.result
-        on_progress(number + 1, len(plan.tasks))
+        measured.take(outcome)
+        on_progress(measured.progress())
     if failed:
         raise WorkFailed("\n".join([f"{len(failed)} of {len(plan.tasks)} shards could not be measured", *failed[:20]]))
 
 
 def evaluate(
-    plan: EvaluatePlan, *, on_progress: Callable[[int, int], None] = lambda _done, _all: None
+    plan: EvaluatePlan, *, on_progress: Callable[[EvaluateProgress], None] = lambda _: None
 ) -> list[dict[str, Any]]:
     """Carry out a plan: one row for each victim undefended and for each victim and purified version.
 

@@ -158,6 +158,27 @@ def by_size(images: Sequence[U8]) -> Iterator[tuple[npt.NDArray[np.int64], Tenso
         yield where, torch.from_numpy(np.stack([images[i] for i in where]).transpose(0, 3, 1, 2).copy())
 
 
+Ask = Callable[[Tensor], npt.NDArray[np.int64]]
+
+
+class _Asked:
+    """Tells the driver how many answers there are of a shard that is in hand."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context, self._count = context, 0
+
+    def counting(self, ask_about: Ask) -> Ask:
+        """The same question, counted when it is answered."""
+
+        def counted(pixels: Tensor) -> npt.NDArray[np.int64]:
+            answers = ask_about(pixels)
+            self._count += len(answers)
+            self._context.progress(self._count)
+            return answers
+
+        return counted
+
+
 class EvaluateWorker:
     """Owns loaded victims."""
 
@@ -175,6 +196,7 @@ class EvaluateWorker:
             DataError: the forms do not hold the same samples, sizes or classes that do not fit the victims.
         """
         torch.set_num_threads(self._context.lanes)
+        asked = _Asked(self._context)
         aside = quarantined_keys(task.quarantine)
         with held_to(task.data, task.sha256) as digest:
             if any(expected not in {None, digest} for expected in task.made_from):
@@ -187,7 +209,7 @@ class EvaluateWorker:
             *(None if path is None else _read_purified(path, original, task, aside) for path in task.purified),
         ]
         answers = [
-            self._answers(task, victim, classifier, forms)
+            self._answers(task, victim, classifier, forms, asked)
             for victim, classifier in zip(self._victims, self._classifiers, strict=True)
         ]
         tallies = [
@@ -199,12 +221,18 @@ class EvaluateWorker:
         return EvaluateResult(task.name, task.split, tallies, fidelity, kept, len(aside), original.unlabelled)
 
     def _answers(
-        self, task: EvaluateTask, victim: KnownVictim, classifier: Classifier, forms: Sequence[_Images | None]
+        self,
+        task: EvaluateTask,
+        victim: KnownVictim,
+        classifier: Classifier,
+        forms: Sequence[_Images | None],
+        asked: _Asked,
     ) -> list[npt.NDArray[np.int64] | None]:
         for form in forms:
             if form is not None:
                 _check_fit(task, victim, form)
-        ask_about = partial(ask, victim.source, classifier, classes=victim.num_classes, before_batch=self._context.tick)
+        ask_it = partial(ask, victim.source, classifier, classes=victim.num_classes, before_batch=self._context.tick)
+        ask_about = asked.counting(ask_it)
         return [None if form is None else _answers_by_size(ask_about, form) for form in forms]
 
     def _fidelity(

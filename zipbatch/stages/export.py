@@ -54,6 +54,7 @@ class Exported:
 
 
 Progress = Callable[[int, int], None]
+"""Called with the images that are out so far and in all."""
 
 
 def export_shards(request: ExportRequest, *, on_progress: Progress = lambda _done, _all: None) -> Exported:
@@ -70,11 +71,12 @@ def export_shards(request: ExportRequest, *, on_progress: Progress = lambda _don
     _check_names(request.version, rows)
 
     def write(folder: Path) -> None:
-        sizes = []
-        for number, row in enumerate(rows):
+        sizes, done, total = [], 0, sum(row.samples for row in rows)
+        for row in rows:
             request.store.export_object(row.output, folder / row.shard, copy=request.copy)
             sizes.append((folder / row.shard).stat().st_size)
-            on_progress(number + 1, len(rows))
+            done += row.samples
+            on_progress(done, total)
         _write_manifest(request, folder, rows, sizes)
 
     _whole(request.out, write)
@@ -97,10 +99,12 @@ def export_images(request: ExportRequest, *, on_progress: Progress = lambda _don
             raise UsageError(f"class {name!r} cannot be the name of a folder; export without --data, by numbers")
 
     def write(folder: Path) -> None:
-        for number, row in enumerate(rows):
+        done, total = 0, sum(row.samples for row in rows)
+        for row in rows:
             for sample in _samples(request.store, row):
                 _write_image(folder / _plain(row.split), sample, classes, true_labels=request.true_labels)
-            on_progress(number + 1, len(rows))
+                done += 1
+                on_progress(done, total)
         if classes is not None:
             (folder / CLASSES).write_text("\n".join(classes) + "\n", encoding="utf-8")
 

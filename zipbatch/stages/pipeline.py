@@ -14,6 +14,7 @@ from typing import Any
 from zipbatch import atomic
 from zipbatch.config import PipelineConfig
 from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
+from zipbatch.report.progress import Progress
 from zipbatch.stages.fingerprint import Fingerprints
 from zipbatch.stages.pipeline_expansion import expanded
 from zipbatch.stages.pipeline_instance import Instance, Place
@@ -131,11 +132,11 @@ def _make(instance: Instance, place: Place, report: Report) -> bool:
         try:
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report(f"{instance.label}: waiting for another run", 0.0, "")
+            report(Progress(f"{instance.label}: waiting for another run"))
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
         if kind.is_done(instance, place):
             return False
-        report(instance.label, 0.0, "")
+        report(Progress(instance.label))
         atomic.write_json(ids, dict(instance.identity))
         kind.run(instance, place, report)
         return True

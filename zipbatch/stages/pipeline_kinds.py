@@ -18,6 +18,7 @@ from zipbatch.cluster import pick_device
 from zipbatch.config import PriorConfig, Settings, VictimConfig, find_config, load_config
 from zipbatch.errors import DataError, UsageError
 from zipbatch.purifiers import PURIFIERS
+from zipbatch.report.progress import Part, Progress
 from zipbatch.shards import open_dataset
 from zipbatch.shards.dataset import MANIFEST
 from zipbatch.stages.evaluate import EvaluateRequest, evaluate, plan_evaluate, with_purified
@@ -34,8 +35,8 @@ from zipbatch.store import Versions
 
 MEASURES_VERSION = 2
 """Raised whenever an evaluation of the same things comes to say something else."""
-Report = Callable[[str, float, str], None]
-"""Called with what is being done, how far it is (0 to 1), and a note."""
+Report = Callable[[Progress], None]
+"""Called with what is being done and how far it is."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,11 @@ def _poison(instance: Instance, place: Place, report: Report) -> None:
     assert isinstance(settings, PoisonSettings)
     values = settings.model_dump() | {"params": _texts(settings.params)}
     request = PoisonRequest(source=_text(instance.one("source")), out=instance.path(place), **values)
-    poison(request, on_progress=lambda done, total: report(instance.label, done / max(1, total), ""))
+
+    def show(done: int, total: int) -> None:
+        report(Progress(instance.label, (Part("images", done, total),)))
+
+    poison(request, on_progress=show)
 
 
 class TrainSettings(Settings):
@@ -103,7 +108,7 @@ def _train_victim(instance: Instance, place: Place, report: Report) -> None:
         instance.path(place),
         _victim_config(instance.settings),
         device=pick_device(place.workers.device),
-        on_progress=lambda p: report(instance.label, p.fraction, f"loss {p.loss:.3f} {p.images_per_s:.0f} images/s"),
+        on_progress=lambda p: report(p.shown(instance.label)),
     )
 
 
@@ -114,7 +119,7 @@ def _train_prior(instance: Instance, place: Place, report: Report) -> None:
         instance.path(place),
         _prior_config(instance.settings),
         device=pick_device(place.workers.device),
-        on_progress=lambda p: report(instance.label, p.fraction, f"eps-MSE {p.loss:.4f}"),
+        on_progress=lambda p: report(p.shown(instance.label)),
     )
 
 
@@ -157,12 +162,7 @@ def _purify(instance: Instance, place: Place, report: Report) -> None:
             quarantine=settings.quarantine,
         )
     )
-    purify(
-        plan,
-        on_progress=lambda p: report(
-            instance.label, p.shards_done / max(1, p.shards), f"{p.samples_per_s:.1f} images/s"
-        ),
-    )
+    purify(plan, on_progress=lambda p: report(p.shown(instance.label)))
 
 
 class EvaluateSettings(Settings):
@@ -184,7 +184,7 @@ def _evaluate(instance: Instance, place: Place, report: Report) -> None:
             workers=place.workers,
         )
     )
-    rows = evaluate(plan, on_progress=lambda done, total: report(instance.label, done / max(1, total), ""))
+    rows = evaluate(plan, on_progress=lambda p: report(p.shown(instance.label)))
     if instance.settings.sheet:
         write_sheet(plan, sheet_file(instance, place))
     atomic.write_json(rows_file(instance, place), {"rows": rows})

@@ -12,14 +12,17 @@ from typing import Any
 import torch
 
 from zipbatch.checkpoints import PriorFolder, load_prior, open_prior
-from zipbatch.config import Settings, find_config, read_config, validate
+from zipbatch.config import DEFAULTS, Settings, find_config, read_config, read_description, validate
+from zipbatch.diffusion import timesteps
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
 from zipbatch.purifiers.base import Precision
+from zipbatch.report import plain_text
+from zipbatch.store import VersionHeader
 
 log = logging.getLogger(__name__)
-DEFAULT_PRESET = "balanced"
+DEFAULT_PRESET = DEFAULTS["purifiers"]
 TILING = "shard order, last canvas repeats its own"
 _SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}
 
@@ -43,6 +46,14 @@ class PurifierSpec:
         """Images of that size to a row of the network's batch; raises ``ValueError`` when they cannot be purified."""
         prior_size = None if self.prior is None else self.prior.image_size
         return PURIFIERS[self.method].row_of(self.settings, height, width, prior_size=prior_size)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of the prior that an image takes; 1 where there is no prior."""
+        if self.prior is None or not isinstance(self.settings, SamplerSettings):
+            return 1
+        steps = self.prior.training_steps
+        return len(timesteps(steps, *self.settings.grid(steps)))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -216,6 +227,21 @@ def describe(identity: Mapping[str, Any]) -> str:
     known = [name for name in _SYMBOLS if name in settings]
     parts = [_part(name, settings[name]) for name in (*known, *(name for name in settings if name not in known))]
     return " ".join([str(identity["method"]), *parts])
+
+
+def preset_text(name: str) -> str:
+    """A preset and what it says of itself: ``balanced (default): As much …``."""
+    about = read_description(find_config("purifiers", name))
+    return f"{name}{' (default)' if name == DEFAULT_PRESET else ''}{': ' if about else ''}{about}"
+
+
+def describe_settings(header: VersionHeader) -> str:
+    """A version's purifier and what differs from its defaults: ``zip start_step=150``."""
+    method, settings = str(header.purifier["method"]), header.purifier.get("settings", {})
+    known = PURIFIERS.get(method)
+    usual = {} if known is None else known.settings_type().model_dump(mode="json")
+    own = [f"{name}={plain_text(value)}" for name, value in settings.items() if usual.get(name, ...) != value]
+    return " ".join([method, *own])
 
 
 def _part(name: str, value: object) -> str:

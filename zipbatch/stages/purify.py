@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from zipbatch.cluster import OnPartial, Outcome, run_tasks
 from zipbatch.errors import TimeIsUp, WorkFailed
+from zipbatch.report.progress import Part, Progress
 from zipbatch.shards import ShardRef
 from zipbatch.stages.publish import publish_version
 from zipbatch.stages.purify_plan import PurifyPlan, plan_purify, row_of
@@ -33,7 +34,8 @@ class PurifyProgress:
         samples_per_s: images that this run computed, those of shards in hand among them, against wall time.
         reused: shards that were done before.
         samples_whole: images in all shards that are done.
-        samples_in_hand: images that are done in shards that are not; a shard that is begun again takes them back.
+        samples_in_hand: images that are done in shards that are not, by the share of their forward passes; a shard that
+            is begun again takes them back.
         samples_all: images in all shards, None where nobody has counted them yet.
         quarantined: samples of those shards that could not be read and were set aside.
         failed: reason by shard; grows with the run.
@@ -49,6 +51,22 @@ class PurifyProgress:
     samples_all: int | None = None
     quarantined: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self, what: str) -> Progress:
+        """As a bar shows it."""
+        images = self.samples_whole + self.samples_in_hand
+        parts = (Part("shards", self.shards_done, self.shards), Part("images", images, self.samples_all))
+        notes = (f"reused {self.reused}", f"failed {len(self.failed)}")
+        return Progress(what, parts, self._fraction(images), self.samples_per_s or None, notes)
+
+    def _fraction(self, images: int) -> float | None:
+        """By images; where nobody has counted them, shards in hand count as far as shards have been large by now."""
+        if self.samples_all:
+            return images / self.samples_all
+        whole = self.shards_done - len(self.failed)
+        mean = self.samples_whole / whole if whole else 0
+        hand = min(self.samples_in_hand / mean, self.shards - self.shards_done) if mean else 0.0
+        return (self.shards_done + hand) / self.shards if self.shards_done else None
 
 
 @dataclass(frozen=True)
@@ -90,9 +108,14 @@ def purify(
     """
     run, store = _Run(plan), plan.request.store
     made = store.prepare()
+
+    def on_partial(far: Mapping[str, int]) -> None:
+        run.take_partial(far)
+        on_progress(run.progress())
+
     on_progress(run.progress())
     try:
-        for outcome in _outcomes(plan, stop_at, on_partial=lambda far: on_progress(run.progress(far))):
+        for outcome in _outcomes(plan, stop_at, on_partial=on_partial):
             run.take(outcome)
             on_progress(run.progress())
     finally:
@@ -151,8 +174,7 @@ class _Run:
         self._samples_whole = sum(row.samples for row in plan.rows.values())
         self._quarantined = sum(row.quarantined for row in plan.rows.values())
         self.reused, self.samples = len(plan.rows), 0
-        counts = [shard.samples for shard in plan.shards]
-        self._samples_all = None if None in counts else sum(count or 0 for count in counts)
+        self._samples_all, self._far = plan.images, dict[str, int]()
 
     @property
     def seconds(self) -> float:
@@ -167,6 +189,7 @@ class _Run:
     def take(self, outcome: Outcome) -> None:
         """Take in what became of a task."""
         shard = self._shards[outcome.task.name]
+        self._far.pop(shard.name, None)
         if outcome.error is not None:
             self._failed[shard.name] = outcome.error
             log.info("%s failed: %s", shard.name, outcome.error, extra={"shard": shard.name})
@@ -190,9 +213,13 @@ class _Run:
         if workers.gpus and result.record.device == "cpu" and workers.device == "auto":
             log.warning("%s: a GPU worker found no CUDA and computed on the CPU", shard.name)
 
-    def progress(self, far: Mapping[str, int] | None = None) -> PurifyProgress:
-        """The totals up to now; ``far`` are the images that are done of shards in hand."""
-        in_hand = sum((far or {}).values())
+    def take_partial(self, far: Mapping[str, int]) -> None:
+        """Take in how many forward passes of their images are done of the shards in hand."""
+        self._far = {name: done for name, done in far.items() if name not in self._rows}
+
+    def progress(self) -> PurifyProgress:
+        """The totals up to now."""
+        in_hand = sum(self._far.values()) // self.plan.request.spec.passes
         return PurifyProgress(
             shards_done=len(self._rows) + len(self._failed),
             shards=len(self.plan.shards),

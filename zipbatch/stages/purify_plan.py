@@ -62,6 +62,26 @@ class PurifyPlan:
     known: Mapping[str, VersionRow]
     attempt: int = 1
 
+    @property
+    def images(self) -> int | None:
+        """How many images all shards hold, as manifests and what is done say; None where they do not say it all."""
+        return self._images(self.shards)
+
+    @property
+    def images_left(self) -> int | None:
+        """The same of the shards that are to be computed."""
+        return self._images([shard for shard in self.shards if shard.name not in self.rows])
+
+    def input_bytes(self) -> int:
+        """Size of all shards as they lie there; looks at each."""
+        root = self.shards[0].path
+        return sum(places.each(lambda shard: places.stamp(shard.path).size, self.shards, at=root))
+
+    def _images(self, shards: Sequence[ShardRef]) -> int | None:
+        counts = [_images(shard, self.rows.get(shard.name)) for shard in shards]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
 
 def plan_purify(request: PurifyRequest) -> PurifyPlan:
     """Resolve what there is to do, without writing anything. The parent version is asked first, then the task keys.
@@ -97,6 +117,10 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
             rows[shard.name] = row
     parent_id = None if parent is None else parent.header.version
     return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, known)
+
+
+def _images(shard: ShardRef, row: VersionRow | None) -> int | None:
+    return shard.samples if row is None else row.samples + row.quarantined
 
 
 def _check_size(request: PurifyRequest) -> None:

@@ -21,6 +21,7 @@ from zipbatch.places import Place, Stamp
 from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
+from zipbatch.stages.passes import Passes, begin_pass
 from zipbatch.stages.purifier import PurifierSpec, build_purifier
 from zipbatch.stages.quarantine import Quarantine
 from zipbatch.store import SlotRun, Store, TaskRecord, task_key
@@ -101,10 +102,15 @@ class PurifyWorker:
         self._identity, self._quarantine = setup.spec.identity, setup.quarantine
         self._store = Store(setup.store)
         self._device = pick_device(context.device)
-        self._purifier: Purifier = build_purifier(setup.spec, self._device, tick=context.tick, local=context.local)
+        self._purifier: Purifier = build_purifier(setup.spec, self._device, tick=self._tick, local=context.local)
         self._batch_rows = self._rows_that_fit = setup.batch_size
         self._lanes = 1 if self._device.type == "cuda" else context.lanes
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=torch.set_num_threads, initargs=(1,))
+
+    def _tick(self) -> None:
+        """Before each forward pass."""
+        self._context.tick()
+        begin_pass()
 
     def __call__(self, task: PurifyTask) -> PurifyResult:
         """Purify a shard into the store, or find it there.
@@ -123,9 +129,9 @@ class PurifyWorker:
         started = time.monotonic()
         source, runs = _Counted(read_shard(task.path, imageless=self._quarantine)), list[SlotRun]()
         with self._store.new_object() as writer, Quarantine(self._store if self._quarantine else None) as aside:
-            for done, sample in enumerate(self._purified(self._readable(source, aside), runs), 1):
+            passes = Passes(self._context.progress, self._spec.passes)
+            for sample in self._purified(self._readable(source, aside), runs, passes):
                 writer.write(sample)
-                self._context.progress(done)
             info = writer.finish()
             if places.stamp(task.path) != stamp:
                 raise DataError(task.path, "changed while it was read; run again")
@@ -176,13 +182,13 @@ class PurifyWorker:
             return images.resize(image, size, policy=policy)
         return image
 
-    def _purified(self, samples: Iterable[_Readable], runs: list[SlotRun]) -> Iterator[Sample]:
+    def _purified(self, samples: Iterable[_Readable], runs: list[SlotRun], passes: Passes) -> Iterator[Sample]:
         """Purified samples in order, with at most one batch a lane waiting; ``runs`` gains where each one was."""
         window: deque[tuple[_Batch, Future[torch.Tensor]]] = deque()
         try:
             for batch in self._batches(samples):
                 _note(batch, runs)
-                window.append((batch, self._pool.submit(copy_context().run, self._compute, batch)))
+                window.append((batch, self._pool.submit(copy_context().run, self._compute, batch, passes)))
                 if len(window) > self._lanes:
                     yield from _results(*window.popleft())
             while window:
@@ -202,7 +208,7 @@ class PurifyWorker:
         if held:
             yield _batch(held)
 
-    def _compute(self, batch: _Batch) -> torch.Tensor:
+    def _compute(self, batch: _Batch, passes: Passes) -> torch.Tensor:
         """Purify a batch, in smaller pieces from the moment the GPU's memory proves too small for whole ones."""
         keys = [sample.key for sample in batch.samples]
         pieces: list[torch.Tensor] = []
@@ -211,7 +217,8 @@ class PurifyWorker:
             self._context.tick()
             rows = slice(start, start + self._rows_that_fit * batch.unit)
             try:
-                pieces.append(self._purifier(batch.pixels[rows], keys[rows]))
+                with passes.piece(len(keys[rows])):
+                    pieces.append(self._purifier(batch.pixels[rows], keys[rows]))
                 start = rows.stop
                 continue
             except NonFiniteError as error:

@@ -22,6 +22,7 @@ from zipbatch.config import PriorConfig
 from zipbatch.diffusion import Prior, guided_sample, noise_streams, standard_normal
 from zipbatch.errors import UsageError
 from zipbatch.pixels import from_u8, to_u8
+from zipbatch.report.progress import Part, Progress
 from zipbatch.sources import SourceImage
 from zipbatch.stages.source import Source
 from zipbatch.stages.training import (
@@ -33,26 +34,41 @@ from zipbatch.stages.training import (
     finished_manifest,
     has_bfloat16,
     prepare_out,
+    share_of_all,
 )
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 MANIFEST = "manifest.json"
-_REPORT_EVERY = 25
+_REPORT_EVERY, _REPORT_EVERY_S = 25, 1.0
 _CHECKPOINT_EVERY = 1000
 _HELD_OUT_SPLITS = ("test", "val")
 _SHEET_ROWS, _SHEET_STEPS = 6, 50
+_SHEET_PASSES = _SHEET_ROWS**2 * _SHEET_STEPS
 
 
 @dataclass(frozen=True)
 class PriorProgress:
-    """What a progress bar shows. ``loss`` is a running mean, ``held_out`` the last held-out eps-MSE."""
+    """What is shown of a run. ``loss`` is a running mean, ``held_out`` the last held-out eps-MSE.
+
+    ``fraction`` is of all of it, the measuring counted in; ``steps`` is None where the minutes are likely to run out
+    before.
+    """
 
     fraction: float
     step: int
     loss: float
     held_out: float | None
     images_per_s: float
+    steps: int | None = None
+    measuring: bool = False
+
+    def shown(self, what: str) -> Progress:
+        """As a bar shows it."""
+        held_out = () if self.held_out is None else (f"held out {self.held_out:.4f}",)
+        measuring = ("measuring",) if self.measuring else ()
+        notes = (f"{self.images_per_s:.0f} images/s", f"eps-MSE {self.loss:.4f}", *held_out, *measuring)
+        return Progress(what, (Part("steps", self.step, self.steps),), self.fraction, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,22 @@ class _Run:
     network: nn.Module
     loss: float = math.nan
     held_out: float | None = None
+    images_per_s: float = 0.0
+    measured: int = 0
+
+    def report(self, held_out: int, *, measuring: bool = False) -> None:
+        """Tell how far it has come; each of its measures takes ``held_out`` images."""
+        budget, batch_size = self.budget, self.config.batch_size
+
+        def to_measure(steps: int) -> int:
+            return held_out * (steps // _CHECKPOINT_EVERY + 1) + _SHEET_PASSES
+
+        fraction = share_of_all(budget, batch_size=batch_size, measured=self.measured, to_measure=to_measure)
+        late = budget.minutes is not None and budget.step / budget.steps < budget.fraction
+        steps = None if late else budget.steps
+        self.on_progress(
+            PriorProgress(fraction, budget.step, self.loss, self.held_out, self.images_per_s, steps, measuring)
+        )
 
 
 def train_prior(
@@ -106,11 +138,13 @@ def train_prior(
     unet, schedule = _configs(config, int(train.shape[-1]))
     run = _start(fresh_prior(unet, schedule, seed=config.seed), config, identity, out, device=device)
     run.on_progress = on_progress
+    run.measured = len(held_out) * (run.budget.step // _CHECKPOINT_EVERY)
     prepare_out(out)
     _fit(train, held_out, run)
     prior = _averaged(run)
     loss = _held_out_loss(held_out, prior, run)
-    atomic.write_bytes(out / "samples.png", _sample_sheet(prior, config, device))
+    run.held_out = loss
+    atomic.write_bytes(out / "samples.png", _sample_sheet(prior, run, len(held_out)))
     trained_on = {"source_sha256": source_sha256, "images": len(train), "image_size": train.shape[-1]}
     manifest = {
         "format_version": 1,
@@ -192,17 +226,17 @@ def _layout(device: torch.device) -> torch.memory_format:
 def _fit(train: Tensor, held_out: Tensor, run: _Run) -> None:
     """Optimise until the budget is spent; order, timesteps and noise depend on (seed, step) alone."""
     watch, first, seconds = Stopwatch(run.budget), run.budget.step, run.budget.seconds
-    smooth = math.nan
+    told_s = seconds
     while not run.budget.spent:
         loss = _step(train, run)
         run.budget.step += 1
         watch.tick()
         step = run.budget.step
-        if step % _REPORT_EVERY == 0 or run.budget.spent:
-            value = loss.item()
-            smooth = value if math.isnan(smooth) else 0.95 * smooth + 0.05 * value
-            rate = (step - first) * run.config.batch_size / max(1e-9, run.budget.seconds - seconds)
-            run.on_progress(PriorProgress(run.budget.fraction, step, smooth, run.held_out, rate))
+        if step % _REPORT_EVERY == 0 or run.budget.spent or run.budget.seconds - told_s > _REPORT_EVERY_S:
+            value, told_s = loss.item(), run.budget.seconds
+            run.loss = value if math.isnan(run.loss) else 0.95 * run.loss + 0.05 * value
+            run.images_per_s = (step - first) * run.config.batch_size / max(1e-9, run.budget.seconds - seconds)
+            run.report(len(held_out))
             if not math.isfinite(value):
                 raise UsageError(f"training diverged at step {step} (loss {value}); lower lr")
         if step % _CHECKPOINT_EVERY == 0:
@@ -257,17 +291,26 @@ def _held_out_loss(held_out: Tensor, prior: Prior, run: _Run) -> float:
     total = 0.0
     for rows in torch.split(held_out, 128):
         total += len(rows) * _eps_mse(from_u8(rows, "model"), prior, run, generator).item()
+        run.measured += len(rows)
+        run.report(len(held_out), measuring=True)
     return total / len(held_out)
 
 
 @torch.inference_mode()
-def _sample_sheet(prior: Prior, config: PriorConfig, device: torch.device) -> bytes:
+def _sample_sheet(prior: Prior, run: _Run, held_out: int) -> bytes:
     """Unguided samples, to judge by eye what the prior has learned."""
-    size = prior.image_size
+    size, config, device = prior.image_size, run.config, run.device
+
+    def predict(x: Tensor, t: int) -> Tensor:
+        eps: Tensor = prior(x, t)
+        run.measured += len(x)
+        run.report(held_out, measuring=True)
+        return eps
+
     shape = (3, size, size)
     streams = noise_streams(config.seed, [str(i) for i in range(_SHEET_ROWS**2)], device=device)
     x = guided_sample(
-        prior,
+        predict,
         torch.zeros(_SHEET_ROWS**2, *shape, device=device),
         alpha_bar=prior.alpha_bar,
         project=torch.zeros_like,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +22,9 @@ from zipbatch.config import VictimConfig
 from zipbatch.errors import UsageError
 from zipbatch.metrics import Share, attack_success, clean_accuracy
 from zipbatch.pixels import from_u8
+from zipbatch.report.progress import Part, Progress
 from zipbatch.shards import ShardDataset
+from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.stages.loading import LoadedSplit, load_split
 from zipbatch.stages.training import (
     Budget,
@@ -29,21 +34,37 @@ from zipbatch.stages.training import (
     finished_manifest,
     has_bfloat16,
     prepare_out,
+    share_of_all,
 )
 from zipbatch.victims import TRAIN_TRANSFORMS, TrainTransform, Victim, build_victim, crop_and_flip, top1
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
+_ASKED = 128
+_MEASURED = (CLEAN_SPLIT, POISONED_SPLIT)
 
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """What a progress bar shows. ``fraction`` is of the whole budget."""
+    """What is shown of a run. ``fraction`` is of all of it, ``images`` of ``total`` of the epoch or of the measuring.
+
+    ``epochs`` is None where the minutes are likely to run out before.
+    """
 
     epoch: int
     fraction: float
     loss: float
     images_per_s: float
+    epochs: int | None = None
+    images: int = 0
+    total: int = 0
+    measuring: bool = False
+
+    def shown(self, what: str) -> Progress:
+        """As a bar shows it."""
+        parts = (Part("epochs", self.epoch, self.epochs), Part("images", self.images, self.total))
+        notes = (f"loss {self.loss:.3f}", *(("measuring CA, ASR",) if self.measuring else ()))
+        return Progress(what, parts, self.fraction, self.images_per_s, notes)
 
 
 @dataclass(frozen=True)
@@ -69,8 +90,24 @@ class _Run:
     budget: Budget
     checkpoint: Checkpoint
     on_progress: Callable[[TrainProgress], None]
+    held_out: int = 0
     epoch: int = 0
     loss: float = math.nan
+
+    def report(
+        self, epoch: int, loss: float, images_per_s: float, *, images: int, total: int, measuring: bool = False
+    ) -> None:
+        """Tell how far it has come; ``held_out`` images are still to be measured on when it has learned."""
+        spent = self.budget.fraction
+        fraction = share_of_all(
+            self.budget,
+            batch_size=self.config.batch_size,
+            measured=images if measuring else 0,
+            to_measure=lambda _: self.held_out,
+        )
+        late = self.budget.minutes is not None and self.budget.step / self.budget.steps < spent
+        epochs = None if late else self.config.epochs
+        self.on_progress(TrainProgress(epoch, fraction, loss, images_per_s, epochs, images, total, measuring=measuring))
 
 
 def train_victim(
@@ -113,8 +150,9 @@ def train_victim(
     run = _start(spec, config, identity, out, device=device, images=len(data.labels))
     prepare_out(out)
     run.transform, run.on_progress = transform, on_progress
+    run.held_out = sum(shard.samples or 0 for split in _MEASURED for shard in dataset.split(split))
     _fit(data, run)
-    ca, asr = _measure(dataset, run.victim)
+    ca, asr = _measure(dataset, run)
     save_victim(out, spec, run.victim.network, _manifest(dataset, run, identity, ca, asr))
     run.checkpoint.remove()
     return TrainedVictim(out, run.epoch, ca, asr, reused=False)
@@ -169,7 +207,7 @@ def _epoch(data: LoadedSplit, run: _Run) -> None:
     generator = torch.Generator().manual_seed(run.config.seed * 1_000_003 + run.epoch)
     order = torch.randperm(len(data.labels), generator=generator)
     run.victim.train()
-    total, done = 0.0, 0
+    total, done, seen = 0.0, 0, 0
     watch, before = Stopwatch(run.budget), run.budget.seconds
     for rows in torch.split(order, run.config.batch_size):
         if run.budget.spent:  # the minutes may run out within an epoch
@@ -180,9 +218,10 @@ def _epoch(data: LoadedSplit, run: _Run) -> None:
             total += len(rows) * _step(_augmented(data, rows, run, generator), data.labels[rows], run)
             done += len(rows)
         run.budget.step += 1
+        seen += len(rows)
         watch.tick()
         rate = done / max(1e-9, run.budget.seconds - before)
-        run.on_progress(TrainProgress(run.epoch + 1, run.budget.fraction, total / max(1, done), rate))
+        run.report(run.epoch + 1, total / max(1, done), rate, images=seen, total=len(order))
     run.epoch += 1
     run.loss = total / max(1, done)
 
@@ -210,15 +249,27 @@ def _read_share(value: dict[str, Any] | None) -> Share | None:
     return None if value is None else Share(value["hits"], value["n"])
 
 
-def _measure(dataset: ShardDataset, victim: Victim) -> tuple[Share | None, Share | None]:
+def _measure(dataset: ShardDataset, run: _Run) -> tuple[Share | None, Share | None]:
+    """CA and ASR, with news before each batch."""
     ca = asr = None
-    if clean := dataset.split("test"):
+    began, told = time.monotonic(), 0
+
+    def answers(images: Tensor) -> npt.NDArray[np.int64]:
+        nonlocal told
+        found = [np.empty(0, np.int64)]
+        for rows in torch.split(images, _ASKED):
+            found.append(top1(run.victim, rows))
+            told += len(rows)
+            rate = told / max(1e-9, time.monotonic() - began)
+            run.report(run.epoch, run.loss, rate, images=told, total=run.held_out, measuring=True)
+        return np.concatenate(found)
+
+    if clean := dataset.split(CLEAN_SPLIT):
         data = load_split(clean)
-        ca = clean_accuracy(top1(victim, data.images), data.labels.numpy())
-    if poisoned := dataset.split("test_poisoned"):
+        ca = clean_accuracy(answers(data.images), data.labels.numpy())
+    if poisoned := dataset.split(POISONED_SPLIT):
         data = load_split(poisoned)
-        predicted = top1(victim, data.images)
-        asr = attack_success(predicted, data.labels.numpy(), data.original_labels.numpy())
+        asr = attack_success(answers(data.images), data.labels.numpy(), data.original_labels.numpy())
     return ca, asr
 
 

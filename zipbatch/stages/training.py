@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,6 +76,26 @@ def prepare_out(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be made ({error.strerror}); choose another place") from error
+
+
+_PASSES = 3
+"""What learning from an image costs, in forward passes: the pass back is worth two."""
+
+
+def share_of_all(budget: Budget, *, batch_size: int, measured: int, to_measure: Callable[[int], int]) -> float:
+    """How much of a run is done, 0 to 1, when measuring what it has learned is counted in.
+
+    Args:
+        budget: of the training itself.
+        batch_size: images a step.
+        measured: images that were passed forward to measure.
+        to_measure: optimizer steps in all -> images that will have been.
+    """
+    if not budget.fraction:
+        return 0.0
+    steps = budget.step / budget.fraction
+    done = _PASSES * batch_size * budget.step + measured
+    return min(1.0, done / (_PASSES * batch_size * steps + to_measure(round(steps))))
 
 
 class Stopwatch:

@@ -17,9 +17,11 @@ from zipbatch.cluster import Workers
 from zipbatch.errors import UsageError
 from zipbatch.metrics import Judgement, choose_rung, judge
 from zipbatch.places import Place
+from zipbatch.report.progress import Progress
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.stages.evaluate import EvaluateRequest, add_tallies, plan_evaluate, results
+from zipbatch.stages.evaluate_progress import EvaluateProgress
 from zipbatch.stages.evaluate_shard import Tally
 from zipbatch.stages.purifier import PurifierSpec, purifier_spec
 from zipbatch.stages.purify import PurifyProgress, purify
@@ -31,7 +33,7 @@ from zipbatch.victims import VictimSource
 STRENGTH = "guidance_exponent"
 FACTORS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 """Of the preset's exponent, weakest first: the rungs that are tried unless others are given."""
-Report = Callable[[str, PurifyProgress | None], None]
+Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def some_shards(dataset: ShardDataset, splits: Sequence[str], count: int | None)
     return replace(dataset, name=f"{dataset.name}-tune", shards=tuple(chosen))
 
 
-def tune(request: TuneRequest, *, report: Report = lambda _what, _progress: None) -> TuneResult:
+def tune(request: TuneRequest, *, report: Report = lambda _progress: None) -> TuneResult:
     """Purify the data with every rung, ask the victim, and choose. Purified shards stay in the store for later runs.
 
     Raises:
@@ -121,9 +123,9 @@ def tune(request: TuneRequest, *, report: Report = lambda _what, _progress: None
     """
     plan_evaluate(_evaluation(request, ()))  # a victim that does not fit is told before any work
     references = []
-    for spec in request.rungs:
-        what = f"purifying with exponent {_exponent(spec):g}"
-        report(what, None)
+    for number, spec in enumerate(request.rungs):
+        what = f"purifying, exponent {_exponent(spec):g} ({number + 1}/{len(request.rungs)})"
+        report(Progress(what))
         plan = plan_purify(
             PurifyRequest(
                 request.dataset,
@@ -134,18 +136,25 @@ def tune(request: TuneRequest, *, report: Report = lambda _what, _progress: None
                 batch_size=request.batch_size,
             )
         )
-        done = purify(plan, on_progress=partial(report, what))
+        done = purify(plan, on_progress=partial(_show, report, what))
         references.append(f"{request.dataset.name}@{done.version}")
-    report("asking the victim", None)
-    return _judged(request, references)
+    return _judged(request, references, report)
 
 
-def _judged(request: TuneRequest, references: Sequence[str]) -> TuneResult:
+def _show(report: Report, what: str, progress: PurifyProgress) -> None:
+    report(progress.shown(what))
+
+
+def _judged(request: TuneRequest, references: Sequence[str], report: Report) -> TuneResult:
     plan = plan_evaluate(_evaluation(request, references))
     classes = plan.victims[0].num_classes
     tallies = tuple(Tally(classes) for _ in range(1 + len(references)))
     answers = [np.empty((1 + len(references), 0), np.int64)]
-    for result in results(plan, keep_answers=True):
+
+    def asked(progress: EvaluateProgress) -> None:
+        report(progress.shown("asking the victim"))
+
+    for result in results(plan, keep_answers=True, on_progress=asked):
         forms = result.answers[0]
         answers.append(np.stack([form for form in forms if form is not None]))
         add_tallies(tallies, result.tallies[0])
@@ -204,8 +213,9 @@ def tune_report(result: TuneResult) -> dict[str, Any]:
 
 def write_preset(path: Path, result: TuneResult) -> None:
     """The chosen settings as a file for ``purify --preset``."""
-    head = f"# Chosen by 'zipbatch tune' for the victim {result.request.victim.name}.\n"
-    atomic.write_bytes(path, (head + yaml.safe_dump(result.settings, sort_keys=False)).encode())
+    about = f"Chosen by 'zipbatch tune' for the victim {result.request.victim.name}."
+    values = {"description": about, **result.settings}
+    atomic.write_bytes(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
 
 
 def _exponent(spec: PurifierSpec) -> float:
