@@ -26,6 +26,7 @@ class BadNets:
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
+    version: ClassVar[int] = 1
 
     patch_size: int = 0
 

@@ -24,6 +24,8 @@ class Attack(Protocol):
         train_transform: name of a training-time augmentation that belongs to the attack, or None.
         shuffles: splits shuffled one after another before the poisoned training indices are read off the last
             (the published code shuffles once per dataset it builds, so the attack's place in it matters).
+        version: raised whenever the same parameters come to give other pixels or another training-time augmentation,
+            so that what was staged before no longer counts as done.
     """
 
     name: ClassVar[str]
@@ -33,6 +35,7 @@ class Attack(Protocol):
     clean_label: ClassVar[bool]
     train_transform: ClassVar[str | None]
     shuffles: ClassVar[tuple[str, ...]]
+    version: ClassVar[int] = 1
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """The trigger's arrays for square images of ``image_size`` pixels; the same seed gives the same trigger."""

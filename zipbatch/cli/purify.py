@@ -24,6 +24,7 @@ from zipbatch.cli.running import LockPolicy, locked, report_options, running
 
 if TYPE_CHECKING:
     from zipbatch.places import Place
+    from zipbatch.stages.purifier import OutputSize
     from zipbatch.stages.purify import PurifyProgress, PurifySummary
     from zipbatch.stages.purify_plan import PurifyPlan
 
@@ -63,7 +64,16 @@ if TYPE_CHECKING:
 )
 @SEED
 @PRECISION
-@click.option("--resize", type=click.Choice(["stretch", "center-crop"]), help="Make images fit that do not.")
+@click.option(
+    "--resize",
+    type=click.Choice(["stretch", "center-crop"]),
+    help="Make images fit that do not: whole, or the middle square alone.",
+)
+@click.option(
+    "--output-size",
+    type=click.Choice(["input", "prior"]),
+    help="Size that resized images come out with.  [default: input; with center-crop: prior]",
+)
 @click.option(
     "--quarantine",
     is_flag=True,
@@ -99,6 +109,7 @@ def purify(
     seed: int,
     precision: str,
     resize: str | None,
+    output_size: OutputSize | None,
     quarantine: bool,
     batch_size: int,
     who: WorkerFlags,
@@ -147,6 +158,7 @@ def purify(
         seed=seed,
         precision="bfloat16" if precision == "bfloat16" else "float32",
         resize=resize,
+        output_size=output_size,
     )
     dataset = open_dataset(sources, name=name)
     request = PurifyRequest(dataset, spec, Store(store), who.resolve(), splits, tag, batch_size, quarantine)

@@ -127,6 +127,7 @@ class EvaluateSetup:
 
 @dataclass(frozen=True)
 class _Images:
+    path: Place
     keys: list[str]
     pixels: Tensor
     labels: npt.NDArray[np.int64] | None
@@ -221,9 +222,9 @@ def _read(path: Place, aside: AbstractSet[str]) -> _Images:
         labels.append(sample.label())
         originals.append(sample.original_label())
     if not keys:
-        return _Images([], torch.empty(0, 3, 0, 0, dtype=torch.uint8), None, None)
+        return _Images(path, [], torch.empty(0, 3, 0, 0, dtype=torch.uint8), None, None)
     stacked = torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
-    return _Images(keys, stacked, _all_or_none(path, keys, labels), _all_or_none(path, keys, originals))
+    return _Images(path, keys, stacked, _all_or_none(path, keys, labels), _all_or_none(path, keys, originals))
 
 
 def _read_purified(path: Place, original: _Images, task: EvaluateTask, aside: AbstractSet[str]) -> _Images:
@@ -252,8 +253,15 @@ def _all_or_none(path: Place, keys: Sequence[str], labels: Sequence[int | None])
 
 def _check_fit(task: EvaluateTask, victim: KnownVictim, form: _Images) -> None:
     size, classes, name = victim.source.image_size, victim.num_classes, victim.source.name
-    if size is not None and form.pixels.shape[-2:] != (size, size):
-        raise DataError(task.data, f"images are {tuple(form.pixels.shape[-2:])}, the victim {name} takes {size} px")
+    height, width = form.pixels.shape[-2:]
+    if size is not None and (height, width) != (size, size):
+        way_out = "bring them to that size, or take a victim of theirs"
+        if form.path != task.data:
+            way_out = (
+                f"purify {task.name} with a prior of the victim's size, or with --resize stretch and without "
+                "--output-size prior"
+            )
+        raise DataError(form.path, f"images are {width}x{height}, the victim {name} takes {size} px; {way_out}")
     for labels in (form.labels, form.originals):
         if labels is not None and labels.max() >= classes:
             worst = int(labels.argmax())

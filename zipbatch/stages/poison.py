@@ -29,7 +29,7 @@ from zipbatch.shards.dataset import (
 from zipbatch.sources import SourceImage
 from zipbatch.stages.poison_choice import attack_goal, choose_poisoned
 from zipbatch.stages.source import Source, open_source
-from zipbatch.stages.staging import stage_folder
+from zipbatch.stages.staging import TRIGGER, TRIGGER_PICTURE, stage_folder
 
 _CHUNK = 256
 
@@ -140,21 +140,34 @@ def _staged_as(source: Source, split: str) -> tuple[str, ...]:
     return (split,)
 
 
-def _options(plan: _Plan) -> dict[str, object]:
-    """Everything that decides the staged bytes, for the manifest and for "is this already done?"."""
-    request = plan.request
+def requested_options(request: PoisonRequest) -> dict[str, object]:
+    """What decides the staged bytes beside the source, with defaults filled in; a pipeline's stage is known by it, too.
+
+    Raises:
+        UsageError: unknown profile, attack or parameter.
+    """
+    attack = get_attack(request.attack, request.params, profile=request.profile)
     return {
-        "attack": plan.attack.name,
-        "params": attack_params(plan.attack),
-        "clean_label": plan.goal.clean_label,
-        "classes": plan.classes,
-        "image_size": plan.image_size,
-        "target": plan.goal.target,
-        "poison_rate": plan.rate,
+        "attack": attack.name,
+        "params": attack_params(attack),
+        **({} if attack.version == 1 else {"version": attack.version}),  # what was staged before there were any is 1
+        "clean_label": attack.clean_label if request.clean_label is None else request.clean_label,
+        "target": attack.default_target if request.target is None else request.target,
+        "poison_rate": attack.default_poison_rate if request.poison_rate is None else request.poison_rate,
         "seed": request.seed,
         "limit": request.limit,
         "samples_per_shard": request.samples_per_shard,
         "resize": request.resize,
+    }
+
+
+def _options(plan: _Plan) -> dict[str, object]:
+    """Everything that decides the staged bytes, for the manifest and for "is this already done?"."""
+    return {
+        **requested_options(plan.request),
+        "classes": plan.classes,
+        "image_size": plan.image_size,
+        "target": plan.goal.target,
         "source_sha256": plan.source_sha256,
     }
 
@@ -183,6 +196,7 @@ def _manifest(
         source=plan.attack.source,
         params=attack_params(plan.attack),
         profile=plan.request.profile,
+        version=plan.attack.version,
         target=plan.goal.target,
         target_mode=plan.request.target_mode,
         clean_label=plan.goal.clean_label,
@@ -255,7 +269,7 @@ def _sample(plan: _Plan, image: SourceImage, png: bytes, *, poisoned: bool, reco
 
 def _write_trigger(plan: _Plan, folder: Path) -> str:
     """Store ``trigger.npz``, to apply it again, and ``trigger.png``: grey and a ramp, before and after it."""
-    path = folder / "trigger.npz"
+    path = folder / TRIGGER
     with path.open("wb") as stream:
         np.savez(stream, **plan.trigger)  # type: ignore[arg-type]
     size = plan.image_size
@@ -265,5 +279,5 @@ def _write_trigger(plan: _Plan, folder: Path) -> str:
     stamped = plan.attack.apply(canvas, plan.trigger)
     picture = np.concatenate([np.concatenate(list(rows), axis=1) for rows in (canvas, stamped)])
     scale = max(1, 256 // size)
-    (folder / "trigger.png").write_bytes(images.encode_png(picture.repeat(scale, axis=0).repeat(scale, axis=1)))
+    (folder / TRIGGER_PICTURE).write_bytes(images.encode_png(picture.repeat(scale, axis=0).repeat(scale, axis=1)))
     return atomic.sha256_file(path)

@@ -131,12 +131,19 @@ class Versions:
             DataError: its files are damaged.
         """
         dataset, version = self.resolve(reference)
+        return Version(self.header(dataset, version), self.rows(dataset, version))
+
+    def header(self, dataset: str, version: str) -> VersionHeader:
+        """The header of a version, without its list.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
         path = self._header_path(dataset, version)
         try:
-            header = read_header(path)
+            return read_header(path)
         except (ValueError, OSError) as error:
             raise DataError(path, f"damaged version: {error}") from error
-        return Version(header, self.rows(dataset, version))
 
     def resolve(self, reference: str) -> tuple[str, str]:
         """(dataset, version id) of a reference, without reading the version.
