@@ -47,11 +47,11 @@ def test_what_zip_and_blur_are_known_by(prior: Path):
     identity = spec_of("zip", prior, seed=3).identity
     assert len(identity.pop("prior_sha256")) == 64
     settings = {
-        "transforms": ["blur:2", "gray"],
-        "guidance_exponent": 1.0,
+        "transforms": ["blur:2", "blur:1"],
+        "guidance_exponent": 10.0,
         "steps": 20,
         "eta": 1.0,
-        "start_step": 1000,
+        "start_step": 300,
     }
     assert identity == {
         "method": "zip",
@@ -84,7 +84,7 @@ def test_jpeg_is_known_by_its_codec(prior: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        ("zip", "zip blur:2+gray k=1 S=20 eta=1 t0=1000"),
+        ("zip", "zip blur:2+blur:1 k=10 S=20 eta=1 t0=300"),
         ("ddnm", "ddnm blur:2 S=100 eta=0.85 t0=1000"),
         ("diffpure", "diffpure S=1000 eta=1 t0=100"),
         ("blur", "blur blur:2"),

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from zipbatch.cluster import Workers
 
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+LATEST = click.option(
+    "--latest/--no-latest",
+    default=None,
+    help="Move the tag 'latest' to the result, or don't.  [default: unless that leaves the line of another tag]",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 STORE = click.option("--store", required=True, type=place, metavar="DIR|URL", help="Where results are kept.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")

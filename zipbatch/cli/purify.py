@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -10,6 +11,7 @@ import click
 from zipbatch.cli.options import (
     BATCH_SIZE,
     JSON,
+    LATEST,
     PRECISION,
     SEED,
     STORE,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from zipbatch.stages.purify import PurifyProgress, PurifySummary
     from zipbatch.stages.purify_plan import PurifyPlan
 
+log = logging.getLogger(__name__)
+
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="STAGED|SHARDS…")
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 @STORE
 @click.option("--name", metavar="NAME", help="Name of the dataset in the store.  [default: the input folder's]")
 @click.option("--tag", metavar="TAG", help="Tag to move to the result, beside 'latest'.")
+@LATEST
 @click.option(
     "--split",
     "splits",
@@ -97,6 +102,7 @@ def purify(
     store: Place,
     name: str | None,
     tag: str | None,
+    latest: bool | None,
     splits: tuple[str, ...],
     preset: str | None,
     method: str | None,
@@ -161,7 +167,7 @@ def purify(
         output_size=output_size,
     )
     dataset = open_dataset(sources, name=name)
-    request = PurifyRequest(dataset, spec, Store(store), who.resolve(), splits, tag, batch_size, quarantine)
+    request = PurifyRequest(dataset, spec, Store(store), who.resolve(), splits, tag, batch_size, quarantine, latest)
     if dry_run:
         running().unreported()
         _show_plan(plan_purify(request), as_json=as_json)
@@ -189,7 +195,9 @@ def _purified(plan: PurifyPlan, stop_at: float | None) -> PurifySummary:
             noted.counts = Counts("shards", p.shards, computed, p.reused, len(p.failed), p.samples_whole, p.quarantined)
 
         summary = run(plan, on_progress=show, stop_at=stop_at)
-    noted.version, noted.tags = summary.version, summary.tags
+    noted.version, noted.tags, noted.latest_left = summary.version, summary.tags, summary.latest_left
+    if summary.latest_left is not None:
+        log.warning("%s", summary.latest_left)
     noted.nothing_to_do = not summary.computed and not summary.new_version
     return summary
 
@@ -220,6 +228,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
         "purifier": plan.identity,
         "store": str(request.store.root),
         "tag": request.tag,
+        "latest": {None: "auto", True: "moves", False: "stays"}[request.latest],
         "quarantine": request.quarantine,
         "batch_size": request.batch_size,
         "workers": asdict(request.workers),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from zipbatch.cli.care import COMMANDS, STORE
-from zipbatch.cli.options import JSON, emit_json, progress_bar
+from zipbatch.cli.options import JSON, LATEST, emit_json, progress_bar
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.places import Place
+
+log = logging.getLogger(__name__)
 
 
 @click.group()
@@ -24,6 +27,7 @@ def store() -> None:
 def ls(store: Place, as_json: bool) -> None:
     """List datasets, their versions and tags."""
     from zipbatch.report import versions_table
+    from zipbatch.stages.purifier import describe_settings
     from zipbatch.store import Store, Versions
 
     opened = Store(store)
@@ -38,7 +42,7 @@ def ls(store: Place, as_json: bool) -> None:
         ]
         emit_json({"versions": listing})
         return
-    click.echo(versions_table(found), nl=False)
+    click.echo(versions_table(found, describe_settings), nl=False)
 
 
 @store.command()
@@ -131,6 +135,7 @@ def verify(store: Place, repair: bool, as_json: bool) -> None:
 @click.option("--data", required=True, metavar="STAGED", help="The staged dataset (or shards) that was purified.")
 @click.option("--name", metavar="NAME", help="Name of the dataset in the store.  [default: that of STAGED]")
 @click.option("--tag", metavar="TAG", help="Tag of the version, beside 'latest'.")
+@LATEST
 @click.option(
     "--split", "splits", multiple=True, metavar="NAME", help="Only this split; repeats.  [default: all there]"
 )
@@ -148,6 +153,7 @@ def import_(
     data: str,
     name: str | None,
     tag: str | None,
+    latest: bool | None,
     splits: tuple[str, ...],
     table: Path | None,
     as_json: bool,
@@ -168,11 +174,13 @@ def import_(
     from zipbatch.store import Store
 
     dataset = open_dataset([data], name=name)
-    request = ImportRequest(folder, dataset, Store(store), tag, table, splits)
+    request = ImportRequest(folder, dataset, Store(store), tag, table, splits, latest)
     with progress_bar("images") as bar:
         task = bar.add_task(f"importing {dataset.name}", total=None, note="")
         result = import_purified(request, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
     published = result.published
+    if published.latest_left is not None:
+        log.warning("%s", published.latest_left)
     if as_json:
         value = {"reference": result.reference, **asdict(published), "content_sha256": result.content_sha256}
         emit_json(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -109,8 +109,10 @@ def tune_table(found: Mapping[str, Any]) -> str:
     return f"{_text(table)}{verdict}\n{note}"
 
 
-def versions_table(found: Mapping[str, tuple[Sequence[VersionHeader], Mapping[str, str]]]) -> str:
-    """Datasets with their versions and tags, oldest first."""
+def versions_table(
+    found: Mapping[str, tuple[Sequence[VersionHeader], Mapping[str, str]]], describe: Callable[[VersionHeader], str]
+) -> str:
+    """Datasets with their versions and tags, oldest first; ``describe`` says what one was purified with."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("dataset", "version", "tags", "started", "images", "purifier"):
         table.add_column(column, overflow="fold")
@@ -123,7 +125,7 @@ def versions_table(found: Mapping[str, tuple[Sequence[VersionHeader], Mapping[st
                 header.started,
                 str(sum(split["samples"] for split in header.counts.values()))
                 + (f" (+{header.quarantined} quarantined)" if header.quarantined else ""),
-                str(header.purifier["method"]),
+                describe(header),
             )
     return _text(table) if found else "the store holds no version yet\n"
 

@@ -42,10 +42,10 @@ def import_prior(file: Place, out: Path, *, half: bool = False) -> ImportedPrior
         raise UsageError(f"{file}: is a folder, which purify takes as it is: --prior {file}")
     source = places.sha256(opened.path)
     identity = atomic.sha256_json({"source": source, "half": half})
-    manifest = finished_manifest(out, MANIFEST, identity)
+    manifest = finished_manifest(out, MANIFEST, identity, opened=open_prior)
     reused = manifest is not None
     if manifest is None:
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
             raise UsageError(f"--out {out}: holds other files; choose an empty folder")
         tensors = _finite(prior_tensors(opened), half=half, where=opened.path)
         manifest = {

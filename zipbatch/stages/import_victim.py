@@ -16,7 +16,7 @@ from zipbatch.checkpoints.onnx import OnnxClassifier
 from zipbatch.checkpoints.pickles import read_pickle
 from zipbatch.checkpoints.state_dict import State, find_state, head_classes, load_foreign, sniff
 from zipbatch.checkpoints.tensors import read_tensors
-from zipbatch.checkpoints.victim import CONFIG, ONNX, VictimSpec, save_victim
+from zipbatch.checkpoints.victim import CONFIG, ONNX, VictimSpec, open_victim, save_victim
 from zipbatch.errors import DataError, UsageError
 from zipbatch.stages.training import finished_manifest, prepare_out
 from zipbatch.victims import (
@@ -94,7 +94,7 @@ def import_victim(request: ImportVictimRequest) -> ImportedVictim:
         raise UsageError(f"{file}: no such file")
     sha256 = atomic.sha256_file(file)
     identity = atomic.sha256_json({"imported": sha256, "as": _asked(request)})
-    if (done := finished_manifest(request.out, CONFIG, identity)) is not None:
+    if (done := finished_manifest(request.out, CONFIG, identity, opened=open_victim)) is not None:
         spec = VictimSpec.model_validate_json((request.out / CONFIG).read_bytes())
         origin = done["imported_from"]
         return ImportedVictim(request.out, spec, origin["format"], origin["assumed"], reused=True)

@@ -251,7 +251,7 @@ def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
     }
 
 
-_UNUSED = {"libraries": {}, "seed": None, "precision": None, "tiling": None}
+_UNUSED: dict[str, Any] = {"libraries": {}, "seed": None, "precision": None, "tiling": None}
 """What an identity leaves out where it does not matter, so that stages keep the names that they have always had."""
 
 

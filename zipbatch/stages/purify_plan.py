@@ -24,11 +24,15 @@ from zipbatch.store import (
     lost_objects,
     task_key,
 )
+from zipbatch.store.versions import LATEST
 
 
 @dataclass(frozen=True)
 class PurifyRequest:
-    """What to purify, how, and where to. ``quarantine``: set samples that cannot be read aside and go on."""
+    """What to purify, how, and where to. ``quarantine``: set samples that cannot be read aside and go on.
+
+    ``latest``: whether the tag of that name is to be moved; None unless it keeps to another tag's line.
+    """
 
     dataset: ShardDataset
     spec: PurifierSpec
@@ -38,6 +42,7 @@ class PurifyRequest:
     tag: str | None = None
     batch_size: int = 32
     quarantine: bool = False
+    latest: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     started_ns = time.time_ns()
     check_name(request.dataset.name, "dataset (use --name)")
     if request.tag is not None:
-        check_name(request.tag, "--tag")
+        check_tag(request.tag, latest=request.latest)
     _check_size(request)
     shards = _chosen(request.dataset, request.splits)
     identity = request.spec.identity
@@ -93,6 +98,13 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
             rows[shard.name] = row
     parent_id = None if parent is None else parent.header.version
     return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, known)
+
+
+def check_tag(tag: str, *, latest: bool | None) -> None:
+    """Raises ``UsageError`` for a tag that cannot be, or that is ``latest`` where that is not to be moved."""
+    check_name(tag, "--tag")
+    if tag == LATEST and latest is False:
+        raise UsageError(f"--tag {LATEST} and --no-{LATEST} contradict each other; give one")
 
 
 def _check_size(request: PurifyRequest) -> None:
