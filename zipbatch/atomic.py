@@ -146,3 +146,20 @@ def whole_folder(final: Path) -> Iterator[Path]:
         fsync_folder(final.parent)
     finally:
         shutil.rmtree(temp, ignore_errors=True)
+
+
+@contextmanager
+def mended_folder(final: Path, *, last: str) -> Iterator[Path]:
+    """A temp folder whose files take the places of those in ``final`` when the block ends well, ``last`` last.
+
+    For a folder of which files are missing or damaged, and whose other files are to stay. A kill leaves some of them
+    replaced, and ``last``, which tells what the folder is, as it was: the next run mends it.
+    """
+    temp = temp_path(final.parent)
+    temp.mkdir()
+    try:
+        yield temp
+        for file in sorted(temp.iterdir(), key=lambda file: (file.name == last, file.name)):
+            publish(file, final / file.name)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)

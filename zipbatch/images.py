@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ MAX_JPEG_SCANS = 500
 MAX_PNG_CHUNKS = 100_000
 _JPEG_SCAN = b"\xff\xda"
 _PNG_BIT_DEPTH = 24  # offset in the file: signature 8, chunk head 8, width 4, height 4
+_PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _PPM_GAP = rb"(?:\s|#[^\n]*\n)+"
 _PPM_HEADER = re.compile(rb"P6" + _PPM_GAP + _PPM_GAP.join([rb"(\d{1,9})"] * 3) + rb"\s")
 
@@ -151,6 +153,17 @@ def encode_png(pixels: U8) -> bytes:
     return buffer.getvalue()
 
 
+def is_png(file: Path) -> bool:
+    """Whether a file is a PNG with both its ends; nothing is decoded."""
+    try:
+        with file.open("rb") as stream:
+            begin = stream.read(len(_PNG_BEGIN))
+            stream.seek(-len(_PNG_END), io.SEEK_END)
+            return (begin, stream.read()) == (_PNG_BEGIN, _PNG_END)
+    except OSError:
+        return False
+
+
 def encode_jpeg(pixels: U8, *, quality: int) -> bytes:
     """uint8 RGB [H, W, 3] -> baseline JPEG bytes, chroma at half resolution; ``quality`` 1 to 100 as libjpeg counts."""
     buffer = io.BytesIO()
@@ -179,9 +192,15 @@ def resize(pixels: U8, size: int, *, policy: str = "stretch") -> U8:
     height, width = pixels.shape[:2]
     if (height, width) == (size, size):
         return pixels
-    image = Image.fromarray(pixels)
     if policy == "center-crop":
         side = min(height, width)
         left, top = (width - side) // 2, (height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    return np.array(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
+        pixels = np.ascontiguousarray(pixels[top : top + side, left : left + side])
+    return stretch(pixels, size, size)
+
+
+def stretch(pixels: U8, height: int, width: int) -> U8:
+    """Resize uint8 [H, W, 3] to [height, width, 3] as ``resize`` does; one of that size is returned unchanged."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR), dtype=np.uint8)

@@ -21,12 +21,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("care")
     source, store = write_source(folder / "in", counts={"test": 6}, shards=3), folder / "pur"
     for tag, transform in (("first", "blur:2"), ("second", "blur:4")):
-        ran = zipbatch("purify", source, *BLUR, "--transform", transform, "--store", store, "--tag", tag)
+        ran = zipbatch("purify", source, *BLUR, "--transform", transform, "--store", store, "--tag", tag, "--latest")
         assert ran.code == 0, ran.err
     write_shard(source / "test-000001.tar", [sample("other", 1, seed=77)])
     write_shard(source / "test-000003.tar", [sample("new", 1, seed=78)])
     (source / "test-000000.tar").unlink()
-    ran = zipbatch("purify", source, *BLUR, "--transform", "blur:2", "--store", store, "--tag", "third")
+    ran = zipbatch("purify", source, *BLUR, "--transform", "blur:2", "--store", store, "--tag", "third", "--latest")
     assert ran.code == 0, ran.err
     return store
 

@@ -59,5 +59,5 @@ def test_the_listing_names_settings_defaults_and_sources():
     assert rows["jpeg"]["meaning"] == {"quality": "libjpeg's quality, 1 to 100"}
     assert all("arXiv" in row["source"] for row in rows.values())
     listed = zipbatch("ls", "purifiers").out
-    for line in ("    transforms=blur:2,gray ", "    steps=null ", "  source       Li et al. 2021, arXiv 2104.02361"):
+    for line in ("    transforms=blur:2,blur:1 ", "    steps=null ", "  source       Li et al. 2021, arXiv 2104.02361"):
         assert line in listed

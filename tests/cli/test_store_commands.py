@@ -22,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_source(folder / name, counts={"train": 2, "test": 6})
     for name, transform, tag in (("one", "blur:2", "a"), ("two", "blur:4", "b"), ("two", "gray", "c")):
         command = ["purify", folder / name, "--purifier", "blur", "--transform", transform, "--store", folder / "pur"]
-        ran = zipbatch(*command, "--tag", tag)
+        ran = zipbatch(*command, "--tag", tag, "--latest")
         assert ran.code == 0, ran.err
     return folder / "pur"
 

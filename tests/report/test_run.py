@@ -73,6 +73,7 @@ def test_a_summary_has_everything(tmp_path: Path):
         "store": "/srv/pur",
         "version": None,
         "tags": [],
+        "latest_left": None,
         "counts": {
             "unit": "shards",
             "total": 9,

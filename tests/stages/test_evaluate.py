@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.making import CLASSES, IMAGE_SIZE, write_shard, write_victim, zipbatch
+from tests.making import CLASSES, IMAGE_SIZE, write_shard, write_source, write_victim, zipbatch
 from tests.object_store import S3Path
 from zipbatch import images
 from zipbatch.checkpoints.victim import VictimSpec, save_victim
@@ -261,3 +261,26 @@ def test_no_bare_shard_is_left_out_because_of_its_name(red: Path, tmp_path: Path
     assert zipbatch("purify", folder, "--purifier", "blur", "--store", tmp_path / "pur").code == 0
     _, purified = evaluated(red, "--data", folder, "--purified", "bare", "--store", tmp_path / "pur")
     assert purified["n_flip"] == 4
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_purified_shard_of_another_size_is_named_itself(tmp_path: Path, prior: Path, bare: bool):
+    """And not the data that it was made from, which fits; with the default size of what comes out, both do."""
+    side, store = IMAGE_SIZE + 8, tmp_path / "pur"
+    data = write_source(tmp_path / "in", counts={"test": 3}, shards=1, size=side)
+    if not bare:
+        assert zipbatch("poison", data, "--attack", "badnets", "--out", tmp_path / "staged").code == 0
+        data = tmp_path / "staged"
+    fits = write_victim(tmp_path / "victim", size=side)
+    quick = ("purify", data, "--prior", prior, "--store", store, "--steps", 2, "--resize", "stretch")
+    assert zipbatch(*quick, "--tag", "small", "--output-size", "prior").code == 0
+    assert zipbatch(*quick, "--tag", "own").code == 0
+    asked = ("evaluate", fits, "--data", data, "--store", store, "--purified")
+    assert len(evaluated(*asked[1:], f"{data.name}@own")) == 2
+    ran = zipbatch(*asked, f"{data.name}@small")
+    assert ran.code == 1
+    line = next(line for line in ran.err.splitlines() if f"{IMAGE_SIZE}x{IMAGE_SIZE}" in line)
+    assert str(store / "objects") in line
+    assert all(
+        word in line for word in (f"{side} px", "--resize stretch", "--output-size", "prior of the victim's size")
+    )

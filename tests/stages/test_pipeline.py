@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,13 @@ import yaml
 
 from tests.making import Ran, files_below, sample, write_shard, zipbatch
 from tests.object_store import S3Path
+from zipbatch.attacks.badnets import BadNets
 from zipbatch.config import PipelineConfig, find_config, list_configs, load_config
+from zipbatch.purifiers import PURIFIERS
+from zipbatch.purifiers.blur import Blur, BlurSettings
 from zipbatch.shards import Sample
+from zipbatch.stages.pipeline_kinds import KINDS
+from zipbatch.stages.purifier import PurifierSpec
 
 PIPELINE: dict[str, Any] = {
     "about": "Two attacks, two baselines.",
@@ -353,3 +360,149 @@ def test_data_prior_and_victim_may_be_in_an_object_store(run, staged: Path, prio
     gone = run(pipeline, "--dry-run", victim=bucket / "nothing")
     assert gone.code == 2
     assert "nothing: no such file or folder" in gone.err
+
+
+def names(ran: Ran) -> dict[str, str]:
+    """State of each stage of a dry run, by label."""
+    assert ran.code == 0, ran.err
+    return {line[5:].split("  ")[0]: line.split("  ")[-1] for line in ran.out.splitlines()}
+
+
+def test_what_a_purifier_is_known_by_is_what_its_stage_is_known_by(run, monkeypatch: pytest.MonkeyPatch):
+    """Whatever comes to be part of the identity, nobody needs to tell pipelines of it."""
+    assert run(PIPELINE).code == 0
+    known_by = PurifierSpec.identity.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(PurifierSpec, "identity", property(lambda self: {**known_by(self), "a-new-part": 1}))
+    states = names(run(PIPELINE, "--dry-run"))
+    assert states["shards[badnets]"] == "done"
+    assert states["pur[badnets, fine]"] == "changed: a-new-part"
+
+
+def test_a_new_setting_and_a_new_version_of_a_purifier_change_its_stage(run, monkeypatch: pytest.MonkeyPatch):
+    class MoreSettings(BlurSettings):
+        extra: int = 3
+
+    class More(Blur):
+        settings_type = MoreSettings
+
+    assert run(PIPELINE).code == 0
+    monkeypatch.setitem(PURIFIERS, "blur", More)
+    assert names(run(PIPELINE, "--dry-run"))["pur[blended, coarse]"] == "changed: settings.extra"
+    monkeypatch.setitem(PURIFIERS, "blur", type("Later", (Blur,), {"version": Blur.version + 1}))
+    assert names(run(PIPELINE, "--dry-run"))["pur[blended, coarse]"] == "changed: algorithm_version"
+
+
+def test_a_new_version_of_an_attack_stages_anew_and_the_first_has_no_name(
+    run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert run(PIPELINE).code == 0
+    asked = ("poison", source, "--attack", "badnets", "--out", tmp_path / "staged")
+    assert zipbatch(*asked).code == 0
+    manifest = json.loads((tmp_path / "staged" / "manifest.json").read_text())
+    assert ("version" in manifest["options"], manifest["attack"]["version"]) == (False, 1)
+    monkeypatch.setattr(BadNets, "version", 2)
+    states = names(run(PIPELINE, "--dry-run"))
+    assert (states["shards[badnets]"], states["shards[blended]"]) == ("changed: version", "done")
+    refused = zipbatch(*asked)
+    assert refused.code == 2
+    assert "choose another --out" in refused.err
+
+
+def test_all_that_decides_staged_bytes_is_what_the_stage_is_known_by(run, tmp_path: Path):
+    """Beside what its source says."""
+    assert run(PIPELINE).code == 0
+    (ids,) = (tmp_path / "out" / ".ids" / "shards").glob("badnets-*.json")
+    facts = json.loads(ids.read_text())["facts"]
+    (manifest,) = (tmp_path / "out" / "shards").glob("badnets-*/manifest.json")
+    options = json.loads(manifest.read_text())["options"]
+    of_the_source = {"classes", "image_size", "source_sha256"}
+    assert {name: facts.get(name) for name in set(options) - of_the_source} == {
+        name: value for name, value in options.items() if name not in of_the_source
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("train victim", {"preset": "resnet18"}),
+        ("train prior", {"preset": "small32"}),
+        ("purify", {}),
+        ("evaluate", {}),
+    ],
+)
+def test_a_setting_that_a_stage_gains_is_in_what_it_is_known_by(kind: str, given: dict[str, str]):
+    """But at its default, stages keep their names. A setting of poison that its request has not cannot even be run."""
+    known = KINDS[kind]
+    more = type("More", (known.settings,), {"__annotations__": {"a_new_one": int}, "a_new_one": 0})
+    assert known.decides(more(**given)) == known.decides(known.settings(**given))
+    assert known.decides(more(**given, a_new_one=1))["a_new_one"] == 1
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a shard is gone": ("shards/badnets-*/test-000000.tar", Path.unlink),
+    "a shard is short": ("shards/badnets-*/train-*1.tar", lambda path: path.write_bytes(path.read_bytes()[:700])),
+    "the trigger is gone": ("shards/badnets-*/trigger.npz", Path.unlink),
+    "the trigger is another": ("shards/badnets-*/trigger.npz", lambda path: path.write_bytes(b"PK")),
+    "a victim's weights are short": (
+        "trained/badnets-*/model.safetensors",
+        lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    ),
+    "a victim's weights are gone": ("trained/badnets-*/model.safetensors", Path.unlink),
+    "a purified shard is gone": ("pur/objects/??/*.tar", Path.unlink),
+    "the rows are short": ("table/badnets-*.json", lambda path: path.write_text('{"rows": []}')),
+    "the rows are damaged": ("table/badnets-*.json", lambda path: path.write_text('{"rows": [')),
+    "the sheet is short": ("table/badnets-*.png", lambda path: path.write_bytes(path.read_bytes()[:-4])),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pipeline that trains, and its results."""
+    folder = tmp_path_factory.mktemp("finished")
+    pipeline = json.loads(json.dumps(PIPELINE))
+    pipeline["vars"] = {"source": str(source), "rate": 0.5}
+    pipeline["matrix"] = {"attack": ["badnets"], "transform": {"coarse": {"t": ["blur:4"]}}}
+    pipeline["stages"]["trained"] = {
+        "run": "train victim", "data": "${shards}", "preset": "resnet20-embedded", "set": {"epochs": 1}
+    }  # fmt: skip
+    pipeline["stages"]["table"] |= {"victim": "${trained}", "sheet": True}
+    (folder / "small.yaml").write_text(yaml.safe_dump(pipeline))
+    ran = zipbatch("run", folder / "small.yaml", "--out", folder / "out", "--device", "cpu")
+    assert ran.code == 0, ran.err
+    return folder
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_stage_is_done_when_all_that_it_published_is_there(what: str, finished: Path, tmp_path: Path):
+    """Else it is run again, and leaves what it left before."""
+    shutil.copytree(finished, tmp_path / "copy")
+    out, asked = (
+        tmp_path / "copy" / "out",
+        ("run", tmp_path / "copy" / "small.yaml", "--out", tmp_path / "copy" / "out"),
+    )
+    before = {name: data for name, data in files_below(out).items() if name.endswith((".tar", ".npz", ".safetensors"))}
+    pattern, damage = DAMAGE[what]
+    damage(sorted(out.glob(pattern))[0])
+    stage = pattern.partition("/")[0]
+    states = names(zipbatch(*asked, "--dry-run"))
+    assert [state for label, state in states.items() if label.startswith(stage)] == ["not finished"]
+    ran = zipbatch(*asked, "--device", "cpu", "--json")
+    assert (ran.code, ran.json["ran"]) == (0, 1), ran.err
+    after = files_below(out)
+    assert {name: after[name] for name in before} == before
+    assert set(names(zipbatch(*asked, "--dry-run")).values()) == {"done"}
+
+
+def test_a_purified_stage_lacks_a_quarantine_shard(run, tmp_path: Path):
+    good = sample("b", 1, seed=1)
+    write_shard(tmp_path / "in" / "day-0.tar", [Sample("a", {**good.members, "png": good.members["png"][:60]}), good])
+    pipeline = {
+        "stages": {"pur": {"run": "purify", "data": str(tmp_path / "in"), "purifier": "blur", "quarantine": True}}
+    }
+    assert run(pipeline).code == 0
+    (aside,) = (tmp_path / "out" / "pur" / "objects").glob("??/*.quarantine.tar")
+    kept = aside.read_bytes()
+    aside.unlink()
+    assert names(run(pipeline, "--dry-run")) == {"pur": "not finished"}
+    assert run(pipeline).code == 0
+    assert aside.read_bytes() == kept

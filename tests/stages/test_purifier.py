@@ -8,11 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from zipbatch.config import list_configs
+from zipbatch.atomic import sha256_json
+from zipbatch.config import find_config, list_configs, read_config
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS
 from zipbatch.purifiers.jpeg import Jpeg
-from zipbatch.stages.purifier import PurifierSpec, build_purifier, describe, purifier_spec
+from zipbatch.stages.purifier import (
+    DEFAULT_PRESET,
+    PurifierSpec,
+    build_purifier,
+    describe,
+    describe_settings,
+    purifier_spec,
+)
+from zipbatch.store import VersionHeader
 
 PLAIN = ["blur", "median", "bitdepth", "jpeg", "shrinkpad"]
 
@@ -47,11 +56,11 @@ def test_what_zip_and_blur_are_known_by(prior: Path):
     identity = spec_of("zip", prior, seed=3).identity
     assert len(identity.pop("prior_sha256")) == 64
     settings = {
-        "transforms": ["blur:2", "gray"],
-        "guidance_exponent": 1.0,
+        "transforms": ["blur:2", "blur:1"],
+        "guidance_exponent": 10.0,
         "steps": 20,
         "eta": 1.0,
-        "start_step": 1000,
+        "start_step": 300,
     }
     assert identity == {
         "method": "zip",
@@ -84,7 +93,7 @@ def test_jpeg_is_known_by_its_codec(prior: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        ("zip", "zip blur:2+gray k=1 S=20 eta=1 t0=1000"),
+        ("zip", "zip blur:2+blur:1 k=10 S=20 eta=1 t0=300"),
         ("ddnm", "ddnm blur:2 S=100 eta=0.85 t0=1000"),
         ("diffpure", "diffpure S=1000 eta=1 t0=100"),
         ("blur", "blur blur:2"),
@@ -140,3 +149,92 @@ def test_what_cannot_be_says_why(method: str, given: dict[str, Any], named: list
         spec_of(method, prior, **given)
     for part in named:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("preset", list_configs("purifiers"))
+def test_a_preset_says_every_setting_itself(preset: str):
+    """So that it means the same whatever the defaults of its purifier come to be."""
+    values = read_config(find_config("purifiers", preset))
+    assert set(values) == {"method", *PURIFIERS[str(values["method"])].settings_type.model_fields}
+
+
+def test_a_method_and_its_own_preset_mean_the_same(prior: Path):
+    for method in PURIFIERS:
+        preset = DEFAULT_PRESET if method == "zip" else method
+        assert purifier_spec(preset=preset, prior=prior).identity == spec_of(method, prior).identity
+
+
+KNOWN_BY = {
+    "balanced": "9efddb631c2aa627",
+    "bitdepth": "5a4d537652bef216",
+    "blur": "68775594d91243e2",
+    "ddnm": "428c78fe2ddea701",
+    "diffpure": "18c86a92b5516a70",
+    "fast": "404d8ff16af4ea4f",
+    "jpeg": "ac12da29b41f4a60",
+    "median": "d063cabd3e682c61",
+    "paper": "6b2d03975a0ddba4",
+    "shrinkpad": "e70245846016e6c3",
+    "strong": "d7cc9ddf5a0ec8a1",
+}
+
+
+@pytest.mark.parametrize("preset", list_configs("purifiers"))
+def test_what_each_preset_is_known_by(preset: str, prior: Path):
+    """Less its prior and its codec. Another digest would have every store compute anew what it holds."""
+    identity = purifier_spec(preset=preset, prior=prior).identity
+    kept = {name: value for name, value in identity.items() if name not in {"prior_sha256", "libraries"}}
+    assert sha256_json(kept)[:16] == KNOWN_BY[preset]
+
+
+def test_only_a_new_size_of_what_comes_out_is_a_new_identity(prior: Path):
+    """What 'resize: stretch' and 'center-crop' meant before there was a choice is the prior's size."""
+
+    def known_by(**given: Any) -> dict[str, Any]:
+        return purifier_spec(prior=prior, **given).identity
+
+    plain = known_by()
+    assert known_by(resize="stretch", output_size="prior") == {**plain, "resize": "stretch"}
+    assert known_by(resize="center-crop") == known_by(resize="center-crop", output_size="prior")
+    assert known_by(resize="center-crop") == {**plain, "resize": "center-crop"}
+    assert known_by(resize="stretch") == {**plain, "resize": "stretch", "output_size": "input"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"resize": "center-crop", "output_size": "input"}, ["--output-size prior", "--resize stretch"]),
+        ({"output_size": "input"}, ["--output-size input", "--resize"]),
+    ],
+)
+def test_sizes_that_cannot_come_out(given: dict[str, Any], words: list[str], prior: Path):
+    with pytest.raises(UsageError) as caught:
+        purifier_spec(prior=prior, **given)
+    assert all(word in str(caught.value) for word in words)
+
+
+def header_of(identity: dict[str, Any]) -> VersionHeader:
+    return VersionHeader(
+        dataset="d", version="v", purifier=identity, prior_sha256=None, seed=None, counts={}, quarantined=0,
+        parent=None, started="2026-01-31T03:00:00+00:00", zipbatch="0",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "zip"),
+        ({"preset": "paper"}, "zip blur:2+gray k=1 t0=1000"),
+        ({"preset": "fast", "seed": 3}, "zip k=14 t0=150 seed=3"),
+        ({"resize": "stretch", "precision": "bfloat16"}, "zip resize=stretch output_size=input precision=bfloat16"),
+        ({"method": "jpeg"}, "jpeg"),
+        ({"method": "jpeg", "assigned": {"quality": 75}}, "jpeg quality=75"),
+    ],
+)
+def test_a_version_is_described_by_what_is_not_default(given: dict[str, Any], expected: str, prior: Path):
+    assert describe_settings(header_of(purifier_spec(prior=prior, **given).identity)) == expected
+
+
+def test_a_purifier_that_nobody_knows_is_described_whole():
+    identity = {"method": "theirs", "settings": {"strength": 2}}
+    assert describe_settings(header_of(identity)) == "theirs strength=2"

@@ -150,12 +150,33 @@ def test_a_size_that_does_not_tile_is_refused_by_key(tmp_path: Path, canvas: Pat
     assert not (tmp_path / "pur" / "versions").exists() or not list((tmp_path / "pur" / "versions").iterdir())
 
 
-@pytest.mark.parametrize("policy", ["stretch", "center-crop"])
-def test_a_size_that_does_not_tile_is_resized_when_asked(tmp_path: Path, canvas: Path, policy: str):
+@pytest.mark.parametrize(
+    ("options", "side"),
+    [
+        (("--resize", "stretch"), 48),
+        (("--resize", "stretch", "--output-size", "input"), 48),
+        (("--resize", "stretch", "--output-size", "prior"), CANVAS),
+        (("--resize", "center-crop"), CANVAS),
+    ],
+)
+def test_a_size_that_does_not_tile_is_resized_when_asked(
+    tmp_path: Path, canvas: Path, options: tuple[str, ...], side: int
+):
+    """What comes out has the size that went in, unless the prior's is asked for or a crop leaves no other."""
     samples = [*numbered(2, 32), *numbered(5, 48, start=50)]
-    after, runs = purified(tmp_path, samples, canvas, *RETURN, "--resize", policy)
+    after, runs = purified(tmp_path, samples, canvas, *RETURN, *options)
     assert [item.key for item in after] == [item.key for item in samples]
-    assert [item.image().shape[:2] for item in after] == [(32, 32)] * 2 + [(256, 256)] * 5
+    assert [item.image().shape[:2] for item in after] == [(32, 32)] * 2 + [(side, side)] * 5
     assert [(run["samples"], run["width"], run["slots"]) for run in runs] == [(2, 32, 64), (5, 256, 1)]
-    enlarged = images.resize(samples[2].image(), CANVAS, policy=policy)
-    assert np.abs(after[2].image().astype(int) - enlarged.astype(int)).max() <= 1
+    expected = images.resize(images.resize(samples[2].image(), CANVAS, policy=options[1]), side)
+    assert np.abs(after[2].image().astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_images_of_any_shape_come_out_in_theirs(tmp_path: Path, canvas: Path):
+    shapes = [(48, 40), (40, 300), (48, 40), (257, 31)]
+    samples = [
+        Sample(f"k{i}", {"png": images.encode_png(images.stretch(picture(i, 64), *shape))})
+        for i, shape in enumerate(shapes)
+    ]
+    after, _ = purified(tmp_path, samples, canvas, *RETURN, "--resize", "stretch")
+    assert [item.image().shape[:2] for item in after] == shapes

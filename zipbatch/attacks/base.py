@@ -29,6 +29,8 @@ class Attack(Protocol):
         draw: how they are drawn.
         variant: whose pixels and draw these are where one name and the same parameters stand for several; None for
             those that had the name first. Part of what decides staged data.
+        version: raised whenever the same parameters come to give other pixels or another training-time augmentation,
+            so that what was staged before no longer counts as done.
     """
 
     name: ClassVar[str]
@@ -40,6 +42,7 @@ class Attack(Protocol):
     shuffles: ClassVar[tuple[str, ...]]
     draw: ClassVar[Draw] = "shuffle"
     variant: ClassVar[str | None] = None
+    version: ClassVar[int] = 1
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """The trigger's arrays for square images of ``image_size`` pixels; the same seed gives the same trigger."""

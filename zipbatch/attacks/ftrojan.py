@@ -31,6 +31,7 @@ class FTrojan(Attack):
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
+    version: ClassVar[int] = 1
 
     magnitude: float = 30.0
 

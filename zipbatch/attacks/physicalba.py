@@ -18,3 +18,4 @@ class PhysicalBA(BadNets):
     source: ClassVar[str] = "Li et al. 2021, arXiv 2104.02361; as in sycny/ZIP 3778253"
     train_transform: ClassVar[str | None] = "physicalba"
     shuffles: ClassVar[tuple[str, ...]] = ("train", "test", "train")
+    version: ClassVar[int] = 2  # 1 did not shuffle a held-out split named val

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -98,6 +98,15 @@ def read_tensors(path: Place) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(k, str) and is_dense(v) for k, v in state.items()):
         raise UsageError(f"{path}: is not a flat state dict of dense tensors of real numbers")
     return state
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a ``.safetensors`` file has exactly the bytes that its header promises; no tensor is read."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:

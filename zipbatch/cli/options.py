@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from zipbatch.report import Look
 
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+LATEST = click.option(
+    "--latest/--no-latest",
+    default=None,
+    help="Move the tag 'latest' to the result, or don't.  [default: unless that leaves the line of another tag]",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 WIDE = click.option("--wide", is_flag=True, help="Show every column, however long.  [default: what fits 80]")
 STORE = click.option("--store", required=True, type=place, metavar="DIR|URL", help="Where results are kept.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -10,6 +11,7 @@ import click
 from zipbatch.cli.options import (
     BATCH_SIZE,
     JSON,
+    LATEST,
     PRECISION,
     SEED,
     STORE,
@@ -26,8 +28,11 @@ if TYPE_CHECKING:
     from zipbatch.cluster import Workers
     from zipbatch.places import Place
     from zipbatch.stages.estimate import Estimate
+    from zipbatch.stages.purifier import OutputSize
     from zipbatch.stages.purify import PurifyProgress, PurifySummary
     from zipbatch.stages.purify_plan import PurifyPlan
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 @STORE
 @click.option("--name", metavar="NAME", help="Name of the dataset in the store.  [default: the input folder's]")
 @click.option("--tag", metavar="TAG", help="Tag to move to the result, beside 'latest'.")
+@LATEST
 @click.option(
     "--split",
     "splits",
@@ -65,7 +71,16 @@ if TYPE_CHECKING:
 )
 @SEED
 @PRECISION
-@click.option("--resize", type=click.Choice(["stretch", "center-crop"]), help="Make images fit that do not.")
+@click.option(
+    "--resize",
+    type=click.Choice(["stretch", "center-crop"]),
+    help="Make images fit that do not: whole, or the middle square alone.",
+)
+@click.option(
+    "--output-size",
+    type=click.Choice(["input", "prior"]),
+    help="Size that resized images come out with.  [default: input; with center-crop: prior]",
+)
 @click.option(
     "--quarantine",
     is_flag=True,
@@ -94,6 +109,7 @@ def purify(
     store: Place,
     name: str | None,
     tag: str | None,
+    latest: bool | None,
     splits: tuple[str, ...],
     preset: str | None,
     method: str | None,
@@ -106,6 +122,7 @@ def purify(
     seed: int,
     precision: str,
     resize: str | None,
+    output_size: OutputSize | None,
     quarantine: bool,
     trust_mtime: bool,
     batch_size: int,
@@ -155,10 +172,20 @@ def purify(
         seed=seed,
         precision="bfloat16" if precision == "bfloat16" else "float32",
         resize=resize,
+        output_size=output_size,
     )
     dataset = open_dataset(sources, name=name)
     request = PurifyRequest(
-        dataset, spec, Store(store), who.resolve(), splits, tag, batch_size, quarantine, trust_mtime=trust_mtime
+        dataset,
+        spec,
+        Store(store),
+        who.resolve(),
+        splits,
+        tag,
+        batch_size,
+        quarantine,
+        latest=latest,
+        trust_mtime=trust_mtime,
     )
     if dry_run:
         running().unreported()
@@ -190,7 +217,9 @@ def _purified(plan: PurifyPlan, stop_at: float | None, shown: Screen) -> PurifyS
         noted.counts = Counts("shards", p.shards, computed, p.reused, len(p.failed), p.samples_whole, p.quarantined)
 
     summary = run(plan, on_progress=show, stop_at=stop_at)
-    noted.version, noted.tags = summary.version, summary.tags
+    noted.version, noted.tags, noted.latest_left = summary.version, summary.tags, summary.latest_left
+    if summary.latest_left is not None:
+        log.warning("%s", summary.latest_left)
     noted.nothing_to_do = not summary.computed and not summary.new_version
     return summary
 
@@ -236,6 +265,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool, preset: str | None) -> None:
         "purifier": plan.identity,
         "store": str(request.store.root),
         "tag": request.tag,
+        "latest": {None: "auto", True: "moves", False: "stays"}[request.latest],
         "quarantine": request.quarantine,
         "batch_size": request.batch_size,
         "workers": asdict(request.workers),

@@ -40,6 +40,7 @@ class Running:
         summary: where a summary goes, if anywhere; likewise ``metrics``.
         dataset: what is worked on, in which ``store``.
         version: what came of it, with its ``tags``.
+        latest_left: why the tag ``latest`` was not to be moved.
         nothing_to_do: everything was there already.
         counts: how far it has got.
         failed: the reason of each piece of work that failed.
@@ -57,6 +58,7 @@ class Running:
     store: str | None = None
     version: str | None = None
     tags: tuple[str, ...] = ()
+    latest_left: str | None = None
     nothing_to_do: bool = False
     counts: Counts | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -118,6 +120,7 @@ class Running:
             store=self.store,
             version=self.version,
             tags=self.tags,
+            latest_left=self.latest_left,
             counts=self.counts,
             failed=dict(self.failed),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import click
 
 from zipbatch.cli.care import COMMANDS, STORE
-from zipbatch.cli.options import JSON, WIDE, emit_json, look
+from zipbatch.cli.options import JSON, LATEST, WIDE, emit_json, look
 from zipbatch.cli.screen import screen
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.places import Place
+
+log = logging.getLogger(__name__)
 
 
 @click.group()
@@ -147,6 +150,7 @@ def verify(store: Place, repair: bool, as_json: bool) -> None:
 @click.option("--data", required=True, metavar="STAGED", help="The staged dataset (or shards) that was purified.")
 @click.option("--name", metavar="NAME", help="Name of the dataset in the store.  [default: that of STAGED]")
 @click.option("--tag", metavar="TAG", help="Tag of the version, beside 'latest'.")
+@LATEST
 @click.option(
     "--split", "splits", multiple=True, metavar="NAME", help="Only this split; repeats.  [default: all there]"
 )
@@ -164,6 +168,7 @@ def import_(
     data: str,
     name: str | None,
     tag: str | None,
+    latest: bool | None,
     splits: tuple[str, ...],
     table: Path | None,
     as_json: bool,
@@ -184,12 +189,14 @@ def import_(
     from zipbatch.store import Store
 
     dataset = open_dataset([data], name=name)
-    request = ImportRequest(folder, dataset, Store(store), tag, table, splits)
+    request = ImportRequest(folder, dataset, Store(store), tag, table, splits, latest)
     with screen() as shown:
         what = f"importing {dataset.name}"
         shown.begin(what)
         result = import_purified(request, on_progress=shown.counter(what, "images"))
     published = result.published
+    if published.latest_left is not None:
+        log.warning("%s", published.latest_left)
     if as_json:
         value = {"reference": result.reference, **asdict(published), "content_sha256": result.content_sha256}
         emit_json(value)

@@ -14,10 +14,11 @@ from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
 
 
 class ZipSettings(SamplerSettings):
-    """Settings of ``zip``; the defaults are the published ones for CIFAR-10."""
+    """Settings of ``zip``; the defaults are those of the preset ``balanced``, the published ones are ``paper``."""
 
-    transforms: Transforms = Field(("blur:2", "gray"), description="what guides the sampler; several are averaged")
-    guidance_exponent: float = Field(1.0, gt=0, description="k; the pull at step t is 1 - alpha_bar[t]^k")
+    start_step: int | None = Field(300, ge=1, description="start at the first step below it; null: T, pure noise")
+    transforms: Transforms = Field(("blur:2", "blur:1"), description="what guides the sampler; several are averaged")
+    guidance_exponent: float = Field(10.0, gt=0, description="k; the pull at step t is 1 - alpha_bar[t]^k")
 
 
 class Zip(Purifier):

@@ -79,6 +79,7 @@ class RunReport:
     store: str | None = None
     version: str | None = None
     tags: tuple[str, ...] = ()
+    latest_left: str | None = None
     counts: Counts | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
 
@@ -99,6 +100,7 @@ def write_summary(path: Path, report: RunReport) -> None:
         "store": report.store,
         "version": report.version,
         "tags": list(report.tags),
+        "latest_left": report.latest_left,
         "counts": None if report.counts is None else report.counts.as_json(),
         "failed": [{"name": name, "reason": reason} for name, reason in sorted(report.failed.items())],
         "host": socket.gethostname(),

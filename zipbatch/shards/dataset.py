@@ -40,6 +40,7 @@ class StagedAttack(BaseModel):
     source: str
     params: dict[str, Any]
     profile: str = "standard"
+    version: int = Field(default=1, ge=1)
     target: int | None = Field(ge=0)
     target_mode: TargetMode = ALL_TO_ONE
     clean_label: bool = False

@@ -31,6 +31,8 @@ from zipbatch.store import Store, Version, Versions
 from zipbatch.victims import VictimSource
 
 log = logging.getLogger(__name__)
+MEASURES_VERSION = 2
+"""Raised whenever an evaluation of the same things comes to say something else."""
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ class EvaluateSetup:
 class _Images:
     """Images [H, W, 3] of one shard, which may differ in size; labels int64 [N] are ``UNLABELLED`` where unknown."""
 
+    path: Place
     keys: list[str]
     pixels: list[U8]
     labels: npt.NDArray[np.int64]
@@ -292,7 +293,7 @@ def _read(path: Place, aside: AbstractSet[str], labelling: Labelling) -> _Images
     given, originals = (np.array([label[i] for label in labels], np.int64) for i in range(2))
     if labelling.promised and (given < 0).any() and (given >= 0).any():
         raise DataError(path, "has no label, others in its shard have", key=keys[int((given < 0).argmax())])
-    return _Images(keys, pixels, given, originals, labelling.unlabelled(labels))
+    return _Images(path, keys, pixels, given, originals, labelling.unlabelled(labels))
 
 
 def _read_purified(path: Place, original: _Images, task: EvaluateTask, aside: AbstractSet[str]) -> _Images:
@@ -308,9 +309,16 @@ def _read_purified(path: Place, original: _Images, task: EvaluateTask, aside: Ab
 def _check_fit(task: EvaluateTask, victim: KnownVictim, form: _Images) -> None:
     size, name = victim.source.image_size, victim.source.name
     for key, image in zip(form.keys, form.pixels, strict=True):
-        if size is not None and image.shape[:2] != (size, size):
-            reason = f"image is {image.shape[1]}x{image.shape[0]}, the victim {name} takes {size} px"
-            raise DataError(task.data, reason, key=key)
+        if size is None or image.shape[:2] == (size, size):
+            continue
+        way_out = "bring them to that size, or take a victim of theirs"
+        if form.path != task.data:
+            way_out = (
+                f"purify {task.name} with a prior of the victim's size, or with --resize stretch and without "
+                "--output-size prior"
+            )
+        reason = f"image is {image.shape[1]}x{image.shape[0]}, the victim {name} takes {size} px; {way_out}"
+        raise DataError(form.path, reason, key=key)
 
 
 def _tallies(

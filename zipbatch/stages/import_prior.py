@@ -51,10 +51,10 @@ def import_prior(file: Place, out: Path, *, half: bool = False, flags: GuidedFla
     source = places.sha256(opened.path)
     trained = {} if flags.meaning == PUBLISHED.meaning else {"flags": flags.meaning}
     identity = atomic.sha256_json({"source": source, "half": half, **trained})
-    manifest = finished_manifest(out, MANIFEST, identity)
+    manifest = finished_manifest(out, MANIFEST, identity, opened=open_prior)
     reused = manifest is not None
     if manifest is None:
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
             raise UsageError(f"--out {out}: holds other files: it is {taken_by(out)}; choose an empty folder")
         alpha_bar_of(opened)  # says what is wrong with the schedule
         tensors = _finite(prior_tensors(opened), half=half, where=opened.path)

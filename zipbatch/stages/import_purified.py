@@ -16,7 +16,8 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Limits, Sample, ShardDataset, ShardRef, read_shard
 from zipbatch.stages.import_files import Files, match_by_key, match_by_map, split_folders
 from zipbatch.stages.publish import Published, publish_version
-from zipbatch.store import Store, TaskRecord, VersionRow, Versions, check_name, check_tag, task_key
+from zipbatch.stages.purify_plan import check_request_tag
+from zipbatch.store import Store, TaskRecord, VersionRow, Versions, check_name, task_key
 
 METHOD = "import"
 _CHUNK = 256
@@ -24,7 +25,10 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What to import: ``folder`` holds the purified form of ``dataset``; ``table`` is a map of files to keys."""
+    """What to import: ``folder`` holds the purified form of ``dataset``; ``table`` is a map of files to keys.
+
+    ``latest``: as in a ``PurifyRequest``.
+    """
 
     folder: Path
     dataset: ShardDataset
@@ -32,6 +36,7 @@ class ImportRequest:
     tag: str | None = None
     table: Path | None = None
     splits: tuple[str, ...] = ()
+    latest: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def import_purified(
     started_ns = time.time_ns()
     check_name(request.dataset.name, "dataset (use --name)")
     if request.tag is not None:
-        check_tag(request.tag, "--tag")
+        check_request_tag(request.tag, latest=request.latest)
     splits = _splits(request)
     files = _matched(request, splits)
     shards = [shard for shard in request.dataset.shards if shard.split in files]
@@ -188,5 +193,6 @@ def _publish(request: ImportRequest, imported: list[_Shard], content_sha256: str
         tag=request.tag,
         parent=None if parent is None else parent.header.version,
         started_ns=started_ns,
+        latest=request.latest,
     )
-    return Imported(f"{dataset}@{request.tag or 'latest'}", published, content_sha256)
+    return Imported(published.reference, published, content_sha256)

@@ -22,7 +22,7 @@ from zipbatch.checkpoints.backdoorbench import (
 from zipbatch.checkpoints.onnx import OnnxClassifier
 from zipbatch.checkpoints.state_dict import State, built_for, find_state, head_classes, load_foreign, sniff
 from zipbatch.checkpoints.tensors import read_checkpoint
-from zipbatch.checkpoints.victim import CONFIG, ONNX, VictimSpec, save_victim
+from zipbatch.checkpoints.victim import CONFIG, ONNX, VictimSpec, open_victim, save_victim
 from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import ONNX as ONNX_KIND
 from zipbatch.kinds import head_of, kind_of
@@ -106,7 +106,7 @@ def import_victim(request: ImportVictimRequest) -> ImportedVictim:
         raise UsageError(f"{file}: no such file")
     sha256 = atomic.sha256_file(file)
     identity = atomic.sha256_json({"imported": sha256, "as": _asked(request)})
-    if (done := finished_manifest(request.out, CONFIG, identity)) is not None:
+    if (done := finished_manifest(request.out, CONFIG, identity, opened=open_victim)) is not None:
         spec = VictimSpec.model_validate_json((request.out / CONFIG).read_bytes())
         origin = done["imported_from"]
         return ImportedVictim(request.out, spec, origin["format"], origin["assumed"], reused=True)

@@ -84,7 +84,7 @@ class _Expansion:
         given = {name: values.pop(name, None) for name in kind.inputs}
         settings = validate(kind.settings, values, where=where)
         try:
-            facts = kind.facts(settings)
+            facts = kind.decides(settings)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
         rules = {name: (rule, rule.needed(settings)) for name, rule in kind.inputs.items()}

@@ -11,30 +11,29 @@ from typing import Any, Literal
 from pydantic import Field
 
 from zipbatch import atomic, places
-from zipbatch.attacks import attack_params, get_attack
-from zipbatch.checkpoints import open_victim
-from zipbatch.checkpoints.victim import CONFIG
+from zipbatch.attacks import get_attack
+from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.cluster import pick_device
 from zipbatch.config import PriorConfig, Settings, VictimConfig, find_config, load_config
 from zipbatch.errors import DataError, UsageError
+from zipbatch.images import is_png
 from zipbatch.purifiers import PURIFIERS
 from zipbatch.report.progress import Part, Progress
 from zipbatch.shards import open_dataset
-from zipbatch.shards.dataset import MANIFEST
-from zipbatch.stages.evaluate import EvaluateRequest, evaluate, plan_evaluate, with_purified
+from zipbatch.stages.evaluate import MEASURES_VERSION, EvaluateRequest, evaluate, plan_evaluate, with_purified
 from zipbatch.stages.pipeline_instance import Input, Instance, Place
-from zipbatch.stages.poison import PoisonRequest, poison
-from zipbatch.stages.purifier import TILING, chosen_purifier, purifier_spec
+from zipbatch.stages.poison import PoisonRequest, poison, requested_options
+from zipbatch.stages.purifier import OutputSize, PurifierSpec, asked_purifier, with_prior
 from zipbatch.stages.purify import purify
 from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.sheet import write_sheet
 from zipbatch.stages.source import open_source
+from zipbatch.stages.staging import whole_dataset
 from zipbatch.stages.train_prior import train_prior
 from zipbatch.stages.train_victim import train_victim
-from zipbatch.store import Versions
+from zipbatch.stages.training import is_trained, training_facts
+from zipbatch.store import Versions, lost_objects
 
-MEASURES_VERSION = 2
-"""Raised whenever an evaluation of the same things comes to say something else."""
 Report = Callable[[Progress], None]
 """Called with what is being done and how far it is."""
 
@@ -47,9 +46,10 @@ class Kind:
         settings: its settings.
         inputs: its input fields.
         run: makes what the instance stands for.
-        facts: what decides the result beside the inputs: settings as they are resolved, versions of algorithms. Raises
-            ``UsageError`` when the settings cannot be.
-        is_done: whether what it makes is there.
+        facts: what decides the result beside the inputs, asked of those who say it of the result itself (the staged
+            options, a purifier's identity, that of a training run). Raises ``UsageError`` when the settings cannot be.
+        told: the settings that facts hold in their own way, or that decide nothing.
+        is_done: whether all that it makes is there.
     """
 
     settings: type[Settings]
@@ -57,6 +57,15 @@ class Kind:
     run: Callable[[Instance, Place, Report], None]
     is_done: Callable[[Instance, Place], bool]
     facts: Callable[[Any], dict[str, Any]]
+    told: frozenset[str]
+
+    def decides(self, settings: Settings) -> dict[str, Any]:
+        """What a stage with these settings is known by: its facts, and every setting that they do not tell of.
+
+        A setting that stays at its default is not named, so that a new one changes no stage that does not use it.
+        """
+        others = settings.model_dump(mode="json", exclude=set(self.told), exclude_defaults=True)
+        return {**others, **self.facts(settings)}
 
 
 class PoisonSettings(Settings):
@@ -79,15 +88,17 @@ class PoisonSettings(Settings):
 
 
 def _poison(instance: Instance, place: Place, report: Report) -> None:
-    settings = instance.settings
-    assert isinstance(settings, PoisonSettings)
-    values = settings.model_dump() | {"params": _texts(settings.params)}
-    request = PoisonRequest(source=_text(instance.one("source")), out=instance.path(place), **values)
+    assert isinstance(instance.settings, PoisonSettings)
+    request = _poison_request(instance.settings, source=_text(instance.one("source")), out=instance.path(place))
 
     def show(done: int, total: int) -> None:
         report(Progress(instance.label, (Part("images", done, total),)))
 
     poison(request, on_progress=show)
+
+
+def _poison_request(settings: PoisonSettings, *, source: str, out: Path) -> PoisonRequest:
+    return PoisonRequest(source=source, out=out, **settings.model_dump() | {"params": _texts(settings.params)})
 
 
 class TrainSettings(Settings):
@@ -133,6 +144,7 @@ class PurifySettings(Settings):
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     resize: Literal["stretch", "center-crop"] | None = None
+    output_size: OutputSize | None = None
     batch_size: int = Field(32, ge=1)
     quarantine: bool = False
 
@@ -141,19 +153,11 @@ def _purify(instance: Instance, place: Place, report: Report) -> None:
     settings = instance.settings
     assert isinstance(settings, PurifySettings)
     dataset, tag = _reference(instance, place)
-    spec = purifier_spec(
-        preset=settings.preset,
-        method=settings.purifier,
-        assigned=settings.set,
-        prior=_at(instance.one("prior"), place) if instance.inputs["prior"] else None,
-        seed=settings.seed,
-        precision=settings.precision,
-        resize=settings.resize,
-    )
+    prior = _at(instance.one("prior"), place) if instance.inputs["prior"] else None
     plan = plan_purify(
         PurifyRequest(
             open_dataset([str(_at(instance.one("data"), place))], name=dataset),
-            spec,
+            with_prior(_asked(settings), prior),
             place.store,
             place.workers,
             splits=settings.splits,
@@ -163,6 +167,18 @@ def _purify(instance: Instance, place: Place, report: Report) -> None:
         )
     )
     purify(plan, on_progress=lambda p: report(p.shown(instance.label)))
+
+
+def _asked(settings: PurifySettings) -> PurifierSpec:
+    return asked_purifier(
+        preset=settings.preset,
+        method=settings.purifier,
+        assigned=settings.set,
+        seed=settings.seed,
+        precision=settings.precision,
+        resize=settings.resize,
+        output_size=settings.output_size,
+    )
 
 
 class EvaluateSettings(Settings):
@@ -190,9 +206,8 @@ def _evaluate(instance: Instance, place: Place, report: Report) -> None:
     atomic.write_json(rows_file(instance, place), {"rows": rows})
 
 
-def _has(file: str) -> Callable[[Instance, Place], bool]:
-    """Folders are whole when their last file is there."""
-    return lambda instance, place: (instance.path(place) / file).is_file()
+def _is_staged(instance: Instance, place: Place) -> bool:
+    return whole_dataset(instance.path(place)) is not None
 
 
 def _is_purified(instance: Instance, place: Place) -> bool:
@@ -204,18 +219,22 @@ def _is_purified(instance: Instance, place: Place) -> bool:
         version = Versions(place.store).read(f"{dataset}@{tag}")
     except (UsageError, DataError):
         return False
-    return all(place.store.has_object(row.output) for row in version.rows)
+    return not lost_objects(place.store, [name for row in version.rows for name in row.objects])
 
 
 def _is_evaluated(instance: Instance, place: Place) -> bool:
+    """A row for each victim in each form is there, and the sheet where one was asked for."""
     assert isinstance(instance.settings, EvaluateSettings)
-    sheet = sheet_file(instance, place)
-    return rows_file(instance, place).is_file() and (sheet.is_file() or not instance.settings.sheet)
+    try:
+        rows = read_rows(instance, place)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    wanted = len(instance.inputs["victim"]) * (1 + len(instance.inputs["purified"]))
+    return len(rows) == wanted and (is_png(sheet_file(instance, place)) or not instance.settings.sheet)
 
 
 def _needs_prior(settings: PurifySettings) -> bool:
-    method, _ = chosen_purifier(preset=settings.preset, method=settings.purifier, assigned=settings.set)
-    return PURIFIERS[method].needs_prior
+    return PURIFIERS[_asked(settings).method].needs_prior
 
 
 def _maybe(_settings: Settings) -> None:
@@ -224,52 +243,46 @@ def _maybe(_settings: Settings) -> None:
 
 def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
     """The attack as it will be, wherever its parameters come from."""
-    attack = get_attack(settings.attack, _texts(settings.params), profile=settings.profile)
+    request = _poison_request(settings, source="", out=Path())
+    attack = get_attack(request.attack, request.params, profile=request.profile)
     return {
         **settings.model_dump(mode="json", exclude={"profile", "trigger_image"}),
-        "params": attack_params(attack),
-        "target": attack.default_target if settings.target is None else settings.target,
-        "poison_rate": attack.default_poison_rate if settings.poison_rate is None else settings.poison_rate,
-        "clean_label": attack.clean_label if settings.clean_label is None else settings.clean_label,
         "train_transform": attack.train_transform,
-        **({"variant": attack.variant} if attack.variant else {}),
-        **({"trigger_image_sha256": atomic.sha256_file(settings.trigger_image)} if settings.trigger_image else {}),
+        **requested_options(request),
     }
+
+
+_UNUSED: dict[str, Any] = {"libraries": {}, "seed": None, "precision": None, "tiling": None}
+"""What an identity leaves out where it does not matter, so that stages keep the names that they have always had."""
 
 
 def _purify_facts(settings: PurifySettings) -> dict[str, Any]:
-    """What the identity of a purifier holds, but for its prior."""
-    method, chosen = chosen_purifier(preset=settings.preset, method=settings.purifier, assigned=settings.set)
-    kind = PURIFIERS[method]
-    return {
-        "method": method,
-        "algorithm_version": kind.version,
-        "settings": chosen.model_dump(mode="json"),
-        "libraries": dict(kind.libraries),
-        "splits": list(settings.splits),
-        "resize": settings.resize,
-        "seed": settings.seed if kind.seeded else None,
-        "precision": settings.precision if kind.needs_prior else None,
-        "tiling": TILING if kind.needs_prior else None,
-        **({"quarantine": True} if settings.quarantine else {}),
-    }
+    """The purifier's identity, but for its prior, which is an input."""
+    return {**_UNUSED, **_asked(settings).identity, "splits": list(settings.splits)}
 
+
+_TRAINING = frozenset(TrainSettings.model_fields)
+_PURIFIER = frozenset({"preset", "purifier", "set", "seed", "precision", "resize", "output_size"})
 
 KINDS: dict[str, Kind] = {
-    "poison": Kind(PoisonSettings, {"source": Input()}, _poison, _has(MANIFEST), _poison_facts),
+    "poison": Kind(
+        PoisonSettings, {"source": Input()}, _poison, _is_staged, _poison_facts, frozenset(PoisonSettings.model_fields)
+    ),
     "train victim": Kind(
         TrainSettings,
         {"data": Input(("poison",)), "purified": Input(("purify",), path=False, needed=_maybe)},
         _train_victim,
-        _has(CONFIG),
-        lambda settings: {"config": _victim_config(settings).model_dump(mode="json")},
+        lambda instance, place: is_trained(instance.path(place), open_victim),
+        lambda settings: training_facts(_victim_config(settings)),
+        _TRAINING,
     ),
     "train prior": Kind(
         TrainSettings,
         {"source": Input()},
         _train_prior,
-        _has(MANIFEST),
-        lambda settings: {"config": _prior_config(settings).model_dump(mode="json")},
+        lambda instance, place: is_trained(instance.path(place), open_prior),
+        lambda settings: training_facts(_prior_config(settings)),
+        _TRAINING,
     ),
     "purify": Kind(
         PurifySettings,
@@ -277,6 +290,7 @@ KINDS: dict[str, Kind] = {
         _purify,
         _is_purified,
         _purify_facts,
+        _PURIFIER | {"splits", "batch_size"},
     ),
     "evaluate": Kind(
         EvaluateSettings,
@@ -288,6 +302,7 @@ KINDS: dict[str, Kind] = {
         _evaluate,
         _is_evaluated,
         lambda _: {"measures": MEASURES_VERSION},
+        frozenset({"sheet"}),
     ),
 }
 

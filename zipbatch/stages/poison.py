@@ -29,7 +29,7 @@ from zipbatch.shards.dataset import (
     write_split,
 )
 from zipbatch.sources import SourceImage
-from zipbatch.stages.poison_choice import attack_goal, choose_poisoned, shuffled_splits
+from zipbatch.stages.poison_choice import attack_goal, choose_poisoned
 from zipbatch.stages.source import Source, open_source
 from zipbatch.stages.staging import stage_folder
 
@@ -165,39 +165,46 @@ def _staged_as(source: Source, split: str) -> tuple[str, ...]:
     return (split,)
 
 
-def _options(plan: _Plan) -> dict[str, object]:
-    """Everything that decides the staged bytes, for the manifest and for "is this already done?"."""
-    request = plan.request
+def requested_options(request: PoisonRequest) -> dict[str, object]:
+    """What decides the staged bytes beside the source, with defaults filled in; a pipeline's stage is known by it, too.
+
+    Raises:
+        UsageError: unknown profile, attack or parameter.
+    """
+    attack = get_attack(request.attack, request.params, profile=request.profile)
     return {
-        "attack": plan.attack.name,
-        "params": attack_params(plan.attack),
-        "clean_label": plan.goal.clean_label,
-        "classes": plan.classes,
-        "image_size": plan.image_size,
-        "target": plan.goal.target,
-        "poison_rate": plan.rate,
+        "attack": attack.name,
+        "params": attack_params(attack),
+        **({} if attack.version == 1 else {"version": attack.version}),  # what was staged before there were any is 1
+        "clean_label": attack.clean_label if request.clean_label is None else request.clean_label,
+        "target": attack.default_target if request.target is None else request.target,
+        "poison_rate": attack.default_poison_rate if request.poison_rate is None else request.poison_rate,
         "seed": request.seed,
         "limit": request.limit,
         "samples_per_shard": request.samples_per_shard,
         "resize": request.resize,
-        "source_sha256": plan.source_sha256,
-        **_recipe(plan),
+        **({} if attack.variant is None else {"variant": attack.variant}),
+        **_picture(request),
     }
 
 
-def _recipe(plan: _Plan) -> dict[str, object]:
-    """What came to decide staged bytes later on; absent where it is as it always was, so that what was staged before
-    still counts.
-    """
-    recipe: dict[str, object] = {}
-    shuffled = shuffled_splits(plan.source, plan.attack)
-    if plan.attack.variant is not None:
-        recipe["variant"] = plan.attack.variant
-    if "train" in plan.source.splits and "val" in shuffled:
-        recipe["shuffled"] = list(shuffled)
-    if plan.request.trigger_image is not None:
-        recipe["trigger_image_sha256"] = atomic.sha256_file(plan.request.trigger_image)
-    return recipe
+def _picture(request: PoisonRequest) -> dict[str, object]:
+    if request.trigger_image is None:
+        return {}
+    if not request.trigger_image.is_file():
+        raise UsageError(f"--trigger-image {request.trigger_image}: no such file")
+    return {"trigger_image_sha256": atomic.sha256_file(request.trigger_image)}
+
+
+def _options(plan: _Plan) -> dict[str, object]:
+    """Everything that decides the staged bytes, for the manifest and for "is this already done?"."""
+    return {
+        **requested_options(plan.request),
+        "classes": plan.classes,
+        "image_size": plan.image_size,
+        "target": plan.goal.target,
+        "source_sha256": plan.source_sha256,
+    }
 
 
 def _write_all(plan: _Plan, folder: Path, options: dict[str, object]) -> None:
@@ -224,6 +231,7 @@ def _manifest(
         source=plan.attack.source,
         params=attack_params(plan.attack),
         profile=plan.request.profile,
+        version=plan.attack.version,
         target=plan.goal.target,
         target_mode=plan.request.target_mode,
         clean_label=plan.goal.clean_label,

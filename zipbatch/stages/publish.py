@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from zipbatch import __version__
+from zipbatch.errors import DataError
 from zipbatch.store import Origin, Store, VersionHeader, VersionRow, Versions
 from zipbatch.store.rows import count_rows
 from zipbatch.store.versions import LATEST, version_id
@@ -18,12 +19,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Published:
-    """A version: its id, whether it is ``new``, the ``tags`` that point to it now, and the size of each split."""
+    """A version: its id, whether it is ``new``, the ``tags`` that point to it now, and the size of each split.
 
+    ``latest_left`` says why ``latest`` was left where it is, and what to do; None where it was to be moved.
+    """
+
+    dataset: str
     version: str
     new: bool
     tags: tuple[str, ...]
     counts: dict[str, dict[str, int]]
+    latest_left: str | None = None
+
+    @property
+    def reference(self) -> str:
+        """``dataset@tag`` by a tag that points to it, its own first, or ``dataset@version`` where none does."""
+        return f"{self.dataset}@{(*self.tags, self.version)[0]}"
 
 
 def publish_version(
@@ -36,6 +47,7 @@ def publish_version(
     parent: str | None,
     started_ns: int,
     origin: Origin | None = None,
+    latest: bool | None = None,
 ) -> Published:
     """Write the version of these rows, whose objects are in the store, and point ``tag`` and ``latest`` at it.
 
@@ -44,10 +56,11 @@ def publish_version(
         dataset: its name.
         identity: what made the pixels.
         rows: one for each shard, in the order of the input.
-        tag: beside ``latest``; None for ``latest`` alone.
+        tag: its own; None for none beside ``latest``.
         parent: id of the version that was the latest before.
         started_ns: when the run started; a tag that a later run has moved stays.
         origin: how many of the shards were made by this run, and where the others were found.
+        latest: whether to move ``latest``; None unless that would take it away from another tag's line (``line_of``).
 
     Raises:
         DataError: an object is not in the store (any more); nothing is published then.
@@ -67,11 +80,41 @@ def publish_version(
         started=datetime.fromtimestamp(started_ns / 1e9, UTC).isoformat(timespec="seconds"),
         zipbatch=__version__,
     )
-    tags = [LATEST] if tag in {None, LATEST} else [str(tag), LATEST]
     with versions.claim(dataset, version):
         new = versions.publish(header, rows)
+        left = None if tag == LATEST else _latest_left(versions, header, tag=tag, latest=latest)
+        tags = list(dict.fromkeys([*([] if tag is None else [tag]), *([] if left else [LATEST])]))
         moved = tuple(name for name in tags if versions.move_tag(dataset, name, version, started_ns=started_ns))
     for name in set(tags) - set(moved):
         there = versions.tag(dataset, name)
         log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, name, there)
-    return Published(version, new, moved, counts)
+    return Published(dataset, version, new, moved, counts, left)
+
+
+def line_of(versions: Versions, dataset: str, *, identity: Mapping[str, Any], tag: str | None) -> tuple[str, ...]:
+    """The tags beside ``latest`` that name its version, where a run with this identity and tag is not of their line.
+
+    A nightly's version has such a tag. A run moves ``latest`` on when it has that tag, or the same purifier.
+    """
+    try:
+        there = versions.tag(dataset, LATEST)
+        if there is None or versions.header(dataset, there).purifier == identity:
+            return ()
+        names = tuple(name for name, version in versions.tags(dataset).items() if version == there and name != LATEST)
+    except DataError:  # damaged: there is no line to keep
+        return ()
+    return () if tag in names else names
+
+
+def _latest_left(versions: Versions, header: VersionHeader, *, tag: str | None, latest: bool | None) -> str | None:
+    """Why ``latest`` is not to be moved to a version, None where it is."""
+    dataset, kept = header.dataset, "" if tag else f"; no tag keeps {header.version} from 'store gc': --tag NAME would"
+    if latest is not None:
+        return None if latest else f"{dataset}@{LATEST} is left where it is, as asked{kept}"
+    names = line_of(versions, dataset, identity=header.purifier, tag=tag)
+    if not names:
+        return None
+    return (
+        f"{dataset}@{LATEST} stays with {', '.join(names)}, whose settings are others than this run's; "
+        f"--{LATEST} moves it{kept}"
+    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,11 +18,11 @@ from zipbatch.errors import UsageError
 from zipbatch.places import Place
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
 from zipbatch.purifiers.base import Precision
-from zipbatch.report import plain_text
 from zipbatch.store import VersionHeader
 
 log = logging.getLogger(__name__)
 DEFAULT_PRESET = DEFAULTS["purifiers"]
+OutputSize = Literal["input", "prior"]
 TILING = "shard order, last canvas repeats its own"
 _SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}
 
@@ -31,7 +31,8 @@ _SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "et
 class PurifierSpec:
     """Everything that decides how pixels change, resolved and checked. Small and picklable.
 
-    ``libraries`` are those of the machine that resolved it; a worker with others refuses the work.
+    ``libraries`` are those of the machine that resolved it; a worker with others refuses the work. ``output_size`` is
+    what images that were resized to fit the prior come out with: the size they came with, or the prior's.
     """
 
     method: str
@@ -41,6 +42,7 @@ class PurifierSpec:
     resize: str | None
     prior: PriorFolder | None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    output_size: OutputSize = "input"
 
     def row_of(self, height: int, width: int) -> int:
         """Images of that size to a row of the network's batch; raises ``ValueError`` when they cannot be purified."""
@@ -63,7 +65,10 @@ class PurifierSpec:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides purified pixels and nothing else (DESIGN, "The store"): no paths, batch sizes or workers."""
+        """What decides purified pixels and nothing else (DESIGN, "The store"): no paths, batch sizes or workers.
+
+        Without its prior it lacks that prior's digest alone: so a pipeline knows a stage by it before a prior is there.
+        """
         kind = PURIFIERS[self.method]
         identity: dict[str, Any] = {
             "method": self.method,
@@ -71,12 +76,16 @@ class PurifierSpec:
             "settings": self.settings.model_dump(mode="json"),
             "resize": self.resize,
         }
+        if self.resize is not None and self.output_size == "input":  # before there was a choice, it was the prior's
+            identity["output_size"] = self.output_size
         if kind.seeded:
             identity["seed"] = self.seed
         if self.libraries:
             identity["libraries"] = dict(self.libraries)
+        if kind.needs_prior:
+            identity |= {"precision": self.precision, "tiling": TILING}
         if self.prior is not None:
-            identity |= {"prior_sha256": self.prior.digest, "precision": self.precision, "tiling": TILING}
+            identity["prior_sha256"] = self.prior.digest
         return identity
 
 
@@ -120,6 +129,7 @@ def purifier_spec(
     seed: int = 0,
     precision: Precision = "float32",
     resize: str | None = None,
+    output_size: OutputSize | None = None,
 ) -> PurifierSpec:
     """Resolve a preset (or file), flags on top of it, and the prior.
 
@@ -132,24 +142,75 @@ def purifier_spec(
         seed: of all that is random.
         precision: of the network's forward pass.
         resize: what to do with images that the prior does not fit.
+        output_size: what those come out with; None for their own size, or the prior's where they are cropped.
 
     Raises:
         UsageError: unknown preset or method, settings that do not fit or do not apply, no prior where one is needed.
     """
+    asked = asked_purifier(
+        preset=preset,
+        method=method,
+        overrides=overrides,
+        assigned=assigned,
+        seed=seed,
+        precision=precision,
+        resize=resize,
+        output_size=output_size,
+    )
+    return with_prior(asked, prior)
+
+
+def asked_purifier(
+    *,
+    preset: str | None = None,
+    method: str | None = None,
+    overrides: Mapping[str, object] | None = None,
+    assigned: Mapping[str, object] | None = None,
+    seed: int = 0,
+    precision: Precision = "float32",
+    resize: str | None = None,
+    output_size: OutputSize | None = None,
+) -> PurifierSpec:
+    """``purifier_spec`` as far as it can be told before the prior is there; ``with_prior`` does the rest."""
     method, settings = chosen_purifier(preset=preset, method=method, overrides=overrides, assigned=assigned)
     kind = PURIFIERS[method]
     if resize is not None and not kind.needs_prior:
         raise UsageError(f"--resize does not apply to the purifier {method}: it takes images of any size")
-    if not kind.needs_prior:
-        return PurifierSpec(method, settings, seed, precision, resize, None, kind.libraries)
+    size = _output_size(resize, output_size)
+    return PurifierSpec(method, settings, seed, precision, resize, None, kind.libraries, size)
+
+
+def with_prior(asked: PurifierSpec, prior: Place | None) -> PurifierSpec:
+    """The spec with its prior opened and its settings held against that; as it is where it needs none.
+
+    Raises:
+        UsageError: no prior where one is needed, one that is unfit, or settings that do not fit it.
+    """
+    if not PURIFIERS[asked.method].needs_prior:
+        return asked
     if prior is None:
         raise UsageError(
-            f"the purifier {method} needs a diffusion model: --prior DIR, FILE.pt or hub:NAME (or --prior embedded)"
+            f"the purifier {asked.method} needs a diffusion model: --prior DIR, FILE.pt or hub:NAME "
+            "(or --prior embedded)"
         )
     folder = open_prior(prior)
     if folder.guided is not None:
         _tell(f"{prior}: taken for granted: {folder.guided.flags.told}; 'zipbatch import prior' takes others")
-    return PurifierSpec(method, _resolved(settings, folder), seed, precision, resize, folder, kind.libraries)
+    return replace(asked, settings=_resolved(asked.settings, folder), prior=folder)
+
+
+def _output_size(resize: str | None, asked: OutputSize | None) -> OutputSize:
+    """What resized images come out with. A crop leaves pixels out, and those are never put back unpurified."""
+    if resize is None and asked is not None:
+        raise UsageError(
+            f"--output-size {asked} is for images that are made to fit; give --resize, too, or leave it out"
+        )
+    if resize == "center-crop" and asked == "input":
+        raise UsageError(
+            "--resize center-crop purifies the middle square alone, so images of the input's size cannot come out: "
+            "take --output-size prior for that square at the prior's size, or --resize stretch for whole images"
+        )
+    return asked or ("prior" if resize == "center-crop" else "input")
 
 
 @lru_cache
@@ -236,12 +297,18 @@ def preset_text(name: str) -> str:
 
 
 def describe_settings(header: VersionHeader) -> str:
-    """A version's purifier and what differs from its defaults: ``zip start_step=150``."""
-    method, settings = str(header.purifier["method"]), header.purifier.get("settings", {})
-    known = PURIFIERS.get(method)
-    usual = {} if known is None else known.settings_type().model_dump(mode="json")
-    own = [f"{name}={plain_text(value)}" for name, value in settings.items() if usual.get(name, ...) != value]
-    return " ".join([method, *own])
+    """What a version was purified with, as far as it differs from its purifier's defaults: ``zip k=14 t0=150``.
+
+    A preset is not known any more, its settings are. A default of null, which a prior resolves, is told by its value.
+    """
+    identity = header.purifier
+    settings = identity.get("settings", {})
+    kind = PURIFIERS.get(identity["method"])
+    defaults = {} if kind is None else kind.settings_type().model_dump(mode="json")
+    changed = {name: value for name, value in settings.items() if name not in defaults or defaults[name] != value}
+    usual = {"resize": None, "output_size": None, "seed": 0, "precision": "float32"}
+    more = [_part(name, identity[name]) for name, value in usual.items() if identity.get(name, value) != value]
+    return " ".join([describe({**identity, "settings": changed}), *more])
 
 
 def _part(name: str, value: object) -> str:

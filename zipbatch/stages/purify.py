@@ -15,7 +15,6 @@ from zipbatch.stages.publish import publish_version
 from zipbatch.stages.purify_plan import PurifyPlan, plan_purify, row_of
 from zipbatch.stages.purify_shard import PurifyResult, PurifySetup, PurifyTask
 from zipbatch.store import LostObjectsError, Origin, RememberedInputs, VersionRow, task_key
-from zipbatch.store.versions import LATEST
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 3
@@ -71,7 +70,10 @@ class PurifyProgress:
 
 @dataclass(frozen=True)
 class PurifySummary:
-    """What a run did. ``samples_per_s`` counts computed samples against wall time, without the ``quarantined``."""
+    """What a run did. ``samples_per_s`` counts computed samples against wall time, without the ``quarantined``.
+
+    ``latest_left`` says why the tag ``latest`` was not to be moved; None where it was.
+    """
 
     reference: str
     version: str
@@ -86,6 +88,7 @@ class PurifySummary:
     computed_samples: int = 0
     quarantined: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    latest_left: str | None = None
 
 
 def purify(
@@ -314,9 +317,10 @@ def _publish(run: _Run, rows: Sequence[VersionRow]) -> PurifySummary:
         parent=plan.parent,
         started_ns=plan.started_ns,
         origin=_origin(plan, rows, reused=run.reused),
+        latest=request.latest,
     )
     return PurifySummary(
-        reference=f"{request.dataset.name}@{request.tag or LATEST}",
+        reference=published.reference,
         version=published.version,
         tags=published.tags,
         new_version=published.new,
@@ -329,6 +333,7 @@ def _publish(run: _Run, rows: Sequence[VersionRow]) -> PurifySummary:
         computed_samples=run.samples,
         quarantined=sum(row.quarantined for row in rows),
         counts=published.counts,
+        latest_left=published.latest_left,
     )
 
 

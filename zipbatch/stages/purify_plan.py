@@ -25,12 +25,14 @@ from zipbatch.store import (
     lost_objects,
     task_key,
 )
+from zipbatch.store.versions import LATEST
 
 
 @dataclass(frozen=True)
 class PurifyRequest:
     """What to purify, how, and where to. ``quarantine``: set samples that cannot be read aside and go on.
     ``trust_mtime``: a bare shard of the size and mtime that an earlier run remembers has the digest that it had then.
+    ``latest``: whether the tag of that name is to be moved; None unless it keeps to another tag's line.
     """
 
     dataset: ShardDataset
@@ -41,6 +43,7 @@ class PurifyRequest:
     tag: str | None = None
     batch_size: int = 32
     quarantine: bool = False
+    latest: bool | None = None
     trust_mtime: bool = False
 
 
@@ -92,7 +95,7 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     started_ns = time.time_ns()
     check_name(request.dataset.name, "dataset (use --name)")
     if request.tag is not None:
-        check_tag(request.tag, "--tag")
+        check_request_tag(request.tag, latest=request.latest)
     _check_size(request)
     shards = _chosen(request.dataset, request.splits)
     identity = request.spec.identity
@@ -121,6 +124,13 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
 
 def _images(shard: ShardRef, row: VersionRow | None) -> int | None:
     return shard.samples if row is None else row.samples + row.quarantined
+
+
+def check_request_tag(tag: str, *, latest: bool | None) -> None:
+    """Raises ``UsageError`` for a tag that cannot be, or that is ``latest`` where that is not to be moved."""
+    check_tag(tag, "--tag")
+    if tag == LATEST and latest is False:
+        raise UsageError(f"--tag {LATEST} and --no-{LATEST} contradict each other; give one")
 
 
 def _check_size(request: PurifyRequest) -> None:

@@ -62,20 +62,28 @@ class PurifySetup:
 
 @dataclass(frozen=True)
 class _Readable:
-    """A sample, its decoded image (uint8 [H, W, 3], resized where that was asked for), images to a row of that size."""
+    """A sample, its decoded image (uint8 [H, W, 3], resized where that was asked for), images to a row of that size.
+
+    ``out`` is the height and width that it comes out with.
+    """
 
     sample: Sample
     image: images.U8
     unit: int
+    out: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Consecutive samples of one size; ``pixels`` uint8 [N, 3, H, W], ``unit`` images to a row of the network."""
+    """Consecutive samples of one size; ``pixels`` uint8 [N, 3, H, W], ``unit`` images to a row of the network.
+
+    ``out`` are the heights and widths that they come out with.
+    """
 
     samples: list[Sample]
     pixels: torch.Tensor
     unit: int
+    out: list[tuple[int, int]]
 
 
 class _Counted:
@@ -167,11 +175,12 @@ class PurifyWorker:
                 yield readable
 
     def _read(self, sample: Sample) -> _Readable:
-        image = sample.image()
+        image = original = sample.image()
         try:
             if self._spec.resize is not None and self._spec.prior is not None:
                 image = self._fitting(image, self._spec.prior.image_size, self._spec.resize)
-            return _Readable(sample, image, self._spec.row_of(*image.shape[:2]))
+            height, width = (original if self._spec.output_size == "input" else image).shape[:2]
+            return _Readable(sample, image, self._spec.row_of(*image.shape[:2]), (height, width))
         except ValueError as error:
             raise DataError(sample.shard, str(error), key=sample.key) from error
 
@@ -241,7 +250,7 @@ class PurifyWorker:
 
 def _batch(held: list[_Readable]) -> _Batch:
     pixels = np.stack([one.image for one in held]).transpose(0, 3, 1, 2).copy()
-    return _Batch([one.sample for one in held], torch.from_numpy(pixels), held[0].unit)
+    return _Batch([one.sample for one in held], torch.from_numpy(pixels), held[0].unit, [one.out for one in held])
 
 
 def _note(batch: _Batch, runs: list[SlotRun]) -> None:
@@ -254,5 +263,6 @@ def _note(batch: _Batch, runs: list[SlotRun]) -> None:
 
 def _results(batch: _Batch, future: Future[torch.Tensor]) -> Iterator[Sample]:
     """The samples of a finished batch, their image replaced by the purified one as PNG, all else untouched."""
-    for sample, pixels in zip(batch.samples, future.result().permute(0, 2, 3, 1).numpy(), strict=True):
-        yield sample.with_image(np.ascontiguousarray(pixels))
+    purified = future.result().permute(0, 2, 3, 1).numpy()
+    for sample, pixels, (height, width) in zip(batch.samples, purified, batch.out, strict=True):
+        yield sample.with_image(images.stretch(np.ascontiguousarray(pixels), height, width))

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.errors import UsageError
 from zipbatch.kinds import taken_by
-from zipbatch.shards import ShardDataset, open_dataset
-from zipbatch.shards.dataset import MANIFEST, SHARD_LIST
+from zipbatch.shards import ShardDataset, StagedManifest, open_dataset
+from zipbatch.shards.dataset import MANIFEST, SHARD_LIST, TRIGGER, TRIGGER_PICTURE
+from zipbatch.shards.opening import MAX_MANIFEST_BYTES
+from zipbatch.sources.base import CLASSES
+
+log = logging.getLogger(__name__)
 
 
 def stage_folder(
     out: Path, options: Mapping[str, Any], write: Callable[[Path, Mapping[str, Any]], None]
 ) -> tuple[ShardDataset, bool]:
     """The staged dataset of these options in ``out``: the one that is there, or a new one.
+
+    Of one that is there but not whole any more, the files are made anew.
 
     Args:
         out: its folder.
@@ -30,10 +37,15 @@ def stage_folder(
     Raises:
         UsageError: ``out`` holds something else.
     """
-    if (out / MANIFEST).is_file() and (out / SHARD_LIST).is_file():
-        existing = open_dataset([str(out)])
-        if existing.manifest is not None and existing.manifest.options == options:
+    there = staged_manifest(out)
+    if there is not None and there.options == options:
+        if (existing := whole_dataset(out)) is not None:
             return existing, True
+        log.warning("%s: files are missing or damaged; staging them again", out)
+        with atomic.mended_folder(out, last=MANIFEST) as folder:
+            write(folder, options)
+        return open_dataset([str(out)]), False
+    if there is not None and (out / SHARD_LIST).is_file():
         raise UsageError(f"--out {out}: taken by a staged dataset of other settings; choose another --out or remove it")
     try:
         with atomic.whole_folder(out) as folder:
@@ -45,3 +57,35 @@ def stage_folder(
             raise
         raise UsageError(f"--out {out}: another run has just staged it; run again") from error
     return open_dataset([str(out)]), False
+
+
+def staged_manifest(folder: Path) -> StagedManifest | None:
+    """The manifest of a staged folder, whatever has become of its other files; None where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    file = folder / MANIFEST
+    try:
+        return StagedManifest.model_validate_json(places.read_bytes(file, limit=MAX_MANIFEST_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise UsageError(f"{file}: not a staged dataset of this version; remove {folder} to stage it anew") from error
+
+
+def whole_dataset(folder: Path) -> ShardDataset | None:
+    """The staged dataset in a folder, None unless all that staging publishes is there: shards, classes, trigger."""
+    try:
+        dataset = open_dataset([str(folder)])
+    except UsageError:
+        return None
+    if dataset.manifest is None or not (folder / CLASSES).is_file():
+        return None
+    trigger = dataset.manifest.attack.trigger_sha256
+    return dataset if trigger is None or _has_trigger(folder, trigger) else None
+
+
+def _has_trigger(folder: Path, sha256: str) -> bool:
+    arrays, picture = folder / TRIGGER, folder / TRIGGER_PICTURE
+    return arrays.is_file() and picture.is_file() and atomic.sha256_file(arrays) == sha256

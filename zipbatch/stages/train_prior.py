@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zipbatch import __version__, atomic, images
-from zipbatch.checkpoints import fresh_prior, save_prior
+from zipbatch.checkpoints import fresh_prior, open_prior, save_prior
 from zipbatch.config import PriorConfig
 from zipbatch.diffusion import Prior, guided_sample, noise_streams, standard_normal
 from zipbatch.errors import UsageError
@@ -35,6 +35,7 @@ from zipbatch.stages.training import (
     has_bfloat16,
     prepare_out,
     share_of_all,
+    training_identity,
 )
 
 log = logging.getLogger(__name__)
@@ -131,8 +132,8 @@ def train_prior(
         DataError: images that cannot be decoded or differ in size.
     """
     source_sha256 = source.survey("train").sha256
-    identity = atomic.sha256_json({"config": config.model_dump(mode="json"), "data": source_sha256})
-    if (done := finished_manifest(out, MANIFEST, identity)) is not None:
+    identity = training_identity(config, source_sha256)
+    if (done := finished_manifest(out, MANIFEST, identity, opened=open_prior)) is not None:
         return TrainedPrior(out, done["steps"], done["held_out_eps_mse"]["value"], reused=True)
     train, held_out, where = _load(source, config.held_out)
     unet, schedule = _configs(config, int(train.shape[-1]))

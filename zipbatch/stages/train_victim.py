@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zipbatch import __version__, atomic
-from zipbatch.checkpoints.victim import CONFIG, VictimSpec, save_victim
+from zipbatch import __version__
+from zipbatch.checkpoints.victim import CONFIG, VictimSpec, open_victim, save_victim
 from zipbatch.config import VictimConfig
 from zipbatch.errors import UsageError
 from zipbatch.metrics import Share, attack_success, clean_accuracy
@@ -35,6 +35,7 @@ from zipbatch.stages.training import (
     has_bfloat16,
     prepare_out,
     share_of_all,
+    training_identity,
 )
 from zipbatch.victims import TRAIN_TRANSFORMS, TrainTransform, Victim, build_victim, crop_and_flip, top1
 
@@ -131,10 +132,8 @@ def train_victim(
     if manifest is None or not dataset.split("train"):
         raise UsageError(f"{dataset.name}: training needs a staged dataset with a split train (zipbatch poison)")
     transform = _train_transform(dataset.name, manifest.attack.train_transform)
-    identity = atomic.sha256_json(
-        {"config": config.model_dump(mode="json"), "data": [shard.sha256 for shard in dataset.shards]}
-    )
-    if (done := finished_manifest(out, CONFIG, identity)) is not None:
+    identity = training_identity(config, [shard.sha256 for shard in dataset.shards])
+    if (done := finished_manifest(out, CONFIG, identity, opened=open_victim)) is not None:
         return TrainedVictim(out, done["epochs"], _read_share(done["ca"]), _read_share(done["asr"]), reused=True)
     spec = VictimSpec(
         arch=config.arch,
@@ -145,6 +144,12 @@ def train_victim(
         classes=tuple(manifest.classes),
     )
     data = load_split(dataset.split("train"))
+    if (side := manifest.image_size) and data.images.shape[-2:] != (side, side):
+        height, width = data.images.shape[-2:]
+        raise UsageError(
+            f"{dataset.split('train')[0].path}: images are {width}x{height}, {dataset.name} has {side} px, which the "
+            "victim is to take; purify with --resize stretch --output-size input, or with a prior of that size"
+        )
     if len(data.labels) < 2:
         raise UsageError(f"{dataset.name}: the split train has a single image; training needs two or more")
     run = _start(spec, config, identity, out, device=device, images=len(data.labels))

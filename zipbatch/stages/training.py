@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 
 from zipbatch import atomic
-from zipbatch.checkpoints.tensors import read_json
+from zipbatch.checkpoints.tensors import is_whole, read_json
+from zipbatch.config import Settings
 from zipbatch.errors import UsageError
 from zipbatch.kinds import folder_kind, taken_by
 
@@ -48,8 +49,26 @@ class Budget:
         return self.fraction >= 1
 
 
-def finished_manifest(out: Path, marker: str, identity: str) -> dict[str, Any] | None:
-    """The manifest of a finished run in ``out``, None when its last file, ``marker``, is not there yet.
+def training_facts(config: Settings) -> dict[str, Any]:
+    """What decides a training run beside its data; a pipeline's stage is known by it, too."""
+    return {"config": config.model_dump(mode="json")}
+
+
+def training_identity(config: Settings, data: object) -> str:
+    """Digest of all that decides a training run; ``data`` says what it learns from."""
+    return atomic.sha256_json({**training_facts(config), "data": data})
+
+
+def finished_manifest(
+    out: Path, marker: str, identity: str, *, opened: Callable[[Path], object]
+) -> dict[str, Any] | None:
+    """The manifest of a finished run in ``out``, None when it is not whole: then it is to be trained, or trained anew.
+
+    Args:
+        out: its folder.
+        marker: the file that it writes last.
+        identity: of the run that asks.
+        opened: as for ``is_trained``.
 
     Raises:
         UsageError: the folder is of another run.
@@ -61,7 +80,22 @@ def finished_manifest(out: Path, marker: str, identity: str) -> dict[str, Any] |
         raise UsageError(
             f"{out}: holds the result of other settings or data, {taken_by(out)}; choose another --out or remove it"
         )
-    return manifest
+    return manifest if is_trained(out, opened) else None
+
+
+def is_trained(out: Path, opened: Callable[[Path], object]) -> bool:
+    """Whether all that a training run publishes is in ``out``: configs that ``opened`` takes, weights, a manifest.
+
+    Args:
+        out: the folder.
+        opened: opens it as what it is; raises ``UsageError`` where it is not that.
+    """
+    try:
+        opened(out)
+        read_json(out / "manifest.json")
+    except UsageError:
+        return False
+    return all(map(is_whole, out.rglob("*.safetensors")))
 
 
 def prepare_out(out: Path) -> None:

@@ -172,7 +172,7 @@ class Versions:
             DataError: its files are damaged, or another version's.
         """
         path, found = self._header_path(dataset, version), _Id(dataset)
-        header = self._header(dataset, version)
+        header = self.header(dataset, version)
         rows = self._rows(dataset, version, found)
         if found.of(header.purifier) != version:
             raise DataError(path, "damaged version: its id is not that of its purifier and list")
@@ -180,7 +180,13 @@ class Versions:
             raise DataError(path, "damaged version: its counts are not those of its list")
         return Version(header, rows)
 
-    def _header(self, dataset: str, version: str) -> VersionHeader:
+    def header(self, dataset: str, version: str) -> VersionHeader:
+        """The header of a version, without its list.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            DataError: it is damaged, or another version's.
+        """
         path = self._header_path(dataset, version)
         try:
             header = read_header(path)
@@ -300,7 +306,7 @@ class Versions:
         headers = []
         for version in self.ids(dataset):
             try:
-                headers.append(self._header(dataset, version))
+                headers.append(self.header(dataset, version))
             except FileNotFoundError:
                 continue  # forgotten meanwhile
         return sorted(headers, key=lambda header: (header.started, header.version))
