@@ -75,6 +75,7 @@ class PoisonSettings(Settings):
     samples_per_shard: int = Field(1000, ge=1)
     resize: Literal["stretch", "center-crop"] = "stretch"
     trigger_image: Path | None = None
+    skip_unreadable: bool = False
 
 
 def _poison(instance: Instance, place: Place, report: Report) -> None:
@@ -226,7 +227,7 @@ def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
     """The attack as it will be, wherever its parameters come from."""
     attack = get_attack(settings.attack, _texts(settings.params), profile=settings.profile)
     return {
-        **settings.model_dump(mode="json", exclude={"profile", "trigger_image"}),
+        **settings.model_dump(mode="json", exclude={"profile", "trigger_image", "skip_unreadable"}),
         "params": attack_params(attack),
         "target": attack.default_target if settings.target is None else settings.target,
         "poison_rate": attack.default_poison_rate if settings.poison_rate is None else settings.poison_rate,
@@ -234,6 +235,7 @@ def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
         "train_transform": attack.train_transform,
         **({"variant": attack.variant} if attack.variant else {}),
         **({"trigger_image_sha256": atomic.sha256_file(settings.trigger_image)} if settings.trigger_image else {}),
+        **({"skip_unreadable": True} if settings.skip_unreadable else {}),
     }
 
 
