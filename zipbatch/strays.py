@@ -28,6 +28,16 @@ def has_stray(path: str) -> bool:
     return any(map(is_stray, PurePosixPath(path).parts))
 
 
+def is_keyless(path: str) -> bool:
+    """Whether no reader of shards takes a tar's member for a sample's: webdataset finds no key in a name with a leading
+    dot, and macOS's resource forks lie under ``__MACOSX/``.
+
+    Other strays in a tar may be samples, as they are for every reader: stores hold them.
+    """
+    *folders, name = PurePosixPath(path).parts or ("",)
+    return (name.startswith(".") and is_stray(name)) or "__MACOSX" in folders
+
+
 @dataclass
 class Tally:
     """How many there are, and the names of the first ones."""

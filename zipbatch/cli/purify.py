@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
@@ -70,6 +70,13 @@ if TYPE_CHECKING:
     help="Set samples that cannot be read aside, untouched, and go on.  [default: they fail their shard]",
 )
 @click.option(
+    "--other-images",
+    type=click.Choice(["refuse", "keep"]),
+    default="refuse",
+    show_default=True,
+    help="Images beside a sample's own (1.mask.png beside 1.jpg; 1.5.jpg is one, too): keep passes them on untouched.",
+)
+@click.option(
     "--trust-mtime",
     is_flag=True,
     help="Know an unchanged shard by size and mtime alone, where inodes or ctimes change by themselves.",
@@ -105,6 +112,7 @@ def purify(
     precision: str,
     resize: str | None,
     quarantine: bool,
+    other_images: Literal["refuse", "keep"],
     trust_mtime: bool,
     batch_size: int,
     who: WorkerFlags,
@@ -156,7 +164,16 @@ def purify(
     )
     dataset = open_dataset(sources, name=name)
     request = PurifyRequest(
-        dataset, spec, Store(store), who.resolve(), splits, tag, batch_size, quarantine, trust_mtime=trust_mtime
+        dataset,
+        spec,
+        Store(store),
+        who.resolve(),
+        splits,
+        tag,
+        batch_size,
+        quarantine,
+        trust_mtime=trust_mtime,
+        keep=other_images == "keep",
     )
     if dry_run:
         running().unreported()
@@ -202,6 +219,8 @@ def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
     )
     if summary.quarantined:
         click.echo(f"  {summary.quarantined} more images quarantined: see 'zipbatch store show {summary.reference}'")
+    if summary.other_images:
+        click.echo(f"  {summary.other_images} images beside the samples' own kept as they are, not purified")
 
 
 def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
@@ -217,6 +236,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
         "store": str(request.store.root),
         "tag": request.tag,
         "quarantine": request.quarantine,
+        "other_images": "keep" if request.keep else "refuse",
         "batch_size": request.batch_size,
         "workers": asdict(request.workers),
         "parent": plan.parent,

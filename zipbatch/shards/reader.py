@@ -13,7 +13,7 @@ from zipbatch.images import MAX_PIXELS, is_image
 from zipbatch.keys import split_name
 from zipbatch.places import Place, local_copy
 from zipbatch.shards.sample import Sample
-from zipbatch.strays import Tally, has_stray, printable
+from zipbatch.strays import Tally, has_stray, is_keyless, printable
 from zipbatch.tars import DamagedTarError, Member, TarReader, open_tar
 
 
@@ -35,8 +35,8 @@ def read_shard(
         path: the shard.
         limits: what a sample may cost.
         imageless: also give samples without exactly one image, which are errors otherwise.
-        strays: gains the members that are passed over: strays (``._0001.jpg``, ``__MACOSX/…``), and what has no
-            extension and is no image (``README``).
+        strays: gains the members that are passed over: ``._0001.jpg``, ``__MACOSX/…``, what has no extension and is no
+            image (``README``), and other strays without an image (``Thumbs.db``) unless ``imageless``.
 
     Raises:
         DataError: not a tar, truncated, a link or device, an image without a key, a key that would escape a folder,
@@ -57,13 +57,29 @@ def read_shard(
 
 
 def _samples(path: Place, tar: TarReader, limits: Limits, strays: Tally, *, imageless: bool) -> Iterator[Sample]:
+    for sample in _grouped(path, tar, limits, strays):
+        if not imageless and _is_stray(sample):
+            strays.add(sample.key)
+            continue
+        if not imageless:
+            _ = sample.image_extension
+        yield sample
+
+
+def _is_stray(sample: Sample) -> bool:
+    """Whether it is what a file manager left."""
+    names = (f"{sample.key}.{extension}" for extension in sample.members)
+    return not sample.image_extensions and all(map(has_stray, names))
+
+
+def _grouped(path: Place, tar: TarReader, limits: Limits, strays: Tally) -> Iterator[Sample]:
     seen: set[str] = set()
     key: str | None = None
     members: dict[str, bytes] = {}
     for name, extension, data in _members(path, tar, limits, strays):
         if name != key:
             if key is not None:
-                yield _checked(Sample(key, members, str(path)), imageless=imageless)
+                yield Sample(key, members, str(path))
             if name in seen:
                 raise DataError(path, "its members are not contiguous, or the key occurs twice", key=name)
             seen.add(name)
@@ -75,13 +91,7 @@ def _samples(path: Place, tar: TarReader, limits: Limits, strays: Tally, *, imag
             raise DataError(path, f"member .{extension} occurs twice (duplicate key?)", key=name)
         members[extension] = data
     if key is not None:
-        yield _checked(Sample(key, members, str(path)), imageless=imageless)
-
-
-def _checked(sample: Sample, *, imageless: bool) -> Sample:
-    if not imageless:
-        _ = sample.image_extension
-    return sample
+        yield Sample(key, members, str(path))
 
 
 def _members(path: Place, tar: TarReader, limits: Limits, strays: Tally) -> Iterator[tuple[str, str, bytes]]:
@@ -89,7 +99,7 @@ def _members(path: Place, tar: TarReader, limits: Limits, strays: Tally) -> Iter
     for member in tar:
         if member.folder:
             continue
-        if has_stray(member.name):
+        if is_keyless(member.name):
             strays.add(member.name)
             continue
         if not member.plain:

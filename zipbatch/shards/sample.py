@@ -29,13 +29,18 @@ class Sample:
     shard: str = ""
 
     @property
+    def image_extensions(self) -> list[str]:
+        """Those of its members that may be its image."""
+        return [extension for extension in self.members if extension in EXTENSIONS]
+
+    @property
     def image_extension(self) -> str:
         """The one image member's extension.
 
         Raises:
             DataError: none, or more than one.
         """
-        found = [extension for extension in self.members if extension in EXTENSIONS]
+        found = self.image_extensions
         if len(found) != 1:
             kinds = ", ".join(EXTENSIONS)
             have = ", ".join(list(self.members)[:12]) or "nothing"

@@ -131,6 +131,7 @@ class PurifySettings(Settings):
     resize: Literal["stretch", "center-crop"] | None = None
     batch_size: int = Field(32, ge=1)
     quarantine: bool = False
+    other_images: Literal["refuse", "keep"] = "refuse"
 
 
 def _purify(instance: Instance, place: Place, report: Report) -> None:
@@ -156,6 +157,7 @@ def _purify(instance: Instance, place: Place, report: Report) -> None:
             tag=tag,
             batch_size=settings.batch_size,
             quarantine=settings.quarantine,
+            keep=settings.other_images == "keep",
         )
     )
     purify(
@@ -254,6 +256,7 @@ def _purify_facts(settings: PurifySettings) -> dict[str, Any]:
         "precision": settings.precision if kind.needs_prior else None,
         "tiling": TILING if kind.needs_prior else None,
         **({"quarantine": True} if settings.quarantine else {}),
+        **({"other_images": "keep"} if settings.other_images == "keep" else {}),
     }
 
 

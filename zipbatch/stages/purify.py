@@ -49,7 +49,9 @@ class PurifyProgress:
 
 @dataclass(frozen=True)
 class PurifySummary:
-    """What a run did. ``samples_per_s`` counts computed samples against wall time, without the ``quarantined``."""
+    """What a run did. ``samples_per_s`` counts computed samples against wall time, without the ``quarantined``.
+    ``other_images`` of the samples were kept as they are.
+    """
 
     reference: str
     version: str
@@ -64,6 +66,7 @@ class PurifySummary:
     computed_samples: int = 0
     quarantined: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    other_images: int = 0
 
 
 def purify(
@@ -112,7 +115,7 @@ def _outcomes(plan: PurifyPlan, stop_at: float | None) -> Iterator[Outcome]:
     if not plan.tasks:
         return
     request, handing = plan.request, _HandingOut(plan.tasks, stop_at)
-    setup = PurifySetup(request.spec, request.store.root, request.batch_size, request.quarantine)
+    setup = PurifySetup(request.spec, request.store.root, request.batch_size, request.quarantine, request.keep)
     for outcome in run_tasks(setup, handing, request.workers, files=request.spec.files):
         handing.note(outcome)
         yield outcome
@@ -278,6 +281,9 @@ def _publish(run: _Run, rows: Sequence[VersionRow]) -> PurifySummary:
         started_ns=plan.started_ns,
         origin=_origin(plan, rows, reused=run.reused),
     )
+    if kept := sum(row.other_images for row in rows):
+        name = request.dataset.name
+        log.warning("%s: %d images beside the samples' own were kept as they are, not purified", name, kept)
     return PurifySummary(
         reference=f"{request.dataset.name}@{request.tag or LATEST}",
         version=published.version,
@@ -292,6 +298,7 @@ def _publish(run: _Run, rows: Sequence[VersionRow]) -> PurifySummary:
         computed_samples=run.samples,
         quarantined=sum(row.quarantined for row in rows),
         counts=published.counts,
+        other_images=kept,
     )
 
 
