@@ -32,10 +32,11 @@ def is_keyless(path: str) -> bool:
     """Whether no reader of shards takes a tar's member for a sample's: webdataset finds no key in a name with a leading
     dot, and macOS's resource forks lie under ``__MACOSX/``.
 
-    Other strays in a tar may be samples, as they are for every reader: stores hold them.
+    Other strays in a tar may be samples, as they are for every reader: stores hold them. Nor is a name that begins like
+    a way out of the folder (``..png``) anything that a file manager leaves.
     """
     *folders, name = PurePosixPath(path).parts or ("",)
-    return (name.startswith(".") and is_stray(name)) or "__MACOSX" in folders
+    return (name.startswith(".") and not name.startswith("..")) or "__MACOSX" in folders
 
 
 @dataclass

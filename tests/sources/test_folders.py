@@ -79,12 +79,15 @@ def test_strays_in_official_archives(tmp_path: Path, write: Callable[[Path], Pat
         for name in STRAYS:
             (folder / name).write_bytes(PNG)
         (folder / "._00000_00000.ppm").write_bytes(b"x")
-    (root / "more").mkdir()
+    for folder in (root, root / "train", root / "Final_Training", root / "Final_Training/Images/00000"):
+        if folder.is_dir():
+            (folder / "more.txt").write_text("x")
     after = open_source(root, ())
     assert type(after.archive) is type(before.archive)
     assert [after.survey(split) for split in after.splits] == surveys
     assert after.left().strays.count > len(STRAYS)
-    assert after.left().things.examples == ["more/"]
+    there = sorted(path.relative_to(root).as_posix() for path in root.rglob("more.txt"))
+    assert sorted(after.left().things.examples) == there
 
 
 def test_strays_in_the_cifar10_tar(tmp_path: Path):

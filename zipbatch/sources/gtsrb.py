@@ -66,13 +66,16 @@ class Gtsrb:
 
     def left(self, splits: Sequence[str]) -> Left:
         """What lies beside the images and tables."""
-        left, images = Left(), [folder for folder in (self.train, self.test) if folder is not None]
-        held = {*images, *(folder.parent for folder in images)}
-        left.look(self.root, root=self.root, taken=lambda path: path in held or _is_official(path))
+        left, folders = Left(), list[Path]()
+        held = [folder for top in (self.train, self.test) if top is not None for folder in (top, top.parent)]
+        for folder in sorted({self.root, *(top for top in held if top.parent == self.root)} - {self.train, self.test}):
+            left.look(folder, root=self.root, taken=lambda path: path in held or _is_official(path))
         if self.train is not None and "train" in splits:
             left.look(self.train, root=self.root, taken=lambda path: path.name in CLASS_NAMES)
-        folders = {"train": [self.train / name for name in CLASS_NAMES] if self.train else [], "test": [self.test]}
-        for folder in (folder for split in splits for folder in folders[split] if folder is not None):
+            folders += [self.train / name for name in CLASS_NAMES]
+        if self.test is not None and "test" in splits:
+            folders.append(self.test)
+        for folder in folders:
             left.look(folder, root=self.root, taken=lambda path: _is_image(path) or _is_official(path))
         return left
 
