@@ -11,7 +11,7 @@ import pytest
 
 from tests.archives import member as tar_member
 from tests.archives import write_cifar10, write_cifar10_tar, write_gtsrb, write_imagenette
-from tests.making import Ran, picture, sample, write_shard, write_source, zipbatch
+from tests.making import Ran, picture, sample, write_shard, write_source, write_tar, zipbatch
 from tests.test_strays import STRAYS
 from zipbatch import images
 from zipbatch.errors import DataError, UsageError
@@ -179,6 +179,28 @@ def test_shards_of_no_split_are_named(tmp_path: Path, caplog: pytest.LogCaptureF
     (root / "more").mkdir()
     assert stage(root).json["not_taken"] == {"count": 2, "examples": ["extra-000.tar", "more/"]}
     assert "not taken: 2 (extra-000.tar, more/)" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["1.5.png", "1.mask.png"])
+def test_images_and_strays_in_shards_are_named(tmp_path: Path, name: str):
+    root = write_source(tmp_path / "in")
+    write_tar(
+        root / "test-000009.tar", [("README", b"x"), ("1.cls", b"0"), ("1.jpg.note", b"x"), ("1.png", PNG), (name, PNG)]
+    )
+    ran = stage(root)
+    assert counts(ran)["test"] == 13
+    assert ran.json["not_taken"] == {"count": 1, "examples": [name]}
+    assert ran.json["strays"] == {"count": 1, "examples": ["README"]}
+
+
+@pytest.mark.parametrize("command", ["poison", "purify"])
+def test_a_shard_that_is_a_link_to_nowhere(tmp_path: Path, command: str):
+    root = write_source(tmp_path / "in")
+    (root / "test-000009.tar").symlink_to("gone.tar")
+    purify = ("purify", root, "--purifier", "blur", "--store", tmp_path / "pur")
+    ran = stage(root) if command == "poison" else zipbatch(*purify)
+    assert (ran.code in {1, 2}, ran.out) == (True, "")
+    assert "test-000009.tar" in ran.err
 
 
 def test_classes_that_train_lacks_are_refused(plain: Path):

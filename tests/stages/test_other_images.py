@@ -11,6 +11,7 @@ import pytest
 from tests.making import Ran, picture, sample, write_tar, zipbatch
 from zipbatch import images
 from zipbatch.shards import read_shard
+from zipbatch.stages.pipeline_kinds import KINDS
 from zipbatch.store import Store, TaskRecord, Versions, verify
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
@@ -108,6 +109,24 @@ def test_a_quarantine_takes_them_and_keep_brings_them_back(data: Path, store: Pa
     again = purify(data, store, "--quarantine").json
     assert (again["version"], again["computed"]) == (aside["version"], 1)
     assert verify(Store(store)).faults == ()
+
+
+@pytest.mark.parametrize("given", [None, "refuse", "keep"])
+def test_a_pipeline_can_keep_them(data: Path, tmp_path: Path, given: str | None):
+    purify = {"run": "purify", "data": str(data), "purifier": "blur"} | ({"other_images": given} if given else {})
+    recipe = tmp_path / "p.yaml"
+    recipe.write_text(json.dumps({"about": "x", "stages": {"pur": purify}}))
+    ran = zipbatch("run", recipe, "--out", tmp_path / "out")
+    assert (ran.code == 0, "--other-images keep" in ran.err) == (given == "keep", given != "keep"), ran.err
+
+
+def test_an_unsaid_setting_changes_no_fact():
+    """Pipelines that ran before are not run anew."""
+    purify, poison = KINDS["purify"], KINDS["poison"]
+    assert "other_images" not in purify.facts(purify.settings(purifier="blur"))
+    assert "skip_unreadable" not in poison.facts(poison.settings(attack="badnets"))
+    assert purify.facts(purify.settings(purifier="blur", other_images="keep"))["other_images"] == "keep"
+    assert poison.facts(poison.settings(attack="badnets", skip_unreadable=True))["skip_unreadable"] is True
 
 
 def test_records_without_the_count_stay_accepted(store: Path, tmp_path: Path):

@@ -139,7 +139,8 @@ def poison(
         plan = _plan(request, replace(source, skip=skipped.skip), attack, skipped, on_progress)
         dataset, reused = stage_folder(request.out, _options(plan), partial(_write_all, plan))
     except UnreadableImageError as error:
-        raise find_unreadable(source, wanted).error(source.place) from error
+        every = find_unreadable(source, wanted)
+        raise (every.error(source.place) if every else error) from error
     return PoisonResult(dataset, reused, plan.left, skipped)
 
 
