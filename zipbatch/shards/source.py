@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zipbatch.errors import DataError, UsageError
+from zipbatch.shards.dataset import RESERVED
 from zipbatch.shards.opening import SUFFIXES, expand_paths
 from zipbatch.shards.reader import read_shard
 from zipbatch.shards.sample import Sample
@@ -59,7 +60,7 @@ class ShardSource:
         """What lies beside the shards, and what was passed over in them."""
         left = Left()
         if self.folder is not None:
-            known = {CLASSES, *(shard.name for shards in self.shards.values() for shard in shards)}
+            known = {*RESERVED, *(shard.name for shards in self.shards.values() for shard in shards)}
             left.look(self.folder, root=self.folder, taken=lambda path: path.name in known)
         for shard in (shard for split in splits for shard in self.shards[split] if shard in self.passed_over):
             left.things.update(self.passed_over[shard].things)
