@@ -46,10 +46,12 @@ def refused(file: Path, error: type[ZipbatchError], read: Callable[[], object], 
 
 def test_images_of_a_terabyte(tmp_path: Path):
     file = vast(tmp_path / "images" / "test" / "ant" / "a.png")
-    refused(file, DataError, lambda: list(find_image_folder(str(tmp_path / "images")).images("test")))
+    refused(
+        file, DataError, lambda: [image.check() for image in find_image_folder(str(tmp_path / "images")).images("test")]
+    )
     root = write_gtsrb(tmp_path)
     file = vast(root / "Final_Test" / "Images" / "00000.ppm")
-    refused(file, DataError, lambda: list(find_gtsrb(str(root)).images("test")))
+    refused(file, DataError, lambda: [image.check() for image in find_gtsrb(str(root)).images("test")])
 
 
 def test_lists_of_a_terabyte(tmp_path: Path, staged: Path):

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"sources", "checkpoints", "endpoints", "report"},
     {"purifiers"},
     {"attacks", "diffusion", "victims", "metrics"},
-    {"images", "kinds", "pixels", "keys", "tars"},
+    {"images", "kinds", "pixels", "keys", "strays", "tars"},
     {"config", "errors", "atomic", "logs", "places", "__init__"},
 ]
 HEIGHT = {name: len(LAYERS) - i for i, names in enumerate(LAYERS) for name in names}

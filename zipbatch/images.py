@@ -23,6 +23,8 @@ U8 = npt.NDArray[np.uint8]
 EXTENSIONS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 SOURCE_EXTENSIONS = (*EXTENSIONS, "ppm")
 """What ``decode`` reads. Shards hold no .ppm images: few readers of shards know them."""
+OTHER_EXTENSIONS = (*("gif", "bmp", "tif", "tiff", "avif", "heic", "heif", "jp2", "jxl", "ico"), "jfif", "jpe", "apng")
+"""Images that ``decode`` does not read."""
 MAX_PIXELS = 64_000_000
 MAX_JPEG_SIDE = 65_500  # libjpeg's own limit
 MAX_JPEG_BYTES = 64 * 1024**2
@@ -30,6 +32,9 @@ MAX_JPEG_SCANS = 500
 """A progressive JPEG has a dozen; each scan costs a pass over all pixels, however short it is."""
 MAX_PNG_CHUNKS = 100_000
 _JPEG_SCAN = b"\xff\xda"
+_MAGIC = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|II\*\0|MM\0\*|.{4}ftyp(?:avi[fs]|hei[cxs]|mif1)", re.DOTALL
+)
 _PNG_BIT_DEPTH = 24  # offset in the file: signature 8, chunk head 8, width 4, height 4
 _PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _PPM_GAP = rb"(?:\s|#[^\n]*\n)+"
@@ -71,6 +76,12 @@ def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
     if not opaque:
         raise ValueError("image has transparent pixels; flatten it onto a background first")
     return np.array(rgb, dtype=np.uint8)
+
+
+def is_image(data: bytes, name: str) -> bool:
+    """Whether it is an image of any kind, readable or not, by the end of its name or by how it begins."""
+    suffix = name.rpartition(".")[2].lower()
+    return suffix in SOURCE_EXTENSIONS or suffix in OTHER_EXTENSIONS or _MAGIC.match(data) is not None
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 MAX_KEY_BYTES = 1024
-_NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]+)$", re.DOTALL)  # webdataset's own split: at the base name's first dot
+_NAME = re.compile(r"^((?:.*/|)[^./]+)[.]([^/]+)$", re.DOTALL)  # webdataset's own split: at the base name's first dot
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -66,6 +66,19 @@ def test_bare_folder(tmp_path: Path):
     assert dataset.splits == ("data", "test", "train")
 
 
+@pytest.mark.parametrize("stray", ["._a-0.tar", ".a-0.tar", "__MACOSX", "Thumbs.db"])
+def test_what_a_bare_folder_holds_besides(tmp_path: Path, caplog: pytest.LogCaptureFixture, stray: str):
+    bare(tmp_path, "a-0.tar", "a-1.tar")
+    (tmp_path / stray).write_bytes(b"x")
+    (tmp_path / "classes.txt").write_text("a\n")
+    assert [s.name for s in open_dataset([str(tmp_path)]).shards] == ["a-0.tar", "a-1.tar"]
+    assert caplog.text == ""
+    (tmp_path / "a-2.tar.zst").write_bytes(b"x")
+    (tmp_path / "more").mkdir()
+    assert len(open_dataset([str(tmp_path)]).shards) == 2
+    assert "not taken, for they are no shards (.tar, .tar.gz, .tgz): 2 (a-2.tar.zst, more)" in caplog.text
+
+
 def test_bare_folder_with_classes(tmp_path: Path):
     assert open_dataset([str(write_source(tmp_path / "in"))]).classes == CLASSES
 

@@ -18,6 +18,7 @@ from tests.making import picture, sample, write_shard, write_tar
 from zipbatch import images
 from zipbatch.errors import DataError
 from zipbatch.shards import Limits, Sample, read_shard
+from zipbatch.strays import Tally
 
 PNG = images.encode_png(picture(0))
 DEFAULT = Limits()
@@ -127,6 +128,51 @@ def test_read_write_read_is_the_identity(tmp_path: Path):
     assert [(s.key, s.members) for s in first] == [(s.key, s.members) for s in second]
 
 
+KEYLESS = ["._{}.png", ".DS_Store", "__MACOSX/._{}.png", "__MACOSX/{}.png", "README", "LICENSE", ".{}.swp", "Thumbs.db"]
+
+
+@pytest.mark.parametrize("folder", ["", "./", "sub/", "a/b.c/"])
+@pytest.mark.parametrize("name", KEYLESS)
+def test_members_that_are_no_samples_are_passed_over_and_counted(tmp_path: Path, folder: str, name: str):
+    rows = [sample(f"{folder.removeprefix('./')}k{i}", i, seed=i) for i in range(3)]
+    members = [(f"{row.key}.{kind}", data) for row in rows for kind, data in row.members.items()]
+    clean = list(read_shard(write_tar(tmp_path / "clean.tar", members)))
+    odd = folder + name.format("k1")
+    for place in range(0, len(members) + 1, 2 if name == "Thumbs.db" else 1):  # within a sample, a key would part it
+        path = write_tar(tmp_path / "s.tar", [*members[:place], (odd, b"\x00\x05\x16\x07"), *members[place:]])
+        strays = Tally()
+        assert [(s.key, s.members) for s in read_shard(path, strays=strays)] == [(s.key, s.members) for s in clean]
+        assert strays.count == 1
+        assert strays.examples[0] in odd
+
+
+def test_what_stores_may_hold_is_read_as_it_was(tmp_path: Path):
+    """A hidden folder's files are samples for every reader of shards."""
+    members = [(".work/a.png", PNG), ("@eaDir/b.png", PNG), ("Thumbs.png", PNG), ("Thumbs.db", b"x")]
+    strays = Tally()
+    found = [(s.key, list(s.members)) for s in read_shard(write_tar(tmp_path / "s.tar", members), strays=strays)]
+    assert found == [(".work/a", ["png"]), ("@eaDir/b", ["png"]), ("Thumbs", ["png", "db"])]
+    assert strays.count == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "other"),
+    [
+        ("a.5.jpg", b"x", True),
+        ("a.mask.png", PNG, True),
+        ("a.tif", b"x", True),
+        ("a.thumb", PNG, True),
+        ("a.old", encoded("WEBP"), True),
+        ("a.npy", b"\x93NUMPY", False),
+        ("a.png.txt", b"x", False),
+        ("a.jpg.json", b"{}", False),
+    ],
+)
+def test_other_images_of_a_sample(tmp_path: Path, name: str, data: bytes, other: bool):
+    (found,) = read_shard(write_tar(tmp_path / "s.tar", [("a.png", PNG), (name, data)]))
+    assert found.other_images == ((name.removeprefix("a."),) if other else ())
+
+
 # ---- broken archives
 
 
@@ -229,7 +275,8 @@ WRONG: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     "control character": ([("x\x1b[2Ja.png", PNG)], r"\x1b"),
     "5 KB key": ([("k" * 5000 + ".png", PNG)], "kkkk"),
     "no extension": ([("a", PNG)], "'a'"),
-    "no key": ([("x/.png", PNG)], "x/"),
+    "an image without an extension": ([("x/a", PNG), ("b.png", PNG)], "'x/a' has no extension but is an image"),
+    "nothing but strays": ([("x/.png", PNG)], "holds no sample, only what every reader passes over: 1 (x/.png)"),
     "odd extension": ([("a.p\nng", PNG)], r"p\nng"),
     "long extension": ([("a." + "x" * 100, PNG)], "xxxx"),
 }

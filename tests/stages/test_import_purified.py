@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.making import Ran, files_below, picture, sample, write_shard, zipbatch
+from tests.test_strays import STRAYS
 from zipbatch import images
 from zipbatch.shards import Sample, open_dataset, read_shard
 from zipbatch.store import Store, Versions
@@ -114,6 +115,18 @@ def test_the_same_again_adds_nothing_and_other_images_another_version(staged: Pa
     first_file(folder).write_bytes(images.encode_png(picture(77)))
     other = run(folder, staged, store, "--json").json
     assert (other["new"], other["version"] == first["version"]) == (True, False)
+
+
+@pytest.mark.parametrize("stray", STRAYS)
+def test_strays_and_linked_folders(staged: Path, tmp_path: Path, stray: str):
+    plain = run(export(staged, tmp_path / "plain"), staged, tmp_path / "pur", "--name", "x", "--json").json
+    folder = export(staged, tmp_path / "in")
+    for at in (folder, folder / "test", folder / "test/a"):
+        (at / stray).write_bytes(b"x")
+    (folder / "test/a").rename(folder / "test/.moved")
+    (folder / "test/a").symlink_to(".moved")
+    again = run(folder, staged, tmp_path / "pur", "--name", "x", "--json")
+    assert (again.code, again.json["content_sha256"]) == (0, plain["content_sha256"])
 
 
 def test_jpeg_is_stored_as_png(staged: Path, tmp_path: Path):

@@ -255,7 +255,9 @@ def test_params_reach_the_trigger(source: Path, tmp_path: Path):
 
 def test_a_staged_dataset_is_a_source(staged: Path, tmp_path: Path):
     """Its true labels are read, not those of the poisoned training images."""
-    again = stage(staged, tmp_path / "out", "blended", poison_rate=0.0)
+    result = poison(PoisonRequest(staged, "blended", tmp_path / "out", poison_rate=0.0))
+    again, left = result.dataset, result.left.things
+    assert left.count == len([name for name in left.examples if name.startswith("test_poisoned-")])
     first = samples_of(open_dataset([str(staged)]), "train")
     assert [s.label() for s in samples_of(again, "train")] == [s.original_label() for s in first]
 

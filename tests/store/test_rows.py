@@ -52,6 +52,13 @@ def test_the_id_is_the_digest_of_canonical_json():
         FIELDS | {"quarantined": 1},
         FIELDS | {"quarantined": 1, "quarantine": None},
         FIELDS | {"quarantined": 0, "quarantine": "c"},
+        FIELDS | {"quarantined": -1, "quarantine": "c"},
+        FIELDS | {"quarantine": "c"},
+        FIELDS | {"other_images": 0},
+        FIELDS | {"other_images": -1},
+        FIELDS | {"other_images": True},
+        FIELDS | {"other_images": 1, "quarantine": "c"},
+        {k: v for k, v in FIELDS.items() if k != "samples"} | {"other_images": 1},
     ],
 )
 def test_what_is_no_row_is_refused(value: Any):
@@ -82,6 +89,14 @@ def test_rows_that_are_short_of_samples_say_so():
     assert json.loads(SHORT._replace(quarantined=0, quarantine=None).line()) == FIELDS
     assert (SHORT.objects, ROWS[0].objects) == (("a", "c.quarantine"), ("a" * 64,))
     assert count_rows([SHORT, SHORT]) == {"test": {"shards": 2, "samples": 6, "quarantined": 4}}
+
+
+def test_rows_that_hold_what_was_not_purified_say_so():
+    kept, both = ROWS[0]._replace(other_images=4), SHORT._replace(other_images=1)
+    assert unpack_rows(pack_rows([kept, both, SHORT])) == (kept, both, SHORT)
+    assert json.loads(both.line()) == FIELDS | {"quarantined": 2, "quarantine": "c", "other_images": 1}
+    assert count_rows([kept, both])["test"] == {"shards": 2, "samples": 6, "quarantined": 2, "other_images": 5}
+    assert version_id("d", {}, [kept]) != version_id("d", {}, ROWS[:1])
 
 
 def test_counts():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,11 @@ from zipbatch.cli.screen import screen
     "--split", "splits", multiple=True, metavar="NAME", help="Source split to stage; repeats.  [default: all]"
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images of each split.")
+@click.option(
+    "--skip-unreadable",
+    is_flag=True,
+    help="Stage the others where images cannot be read; counted and listed.  [default: list them and stop]",
+)
 @click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True, metavar="N")
 @report_options
 @JSON
@@ -76,6 +82,7 @@ def poison(
     seed: int,
     splits: tuple[str, ...],
     limit: int | None,
+    skip_unreadable: bool,
     samples_per_shard: int,
     as_json: bool,
 ) -> None:
@@ -84,7 +91,9 @@ def poison(
     SOURCE is an official archive of CIFAR-10, GTSRB or Imagenette, a folder of webdataset shards named <split>-*.tar
     (classes.txt optional) or an image-folder tree <split>/<class>/<image>. A bare path is recognised; cifar10:PATH,
     gtsrb:PATH, imagenette:PATH, wds:PATTERN and folder:PATH say which it is ('zipbatch ls datasets'). The split test
-    yields test (clean) and test_poisoned (all stamped); where there is none, val does.
+    yields test (clean) and test_poisoned (all stamped); where there is none, val does. Splits go by their usual names
+    (train, training; val, valid, validation, dev; test, testing). What lies there and was not taken is counted and
+    named. Links to files are followed, links to folders within SOURCE too.
 
     \b
     Examples:
@@ -114,6 +123,7 @@ def poison(
         clean_label=clean_label,
         target_mode=target_mode,
         trigger_image=trigger_image,
+        skip_unreadable=skip_unreadable,
     )
     noted = running()
     noted.dataset = out.name
@@ -131,7 +141,10 @@ def poison(
     manifest = result.dataset.manifest
     assert manifest is not None  # a staged dataset has one
     if as_json:
-        emit_json({"out": str(out), "reused": result.reused, "manifest": manifest.model_dump(mode="json")})
+        left = {"not_taken": asdict(result.left.things), "strays": asdict(result.left.strays)}
+        skipped = [message for _, _, message in result.skipped]
+        value = {"out": str(out), "reused": result.reused, **left, "skipped_unreadable": skipped}
+        emit_json(value | {"manifest": manifest.model_dump(mode="json")})
         return
     goal = f"target {manifest.attack.target}" if manifest.attack.target is not None else manifest.attack.target_mode
     click.echo(f"{out}: {'already staged' if result.reused else 'staged'} ({attack}, {goal})")
@@ -140,3 +153,5 @@ def poison(
     if manifest.attack.poisoned_train_samples is not None:
         labels = ", of the target class, labels true" if manifest.attack.clean_label else ""
         click.echo(f"  {manifest.attack.poisoned_train_samples} training images are poisoned{labels}")
+    if result.skipped:
+        click.echo(f"  {len(result.skipped)} images could not be read and were skipped: see {out / 'manifest.json'}")

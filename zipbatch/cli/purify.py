@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
@@ -87,6 +87,13 @@ log = logging.getLogger(__name__)
     help="Set samples that cannot be read aside, untouched, and go on.  [default: they fail their shard]",
 )
 @click.option(
+    "--other-images",
+    type=click.Choice(["refuse", "keep"]),
+    default="refuse",
+    show_default=True,
+    help="Images beside a sample's own (1.mask.png beside 1.jpg; 1.5.jpg is one, too): keep passes them on untouched.",
+)
+@click.option(
     "--trust-mtime",
     is_flag=True,
     help="Know an unchanged shard by size and mtime alone, where inodes or ctimes change by themselves.",
@@ -124,6 +131,7 @@ def purify(
     resize: str | None,
     output_size: OutputSize | None,
     quarantine: bool,
+    other_images: Literal["refuse", "keep"],
     trust_mtime: bool,
     batch_size: int,
     who: WorkerFlags,
@@ -186,6 +194,7 @@ def purify(
         quarantine,
         latest=latest,
         trust_mtime=trust_mtime,
+        keep=other_images == "keep",
     )
     if dry_run:
         running().unreported()
@@ -248,6 +257,8 @@ def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
     )
     if summary.quarantined:
         click.echo(f"  {summary.quarantined} more images quarantined: see 'zipbatch store show {summary.reference}'")
+    if summary.other_images:
+        click.echo(f"  {summary.other_images} images beside the samples' own kept as they are, not purified")
 
 
 def _show_plan(plan: PurifyPlan, *, as_json: bool, preset: str | None) -> None:
@@ -267,6 +278,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool, preset: str | None) -> None:
         "tag": request.tag,
         "latest": {None: "auto", True: "moves", False: "stays"}[request.latest],
         "quarantine": request.quarantine,
+        "other_images": "keep" if request.keep else "refuse",
         "batch_size": request.batch_size,
         "workers": asdict(request.workers),
         "parent": plan.parent,

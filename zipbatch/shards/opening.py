@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -29,7 +30,9 @@ from zipbatch.shards.dataset import (
     SplitCounts,
     StagedManifest,
 )
+from zipbatch.strays import Tally, is_stray
 
+log = logging.getLogger(__name__)
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 BARE_SPLIT = "data"
 MAX_MANIFEST_BYTES = 16 * 1024**2
@@ -153,9 +156,16 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _tars_in(folder: Place) -> list[Place]:
-    files: list[Place] = [folder / name for name in places.names_in(folder) if name.endswith(SUFFIXES)]
+    names = [name for name in places.names_in(folder) if not is_stray(name)]
+    files: list[Place] = [folder / name for name in names if name.endswith(SUFFIXES)]
     if not files:
         raise UsageError(f"{folder}: holds no shards ({', '.join(SUFFIXES)}) and no {MANIFEST}")
+    left = Tally()
+    for name in names:
+        if not name.endswith(SUFFIXES) and name not in RESERVED:
+            left.add(name)
+    if left.count:
+        log.warning("%s: not taken, for they are no shards (%s): %s", folder, ", ".join(SUFFIXES), left)
     return files
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zipbatch.errors import DataError
-from zipbatch.images import EXTENSIONS, MAX_PIXELS, U8, decode, encode_png
+from zipbatch.images import EXTENSIONS, MAX_PIXELS, U8, decode, encode_png, is_image
 
 MAX_LABEL = 1_000_000
 MAX_JSON_BYTES = 4 * 1024**2
@@ -30,18 +30,37 @@ class Sample:
     shard: str = ""
 
     @property
+    def image_extensions(self) -> list[str]:
+        """Those of its members that may be its image."""
+        return [extension for extension in self.members if extension in EXTENSIONS]
+
+    @property
     def image_extension(self) -> str:
         """The one image member's extension.
 
         Raises:
             DataError: none, or more than one.
         """
-        found = [extension for extension in self.members if extension in EXTENSIONS]
+        found = self.image_extensions
         if len(found) != 1:
             kinds = ", ".join(EXTENSIONS)
             have = ", ".join(list(self.members)[:12]) or "nothing"
-            raise DataError(self.shard, f"needs exactly one image member ({kinds}), has {have}", key=self.key)
+            reason = f"needs exactly one image member ({kinds}), has {have}"
+            hint = (
+                "" if found else "; if it is no sample, pack the shard without it ('purify --quarantine' sets it aside)"
+            )
+            raise DataError(self.shard, reason + hint, key=self.key)
         return found[0]
+
+    @property
+    def other_images(self) -> tuple[str, ...]:
+        """The extensions of members that are images, too: a mask, or ``5.jpg`` of a second picture ``1.5.jpg``.
+
+        Raises:
+            DataError: as ``image_extension``.
+        """
+        own = self.image_extension
+        return tuple(name for name, data in self.members.items() if name != own and is_image(data, name))
 
     def image(self, *, max_pixels: int = MAX_PIXELS) -> U8:
         """The decoded image, uint8 RGB [H, W, 3].

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from zipbatch.errors import UsageError
+from zipbatch.errors import DataError, UsageError
+from zipbatch.shards.dataset import RESERVED
 from zipbatch.shards.opening import SUFFIXES, expand_paths
 from zipbatch.shards.reader import read_shard
-from zipbatch.sources.base import CLASSES, SPLITS, UNLABELLED, Archive, SourceImage, SourceKind, read_classes
+from zipbatch.shards.sample import Sample
+from zipbatch.sources.base import (
+    CLASSES,
+    SPLITS,
+    UNLABELLED,
+    Archive,
+    SourceImage,
+    SourceKind,
+    read_classes,
+    split_named,
+)
+from zipbatch.sources.folders import Left, children, one_for_each_split
 
 
 @dataclass(frozen=True)
 class ShardSource:
-    """The shards of each split in order; ``classes`` are those of ``classes.txt`` beside them."""
+    """The shards of each split in order; ``classes`` are those of ``classes.txt`` beside them.
+
+    ``folder`` holds them, where all in it were asked for; ``passed_over`` is what those that were read hold besides.
+    """
 
     shards: Mapping[str, tuple[Path, ...]]
     classes: list[str] | None
+    folder: Path | None = None
+    passed_over: dict[Path, Left] = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -27,41 +44,69 @@ class ShardSource:
     def images(self, split: str) -> Iterator[SourceImage]:
         """The images of a split; their label is the true one where a shard is poisoned, UNLABELLED where there is none.
 
+        A sample without an image, or with a damaged label, has a fault.
+
         Raises:
             DataError: an unreadable shard.
         """
         classes = tuple(self.classes or ())
         for shard in self.shards[split]:
-            for sample in read_shard(shard):
-                label, extension = sample.original_label(classes), sample.image_extension
-                number = UNLABELLED if label is None else label
-                yield SourceImage(sample.key, shard.name, sample.members[extension], extension, number)
+            left = self.passed_over[shard] = Left()
+            for sample in read_shard(shard, imageless=True, strays=left.strays):
+                yield (image := _image(sample, shard, classes))
+                for extension in () if image.fault else sample.other_images:
+                    left.things.add(f"{sample.key}.{extension}")
+
+    def left(self, splits: Sequence[str]) -> Left:
+        """What lies beside the shards, and what was passed over in them."""
+        left = Left()
+        if self.folder is not None:
+            known = {*RESERVED, *(shard.name for shards in self.shards.values() for shard in shards)}
+            left.look(self.folder, root=self.folder, taken=lambda path: path.name in known)
+        for shard in (shard for split in splits for shard in self.shards[split] if shard in self.passed_over):
+            left.things.update(self.passed_over[shard].things)
+            left.strays.update(self.passed_over[shard].strays)
+        return left
+
+
+def _image(sample: Sample, shard: Path, classes: Sequence[str]) -> SourceImage:
+    try:
+        label, extension = sample.original_label(classes), sample.image_extension
+    except DataError as error:
+        return SourceImage(sample.key, shard.name, b"", "", UNLABELLED, error.reason)
+    number = UNLABELLED if label is None else label
+    return SourceImage(sample.key, shard.name, sample.members[extension], extension, number)
 
 
 def find_shards(place: str) -> Archive | None:
     """Shards at ``place``, None when there are none.
 
     Raises:
-        UsageError: a shard of a pattern is missing, or its name begins with no split.
+        UsageError: a shard of a pattern is missing, its name begins with no split, or with two names for one split.
     """
     path = Path(place)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if _split_of(file) and file.name.endswith(SUFFIXES))
+        files = [file for file in children(path) if _split_of(file) and file.name.endswith(SUFFIXES)]
     elif path.is_file():
         files = [path] if _split_of(path) and path.name.endswith(SUFFIXES) else []
     else:
         files = _expanded(place)
     if not files:
         return None
+    one_for_each_split(files[0].parent, sorted({_prefix(file) for file in files}))
     shards = {split: tuple(file for file in files if _split_of(file) == split) for split in SPLITS}
     names = files[0].parent / CLASSES
     classes = read_classes(names) if names.is_file() else None
-    return ShardSource({split: those for split, those in shards.items() if those}, classes)
+    taken = {split: those for split, those in shards.items() if those}
+    return ShardSource(taken, classes, path if path.is_dir() else None)
+
+
+def _prefix(file: Path) -> str:
+    return file.name.partition("-")[0]
 
 
 def _split_of(file: Path) -> str | None:
-    split, dash, _ = file.name.partition("-")
-    return split if dash and split in SPLITS else None
+    return split_named(_prefix(file)) if "-" in file.name else None
 
 
 def _expanded(pattern: str) -> list[Path]:

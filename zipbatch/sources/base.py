@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from zipbatch.errors import DataError
-from zipbatch.images import U8, decode
+from zipbatch.images import SOURCE_EXTENSIONS, U8, decode
 from zipbatch.places import Place, stamp
+
+if TYPE_CHECKING:
+    from zipbatch.sources.folders import Left
 
 UNLABELLED = -1
 SPLITS = ("train", "val", "test")
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "final_training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "final_test"), "test"),
+}
 CLASSES = "classes.txt"
 MAX_IMAGE_BYTES = 256 * 1024**2
 MAX_CLASSES_BYTES = 16 * 1024**2
 
 
+def split_named(name: str) -> str | None:
+    """The split that a folder or the beginning of a shard's name stands for, in any case; None for none."""
+    return _SPLIT_NAMES.get(name.casefold())
+
+
+class UnreadableImageError(DataError):
+    """One image of a source that cannot be read; those around it can."""
+
+
 @dataclass(frozen=True)
 class SourceImage:
-    """One encoded image of a source. ``origin`` is its place there, for tracing back; ``label`` may be UNLABELLED."""
+    """One encoded image of a source.
+
+    Attributes:
+        key: its name in the source.
+        origin: its place there, for tracing back.
+        data: encoded bytes.
+        extension: what they are.
+        label: its class, or UNLABELLED.
+        fault: why it is none, where that shows without decoding; ``data`` is then empty.
+    """
 
     key: str
     origin: str
     data: bytes
     extension: str
     label: int
+    fault: str = ""
+
+    def check(self) -> None:
+        """Raises ``UnreadableImageError`` for its fault, if it has one."""
+        if self.fault:
+            raise UnreadableImageError(self.origin, self.fault, key=self.key)
 
     def pixels(self) -> U8:
         """The decoded image, uint8 RGB [H, W, 3].
 
         Raises:
-            DataError: it cannot be decoded; names its origin and key.
+            UnreadableImageError: it cannot be decoded; names its origin and key.
         """
+        self.check()
         try:
             return decode(self.data, self.extension)
         except ValueError as error:
-            raise DataError(self.origin, str(error), key=self.key) from error
+            raise UnreadableImageError(self.origin, str(error), key=self.key) from error
 
 
 class Archive(Protocol):
@@ -53,6 +86,9 @@ class Archive(Protocol):
 
     def images(self, split: str) -> Iterator[SourceImage]:
         """The images of a split, each time in the same order; raises ``DataError`` when data is not what it claims."""
+
+    def left(self, splits: Sequence[str]) -> Left:
+        """What lies there and was not taken, where these splits have been read."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +108,21 @@ class SourceKind:
     find: Callable[[str], Archive | None]
 
 
-def read_image(file: Path) -> bytes:
-    """The bytes of an image file.
+def read_image(file: Path, *, key: str, origin: str, label: int) -> SourceImage:
+    """An image file as it is; with a fault where it cannot be one."""
+    extension = file.suffix[1:].lower()
+    fault = _fault(file, extension)
+    return SourceImage(key, origin, b"" if fault else file.read_bytes(), extension, label, fault)
 
-    Raises:
-        DataError: it is too large to be one.
-    """
+
+def _fault(file: Path, extension: str) -> str:
+    if extension not in SOURCE_EXTENSIONS:
+        return f"not a supported image ({', '.join(SOURCE_EXTENSIONS)})"
+    if not file.is_file():
+        return f"is a link that leads nowhere, to {file.readlink()}" if file.is_symlink() else "is no regular file"
     if (size := file.stat().st_size) > MAX_IMAGE_BYTES:
-        raise DataError(file, f"has {size} bytes, over the limit of {MAX_IMAGE_BYTES} for an image")
-    return file.read_bytes()
+        return f"has {size} bytes, over the limit of {MAX_IMAGE_BYTES} for an image"
+    return ""
 
 
 def read_classes(file: Place) -> list[str]:

@@ -6,9 +6,10 @@ images, row by row), and ``batches.meta`` with ``label_names``. They are pickles
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,17 @@ import numpy.typing as npt
 
 from zipbatch.errors import DataError
 from zipbatch.sources.base import Archive, SourceImage, SourceKind
+from zipbatch.sources.folders import Left
 from zipbatch.sources.plain_pickle import MAX_BYTES, load_plain
+from zipbatch.strays import has_stray
 from zipbatch.tars import DamagedTarError, TarReader, open_tar
 
 FOLDER_NAME = "cifar-10-batches-py"
 META = "batches.meta"
 BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
+_README = "readme.html"
+_WANTED = (META, *BATCHES["train"], *BATCHES["test"])
+_KNOWN = (*_WANTED, _README)
 _SIZE = 32
 _MAX_MEMBERS = 100
 _PPM = b"P6\n%d %d\n255\n" % (_SIZE, _SIZE)
@@ -61,6 +67,14 @@ class Cifar10:
                 yield SourceImage(key, f"{name}:{row}", _PPM + pixels[row].tobytes(), "ppm", label)
                 index += 1
 
+    def left(self, splits: Sequence[str]) -> Left:  # noqa: ARG002  # one folder holds the batches of all
+        """What lies beside the batches, in the folder or the tar."""
+        if not self.path.is_dir():
+            return self._members[1]
+        left = Left()
+        left.look(self.path, root=self.path, taken=lambda path: path.name in _KNOWN)
+        return left
+
     def _batch(self, name: str) -> tuple[list[int], npt.NDArray[np.uint8]]:
         content = self._load(name)
         labels, data = content.get("labels"), content.get("data")
@@ -89,13 +103,16 @@ class Cifar10:
             if file.stat().st_size > MAX_BYTES:
                 raise DataError(file, f"has {file.stat().st_size} bytes, over the limit of {MAX_BYTES}")
             return file.read_bytes()
-        if name not in self._members:
+        files, _ = self._members
+        if name not in files:
             raise DataError(self.path / name, "is missing in the archive; download CIFAR-10 again")
-        return self._members[name]
+        return files[name]
 
     @cached_property
-    def _members(self) -> dict[str, bytes]:
-        """The files of the tar that are wanted, all 186 MB of them: they do not come in order, and are read often."""
+    def _members(self) -> tuple[dict[str, bytes], Left]:
+        """The files of the tar that are wanted, all 186 MB of them: they do not come in order, and are read often. And
+        what else is in it.
+        """
         try:
             with open_tar(self.path) as tar:
                 found = _wanted(self.path, tar)
@@ -105,15 +122,16 @@ class Cifar10:
             raise DataError(self.path, f"{error}; download CIFAR-10 again") from error
 
 
-def _wanted(path: Path, tar: TarReader) -> dict[str, bytes]:
-    """Batches and ``batches.meta`` by base name. Nothing is unpacked, whatever else the tar holds."""
-    names = {f"{FOLDER_NAME}/{name}": name for name in (META, *BATCHES["train"], *BATCHES["test"])}
-    found: dict[str, bytes] = {}
+def _wanted(path: Path, tar: TarReader) -> tuple[dict[str, bytes], Left]:
+    """Batches and ``batches.meta`` by base name, and what else the tar holds. Nothing is unpacked."""
+    names = {f"{FOLDER_NAME}/{name}": name for name in _WANTED}
+    found, left = dict[str, bytes](), Left()
     for number, member in enumerate(tar):
         if number == _MAX_MEMBERS or member.size > MAX_BYTES:
             raise DataError(path, f"member {member.name[:200]!r} is too much for CIFAR-10; download it again")
-        name = names.get(member.name.removeprefix("./"))
+        name = names.get(given := member.name.removeprefix("./"))
         if name is None:
+            _pass_over(given, left, folder=member.folder)
             continue
         if not member.plain:
             raise DataError(path, f"member {member.name[:200]!r} is not a regular file (link, device or sparse)")
@@ -122,7 +140,14 @@ def _wanted(path: Path, tar: TarReader) -> dict[str, bytes]:
         found[name] = member.read()
         if len(found[name]) != member.size:
             raise DataError(path, f"is truncated: it ends within {member.name!r}; download it again")
-    return found
+    return found, left
+
+
+def _pass_over(name: str, left: Left, *, folder: bool) -> None:
+    if has_stray(name):
+        left.strays.add(name)
+    elif not folder and name != f"{FOLDER_NAME}/{_README}":
+        left.things.add(name)
 
 
 def find_cifar10(place: str) -> Archive | None:
@@ -137,7 +162,7 @@ def find_cifar10(place: str) -> Archive | None:
 def _starts_like_cifar10(path: Path) -> bool:
     try:
         with open_tar(path) as tar:
-            first = next(iter(tar), None)
+            first = next((member for member in islice(tar, _MAX_MEMBERS) if not has_stray(member.name)), None)
     except (DamagedTarError, OSError):
         return False
     return first is not None and first.name.removeprefix("./").split("/")[0] == FOLDER_NAME

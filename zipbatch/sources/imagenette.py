@@ -5,13 +5,14 @@ Classes are numbered as torchvision's ImageFolder numbers them, in the order of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zipbatch.errors import UsageError
 from zipbatch.sources.base import Archive, SourceImage, SourceKind
-from zipbatch.sources.image_folder import class_names, read_image_folder
+from zipbatch.sources.folders import Left
+from zipbatch.sources.image_folder import class_names, read_image_folder, tree_left
 
 NAMES = {
     "n01440764": "tench",
@@ -26,6 +27,7 @@ NAMES = {
     "n03888257": "parachute",
 }
 _SPLITS = ("train", "val")
+_NOISY = "noisy_imagenette.csv"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Imagenette:
 
     root: Path
     splits: tuple[str, ...]
+
+    def left(self, splits: Sequence[str]) -> Left:
+        """What lies beside the splits and their class folders, and class folders without images."""
+        return tree_left(self.root, {split: split for split in self.splits}, splits, known={_NOISY})
 
     @property
     def classes(self) -> list[str]:

@@ -75,6 +75,7 @@ def _plan(request: ImportDatasetRequest) -> _Plan:
     classes = list(CLASSES.get(record.dataset, ()))
     if source is not None:
         keys = _twins(source, stamped, record)
+        source.left()
         classes = source.archive.classes or classes
     if len(classes) != record.num_classes:
         classes = [str(index) for index in range(record.num_classes)]

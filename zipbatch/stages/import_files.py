@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from zipbatch.errors import DataError, UsageError
 from zipbatch.images import SOURCE_EXTENSIONS
+from zipbatch.sources.folders import children, files_below
 
 Files = dict[str, dict[str, Path]]
 """split -> key -> file."""
@@ -23,7 +24,7 @@ def split_folders(folder: Path, known: Collection[str]) -> tuple[str, ...]:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")
-    there = sorted(item.name for item in folder.iterdir())
+    there = [item.name for item in children(folder)]
     found = tuple(split for split in known if split in there and (folder / split).is_dir())
     if not found:
         raise UsageError(
@@ -46,7 +47,7 @@ def match_by_key(folder: Path, keys: Mapping[str, Collection[str]]) -> Files:
     matched: Files = {}
     for split, wanted in keys.items():
         matched[split] = {}
-        for file in sorted(path for path in (folder / split).rglob("*") if not path.is_dir()):
+        for file in files_below(folder / split, folder):
             _add(matched[split], _key_of(file, folder / split, wanted), file)
     _check_complete(folder, matched, keys)
     return matched

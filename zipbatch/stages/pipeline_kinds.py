@@ -85,6 +85,7 @@ class PoisonSettings(Settings):
     samples_per_shard: int = Field(1000, ge=1)
     resize: Literal["stretch", "center-crop"] = "stretch"
     trigger_image: Path | None = None
+    skip_unreadable: bool = False
 
 
 def _poison(instance: Instance, place: Place, report: Report) -> None:
@@ -147,6 +148,7 @@ class PurifySettings(Settings):
     output_size: OutputSize | None = None
     batch_size: int = Field(32, ge=1)
     quarantine: bool = False
+    other_images: Literal["refuse", "keep"] = "refuse"
 
 
 def _purify(instance: Instance, place: Place, report: Report) -> None:
@@ -164,6 +166,7 @@ def _purify(instance: Instance, place: Place, report: Report) -> None:
             tag=tag,
             batch_size=settings.batch_size,
             quarantine=settings.quarantine,
+            keep=settings.other_images == "keep",
         )
     )
     purify(plan, on_progress=lambda p: report(p.shown(instance.label)))
@@ -246,9 +249,10 @@ def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
     request = _poison_request(settings, source="", out=Path())
     attack = get_attack(request.attack, request.params, profile=request.profile)
     return {
-        **settings.model_dump(mode="json", exclude={"profile", "trigger_image"}),
+        **settings.model_dump(mode="json", exclude={"profile", "trigger_image", "skip_unreadable"}),
         "train_transform": attack.train_transform,
         **requested_options(request),
+        **({"skip_unreadable": True} if settings.skip_unreadable else {}),
     }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -29,17 +30,24 @@ from zipbatch.shards.dataset import (
     write_split,
 )
 from zipbatch.sources import SourceImage
-from zipbatch.stages.poison_choice import attack_goal, choose_poisoned
+from zipbatch.sources.base import UnreadableImageError
+from zipbatch.sources.folders import Left
+from zipbatch.stages.poison_choice import attack_goal, choose_poisoned, shuffled_splits
 from zipbatch.stages.source import Source, open_source
 from zipbatch.stages.staging import stage_folder
+from zipbatch.stages.unreadable import Unreadable, find_unreadable
 
+log = logging.getLogger(__name__)
 _CHUNK = 256
+_LISTED = 1000
+"""Skipped images that a manifest names."""
 
 
 @dataclass(frozen=True)
 class PoisonRequest:
     """What to stage. ``None`` means the attack's own default (target, rate, clean label) or the source's (splits, image
     size); ``target`` belongs to ``all-to-one`` alone. ``source`` is what ``open_source`` takes.
+    ``skip_unreadable``: stage what can be read as if the rest were not there.
     """
 
     source: str | Path
@@ -58,14 +66,20 @@ class PoisonRequest:
     clean_label: bool | None = None
     target_mode: TargetMode = ALL_TO_ONE
     trigger_image: Path | None = None
+    skip_unreadable: bool = False
 
 
 @dataclass(frozen=True)
 class PoisonResult:
-    """The staged dataset; ``reused`` when an identical one was there already."""
+    """The staged dataset; ``reused`` when an identical one was there already.
+
+    ``left`` is what was not taken of the source, ``skipped`` the (origin, key, message) of what could not be read.
+    """
 
     dataset: ShardDataset
     reused: bool
+    left: Left
+    skipped: Unreadable
 
 
 @dataclass
@@ -92,6 +106,8 @@ class _Plan:
     source_sha256: dict[str, str]
     poisoned: frozenset[int]
     progress: _Progress
+    left: Left
+    skipped: Unreadable
 
 
 def poison(
@@ -106,16 +122,35 @@ def poison(
     Raises:
         UsageError: source, split or attack unknown, sizes or target that do not fit, too few images that may be
             poisoned, ``out`` holds something else.
-        DataError: an image or label of the source is unfit; it names the shard or file and the key.
+        DataError: an image or label of the source is unfit; it names the shard or file and the key, of all images that
+            cannot be read.
     """
-    plan = _plan(request, on_progress)
-    dataset, reused = stage_folder(request.out, _options(plan), partial(_write_all, plan))
-    return PoisonResult(dataset, reused)
-
-
-def _plan(request: PoisonRequest, on_progress: Callable[[int, int], None]) -> _Plan:
     attack = get_attack(request.attack, request.params, profile=request.profile)
     source = open_source(request.source, request.splits, request.limit)
+    wanted = tuple(
+        dict.fromkeys([*source.splits, *(shuffled_splits(source, attack) if "train" in source.splits else ())])
+    )
+    skipped = find_unreadable(source, wanted) if request.skip_unreadable else Unreadable()
+    if skipped:
+        log.warning(
+            "%s: skipped %d images that cannot be read; the first: %s", source.place, len(skipped), skipped[0][2]
+        )
+    try:
+        plan = _plan(request, replace(source, skip=skipped.skip), attack, skipped, on_progress)
+        dataset, reused = stage_folder(request.out, _options(plan), partial(_write_all, plan))
+    except UnreadableImageError as error:
+        every = find_unreadable(source, wanted)
+        raise (every.error(source.place) if every else error) from error
+    return PoisonResult(dataset, reused, plan.left, skipped)
+
+
+def _plan(
+    request: PoisonRequest,
+    source: Source,
+    attack: Attack,
+    skipped: Unreadable,
+    on_progress: Callable[[int, int], None],
+) -> _Plan:
     rate = attack.default_poison_rate if request.poison_rate is None else request.poison_rate
     size = request.image_size or source.image_size()
     if not 0 <= rate <= 1:
@@ -129,8 +164,10 @@ def _plan(request: PoisonRequest, on_progress: Callable[[int, int], None]) -> _P
     poisoned = choose_poisoned(source, surveys, attack=attack, rate=rate, seed=request.seed, goal=goal)
     digests = {split: survey.sha256 for split, survey in surveys.items()}
     total = sum(survey.images * len(_staged_as(source, split)) for split, survey in surveys.items())
-    progress = _Progress(total, on_progress)
-    return _Plan(request, source, attack, trigger, classes, size, goal, rate, digests, poisoned, progress)
+    progress, left = _Progress(total, on_progress), source.left()
+    return _Plan(
+        request, source, attack, trigger, classes, size, goal, rate, digests, poisoned, progress, left, skipped
+    )
 
 
 def _trigger(request: PoisonRequest, attack: Attack, size: int) -> Trigger:
@@ -204,7 +241,15 @@ def _options(plan: _Plan) -> dict[str, object]:
         "image_size": plan.image_size,
         "target": plan.goal.target,
         "source_sha256": plan.source_sha256,
+        **_skipped(plan),
     }
+
+
+def _skipped(plan: _Plan) -> dict[str, object]:
+    if not plan.skipped:
+        return {}
+    images = [[origin, key] for origin, key, _ in plan.skipped[:_LISTED]]
+    return {"skipped_unreadable": {"count": len(plan.skipped), "images": images}}
 
 
 def _write_all(plan: _Plan, folder: Path, options: dict[str, object]) -> None:

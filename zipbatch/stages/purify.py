@@ -72,7 +72,8 @@ class PurifyProgress:
 class PurifySummary:
     """What a run did. ``samples_per_s`` counts computed samples against wall time, without the ``quarantined``.
 
-    ``latest_left`` says why the tag ``latest`` was not to be moved; None where it was.
+    ``latest_left`` says why the tag ``latest`` was not to be moved; None where it was. ``other_images`` of the samples
+    were kept as they are.
     """
 
     reference: str
@@ -89,6 +90,7 @@ class PurifySummary:
     quarantined: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     latest_left: str | None = None
+    other_images: int = 0
 
 
 def purify(
@@ -142,7 +144,7 @@ def _outcomes(plan: PurifyPlan, stop_at: float | None, *, on_partial: OnPartial)
     if not plan.tasks:
         return
     request, handing = plan.request, _HandingOut(plan.tasks, stop_at)
-    setup = PurifySetup(request.spec, request.store.root, request.batch_size, request.quarantine)
+    setup = PurifySetup(request.spec, request.store.root, request.batch_size, request.quarantine, request.keep)
     files = request.spec.files
     for outcome in run_tasks(setup, handing, request.workers, files=files, on_partial=on_partial):
         handing.note(outcome)
@@ -319,6 +321,9 @@ def _publish(run: _Run, rows: Sequence[VersionRow]) -> PurifySummary:
         origin=_origin(plan, rows, reused=run.reused),
         latest=request.latest,
     )
+    if kept := sum(row.other_images for row in rows):
+        name = request.dataset.name
+        log.warning("%s: %d images beside the samples' own were kept as they are, not purified", name, kept)
     return PurifySummary(
         reference=published.reference,
         version=published.version,
@@ -334,6 +339,7 @@ def _publish(run: _Run, rows: Sequence[VersionRow]) -> PurifySummary:
         quarantined=sum(row.quarantined for row in rows),
         counts=published.counts,
         latest_left=published.latest_left,
+        other_images=kept,
     )
 
 

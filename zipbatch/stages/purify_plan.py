@@ -13,7 +13,7 @@ from zipbatch.errors import UsageError
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.stages.purifier import PurifierSpec
-from zipbatch.stages.purify_shard import PurifyTask
+from zipbatch.stages.purify_shard import PurifyTask, acceptable
 from zipbatch.store import (
     RememberedInputs,
     Store,
@@ -31,6 +31,7 @@ from zipbatch.store.versions import LATEST
 @dataclass(frozen=True)
 class PurifyRequest:
     """What to purify, how, and where to. ``quarantine``: set samples that cannot be read aside and go on.
+    ``keep``: pass images beside a sample's own, which are an error otherwise, on as they are.
     ``trust_mtime``: a bare shard of the size and mtime that an earlier run remembers has the digest that it had then.
     ``latest``: whether the tag of that name is to be moved; None unless it keeps to another tag's line.
     """
@@ -45,6 +46,7 @@ class PurifyRequest:
     quarantine: bool = False
     latest: bool | None = None
     trust_mtime: bool = False
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     parent = Versions(request.store).latest(request.dataset.name)
     known: dict[str, VersionRow] = {}
     if parent is not None and parent.header.purifier == identity:
-        known = {row.input: row for row in parent.rows if request.quarantine or not row.quarantined}
+        known = {row.input: row for row in parent.rows if _is_plain(row, request)}
     rows = _listed(request.store, shards, digests, known)
     left = [(shard, digest) for shard, digest in zip(shards, digests, strict=True) if shard.name not in rows]
 
@@ -192,9 +194,16 @@ def _recorded(
     if sha256 is None:
         return None
     record = request.store.task(task_key(sha256, identity))
-    if record is None or (record.quarantined and not request.quarantine):
+    if record is None or not acceptable(record, quarantine=request.quarantine, keep=request.keep):
         return None
     return row_of(shard, record)
+
+
+def _is_plain(row: VersionRow, request: PurifyRequest) -> bool:
+    """Whether a row is as good as its record; of samples in quarantine only the record says why they are there."""
+    if request.keep:
+        return not row.quarantined
+    return not row.other_images and (request.quarantine or not row.quarantined)
 
 
 def row_of(shard: ShardRef, record: TaskRecord) -> VersionRow:
@@ -207,4 +216,5 @@ def row_of(shard: ShardRef, record: TaskRecord) -> VersionRow:
         samples=record.samples_out,
         quarantined=len(record.quarantined),
         quarantine=record.quarantine_sha256,
+        other_images=record.other_images,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -25,8 +25,10 @@ from zipbatch.stages.passes import Passes, begin_pass
 from zipbatch.stages.purifier import PurifierSpec, build_purifier
 from zipbatch.stages.quarantine import Quarantine
 from zipbatch.store import SlotRun, Store, TaskRecord, task_key
+from zipbatch.strays import Tally
 
 log = logging.getLogger(__name__)
+_OTHER_IMAGES = "holds other images"
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,27 @@ class PurifyResult:
 
 @dataclass(frozen=True)
 class PurifySetup:
-    """Builds a ``PurifyWorker`` wherever it is called; picklable. ``quarantine``: go on without unreadable samples."""
+    """Builds a ``PurifyWorker`` wherever it is called; picklable. ``quarantine``: go on without unreadable samples.
+    ``keep``: pass images beside a sample's own on as they are.
+    """
 
     spec: PurifierSpec
     store: Place
     batch_size: int
     quarantine: bool = False
+    keep: bool = False
 
     def __call__(self, context: WorkerContext) -> PurifyWorker:
         return PurifyWorker(self, context)
+
+
+def acceptable(record: TaskRecord, *, quarantine: bool, keep: bool) -> bool:
+    """Whether what a record tells of is what a run with these settings would make, or comes as near as it can."""
+    if record.quarantined and not quarantine:
+        return False
+    if keep:
+        return not any(reason.startswith(_OTHER_IMAGES) for reason in record.reasons.values())
+    return not record.other_images
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,7 @@ class PurifyWorker:
 
     def __init__(self, setup: PurifySetup, context: WorkerContext) -> None:
         self._spec, self._context = setup.spec, context
-        self._identity, self._quarantine = setup.spec.identity, setup.quarantine
+        self._identity, self._quarantine, self._keep = setup.spec.identity, setup.quarantine, setup.keep
         self._store = Store(setup.store)
         self._device = pick_device(context.device)
         self._purifier: Purifier = build_purifier(setup.spec, self._device, tick=self._tick, local=context.local)
@@ -132,13 +146,15 @@ class PurifyWorker:
         if task.sha256 is not None and digest != task.sha256:
             raise DataError(task.path, "its bytes are not those the manifest lists; stage the dataset again")
         key = task_key(digest, self._identity)
-        if (known := self._store.task(key)) is not None and (self._quarantine or not known.quarantined):
+        known = self._store.task(key)
+        if known is not None and acceptable(known, quarantine=self._quarantine, keep=self._keep):
             return PurifyResult(known, reused=True, stamp=stamp)
         started = time.monotonic()
-        source, runs = _Counted(read_shard(task.path, imageless=self._quarantine)), list[SlotRun]()
+        passed_over, kept, runs = Tally(), Tally(), list[SlotRun]()
+        source = _Counted(read_shard(task.path, imageless=self._quarantine, strays=passed_over))
         with self._store.new_object() as writer, Quarantine(self._store if self._quarantine else None) as aside:
             passes = Passes(self._context.progress, self._spec.passes)
-            for sample in self._purified(self._readable(source, aside), runs, passes):
+            for sample in self._purified(self._readable(source, aside, kept), runs, passes):
                 writer.write(sample)
             info = writer.finish()
             if places.stamp(task.path) != stamp:
@@ -156,25 +172,36 @@ class PurifyWorker:
             quarantine_sha256=quarantine,
             reasons=aside.reasons,
             slots=runs,
+            other_images=kept.count,
+            passed_over=passed_over.count,
             seconds=round(time.monotonic() - started, 3),
             device=self._device_name(),
             worker=self._context.label,
             versions={"zipbatch": __version__, "torch": torch.__version__},
         )
         self._store.put_task(key, record)
+        if passed_over.count:
+            log.warning("%s: passed over members that are no samples: %s", task.name, passed_over)
         return PurifyResult(record, reused=False, stamp=stamp)
 
-    def _readable(self, samples: Iterable[Sample], aside: Quarantine) -> Iterator[_Readable]:
-        """Samples that can be read, in order, as if the others, which go into quarantine, had never been there."""
+    def _readable(self, samples: Iterable[Sample], aside: Quarantine, kept: Tally) -> Iterator[_Readable]:
+        """Samples that can be read, in order, as if the others, which go into quarantine, had never been there.
+
+        ``kept`` gains their other images.
+        """
         for sample in samples:
             try:
                 readable = self._read(sample)
             except DataError as error:
                 aside.take(sample, error)
             else:
+                for extension in sample.other_images:
+                    kept.add(f"{sample.key}.{extension}")
                 yield readable
 
     def _read(self, sample: Sample) -> _Readable:
+        if not self._keep and (others := sample.other_images):
+            raise DataError(sample.shard, _refusal(sample, others), key=sample.key)
         image = original = sample.image()
         try:
             if self._spec.resize is not None and self._spec.prior is not None:
@@ -246,6 +273,15 @@ class PurifyWorker:
 
     def _device_name(self) -> str:
         return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
+
+
+def _refusal(sample: Sample, others: Sequence[str]) -> str:
+    named = ", ".join(f".{extension}" for extension in others[:5]) + (", …" if len(others) > 5 else "")
+    return (
+        f"{_OTHER_IMAGES} than .{sample.image_extension}, which is purified: {named}. A key ends at its first dot: "
+        "rename what are samples of their own (1_5.jpg for 1.5.jpg); --other-images keep passes masks and the like on "
+        "as they are; --quarantine sets such samples aside"
+    )
 
 
 def _batch(held: list[_Readable]) -> _Batch:

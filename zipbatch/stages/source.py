@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,7 +16,9 @@ from zipbatch.shards.opening import expand_paths
 from zipbatch.shards.source import SHARDS
 from zipbatch.sources import SOURCES, SPLITS, UNLABELLED, Archive, SourceImage
 from zipbatch.sources.base import CLASSES
+from zipbatch.sources.folders import Left
 
+log = logging.getLogger(__name__)
 KINDS = (*SOURCES, SHARDS)
 """Every kind of source; the first that recognises a bare path reads it."""
 
@@ -40,6 +43,7 @@ class Source:
         splits: those of them that are wanted.
         limit: how many images of each split, None for all.
         labelled: whether an image without a label is an error.
+        skip: (origin, key) of images that are passed over as if they were not there.
     """
 
     place: str
@@ -48,15 +52,17 @@ class Source:
     splits: tuple[str, ...]
     limit: int | None
     labelled: bool = True
+    skip: frozenset[tuple[str, str]] = frozenset()
 
     def images(self, split: str) -> Iterator[SourceImage]:
         """The images of a split in the source's order, up to the limit.
 
         Raises:
-            DataError: an unreadable shard or file, a sample without a label, a file that is no image.
+            DataError: an unreadable shard, a sample without a label.
         """
-        for image in islice(self.archive.images(split), self.limit):
-            if self.labelled and image.label == UNLABELLED:
+        wanted = (image for image in self.archive.images(split) if (image.origin, image.key) not in self.skip)
+        for image in islice(wanted, self.limit):
+            if self.labelled and image.label == UNLABELLED and not image.fault:
                 raise DataError(image.origin, "has no label (.cls or .json); a source needs one", key=image.key)
             yield image
 
@@ -65,10 +71,12 @@ class Source:
 
         Raises:
             UsageError: it is empty.
+            UnreadableImageError: an image has a fault.
             DataError: as ``images``, or a key occurs twice.
         """
         digest, keys, highest = hashlib.sha256(), set[str](), 0
         for image in self.images(split):
+            image.check()
             if image.key in keys:
                 raise DataError(image.origin, f"key occurs twice in split {split}", key=image.key)
             keys.add(image.key)
@@ -78,6 +86,15 @@ class Source:
         if not keys:
             raise UsageError(f"{self.place}: split {split} is empty")
         return Survey(digest.hexdigest(), len(keys), highest)
+
+    def left(self) -> Left:
+        """What lies there and was not taken, said once in the log; after the splits have been read."""
+        left = self.archive.left(self.splits)
+        if left.things.count:
+            log.warning("%s: not taken: %s", self.place, left.things)
+        if left.strays.count:
+            log.warning("%s: passed over what file managers leave: %s", self.place, left.strays)
+        return left
 
     def image_size(self) -> int:
         """Side of the first image, pixels.

@@ -136,6 +136,7 @@ def train_prior(
     if (done := finished_manifest(out, MANIFEST, identity, opened=open_prior)) is not None:
         return TrainedPrior(out, done["steps"], done["held_out_eps_mse"]["value"], reused=True)
     train, held_out, where = _load(source, config.held_out)
+    source.left()
     unet, schedule = _configs(config, int(train.shape[-1]))
     run = _start(fresh_prior(unet, schedule, seed=config.seed), config, identity, out, device=device)
     run.on_progress = on_progress

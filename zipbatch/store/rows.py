@@ -18,8 +18,9 @@ class VersionRow(NamedTuple):
     """One shard of a version, in the order of the input. A tuple: a version may have a million.
 
     ``samples`` are those of the object ``output``; ``quarantined`` more lie in the quarantine shard of digest
-    ``quarantine``. A row without any is written without these two fields, so that only versions that are short of
-    samples say so, and have an id of their own.
+    ``quarantine``. ``other_images`` of its samples' members are images that were kept as they are. A row without any is
+    written without these fields, so that only versions that are short of samples, or hold what was not purified, say
+    so, and have an id of their own.
     """
 
     split: str
@@ -29,6 +30,7 @@ class VersionRow(NamedTuple):
     samples: int
     quarantined: int = 0
     quarantine: str | None = None
+    other_images: int = 0
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -40,6 +42,8 @@ class VersionRow(NamedTuple):
         fields = self._asdict()
         if not self.quarantined:
             del fields["quarantined"], fields["quarantine"]
+        if not self.other_images:
+            del fields["other_images"]
         return fields
 
     def line(self) -> bytes:
@@ -49,7 +53,7 @@ class VersionRow(NamedTuple):
 
 _WHOLE = VersionRow._fields[:5]
 _WHOLE_TYPES = (str, str, str, str, int)
-_SHORT_TYPES = (*_WHOLE_TYPES, int, str)
+_MORE = {"quarantined": int, "quarantine": str, "other_images": int}
 
 
 def pack_rows(rows: Iterable[VersionRow]) -> bytes:
@@ -87,16 +91,26 @@ def _parse(packed: bytes) -> VersionRow:
     value = json.loads(line)
     if "\\u" in line:
         atomic.canonical_json(value)  # refuses half a surrogate, which nothing can be named by
-    if type(value) is dict and len(value) in {5, 7}:
-        fields, types = (_WHOLE, _WHOLE_TYPES) if len(value) == 5 else (VersionRow._fields, _SHORT_TYPES)
+    if type(value) is dict:
+        fields, types = (_WHOLE, _WHOLE_TYPES) if len(value) == len(_WHOLE) else _more(value)
         row: tuple[Any, ...] = tuple(map(value.get, fields))
-        if tuple(map(type, row)) == types and (len(row) == 5 or row[5] > 0):
-            return VersionRow(sys.intern(row[0]), *row[1:])
+        if len(value) == len(fields) and tuple(map(type, row)) == types:
+            return VersionRow(sys.intern(row[0]), *row[1:]) if len(row) == len(_WHOLE) else VersionRow(**value)
     raise ValueError(f"{line[:80]!r} is not a row of a list")
 
 
+def _more(value: dict[str, Any]) -> tuple[tuple[str, ...], tuple[type, ...]]:
+    """The fields of a row that says more, and their types; none for a count of 0 or half of what belongs together."""
+    said = tuple(name for name in _MORE if name in value)
+    counts = [value[name] for name in said if _MORE[name] is int]
+    sound = all(type(count) is int and count > 0 for count in counts)
+    if not sound or ("quarantined" in said) != ("quarantine" in said):
+        return (), ()
+    return (*_WHOLE, *said), (*_WHOLE_TYPES, *(_MORE[name] for name in said))
+
+
 def count_rows(rows: Iterable[VersionRow]) -> dict[str, dict[str, int]]:
-    """Split -> how many ``shards`` and ``samples`` it has, and ``quarantined`` ones where there are any."""
+    """Split -> how many ``shards`` and ``samples`` it has; ``quarantined`` and ``other_images`` where there are any."""
     counts: dict[str, dict[str, int]] = {}
     for row in rows:
         split = counts.setdefault(row.split, {"shards": 0, "samples": 0})
@@ -104,4 +118,6 @@ def count_rows(rows: Iterable[VersionRow]) -> dict[str, dict[str, int]]:
         split["samples"] += row.samples
         if row.quarantined:
             split["quarantined"] = split.get("quarantined", 0) + row.quarantined
+        if row.other_images:
+            split["other_images"] = split.get("other_images", 0) + row.other_images
     return counts

@@ -61,7 +61,9 @@ class TaskRecord(BaseModel):
     """What is known of one purified shard; written after its object.
 
     ``quarantined`` are the keys, in order, of samples that could not be read, for ``reasons`` by key; they lie
-    untouched in the quarantine shard of digest ``quarantine_sha256``, None where there are none.
+    untouched in the quarantine shard of digest ``quarantine_sha256``, None where there are none. ``other_images`` are
+    members of purified samples that are images, too, and were kept as they are; ``passed_over`` are members of the
+    input that are no sample's. Records without any say nothing of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +76,8 @@ class TaskRecord(BaseModel):
     quarantine_sha256: str | None = Field(default=None, pattern=_DIGEST.pattern)
     reasons: dict[str, str] = {}
     slots: list[SlotRun] = []
+    other_images: int = Field(default=0, ge=0)
+    passed_over: int = Field(default=0, ge=0)
     seconds: float
     device: str
     worker: dict[str, Any]
@@ -289,7 +293,8 @@ class Store:
         """Publish a task's record; its objects must have been published before."""
         if not all(map(self.has_object, record.objects)):
             raise RuntimeError(f"task {key} would name an object that is not there")
-        places.put_json(self._task_path(key), record.model_dump(mode="json"))
+        unsaid = {name for name in ("other_images", "passed_over") if not getattr(record, name)}
+        places.put_json(self._task_path(key), record.model_dump(mode="json", exclude=unsaid))
 
     def remove_task(self, key: str) -> None:
         """Forget a damaged record; its work is then still to be done."""
