@@ -88,7 +88,7 @@ ODD = {
 """What is neither a tar nor a checkpoint."""
 FIT = {
     "zip": zipped(),
-    "gzip": gzip.compress(b"hello"),
+    "gzip": gzip.compress(b"hello", mtime=0),
     "pickle": pickle.dumps({"a": 1}, protocol=2),
     "safetensors": safetensors({"a": torch.ones(2)}),
     "tar": tarred(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from zipbatch import filesystem
+
 TEMP_PREFIX = ".tmp-"
+ABANDONED_S = 86_400.0
+"""Since when nobody has written to a temp file that is taken for abandoned where no locks tell."""
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
@@ -33,40 +36,29 @@ def make_folder(folder: Path) -> list[Path]:
 
 def hold(stream: BinaryIO) -> None:
     """Mark an open temp file as in use by this process, for ``sweep``; ends with the process at the latest."""
-    fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    filesystem.lock(stream, Path(stream.name), wait=False)
 
 
 def sweep(folder: Path, *, older_than_s: float = 600.0) -> None:
-    """Remove temp files right in ``folder`` that nobody holds and that were not written to for a while."""
+    """Remove temp files right in ``folder`` that nobody holds and that were not written to for a while, or, where there
+    are no locks to tell, for ``ABANDONED_S``.
+    """
     for path in folder.glob(f"{TEMP_PREFIX}*"):
         try:
             with path.open("rb") as stream:
-                fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if time.time() - path.stat().st_mtime > older_than_s:
+                free = filesystem.lock(stream, path, wait=False)
+                if time.time() - path.stat().st_mtime > (older_than_s if free else max(older_than_s, ABANDONED_S)):
                     path.unlink()
         except OSError:
             continue  # held by a run, or gone already
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make renames within ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def publish(temp: Path, final: Path) -> None:
     """Move the finished ``temp`` file to ``final`` in one step. Its bytes are on disk before its name is."""
-    fd = os.open(temp, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    filesystem.sync(temp)
     final.parent.mkdir(parents=True, exist_ok=True)
     temp.replace(final)
-    fsync_folder(final.parent)
+    filesystem.sync_folder(final.parent)
 
 
 def write_with(final: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -137,13 +129,11 @@ def whole_folder(final: Path) -> Iterator[Path]:
         yield temp
         for file in temp.rglob("*"):
             if file.is_file():
-                fd = os.open(file, os.O_RDONLY)
-                os.fsync(fd)
-                os.close(fd)
+                filesystem.sync(file)
         if final.exists():
             final.rmdir()
         temp.rename(final)
-        fsync_folder(final.parent)
+        filesystem.sync_folder(final.parent)
     finally:
         shutil.rmtree(temp, ignore_errors=True)
 

@@ -526,3 +526,15 @@ def test_an_interrupt_half_way_leaves_nothing_and_a_rerun_is_whole(
     stage(source, tmp_path / "out")
     stage(source, tmp_path / "whole")
     assert files_below(tmp_path / "out") == files_below(tmp_path / "whole")
+
+
+def test_changed_bytes_of_the_same_size_are_staged_anew(source: Path, tmp_path: Path):
+    """What is there already is held to its list, not to sizes."""
+    out = tmp_path / "out"
+    stage(source, out)
+    before = files_below(out)
+    shard = out / "test_poisoned-000000.tar"
+    shard.write_bytes(shard.read_bytes().replace(b'"poisoned":true', b'"poisoned":trve'))
+    assert files_below(out) != before
+    assert not poison(PoisonRequest(source, "badnets", out, samples_per_shard=PER_SHARD)).reused
+    assert files_below(out) == before

@@ -6,7 +6,6 @@ and one download at a time fills a name.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from zipbatch import atomic
+from zipbatch import atomic, filesystem
 from zipbatch.errors import DataError
 from zipbatch.places.patience import positive
 from zipbatch.places.remote import Client
@@ -26,6 +25,8 @@ SIZE_GB = "ZIPBATCH_CACHE_GB"
 DEFAULT_GB = 20.0
 _TRIES = 3
 _LOCKS = 64
+_IN_USE_S = 3600.0
+"""How long after its last use a copy is taken for one in use where no locks tell."""
 
 
 def folder() -> Path:
@@ -87,7 +88,7 @@ def _hold(copy: Path, stamp: Stamp) -> BinaryIO | None:
         stream = copy.open("rb")
     except FileNotFoundError:
         return None
-    fcntl.flock(stream.fileno(), fcntl.LOCK_SH)
+    filesystem.lock(stream, copy, shared=True)
     found = os.fstat(stream.fileno())
     if found.st_nlink == 0 or found.st_size != stamp.size:  # removed between the opening and the lock, or cut short
         stream.close()
@@ -101,7 +102,7 @@ def _fetch(url: str, client: Client, copy: Path, stamp: Stamp) -> BinaryIO | Non
     """Download and hold; None when the object has changed meanwhile, so that this would be a copy of neither."""
     temp = atomic.temp_path(copy.parent)
     with (copy.parent / f".lock-{int(copy.name[:8], 16) % _LOCKS}").open("wb") as lock:
-        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+        filesystem.lock(lock, Path(lock.name))
         if (stream := _hold(copy, stamp)) is not None:
             return stream  # another one has just fetched it
         atomic.sweep(copy.parent)
@@ -144,7 +145,8 @@ def _copies(objects: Path) -> Iterator[tuple[int, int, Path]]:
 def _remove(copy: Path) -> bool:
     try:
         with copy.open("rb") as stream:
-            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not filesystem.lock(stream, copy, wait=False) and time.time() - copy.stat().st_mtime < _IN_USE_S:
+                return False
             copy.unlink()
     except OSError:
         return False  # in use, or gone already

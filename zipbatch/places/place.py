@@ -6,7 +6,6 @@ and the functions here have the ones that pathlib lacks. Nothing else needs to k
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from zipbatch import atomic
+from zipbatch import atomic, filesystem
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.places import cache
 from zipbatch.places.remote import REQUESTS_AT_ONCE, Client, client_for
@@ -244,7 +243,7 @@ def update(target: Place, decide: Callable[[bytes | None], bytes | None]) -> Non
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / ".lock").open("wb") as lock:
-        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+        filesystem.lock(lock, Path(lock.name))
         present = _beginning(target, MAX_UPDATED_BYTES) if target.is_file() else None
         if (new := decide(present)) is not None:
             atomic.write_bytes(target, new)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import logging
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zipbatch import atomic
+from zipbatch import atomic, filesystem
 from zipbatch.config import PipelineConfig
 from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
 from zipbatch.report.progress import Progress
@@ -130,10 +129,10 @@ def _make(instance: Instance, place: Place, report: Report) -> bool:
     ids.parent.mkdir(parents=True, exist_ok=True)
     with ids.with_suffix(".lock").open("wb") as lock:
         try:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            filesystem.lock(lock, Path(lock.name), wait=False)
         except BlockingIOError:
             report(Progress(f"{instance.label}: waiting for another run"))
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+            filesystem.lock(lock, Path(lock.name))
         if kind.is_done(instance, place):
             return False
         report(Progress(instance.label))

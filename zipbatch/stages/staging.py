@@ -39,7 +39,7 @@ def stage_folder(
     """
     there = staged_manifest(out)
     if there is not None and there.options == options:
-        if (existing := whole_dataset(out)) is not None:
+        if (existing := whole_dataset(out)) is not None and _is_as_listed(existing):
             return existing, True
         log.warning("%s: files are missing or damaged; staging them again", out)
         with atomic.mended_folder(out, last=MANIFEST) as folder:
@@ -60,7 +60,7 @@ def stage_folder(
 
 
 def staged_manifest(folder: Path) -> StagedManifest | None:
-    """The manifest of a staged folder, whatever has become of its other files; None where there is none.
+    """The manifest of a staged folder, whatever has become of its other files; None where there is none, or another's.
 
     Raises:
         UsageError: it is damaged.
@@ -71,6 +71,8 @@ def staged_manifest(folder: Path) -> StagedManifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
+        if not (folder / SHARD_LIST).is_file():
+            return None  # the manifest of something else
         raise UsageError(f"{file}: not a staged dataset of this version; remove {folder} to stage it anew") from error
 
 
@@ -84,6 +86,12 @@ def whole_dataset(folder: Path) -> ShardDataset | None:
         return None
     trigger = dataset.manifest.attack.trigger_sha256
     return dataset if trigger is None or _has_trigger(folder, trigger) else None
+
+
+def _is_as_listed(dataset: ShardDataset) -> bool:
+    """Whether every shard has the bytes that the manifest lists."""
+    found = places.each(lambda shard: places.sha256(shard.path), dataset.shards, at=dataset.shards[0].path)
+    return all(sha256 == shard.sha256 for sha256, shard in zip(found, dataset.shards, strict=True))
 
 
 def _has_trigger(folder: Path, sha256: str) -> bool:
