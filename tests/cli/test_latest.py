@@ -105,5 +105,7 @@ def test_the_listing_says_which_settings_a_tag_has(purify, tmp_path: Path):
     purify("--purifier", "blur", "--set", "transforms=blur:4", "--tag", "coarse")
     purify("--purifier", "jpeg", "--tag", "usual")
     lines = zipbatch("store", "ls", "--store", tmp_path / "pur").out.splitlines()
-    assert any("coarse" in line and line.rstrip().endswith("blur blur:4") for line in lines)
-    assert any("usual" in line and line.rstrip().endswith("jpeg") for line in lines)
+    coarse, usual = (next(i for i, line in enumerate(lines) if tag in line.split()) for tag in ("coarse", "usual"))
+    assert "blur blur:4" in lines[coarse - 1]  # tags stand below their version
+    assert all("blur" not in line for line in lines[coarse:usual])
+    assert any("jpeg" in line for line in lines[coarse:usual])

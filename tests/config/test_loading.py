@@ -191,6 +191,7 @@ def test_paper_preset_is_the_published_method():
         "guidance_exponent": 1,
         "steps": 20,
         "eta": 1,
+        "start_step": None,
     }
 
 

@@ -69,13 +69,13 @@ def test_it_is_registered():
     assert Zip.needs_prior
 
 
-def test_defaults_are_the_published_ones():
+def test_defaults_are_those_of_the_default_preset():
     assert ZipSettings().model_dump() == {
-        "transforms": ("blur:2", "gray"),
-        "guidance_exponent": 1.0,
+        "transforms": ("blur:2", "blur:1"),
+        "guidance_exponent": 10.0,
         "steps": 20,
         "eta": 1.0,
-        "start_step": None,
+        "start_step": 300,
     }
 
 

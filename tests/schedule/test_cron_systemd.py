@@ -107,9 +107,9 @@ def exec_start() -> str:
 def test_the_service_starts_a_command_that_exists(prior: Path, tmp_path: Path):
     write_source(tmp_path / "incoming", counts={"test": 4})
     words = shlex.split(moved(exec_start(), tmp_path, prior))
-    ran = zipbatch(*words[1:], "--dry-run")
+    ran = zipbatch(*words[1:], "--dry-run", "--json")
     assert ran.code == 0, ran.err
-    assert "to_compute: 2" in ran.out
+    assert ran.json["to_compute"] == 2
 
 
 @pytest.mark.skipif(SYSTEMD is None, reason="needs systemd-analyze, which comes with systemd")

@@ -146,9 +146,10 @@ def test_the_command_is_one_that_zipbatch_takes(prior: Path, tmp_path: Path):
     write_source(tmp_path / "incoming", counts={"test": 4})
     (tmp_path / "pur").mkdir()
     entrypoint = ray_job()["spec"]["entrypoint"].replace("/srv/priors/mine", str(prior)).replace("/srv", str(tmp_path))
-    ran = zipbatch(*entrypoint.split()[1:], "--dry-run")
+    ran = zipbatch(*entrypoint.split()[1:], "--dry-run", "--json")
     assert ran.code == 0, ran.err
-    assert "'gpus': 8, 'workers': 0, 'address': 'auto'" in ran.out
+    workers = ran.json["workers"]
+    assert (workers["gpus"], workers["workers"], workers["address"]) == (8, 0, "auto")
 
 
 def test_keys_come_from_the_secret():

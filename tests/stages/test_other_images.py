@@ -123,10 +123,10 @@ def test_a_pipeline_can_keep_them(data: Path, tmp_path: Path, given: str | None)
 def test_an_unsaid_setting_changes_no_fact():
     """Pipelines that ran before are not run anew."""
     purify, poison = KINDS["purify"], KINDS["poison"]
-    assert "other_images" not in purify.facts(purify.settings(purifier="blur"))
-    assert "skip_unreadable" not in poison.facts(poison.settings(attack="badnets"))
-    assert purify.facts(purify.settings(purifier="blur", other_images="keep"))["other_images"] == "keep"
-    assert poison.facts(poison.settings(attack="badnets", skip_unreadable=True))["skip_unreadable"] is True
+    assert "other_images" not in purify.decides(purify.settings(purifier="blur"))
+    assert "skip_unreadable" not in poison.decides(poison.settings(attack="badnets"))
+    assert purify.decides(purify.settings(purifier="blur", other_images="keep"))["other_images"] == "keep"
+    assert poison.decides(poison.settings(attack="badnets", skip_unreadable=True))["skip_unreadable"] is True
 
 
 def test_records_without_the_count_stay_accepted(store: Path, tmp_path: Path):

@@ -306,6 +306,7 @@ def test_one_more_signal_ends_a_run_at_once(undisturbed: Undisturbed, tmp_path: 
     command = [sys.executable, "-c", STUCK, *undisturbed.arguments(store), "--summary", str(report)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
+        assert "purifying" in process.stderr.readline()
         assert process.stderr.readline() == "stuck\n"
         process.send_signal(how)
         with pytest.raises(subprocess.TimeoutExpired):

@@ -101,7 +101,7 @@ def line_of(versions: Versions, dataset: str, *, identity: Mapping[str, Any], ta
         if there is None or versions.header(dataset, there).purifier == identity:
             return ()
         names = tuple(name for name, version in versions.tags(dataset).items() if version == there and name != LATEST)
-    except DataError:  # damaged: there is no line to keep
+    except (DataError, FileNotFoundError):  # damaged, or a tag to nowhere: there is no line to keep
         return ()
     return () if tag in names else names
 
