@@ -105,7 +105,12 @@ def test_the_listing_says_which_settings_a_tag_has(purify, tmp_path: Path):
     purify("--purifier", "blur", "--set", "transforms=blur:4", "--tag", "coarse")
     purify("--purifier", "jpeg", "--tag", "usual")
     lines = zipbatch("store", "ls", "--store", tmp_path / "pur").out.splitlines()
-    coarse, usual = (next(i for i, line in enumerate(lines) if tag in line.split()) for tag in ("coarse", "usual"))
-    assert "blur blur:4" in lines[coarse - 1]  # tags stand below their version
-    assert all("blur" not in line for line in lines[coarse:usual])
-    assert any("jpeg" in line for line in lines[coarse:usual])
+    settings: dict[str, str] = {}
+    for line in lines:  # tags stand below their version
+        if line.startswith("in "):
+            row = line
+        elif line.strip() in {"coarse", "usual"}:
+            settings[line.strip()] = row
+    assert "blur blur:4" in settings["coarse"]
+    assert "jpeg" in settings["usual"]
+    assert "blur" not in settings["usual"]
