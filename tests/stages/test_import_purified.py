@@ -321,3 +321,79 @@ def test_changed_data_is_refused(staged: Path, tmp_path: Path):
     assert not list((tmp_path / "pur/versions").glob("*/*"))
     assert run(folder, staged, tmp_path / "pur").code == 0
     assert zipbatch("store", "verify", "--store", tmp_path / "pur").code == 0
+
+
+def zip_layout(staged: Path, root: Path, *, splits: tuple[str, ...] = ("val", "val_pois")) -> Path:
+    """What the published code leaves: shuffled, numbered over all classes, originals beside what was made of them."""
+    of = {"val": "test", "val_pois": "test_poisoned"}
+    for name in splits:
+        rows = samples(staged, of[name])
+        for number, i in enumerate(np.random.default_rng(7).permutation(len(rows))):
+            label = rows[i].label()
+            for folder, pixels, stem in (
+                (f"{name}_orig/{label}", rows[i].image(), f"{label}_{number}"),
+                (
+                    f"{name}/{label}" + ("/0" if name == "val_pois" else ""),
+                    255 - rows[i].image(),
+                    f"{label}_0_{number}",
+                ),
+                (f"{name}_apy/{label}", rows[i].image() // 2, f"{label}_{number}_1"),
+            ):
+                file = root / folder / f"{stem}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(images.encode_png(pixels))
+        (root / "train").mkdir(exist_ok=True)
+    return root
+
+
+def test_what_the_published_code_leaves_is_told_by_its_originals(staged: Path, tmp_path: Path):
+    folder = zip_layout(staged, tmp_path / "pur/Mode3/Set/Attack/deg/2.0/10")
+    hint = run(folder, staged, tmp_path / "store")
+    assert (hint.code, "--layout zip" in hint.err) == (2, True)
+    ran = run(folder, staged, tmp_path / "store", "--layout", "zip", "--json")
+    assert ran.code == 0, ran.err
+    assert {split: count["samples"] for split, count in ran.json["counts"].items()} == {"test": 12, "test_poisoned": 12}
+    found = {
+        (split, item.key): item.image() for split, _, out in objects(tmp_path / "store", staged.name) for item in out
+    }
+    for split in ("test", "test_poisoned"):
+        for item in samples(staged, split):
+            assert np.array_equal(found[split, item.key], 255 - item.image())
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("an original is another picture", "1 samples of split test have no image with their pixels there"),
+        ("a purified image is gone", "has no purified image of its number"),
+        ("a name without a number", "has no number at the end of its name"),
+        ("a number twice", "has the number of"),
+        ("canvases", "tiles small images on canvases"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(staged: Path, tmp_path: Path, damage: str, words: str):
+    folder = zip_layout(staged, tmp_path / "in", splits=("val",))
+    original = sorted((folder / "val_orig").rglob("*.png"))[0]
+    purified_one = sorted((folder / "val").rglob("*.png"))[0]
+    if damage == "an original is another picture":
+        original.write_bytes(images.encode_png(picture(999)))
+    elif damage == "a purified image is gone":
+        purified_one.unlink()
+    elif damage == "a name without a number":
+        purified_one.rename(purified_one.with_name("picture.png"))
+    elif damage == "a number twice":
+        shutil.copy(purified_one, purified_one.with_name("x" + purified_one.name))
+    else:
+        for file in (folder / "val_orig").rglob("*.png"):
+            file.write_bytes(images.encode_png(np.zeros((64, 64, 3), np.uint8)))
+    ran = run(folder, staged, tmp_path / "pur", "--layout", "zip")
+    assert (ran.code in {1, 2}, ran.out) == (True, "")
+    assert words in ran.err
+    assert not (tmp_path / "pur").exists()
+
+
+def test_a_folder_of_another_layout_says_what_it_holds(staged: Path, tmp_path: Path):
+    folder = export(staged, tmp_path / "in")
+    ran = run(folder, staged, tmp_path / "pur", "--layout", "zip")
+    assert ran.code == 2
+    assert "it holds test, test_poisoned" in ran.err

@@ -161,6 +161,13 @@ def verify(store: Place, repair: bool, as_json: bool) -> None:
     metavar="CSV",
     help="Which file is which sample: path,key or path,key,split, paths below FOLDER.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["keys", "zip"]),
+    default="keys",
+    show_default=True,
+    help="How files say which sample they are: by their names, or as the published ZIP code leaves them.",
+)
 @JSON
 def import_(
     folder: Path,
@@ -171,25 +178,27 @@ def import_(
     latest: bool | None,
     splits: tuple[str, ...],
     table: Path | None,
+    layout: str,
     as_json: bool,
 ) -> None:
     """Take images in FOLDER that something else purified as a version, to be evaluated like any other.
 
     Files are FOLDER/<split>/<anything>/<key>.<extension>, one for each sample of STAGED. Where names do not say which
-    sample an image is, as in the folders of the published ZIP code, --map must.
+    sample an image is, --map must. The published ZIP code numbers its pictures in the order of shuffled batches, and
+    leaves the original of each under the same number: --layout zip tells by its pixels which sample that is.
 
     \b
     Examples:
       zipbatch store import theirs/ --data shards/cifar10-badnets --store pur/ --tag theirs
-      zipbatch store import pur/Mode3/CIFAR10/BadNets --map which.csv --split test_poisoned \\
-          --data shards/cifar10-badnets --store pur/ --tag published-code
+      zipbatch store import pur/Mode3/Imagenette2/BadNet/sr_averagepooling/4.0/10 --layout zip \\
+          --data shards/imagenette-badnets --store pur/ --tag published-code
     """
     from zipbatch.shards import open_dataset
     from zipbatch.stages.import_purified import ImportRequest, import_purified
     from zipbatch.store import Store
 
     dataset = open_dataset([data], name=name)
-    request = ImportRequest(folder, dataset, Store(store), tag, table, splits, latest)
+    request = ImportRequest(folder, dataset, Store(store), tag, table, splits, latest, layout == "zip")
     with screen() as shown:
         what = f"importing {dataset.name}"
         shown.begin(what)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from zipbatch.errors import DataError, UsageError
 from zipbatch.images import SOURCE_EXTENSIONS
 from zipbatch.sources.folders import children, files_below
+from zipbatch.stages.import_zip_layout import looks_like_zip
 
 Files = dict[str, dict[str, Path]]
 """split -> key -> file."""
@@ -24,6 +25,8 @@ def split_folders(folder: Path, known: Collection[str]) -> tuple[str, ...]:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")
+    if looks_like_zip(folder):
+        raise UsageError(f"{folder}: holds originals beside purified images, as the ZIP code leaves them: --layout zip")
     there = [item.name for item in children(folder)]
     found = tuple(split for split in known if split in there and (folder / split).is_dir())
     if not found:

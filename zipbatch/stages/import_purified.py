@@ -15,6 +15,7 @@ from zipbatch import __version__, atomic, images, places
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Limits, Sample, ShardDataset, ShardRef, read_shard
 from zipbatch.stages.import_files import Files, match_by_key, match_by_map, split_folders
+from zipbatch.stages.import_zip_layout import match_zip_layout
 from zipbatch.stages.publish import Published, publish_version
 from zipbatch.stages.purify_plan import check_request_tag
 from zipbatch.store import Store, TaskRecord, VersionRow, Versions, check_name, task_key
@@ -25,7 +26,8 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What to import: ``folder`` holds the purified form of ``dataset``; ``table`` is a map of files to keys.
+    """What to import: ``folder`` holds the purified form of ``dataset``; ``table`` is a map of files to keys, or the
+    folder is of the published code's ``zip_layout``.
 
     ``latest``: as in a ``PurifyRequest``.
     """
@@ -37,6 +39,7 @@ class ImportRequest:
     table: Path | None = None
     splits: tuple[str, ...] = ()
     latest: bool | None = None
+    zip_layout: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,7 @@ def import_purified(
     check_name(request.dataset.name, "dataset (use --name)")
     if request.tag is not None:
         check_request_tag(request.tag, latest=request.latest)
-    splits = _splits(request)
-    files = _matched(request, splits)
+    files = _matched(request)
     shards = [shard for shard in request.dataset.shards if shard.split in files]
     total, done = sum(len(of_split) for of_split in files.values()), 0
     digests: list[tuple[str, str, str]] = []
@@ -108,7 +110,12 @@ def _splits(request: ImportRequest) -> tuple[str, ...]:
     return request.splits or known
 
 
-def _matched(request: ImportRequest, splits: tuple[str, ...]) -> Files:
+def _matched(request: ImportRequest) -> Files:
+    if request.zip_layout:
+        if request.table is not None:
+            raise UsageError("--layout zip and --map exclude each other: either pixels say which is which, or the map")
+        return match_zip_layout(request.folder, request.dataset, splits=request.splits)
+    splits = _splits(request)
     keys: dict[str, dict[str, None]] = {split: {} for split in splits}  # in order
     for shard in request.dataset.shards:
         for sample in read_shard(shard.path) if shard.split in keys else ():
