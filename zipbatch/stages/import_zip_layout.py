@@ -2,8 +2,8 @@
 
 Below ``pur/Mode<m>/<dataset>/<attack>/<deg>/<scale>/<threshold>`` it writes the purified images of a split to
 ``train``, ``val`` (clean test images) and ``val_pois`` (stamped ones), and to ``<split>_orig`` the image that each was
-made of. It shuffles, and names both ``…_<number>.png`` by their place in the batches: the number pairs them, and the pixels of the
-original say which sample it is.
+made of. It shuffles, and names both ``…_<number>.png`` by their place in the batches: the number pairs them, and the
+pixels of the original say which sample it is.
 """
 
 from __future__ import annotations
