@@ -82,9 +82,12 @@ def _attacks() -> list[dict[str, Any]]:
             "clean_label": attack.clean_label,
             "train_transform": attack.train_transform,
             "params": {
-                profile: attack_params(known[attack.name])
-                for profile, known in PROFILES.items()
-                if attack.name in known
+                profile: attack_params(of[attack.name]) for profile, of in PROFILES.items() if attack.name in of
+            },
+            "profiles": {
+                profile: {"target": own.default_target, "poison_rate": own.default_poison_rate, "source": own.source}
+                for profile, of in PROFILES.items()
+                if profile != "standard" and (own := of.get(attack.name)) is not None
             },
             "source": attack.source,
         }
