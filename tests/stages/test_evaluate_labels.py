@@ -61,6 +61,8 @@ def test_accuracy_is_of_the_labelled_and_flips_are_of_all(constant: Path, tmp_pa
     for row in evaluated(constant, "--data", data, "--purified", "in", "--store", store):
         assert (row["ca"], row["n_ca"], row["n_unlabelled"]) == (0.5, 2, 3)
     assert row["n_flip"] == 5
+    table = zipbatch("evaluate", constant, "--data", data, "--purified", "in", "--store", store).out
+    assert "3 more images have no label that can be used" in table
 
 
 @pytest.mark.parametrize("member", ["cls", "json"])

@@ -102,6 +102,8 @@ def _notes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
         lines.append(f"± is half the 95 % Wilson interval\nimages: {counts}")
     if aside := max((row.get("n_quarantined", 0) for row in rows), default=0):
         lines.append(f"{aside} more images are in quarantine and in none of these measures")
+    if unlabelled := max((row.get("n_unlabelled", 0) for row in rows), default=0) if names else 0:
+        lines.append(f"{unlabelled} more images have no label that can be used: only their flips are measured")
     for row in rows:
         if row["flip_rate"] is not None and not names:
             fled = ", ".join(f"{name} {count}" for name, count in list(row["fled"].items())[:5]) or "none"
