@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zipbatch import __version__, atomic, places
-from zipbatch.checkpoints import open_prior, prior_tensors, write_prior
+from zipbatch.checkpoints import PriorFolder, open_prior, prior_tensors, write_prior
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
-from zipbatch.stages.training import finished_manifest, prepare_out
+from zipbatch.stages.staging import new_folder
+from zipbatch.stages.training import finished_manifest
 
 MANIFEST = "manifest.json"
 
@@ -57,9 +60,13 @@ def import_prior(file: Place, out: Path, *, half: bool = False) -> ImportedPrior
             "dtype": "+".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
             "versions": {"zipbatch": __version__, "torch": torch.__version__},
         }
-        prepare_out(out)
-        write_prior(out, tensors, opened.unet_config, opened.scheduler_config, manifest)
+        write = partial(_write, opened, tensors, manifest)
+        new_folder(out, write, taken=f"--out {out}: holds other files; choose an empty folder")
     return ImportedPrior(out, source, manifest["image_size"], manifest["parameters"], manifest["dtype"], reused)
+
+
+def _write(opened: PriorFolder, tensors: dict[str, Tensor], manifest: dict[str, Any], folder: Path) -> None:
+    write_prior(folder, tensors, opened.unet_config, opened.scheduler_config, manifest)
 
 
 def _finite(tensors: dict[str, Tensor], *, half: bool, where: Place) -> dict[str, Tensor]:

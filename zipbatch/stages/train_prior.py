@@ -101,6 +101,7 @@ def train_prior(
     source_sha256 = source.survey("train").sha256
     identity = atomic.sha256_json({"config": config.model_dump(mode="json"), "data": source_sha256})
     if (done := finished_manifest(out, MANIFEST, identity)) is not None:
+        (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return TrainedPrior(out, done["steps"], done["held_out_eps_mse"]["value"], reused=True)
     train, held_out, where = _load(source, config.held_out)
     unet, schedule = _configs(config, int(train.shape[-1]))

@@ -98,6 +98,7 @@ def train_victim(
         {"config": config.model_dump(mode="json"), "data": [shard.sha256 for shard in dataset.shards]}
     )
     if (done := finished_manifest(out, CONFIG, identity)) is not None:
+        (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return TrainedVictim(out, done["epochs"], _read_share(done["ca"]), _read_share(done["asr"]), reused=True)
     spec = VictimSpec(
         arch=config.arch,

@@ -59,13 +59,14 @@ def finished_manifest(out: Path, marker: str, identity: str) -> dict[str, Any] |
 
 
 def prepare_out(out: Path) -> None:
-    """Make the folder of a run before any work is put into it.
+    """Make the folder of a run before any work is put into it, and sweep up what a killed run left there.
 
     Raises:
         UsageError: it cannot be made.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        atomic.sweep(out)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be made ({error.strerror}); choose another place") from error
 
