@@ -13,6 +13,7 @@ from zipbatch.cli.options import (
     PRECISION,
     SEED,
     STORE,
+    Number,
     WorkerFlags,
     cache_options,
     emit_json,
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
 @BATCH_SIZE
 @worker_options
 @cache_options
-@click.option("--max-hours", type=click.FloatRange(0), metavar="H", help="Begin no shard after H hours.")
+@click.option("--max-hours", type=Number(0), metavar="H", help="Begin no shard after H hours.")
 @click.option(
     "--lock",
     type=click.Choice(get_args(LockPolicy)),

@@ -13,6 +13,7 @@ from zipbatch.cli.options import (
     PRECISION,
     SEED,
     STORE,
+    Number,
     WorkerFlags,
     cache_options,
     emit_json,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     "--guidance-exponent",
     "exponents",
     multiple=True,
-    type=float,
+    type=Number(0, min_open=True),
     metavar="K",
     help="A strength to try beside the preset's; repeats.  [default: 8, 4, 2, 1/2, 1/4 times the preset's]",
 )
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--shards", type=click.IntRange(1), metavar="N", help="Shards of each split to look at.  [default: all]")
 @click.option(
     "--limit",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.02,
     show_default=True,
     metavar="SHARE",
