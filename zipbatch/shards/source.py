@@ -54,7 +54,7 @@ def find_shards(place: str) -> Archive | None:
         return None
     shards = {split: tuple(file for file in files if _split_of(file) == split) for split in SPLITS}
     names = files[0].parent / CLASSES
-    classes = read_classes(names) if names.is_file() else None
+    classes = read_classes(names) if names.exists() else None
     return ShardSource({split: those for split, those in shards.items() if those}, classes)
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from zipbatch.errors import DataError
 from zipbatch.images import U8, decode
-from zipbatch.places import Place, stamp
+from zipbatch.places import Place, plain, stamp
 
 UNLABELLED = -1
 SPLITS = ("train", "val", "test")
@@ -76,9 +76,9 @@ def read_image(file: Path) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        DataError: it is too large to be one.
+        DataError: it is too large to be one, or a pipe, a device or the like.
     """
-    if (size := file.stat().st_size) > MAX_IMAGE_BYTES:
+    if (size := plain(file).st_size) > MAX_IMAGE_BYTES:
         raise DataError(file, f"has {size} bytes, over the limit of {MAX_IMAGE_BYTES} for an image")
     return file.read_bytes()
 

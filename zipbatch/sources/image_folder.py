@@ -31,7 +31,7 @@ def find_image_folder(place: str) -> Archive | None:
     splits = tuple(split for split in SPLITS if is_image_folder(root, split))
     if not splits:
         return None
-    if (root / CLASSES).is_file():
+    if (root / CLASSES).exists():
         return ImageFolder(root, splits, read_classes(root / CLASSES))
     return ImageFolder(root, splits, sorted({name for split in splits for name in class_names(root, split)}))
 
@@ -71,7 +71,7 @@ def read_image_folder(root: Path, split: str, classes: list[str]) -> Iterator[So
         if not (root / split / name).is_dir():
             continue  # a class without images in this split
         seen: dict[str, Path] = {}
-        for file in sorted(path for path in (root / split / name).rglob("*") if path.is_file()):
+        for file in sorted(path for path in (root / split / name).rglob("*") if not path.is_dir()):
             extension = file.suffix[1:].lower()
             if extension not in SOURCE_EXTENSIONS:
                 raise DataError(file, f"not a supported image ({', '.join(SOURCE_EXTENSIONS)})")

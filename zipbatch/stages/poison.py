@@ -29,6 +29,7 @@ from zipbatch.shards.dataset import (
     write_split,
 )
 from zipbatch.sources import SourceImage
+from zipbatch.sources.base import read_image
 from zipbatch.stages.poison_choice import attack_goal, choose_poisoned, shuffled_splits
 from zipbatch.stages.source import Source, open_source
 from zipbatch.stages.staging import stage_folder
@@ -153,7 +154,9 @@ def _read_picture(path: Path) -> images.U8:
         UsageError: it is not there or no picture.
     """
     try:
-        return images.decode(path.read_bytes(), path.suffix.removeprefix(".").lower())
+        return images.decode(read_image(path), path.suffix.removeprefix(".").lower())
+    except DataError as error:
+        raise UsageError(f"--trigger-image {error}") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"--trigger-image {path}: {error}") from error
 
