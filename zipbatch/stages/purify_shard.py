@@ -124,6 +124,7 @@ class PurifyWorker:
         source, runs = _Counted(read_shard(task.path, imageless=self._quarantine)), list[SlotRun]()
         with self._store.new_object() as writer, Quarantine(self._store if self._quarantine else None) as aside:
             for sample in self._purified(self._readable(source, aside), runs):
+                self._context.tick()
                 writer.write(sample)
             info = writer.finish()
             if places.stamp(task.path) != stamp:
@@ -152,6 +153,7 @@ class PurifyWorker:
     def _readable(self, samples: Iterable[Sample], aside: Quarantine) -> Iterator[_Readable]:
         """Samples that can be read, in order, as if the others, which go into quarantine, had never been there."""
         for sample in samples:
+            self._context.tick()
             try:
                 readable = self._read(sample)
             except DataError as error:
