@@ -28,7 +28,7 @@ WORK = "work"
 
 
 @pytest.mark.parametrize("method", SLOW)
-def test_no_two_images_without_a_look_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str):
+def test_few_images_without_a_look_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str):
     seen: dict[int, list[str]] = defaultdict(list)
 
     def note(what: str) -> None:
@@ -51,7 +51,8 @@ def test_no_two_images_without_a_look_in_between(tmp_path: Path, monkeypatch: py
     worker(PurifyTask("a.tar", shard, None))
     told = list(seen.values())
     assert sum(line.count(WORK) for line in told) == 14
-    assert not [pair for line in told for pair in itertools.pairwise(line) if pair == (WORK, WORK)]
+    in_a_row = [len(list(same)) for line in told for what, same in itertools.groupby(line) if what == WORK]
+    assert max(in_a_row) <= 2, "one is read, and the one before it is written"
     assert sum(line.count("tick") for line in told) >= 7 * 3 + 2, "each is read, purified and written"
 
 
