@@ -90,6 +90,8 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
 
 
 def _check_distinct(names: Sequence[str], where: object) -> None:
+    if odd := next((name for name in names if not name.isprintable()), None):
+        raise UsageError(f"{where}: shard name {odd!r} has unprintable characters; rename it")
     if len(set(names)) == len(names):
         return
     repeated = [name for name, count in Counter(names).items() if count > 1]
