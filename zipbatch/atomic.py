@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -18,6 +20,8 @@ from zipbatch import filesystem
 TEMP_PREFIX = ".tmp-"
 ABANDONED_S = 86_400.0
 """Since when nobody has written to a temp file that is taken for abandoned where no locks tell."""
+_MARK = ".lock"
+_TEMP_FOLDER = re.compile(re.escape(TEMP_PREFIX) + r"\d+-[0-9a-f]{12}")
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
@@ -53,6 +57,31 @@ def sweep(folder: Path, *, older_than_s: float = 600.0) -> None:
             continue  # held by a run, or gone already
 
 
+def sweep_folders(folder: Path, *, older_than_s: float = 600.0) -> None:
+    """Remove what killed runs left of ``whole_folder`` beside their target, by the same rule as ``sweep``.
+
+    ``folder`` may be anybody's: only names as ``temp_path`` makes them are taken for ours.
+    """
+    for path in folder.glob(f"{TEMP_PREFIX}*"):
+        if not _TEMP_FOLDER.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+            continue
+        try:
+            silent_s = time.time() - _last_write(path)
+            if silent_s <= older_than_s:
+                continue
+            with path.with_name(path.name + _MARK).open("ab") as mark:
+                if filesystem.lock(mark, Path(mark.name), wait=False) or silent_s > ABANDONED_S:
+                    shutil.rmtree(path)
+                    Path(mark.name).unlink()
+        except OSError:
+            continue  # held by a run, or gone already
+
+
+def _last_write(folder: Path) -> float:
+    """When a folder was last written to. Files in it may be links to old ones, folders tell when names came in."""
+    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+
+
 def publish(temp: Path, final: Path) -> None:
     """Move the finished ``temp`` file to ``final`` in one step. Its bytes are on disk before its name is."""
     filesystem.sync(temp)
@@ -65,9 +94,10 @@ def write_with(final: Path, write: Callable[[BinaryIO], None]) -> None:
     """Let ``write`` fill a temp file, then publish it as ``final``. Nothing appears when ``write`` raises."""
     temp = temp_path(final.parent)
     try:
-        with temp.open("xb") as stream:
-            write(stream)
-        publish(temp, final)
+        with _named(final):
+            with temp.open("xb") as stream:
+                write(stream)
+            publish(temp, final)
     finally:
         temp.unlink(missing_ok=True)
 
@@ -124,18 +154,42 @@ def whole_folder(final: Path) -> Iterator[Path]:
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
         raise FileExistsError(f"{final} exists already")
     temp = temp_path(final.parent)
-    temp.mkdir()
+    sweep_folders(final.parent)
+    with _named(final), _held(temp.with_name(temp.name + _MARK)):
+        temp.mkdir()
+        try:
+            yield temp
+            for file in temp.rglob("*"):
+                if file.is_file():
+                    filesystem.sync(file)
+            if final.exists():
+                final.rmdir()
+            temp.rename(final)
+            filesystem.sync_folder(final.parent)
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)
+
+
+@contextmanager
+def _named(final: Path) -> Iterator[None]:
+    """Have it said what was being made when the room for it ran out: errors of writing know no name."""
     try:
-        yield temp
-        for file in temp.rglob("*"):
-            if file.is_file():
-                filesystem.sync(file)
-        if final.exists():
-            final.rmdir()
-        temp.rename(final)
-        filesystem.sync_folder(final.parent)
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            error.filename = str(final)
+        raise
+
+
+@contextmanager
+def _held(mark: Path) -> Iterator[None]:
+    """A file that is held while the block lasts: it stands for a folder, which not every file system can lock."""
+    with mark.open("xb") as stream:
+        try:
+            hold(stream)
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
+
+_UNSEEN = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\xad\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
+    "\\ud800-\\udfff\\U000e0000-\\U000e007f]"
+)
+"""What moves a terminal's cursor, changes its state or turns text around, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    """Text as it may be shown: control characters but newline and tab as JSON writes them, ``\\u001b``.
+
+    Names in data and what others' tools say could else rewrite a terminal or a log. JSON stays the same JSON.
+    """
+    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
 
 class ZipbatchError(Exception):
     """An error with a message for the user and an exit code for the shell."""
@@ -25,7 +42,8 @@ class DataError(ZipbatchError):
     """
 
     def __init__(self, where: object, reason: str, *, key: str | None = None) -> None:
-        self.where, self.reason, self.key = str(where), reason, key
+        where = str(where).replace("\n", "\\n")
+        self.where, self.reason, self.key = where, reason, key
         super().__init__(f"{where}: key {key!r}: {reason}" if key is not None else f"{where}: {reason}")
 
     def __reduce__(self) -> tuple[object, ...]:

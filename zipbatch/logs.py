@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from zipbatch.errors import printable
+
 Style = Literal["text", "json"]
 Line = dict[str, Any]
 """What a worker sends of a log record: the attributes that ``logging.makeLogRecord`` takes."""
@@ -83,6 +85,13 @@ class TextLines(logging.Formatter):
         return self._plain.format(record) if record.name == PROGRESS else super().format(record)
 
 
+class _Printable(logging.StreamHandler[TextIO]):
+    """Writes no control characters, whatever a line repeats."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 _settings = LogSettings()
 _handlers: list[logging.Handler] = []
 
@@ -96,7 +105,7 @@ def configure(wanted: LogSettings, stream: TextIO | None = None, *, kept: KeptLi
     """Log as ``wanted`` to ``stream`` (stderr as it is now), and into ``kept`` as well. Replaces an earlier setting."""
     global _settings  # noqa: PLW0603  logging itself is one for a process
     root = logging.getLogger()
-    handler = logging.StreamHandler(stream)
+    handler = _Printable(stream)
     handler.setFormatter(JsonLines(wanted.run) if wanted.style == "json" else TextLines())
     for old in _handlers:
         root.removeHandler(old)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -428,20 +429,180 @@ def test_onnx_models_that_do_not_fit(tmp_path: Path, onnx_file: Callable[..., Pa
     refused(zipbatch("import", "victim", tmp_path / "text.onnx", *out), "is plain text, not an ONNX model")
 
 
-def test_an_onnx_model_reads_no_other_file(tmp_path: Path, onnx_file: Callable[..., Path]):
-    """Weights kept outside of the model are a way to read files of others: they are refused."""
+def kept_outside(file: Path, name: str, **facts: object) -> Path:
+    """The model with its weights in a file ``name`` beside it, after 5 other bytes, as torch exports larger ones."""
+    import onnx
+
+    model = onnx.load(file)
+    external(model.graph.initializer[0], location=name, **({"offset": 5, "length": WEIGHTS.nbytes} | facts))
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+def external(tensor: Any, **facts: object) -> Any:
+    tensor.ClearField("raw_data")
+    tensor.data_location = tensor.EXTERNAL
+    for key, value in facts.items():
+        if value is not None:
+            tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+OUTSIDE = b"other" + WEIGHTS.tobytes()
+
+
+@pytest.mark.parametrize("length", [WEIGHTS.nbytes, None], ids=["length", "to the end"])
+def test_an_onnx_model_with_its_weights_beside_it(
+    tmp_path: Path, onnx_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, length: int | None
+):
+    """They come along into one file: afterwards nothing else is read, wherever the command is run."""
+    whole = scores_of(imported(onnx_file("whole.onnx"), tmp_path / "whole", "--mean", "none"))
+    file = kept_outside(onnx_file(), "net.onnx.data", length=length)
+    beside = tmp_path / "net.onnx.data"
+    beside.write_bytes(OUTSIDE)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "net.onnx.data").write_bytes(bytes(len(OUTSIDE)))
+    monkeypatch.chdir(elsewhere)
+    found = imported(file, tmp_path / "v", "--mean", "none")
+    assert set(files_below(tmp_path / "v")) == {"config.json", "manifest.json", "model.onnx"}
+    origin = json.loads((tmp_path / "v" / "manifest.json").read_text())["imported_from"]
+    assert origin["weights_from"] == {"net.onnx.data": sha256_file(beside)}
+    assert np.array_equal(scores_of(found), whole)
+    assert imported(file, tmp_path / "v", "--mean", "none")["reused"]
+    beside.write_bytes(OUTSIDE[::-1])
+    refused(zipbatch("import", "victim", file, "--mean", "none", "--out", tmp_path / "v"), "other settings or data")
+    beside.unlink()
+    assert np.array_equal(scores_of(found), whole)
+    refused(zipbatch("import", "victim", file, "--mean", "none", "--out", tmp_path / "w"), "net.onnx.data", "No such")
+
+
+def scores_of(found: dict[str, Any]) -> np.ndarray:
+    return scores(Path(found["out"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "said"),
+    [
+        ("deep/w.bin", {}, "no file right beside it"),
+        ("../w.bin", {}, "no file right beside it"),
+        ("{here}/w.bin", {}, "no file right beside it"),
+        ("", {}, "no file right beside it"),
+        ("..", {}, "no file right beside it"),
+        ("*/_ORT_MEM_ADDR_/*", {}, "no file right beside it"),
+        ("link.bin", {}, "is a link"),
+        ("deep", {}, "Is a directory"),
+        ("pipe", {}, "no plain file"),
+        ("w.bin", {"offset": len(OUTSIDE)}, "which has 53"),
+        ("w.bin", {"length": 10**9}, "which has 53"),
+        ("w.bin", {"offset": -1}, "whole numbers"),
+        ("w.bin", {"length": "9" * 5000}, "whole numbers"),
+        ("w.bin", {"length": 4}, "not a model that onnxruntime can read"),
+    ],
+)
+def test_an_onnx_model_reads_no_other_file(
+    tmp_path: Path,
+    onnx_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    facts: dict[str, Any],
+    said: str,
+):
+    """A model says itself where its weights are, and could have those of others read, or whatever lies at hand."""
+    (tmp_path / "deep").mkdir()
+    for folder in (tmp_path, tmp_path / "deep", tmp_path.parent):
+        (folder / "w.bin").write_bytes(OUTSIDE)
+    (tmp_path / "link.bin").symlink_to(tmp_path / "w.bin")
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    file = kept_outside(onnx_file(), name.format(here=tmp_path), **facts)
+    refused(zipbatch("import", "victim", file, "--mean", "none", "--out", tmp_path / "v"), said)
+    assert not (tmp_path / "v").exists()
+
+
+def holders() -> dict[str, Callable[[Any, Any], None]]:
+    """Everywhere that a tensor can stand in a model: (model, tensor) -> puts it there."""
+    from onnx import helper
+
+    def graph(tensor: Any) -> Any:
+        value = helper.make_tensor_value_info("inner", tensor.data_type, tensor.dims)
+        return helper.make_graph([], "inner", [], [value], [tensor])
+
+    def node(**attributes: Any) -> Any:
+        return helper.make_node("Any", [], ["unused"], **attributes)
+
+    def sparse(tensor: Any, *, indices: bool) -> Any:
+        found = helper.make_sparse_tensor(tensor, tensor, [9, 9])
+        (found.values if indices else found.indices).CopyFrom(helper.make_tensor("plain", 1, [1], [1.0]))
+        return found
+
+    def function(model: Any, made: Any) -> None:
+        model.functions.append(helper.make_function("own", "F", [], [], [made], []))
+
+    return {
+        "an initialiser": lambda model, tensor: model.graph.initializer.append(tensor),
+        "a constant": lambda model, tensor: model.graph.node.append(node(value=tensor)),
+        "constants": lambda model, tensor: model.graph.node.append(node(value=[tensor])),
+        "a branch": lambda model, tensor: model.graph.node.append(node(then_branch=graph(tensor))),
+        "branches": lambda model, tensor: model.graph.node.append(node(bodies=[graph(tensor)])),
+        "a branch of a branch": lambda model, tensor: model.graph.node.append(
+            node(b=helper.make_graph([node(b=graph(tensor))], "outer", [], []))
+        ),
+        "a function": lambda model, tensor: function(model, node(value=tensor)),
+        "a function's branch": lambda model, tensor: function(model, node(value=graph(tensor))),
+        "sparse values": lambda model, tensor: model.graph.sparse_initializer.append(sparse(tensor, indices=False)),
+        "sparse indices": lambda model, tensor: model.graph.sparse_initializer.append(sparse(tensor, indices=True)),
+        "a sparse constant": lambda model, tensor: model.graph.node.append(node(v=sparse(tensor, indices=False))),
+        "training": lambda model, tensor: model.training_info.add().algorithm.initializer.append(tensor),
+    }
+
+
+HOLDERS = [
+    "an initialiser",
+    "a constant",
+    "constants",
+    "a branch",
+    "branches",
+    "a branch of a branch",
+    "a function",
+    "a function's branch",
+    "sparse values",
+    "sparse indices",
+    "a sparse constant",
+    "training",
+]
+
+
+@pytest.mark.parametrize("where", HOLDERS)
+def test_a_victim_that_was_not_imported_keeps_no_weights_outside(
+    tmp_path: Path, onnx_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, where: str
+):
+    import onnx
+
+    assert set(holders()) == set(HOLDERS)
+    imported(onnx_file(), tmp_path / "v", "--mean", "none")
+    model = onnx.load(onnx_file())
+    holders()[where](model, external(onnx.TensorProto(name="t", dims=[3, 4], data_type=1), location="w.bin"))
+    (tmp_path / "v" / "model.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "w.bin").write_bytes(WEIGHTS.tobytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"keeps weights in another file \('w.bin'\), .*zipbatch import victim"):
+        scores(tmp_path / "v")
+
+
+def test_an_onnx_model_is_one_to_onnxruntime_too(tmp_path: Path, onnx_file: Callable[..., Path]):
+    """Fields that are not looked through are not handed on; nor is a model taken for onnxruntime's own other format."""
     import onnx
 
     model = onnx.load(onnx_file())
-    head = model.graph.initializer[0]
-    head.ClearField("raw_data")
-    head.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", "secret.bin"), ("offset", "0"), ("length", str(WEIGHTS.nbytes))):
-        head.external_data.add(key=key, value=value)
-    (tmp_path / "secret.bin").write_bytes(WEIGHTS.tobytes())
-    (tmp_path / "outside.onnx").write_bytes(model.SerializeToString())
-    ran = zipbatch("import", "victim", tmp_path / "outside.onnx", "--mean", "none", "--out", tmp_path / "v")
-    refused(ran, "not a model that onnxruntime can read")
+    (tmp_path / "new.onnx").write_bytes(model.SerializeToString() + b"\xfa\x3e\x03new")
+    out = ("--mean", "none", "--out", tmp_path / "v")
+    refused(zipbatch("import", "victim", tmp_path / "new.onnx", *out), "does not know", "pip install --upgrade onnx")
+    model.producer_name = "ORTM"
+    content = model.SerializeToString()
+    assert content[4:8] == b"ORTM"  # where that format has its mark
+    (tmp_path / "odd.onnx").write_bytes(content)
+    assert scores_of(imported(tmp_path / "odd.onnx", tmp_path / "v", "--mean", "none")).shape == (8, 4)
 
 
 @pytest.mark.parametrize("name", [b"x", b"scores"])
@@ -454,11 +615,14 @@ def test_onnx_names_that_are_no_text(tmp_path: Path, onnx_file: Callable[..., Pa
         OnnxClassifier(file, Normalisation((0.5,) * 3, (0.5,) * 3))
 
 
-def test_onnx_is_asked_for_by_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    (tmp_path / "net.onnx").write_bytes(b"x")
-    ran = zipbatch("import", "victim", tmp_path / "net.onnx", "--out", tmp_path / "v")
-    refused(ran, "needs onnxruntime, which is not installed: pip install 'zipbatch[onnx]'")
+@pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
+def test_onnx_is_asked_for_by_the_command_that_installs_it(
+    tmp_path: Path, onnx_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, library: str
+):
+    file = onnx_file()
+    monkeypatch.setitem(sys.modules, library, None)
+    ran = zipbatch("import", "victim", file, "--out", tmp_path / "v")
+    refused(ran, f"needs {library}, which is not installed: pip install 'zipbatch[onnx]'")
 
 
 def test_top1_of_an_imported_victim_is_that_of_its_scores(tmp_path: Path):

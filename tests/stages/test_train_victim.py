@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
+import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -275,3 +278,44 @@ def test_what_cannot_be_trained(source: Path, dataset: ShardDataset, tmp_path: P
     assert zipbatch("poison", source, "--attack", "badnets", "--limit", 1, "--out", tmp_path / "one").code == 0
     with pytest.raises(UsageError, match="two or more"):
         train(open_dataset([str(tmp_path / "one")]), tmp_path / "v")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_leaves_the_checkpoint_of_before(
+    dataset: ShardDataset, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    """It fills up while the second epoch's is written; the error is the disk's, not what torch makes of it."""
+    out = tmp_path / "v"
+
+    def fill_up(progress: TrainProgress) -> None:
+        if progress.epoch == 2:
+            monkeypatch.setattr("zipbatch.stages.training._Told.write", full)
+
+    def full(told: Any, data: bytes) -> int:
+        told.error = OSError(number, os.strerror(number))
+        raise told.error
+
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        train(dataset, out, on_progress=fill_up)
+    assert caught.value.errno == number
+    assert set(files_below(out)) == {CHECKPOINT}
+    monkeypatch.undo()
+    seen: list[int] = []
+    train(dataset, out, on_progress=lambda progress: seen.append(progress.epoch))
+    assert seen[0] == 2
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_limit_on_files_is_told_as_one(staged: Path, tmp_path: Path):
+    """The kernel's own refusal in the middle of a checkpoint."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    options = ["--arch", "resnet20", "--epochs", 1, "--batch-size", 8, "--device", "cpu"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        ran = zipbatch("train", "victim", staged, "--out", tmp_path / "v", *options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (ran.code, ran.out) == (1, "")
+    assert f"error: {tmp_path / 'v' / CHECKPOINT}: larger than a file may be here (ulimit -f)" in ran.err
+    assert files_below(tmp_path) == {}
+    assert zipbatch("train", "victim", staged, "--out", tmp_path / "v", *options).code == 0

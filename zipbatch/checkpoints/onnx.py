@@ -1,7 +1,7 @@
 """Victims that are ONNX models, run by onnxruntime (``pip install 'zipbatch[onnx]'``).
 
-A model file is a graph of known operators and their weights, read by onnxruntime from bytes: it can name neither code
-of its own nor files beside it.
+A model file is a graph of known operators and their weights, given to onnxruntime as bytes that name neither code of
+their own nor another file.
 """
 
 from __future__ import annotations
@@ -11,36 +11,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from zipbatch.checkpoints.onnx_model import checked, read_model
 from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import head_of, instead
-from zipbatch.places import Place, local_copy, stamp
+from zipbatch.places import Place, local_copy
 from zipbatch.victims import Normalisation
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-MAX_BYTES = 2**31
-"""What the format itself allows."""
-
 
 class OnnxClassifier:
     """A network of one float32 input [N, 3, H, W] whose first output is class scores [N, classes].
 
-    A graph with a fixed batch is fed batches of that size, the last one filled up with its own last image.
+    A graph with a fixed batch is fed batches of that size, the last one filled up with its own last image. ``content``
+    is the model where that is not what the file holds: the weights beside it are in it.
 
     Attributes:
         image_size: side of the images, pixels; None where the graph leaves it open.
         num_classes: width of the scores; None where the graph leaves it open.
 
     Raises:
-        UsageError: onnxruntime is not installed or cannot read the file, or the graph takes something else.
+        UsageError: onnxruntime is not installed or cannot read the file, its weights are elsewhere, or the graph takes
+            something else.
     """
 
-    def __init__(self, path: Place, normalisation: Normalisation, *, bgr: bool = False) -> None:
+    def __init__(
+        self, path: Place, normalisation: Normalisation, *, bgr: bool = False, content: bytes | None = None
+    ) -> None:
         self._path, self._bgr = path, bgr
         self._mean = np.array(normalisation.mean, np.float32).reshape(1, 3, 1, 1)
         self._std = np.array(normalisation.std, np.float32).reshape(1, 3, 1, 1)
-        self._session = _session(path)
+        self._session = _session(path, checked(read_model(path) if content is None else content, path))
         try:
             self._read_graph()
         except UnicodeDecodeError as error:
@@ -81,26 +83,21 @@ class OnnxClassifier:
         return scores[: len(x)]
 
 
-def _session(path: Place) -> InferenceSession:
+def _session(path: Place, content: bytes) -> InferenceSession:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise UsageError(f"{path}: needs onnxruntime, which is not installed: pip install 'zipbatch[onnx]'") from error
-    if path.is_file() and stamp(path).size > MAX_BYTES:
-        raise UsageError(f"{path}: over {MAX_BYTES} bytes, more than an ONNX file can have")
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its warnings are about speed, and go to stderr past our logging
-        with local_copy(path) as file:
-            content = file.read_bytes()
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # what was looked through, and no other
         return onnxruntime.InferenceSession(
             content,
             options,
             providers=["CPUExecutionProvider"],
             enable_fallback=0,  # there is nothing to fall back on, and it would say so on stdout
         )
-    except FileNotFoundError:
-        raise UsageError(f"{path}: missing") from None
     except Exception as error:  # onnxruntime's errors share no base class
         with local_copy(path) as file:
             told = instead(head_of(file), "an ONNX model", fit={"onnx"})

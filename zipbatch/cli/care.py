@@ -222,7 +222,7 @@ def export(
     true_labels: bool,
     as_json: bool,
 ) -> None:
-    """Put a version into a plain folder DIR, which must be new.
+    """Put a version into a plain folder DIR, which must be new, or have all of it already.
 
     Hard links share their bytes with the store: do not write into them, or say --copy. What is in quarantine stays in
     the store.
@@ -252,7 +252,8 @@ def export(
     if as_json:
         emit_json({**asdict(done), "out": str(out)})
         return
-    click.echo(f"{out}: {done.samples} images of {done.shards} shards of {done.reference}")
+    there = ", there already" if done.reused else ""
+    click.echo(f"{out}: {done.samples} images of {done.shards} shards of {done.reference}{there}")
     if done.quarantined:
         click.echo(f"  {done.quarantined} more are in quarantine and stay there: see 'zipbatch store show {reference}'")
 

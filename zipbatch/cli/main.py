@@ -12,14 +12,15 @@ import threading
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import get_args
+from typing import TextIO, cast, get_args
 
 import click
 
 from zipbatch import __version__
+from zipbatch.cli.printing import Printable
 from zipbatch.cli.running import Running
 from zipbatch.cli.stopping import Stop
-from zipbatch.errors import TimeIsUp, ZipbatchError
+from zipbatch.errors import TimeIsUp, ZipbatchError, printable
 from zipbatch.logs import LogSettings, Style, configure, only_log_lines, settings
 
 COMMANDS = {
@@ -139,7 +140,8 @@ def _run(run: Running | None = None, stop: Stop | None = None) -> int:
     run = run or Running()
     style = os.environ.get(_STYLE_VARIABLE, "text")
     configure(LogSettings(style="json" if style == "json" else "text", run=run.run))
-    return _end(run, _carried_out(run, stop or Stop()))
+    with redirect_stdout(Printable(sys.stdout)):
+        return _end(run, _carried_out(run, stop or Stop()))
 
 
 def _carried_out(run: Running, stop: Stop) -> _End:
@@ -185,9 +187,9 @@ def _tell(error: str, shown: click.ClickException | None = None) -> None:
     if settings().style == "json":
         log.error("%s", error)
     elif shown is not None:
-        shown.show()
+        shown.show(cast(TextIO, Printable(sys.stderr)))
     else:
-        click.echo(f"error: {error}", err=True)
+        click.echo(printable(f"error: {error}"), err=True)
 
 
 def _open_missing_streams() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,16 @@ DEVICE = click.option(
     show_default=True,
     help="Where the networks run; auto takes CUDA when it is there.",
 )
+
+
+class Number(click.FloatRange):
+    """A number within limits. NaN and infinity are none, which comparisons alone would let pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ def worker_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--stall-minutes",
-                type=click.FloatRange(0, min_open=True),
+                type=Number(0, min_open=True),
                 default=60.0,
                 show_default=True,
                 metavar="MIN",
@@ -145,7 +156,7 @@ def cache_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--cache-gb",
-                type=click.FloatRange(0, min_open=True),
+                type=Number(0, min_open=True),
                 metavar="GB",
                 expose_value=False,
                 callback=_into_environment(cache.SIZE_GB),

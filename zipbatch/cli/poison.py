@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from zipbatch.cli.options import JSON, emit_json, pairs
+from zipbatch.cli.options import JSON, Number, emit_json, pairs
 from zipbatch.cli.running import report_options, running
 from zipbatch.cli.screen import screen
 
@@ -45,7 +45,9 @@ from zipbatch.cli.screen import screen
     default=None,
     help="Poison training images of the target class alone, labels true.  [default: the attack's]",
 )
-@click.option("--poison-rate", type=float, metavar="SHARE", help="Share of train to poison.  [default: the attack's]")
+@click.option(
+    "--poison-rate", type=Number(0, 1), metavar="SHARE", help="Share of train to poison.  [default: the attack's]"
+)
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Attack parameter; repeats.")
 @click.option(
     "--trigger-image",

@@ -15,6 +15,7 @@ from zipbatch.cli.options import (
     PRECISION,
     SEED,
     STORE,
+    Number,
     WorkerFlags,
     cache_options,
     emit_json,
@@ -101,7 +102,7 @@ log = logging.getLogger(__name__)
 @BATCH_SIZE
 @worker_options
 @cache_options
-@click.option("--max-hours", type=click.FloatRange(0), metavar="H", help="Begin no shard after H hours.")
+@click.option("--max-hours", type=Number(0), metavar="H", help="Begin no shard after H hours.")
 @click.option(
     "--lock",
     type=click.Choice(get_args(LockPolicy)),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zipbatch.cli.options import DEVICE, JSON, emit_json
+from zipbatch.cli.options import DEVICE, JSON, Number, emit_json
 from zipbatch.cli.screen import screen
 from zipbatch.config import DEFAULTS
 from zipbatch.places import Place, place
@@ -31,13 +31,9 @@ def train() -> None:
 @click.option("--store", type=place, metavar="DIR|URL", help="The store of the purified version.")
 @click.option("--arch", metavar="NAME", help="resnet20, resnet18, resnet34 or torchvision:NAME.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N")
-@click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most."
-)
+@click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
 @click.option("--batch-size", type=click.IntRange(2), metavar="N")
-@click.option(
-    "--lr", type=click.FloatRange(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay)."
-)
+@click.option("--lr", type=Number(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay).")
 @click.option("--augment/--no-augment", default=None, help="Random crops and flips.")
 @click.option("--seed", type=click.IntRange(0), metavar="N")
 @DEVICE
@@ -118,13 +114,9 @@ def victim(
     help="Settings from configs/priors; flags override them.",
 )
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Optimizer steps.")
-@click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most."
-)
+@click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
 @click.option("--batch-size", type=click.IntRange(1), metavar="N")
-@click.option(
-    "--lr", type=click.FloatRange(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay)."
-)
+@click.option("--lr", type=Number(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay).")
 @click.option("--seed", type=click.IntRange(0), metavar="N")
 @DEVICE
 @JSON

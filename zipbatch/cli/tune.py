@@ -14,6 +14,7 @@ from zipbatch.cli.options import (
     SEED,
     STORE,
     WIDE,
+    Number,
     WorkerFlags,
     cache_options,
     emit_json,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     "--guidance-exponent",
     "exponents",
     multiple=True,
-    type=float,
+    type=Number(0, min_open=True),
     metavar="K",
     help="A strength to try beside the preset's; repeats.  [default: 8, 4, 2, 1/2, 1/4 times the preset's]",
 )
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 @click.option("--shards", type=click.IntRange(1), metavar="N", help="Shards of each split to look at.  [default: all]")
 @click.option(
     "--limit",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.02,
     show_default=True,
     metavar="SHARE",

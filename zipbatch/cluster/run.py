@@ -186,7 +186,8 @@ def _set_ray_environment(*, joining: bool) -> None:
     ``ray start`` asks for a token as soon as one exists, but ``ray.init`` does not present it of its own accord.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
+    token = Path(os.path.expanduser(named))  # noqa: PTH111  pathlib's raises for a user without a home
     if joining and (token.is_file() or "RAY_AUTH_TOKEN" in os.environ):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -10,10 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Sums over images, so that shards add up. ``psnr_db`` of an image equal to its reference is capped at 100."""
+    """Sums over images, so that shards add up: exact ones, the same to the last digit in whatever order shards come.
 
-    psnr_sum_db: float = 0.0
-    ssim_sum: float = 0.0
+    ``psnr_db`` of an image equal to its reference is capped at 100.
+    """
+
+    psnr_sum_db: Fraction = Fraction()
+    ssim_sum: Fraction = Fraction()
     n: int = 0
 
     def __add__(self, other: Fidelity) -> Fidelity:
@@ -22,12 +27,12 @@ class Fidelity:
     @property
     def psnr_db(self) -> float | None:
         """Mean over images, dB."""
-        return self.psnr_sum_db / self.n if self.n else None
+        return float(self.psnr_sum_db / self.n) if self.n else None
 
     @property
     def ssim(self) -> float | None:
         """Mean over images."""
-        return self.ssim_sum / self.n if self.n else None
+        return float(self.ssim_sum / self.n) if self.n else None
 
 
 def fidelity(image: Tensor, reference: Tensor) -> Fidelity:
@@ -44,7 +49,11 @@ def fidelity(image: Tensor, reference: Tensor) -> Fidelity:
         raise ValueError(f"SSIM needs images of 11 px or more, got {tuple(image.shape[-2:])}")
     a, b = image.float(), reference.float()  # the window's convolution is many times slower in float64
     mse = (a - b).double().square().mean(dim=(1, 2, 3))
-    psnr = (10 * torch.log10(255**2 / mse.clamp_min(255**2 * 1e-10))).sum()
-    ssim = structural_similarity_index_measure(a, b, data_range=255.0, reduction="sum")
+    psnr = 10 * torch.log10(255**2 / mse.clamp_min(255**2 * 1e-10))
+    ssim = structural_similarity_index_measure(a, b, data_range=255.0, reduction="none")
     assert isinstance(ssim, Tensor)
-    return Fidelity(float(psnr), float(ssim), len(image))
+    return Fidelity(_sum(psnr), _sum(ssim), len(image))
+
+
+def _sum(values: Tensor) -> Fraction:
+    return Fraction(math.fsum(values.flatten().tolist()))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from zipbatch import atomic, filesystem
-from zipbatch.errors import DataError
+from zipbatch.errors import DataError, UsageError
 from zipbatch.places.patience import positive
 from zipbatch.places.remote import Client
 from zipbatch.places.stamp import Stamp, stamp_of
@@ -30,11 +30,27 @@ _IN_USE_S = 3600.0
 
 
 def folder() -> Path:
-    """``ZIPBATCH_CACHE``, else ``zipbatch`` in the user's cache folder."""
+    """``ZIPBATCH_CACHE``, else ``zipbatch`` in the user's cache folder.
+
+    Raises:
+        UsageError: as ``home``.
+    """
     named = os.environ.get(FOLDER)
     if named:
-        return Path(named).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "zipbatch"
+        return home(named).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache").absolute() / "zipbatch"
+
+
+def home(path: str = "~") -> Path:
+    """The user's home folder, or a path that may begin with it.
+
+    Raises:
+        UsageError: there is none, as for a user id that nobody has, in a container.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"this user has no home folder: set HOME to one, and {FOLDER} to where copies go") from error
 
 
 @contextmanager

@@ -7,7 +7,9 @@ and the functions here have the ones that pathlib lacks. Nothing else needs to k
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from zipbatch import atomic, filesystem
-from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.errors import DataError, UsageError, WorkFailed
 from zipbatch.places import cache
 from zipbatch.places.remote import REQUESTS_AT_ONCE, Client, client_for
 from zipbatch.places.stamp import Stamp, stamp_of
@@ -24,6 +26,11 @@ from zipbatch.places.stamp import Stamp, stamp_of
 T = TypeVar("T")
 R = TypeVar("R")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_NOT_PLAIN: dict[str, Callable[[int], bool]] = {
+    "a pipe": stat.S_ISFIFO,
+    "a socket": stat.S_ISSOCK,
+    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+}
 _UPDATES = 20
 MAX_UPDATED_BYTES = 1 << 16
 
@@ -160,12 +167,28 @@ def local_copy(source: Place, *, cached: bool = True) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: it is not there.
+        DataError: it is a pipe, a device or the like.
     """
     if isinstance(source, Path):
+        plain(source)
         yield source
         return
     with cache.held(source.text, source.client, keep=cached) as file:
         yield file
+
+
+def plain(file: Path) -> os.stat_result:
+    """What is known of a file (or folder) that may be opened: a pipe would have its reader wait for ever.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DataError: it is a pipe, a socket or a device, or a link to one.
+    """
+    found = file.stat()
+    for kind, is_kind in _NOT_PLAIN.items():
+        if is_kind(found.st_mode):
+            raise DataError(file, f"is {kind}, no plain file, and is not read")
+    return found
 
 
 def sha256(source: Place) -> str:
@@ -175,10 +198,10 @@ def sha256(source: Place) -> str:
 
 
 def stamp(source: Place) -> Stamp:
-    """Size and time or ETag of a file: two equal stamps, the same bytes. Raises ``FileNotFoundError``."""
+    """Size and time or ETag of a file: two equal stamps, the same bytes. Raises as ``local_copy``."""
     if isinstance(source, Url):
         return stamp_of(source.client.info(source.text))
-    found = source.stat()
+    found = plain(source)
     return Stamp(found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns, modified_s=found.st_mtime)
 
 
@@ -198,6 +221,7 @@ def read_bytes(source: Place, *, limit: int) -> bytes:
 def _beginning(source: Place, length: int) -> bytes:
     if isinstance(source, Url):
         return source.read_bytes(length)
+    plain(source)
     with source.open("rb") as stream:
         return stream.read(length)
 

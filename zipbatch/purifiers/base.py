@@ -24,7 +24,7 @@ class Resources:
         prior: the diffusion model, already on ``device``; None for purifiers that need none.
         seed: the run's seed.
         precision: of the network's forward pass; states stay float32.
-        tick: called before each forward pass; what it raises ends the work.
+        tick: called before each forward pass, or each image where one takes long; what it raises ends the work.
     """
 
     device: torch.device

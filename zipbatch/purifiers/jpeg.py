@@ -28,8 +28,8 @@ class Jpeg(Purifier):
     source: ClassVar[str] = "Dziugaite et al. 2016, arXiv 1608.00853; quality as in ART 23539e2"
     libraries: ClassVar[Mapping[str, str]] = pictures.jpeg_libraries()
 
-    def __init__(self, settings: JpegSettings, resources: Resources) -> None:  # noqa: ARG002 (the codec is the CPU's)
-        self._quality = settings.quality
+    def __init__(self, settings: JpegSettings, resources: Resources) -> None:
+        self._quality, self._tick = settings.quality, resources.tick
 
     @classmethod
     def row_of(cls, settings: JpegSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
@@ -40,6 +40,9 @@ class Jpeg(Purifier):
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 (deterministic)
         """Purify uint8 images [N, 3, H, W]; same shape and dtype, on the CPU."""
-        rows = [np.ascontiguousarray(image) for image in images.cpu().permute(0, 2, 3, 1).numpy()]
-        decoded = [pictures.decode(pictures.encode_jpeg(row, quality=self._quality), "jpg") for row in rows]
+        decoded = [self._through_codec(image) for image in images.cpu().permute(0, 2, 3, 1).numpy()]
         return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()
+
+    def _through_codec(self, image: pictures.U8) -> pictures.U8:
+        self._tick()
+        return pictures.decode(pictures.encode_jpeg(np.ascontiguousarray(image), quality=self._quality), "jpg")

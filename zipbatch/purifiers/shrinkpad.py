@@ -34,6 +34,7 @@ class ShrinkPad(Purifier):
 
     def __init__(self, settings: ShrinkPadSettings, resources: Resources) -> None:
         self._pad, self._seed, self._device = settings.pad, resources.seed, resources.device
+        self._tick = resources.tick
 
     @classmethod
     def row_of(cls, settings: ShrinkPadSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
@@ -45,10 +46,13 @@ class ShrinkPad(Purifier):
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
         """Purify uint8 images [N, 3, H, W] named by ``keys``; same shape and dtype, on the CPU."""
         height, width = (side - self._pad for side in images.shape[-2:])
-        unit = from_u8(images.to(self._device), "unit")
-        shrunk = to_u8(F.interpolate(unit, (height, width), mode="bilinear", align_corners=False), "unit").cpu()
         places = uniform_integers(noise_streams(self._seed, keys), bound=self._pad + 1, count=2)
         padded = images.new_zeros(images.shape, device="cpu")
         for i, (top, left) in enumerate(places.tolist()):
-            padded[i, :, top : top + height, left : left + width] = shrunk[i]
+            self._tick()
+            padded[i, :, top : top + height, left : left + width] = self._shrunk(images[i], height, width)
         return padded
+
+    def _shrunk(self, image: Tensor, height: int, width: int) -> Tensor:
+        unit = from_u8(image[None].to(self._device), "unit")
+        return to_u8(F.interpolate(unit, (height, width), mode="bilinear", align_corners=False), "unit")[0].cpu()

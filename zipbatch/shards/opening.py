@@ -103,6 +103,8 @@ def _check_text(names: Sequence[str]) -> None:
 
 
 def _check_distinct(names: Sequence[str], where: object) -> None:
+    if odd := next((name for name in names if not name.isprintable()), None):
+        raise UsageError(f"{where}: shard name {odd!r} has unprintable characters; rename it")
     if len(set(names)) == len(names):
         return
     repeated = [name for name, count in Counter(names).items() if count > 1]

@@ -96,7 +96,7 @@ def find_shards(place: str) -> Archive | None:
     one_for_each_split(files[0].parent, sorted({_prefix(file) for file in files}))
     shards = {split: tuple(file for file in files if _split_of(file) == split) for split in SPLITS}
     names = files[0].parent / CLASSES
-    classes = read_classes(names) if names.is_file() else None
+    classes = read_classes(names) if names.exists() else None
     taken = {split: those for split, those in shards.items() if those}
     return ShardSource(taken, classes, path if path.is_dir() else None)
 

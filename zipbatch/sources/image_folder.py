@@ -77,7 +77,7 @@ def find_image_folder(place: str) -> Archive | None:
     if not folders:
         return None
     check_links([child for child in children(root) if split_named(child.name)])
-    return ImageFolder(root, folders, read_classes(root / CLASSES) if (root / CLASSES).is_file() else None)
+    return ImageFolder(root, folders, read_classes(root / CLASSES) if (root / CLASSES).exists() else None)
 
 
 def tree_left(root: Path, folders: Mapping[str, str], splits: Sequence[str], *, known: Collection[str]) -> Left:

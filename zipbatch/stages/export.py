@@ -7,9 +7,12 @@ a shard came out short of samples, the manifest says by how many.
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from zipbatch import atomic
@@ -17,6 +20,7 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest, read_shard, write_manifest
 from zipbatch.shards.dataset import MANIFEST, RESERVED, SplitCounts
 from zipbatch.sources.base import CLASSES
+from zipbatch.stages.staging import new_folder
 from zipbatch.store import Store, Version, VersionRow
 
 
@@ -45,12 +49,13 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class Exported:
-    """How much came out; ``quarantined`` samples more of these shards did not."""
+    """How much came out; ``quarantined`` samples more of these shards did not. ``reused``: all was there already."""
 
     reference: str
     shards: int
     samples: int
     quarantined: int
+    reused: bool
 
 
 Progress = Callable[[int, int], None]
@@ -59,6 +64,8 @@ Progress = Callable[[int, int], None]
 
 def export_shards(request: ExportRequest, *, on_progress: Progress = lambda _done, _all: None) -> Exported:
     """A folder of the shards under the names of their inputs, with a manifest; it comes whole or not at all.
+
+    A folder that has all of it already, and nothing else, is left as it is.
 
     With a staged ``dataset`` the folder is a staged dataset itself, with the same attack and classes, so that it can be
     purified and evaluated as one. Without, its manifest lists the version's header and the shards' digests.
@@ -79,12 +86,15 @@ def export_shards(request: ExportRequest, *, on_progress: Progress = lambda _don
             on_progress(done, total)
         _write_manifest(request, folder, rows, sizes)
 
-    _whole(request.out, write)
-    return _exported(request, rows)
+    reused = _made_of(request.out, partial(_shard_files, request, rows))
+    if not reused:
+        new_folder(request.out, write, taken=_taken(request.out))
+    return _exported(request, rows, reused=reused)
 
 
 def export_images(request: ExportRequest, *, on_progress: Progress = lambda _done, _all: None) -> Exported:
-    """A tree ``<split>/<class>/<key>.png``, without the class where there is no label; whole or not at all.
+    """A tree ``<split>/<class>/<key>.png``, without the class where there is no label; whole or not at all, and left
+    as it is where it has all of it already.
 
     Classes are named as those of ``dataset``, else by their numbers. ``classes.txt`` says their order.
 
@@ -98,23 +108,72 @@ def export_images(request: ExportRequest, *, on_progress: Progress = lambda _don
         if name in {"", ".", ".."} or "/" in name or "\0" in name:
             raise UsageError(f"class {name!r} cannot be the name of a folder; export without --data, by numbers")
 
+    def files(row: VersionRow) -> Iterator[_ImageFile]:
+        for sample in _samples(request.store, row):
+            yield _image_file(Path(_plain(row.split)), sample, classes, true_labels=request.true_labels)
+
     def write(folder: Path) -> None:
         done, total = 0, sum(row.samples for row in rows)
         for row in rows:
-            for sample in _samples(request.store, row):
-                _write_image(folder / _plain(row.split), sample, classes, true_labels=request.true_labels)
+            for file in files(row):
+                _write_image(folder, file)
                 done += 1
                 on_progress(done, total)
         if classes is not None:
-            (folder / CLASSES).write_text("\n".join(classes) + "\n", encoding="utf-8")
+            (folder / CLASSES).write_bytes(_listed_classes(classes))
 
-    _whole(request.out, write)
-    return _exported(request, rows)
+    def content() -> Iterator[tuple[Path, str]]:
+        for row in rows:
+            for file in files(row):
+                yield file.path, hashlib.sha256(file.data).hexdigest()
+        if classes is not None:
+            yield Path(CLASSES), hashlib.sha256(_listed_classes(classes)).hexdigest()
+
+    reused = _made_of(request.out, content)
+    if not reused:
+        new_folder(request.out, write, taken=_taken(request.out))
+    return _exported(request, rows, reused=reused)
 
 
-def _exported(request: ExportRequest, rows: tuple[VersionRow, ...]) -> Exported:
+def _exported(request: ExportRequest, rows: tuple[VersionRow, ...], *, reused: bool) -> Exported:
     samples, aside = sum(row.samples for row in rows), sum(row.quarantined for row in rows)
-    return Exported(request.version.reference, len(rows), samples, aside)
+    return Exported(request.version.reference, len(rows), samples, aside, reused)
+
+
+def _taken(out: Path) -> str:
+    return f"{out}: exists already; name a new folder, or remove it"
+
+
+def _made_of(out: Path, content: Callable[[], Iterator[tuple[Path, str]]]) -> bool:
+    """Whether ``out`` holds files with these digests, by their paths in it, and nothing else.
+
+    So a run that was killed right before it could say that it was done is done when it is run again.
+    """
+    if not out.is_dir():
+        return False
+    there = {path.relative_to(out) for path in out.rglob("*") if not path.is_dir()}
+    if not there:
+        return False
+    for path, sha256 in content():
+        if path not in there or not (out / path).is_file() or atomic.sha256_file(out / path) != sha256:
+            return False
+        there.remove(path)
+    return not there
+
+
+def _shard_files(request: ExportRequest, rows: tuple[VersionRow, ...]) -> Iterator[tuple[Path, str]]:
+    """What ``export_shards`` writes, the small files from a trial."""
+    try:
+        sizes = [(request.out / row.shard).stat().st_size for row in rows]
+    except OSError:
+        yield Path(MANIFEST), ""  # a shard is missing: it cannot be this
+        return
+    with TemporaryDirectory() as trial:
+        _write_manifest(request, Path(trial), rows, sizes)
+        for file in sorted(Path(trial).iterdir()):
+            yield Path(file.name), atomic.sha256_file(file)
+    for row in rows:
+        yield Path(row.shard), row.output
 
 
 def _chosen(request: ExportRequest) -> tuple[VersionRow, ...]:
@@ -153,22 +212,10 @@ def _plain(name: str) -> str:
     return name
 
 
-def _whole(out: Path, write: Callable[[Path], None]) -> None:
-    try:
-        with atomic.whole_folder(out) as folder:
-            write(folder)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"{out}: exists already; name a new folder, or remove it") from error
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            raise
-        raise UsageError(f"{out}: another run has just made it") from error
-
-
 def _write_manifest(request: ExportRequest, folder: Path, rows: tuple[VersionRow, ...], sizes: list[int]) -> None:
     header, dataset = request.version.header, request.dataset
     if dataset is not None and dataset.classes is not None:
-        atomic.write_bytes(folder / CLASSES, ("\n".join(dataset.classes) + "\n").encode())
+        atomic.write_bytes(folder / CLASSES, _listed_classes(dataset.classes))
     if dataset is not None and dataset.manifest is not None:
         shards = [ShardRef(row.split, row.shard, folder / row.shard, row.output, row.samples) for row in rows]
         write_manifest(folder, _staged(dataset.manifest, request.version, rows), shards, sizes)
@@ -202,18 +249,37 @@ def _samples(store: Store, row: VersionRow) -> Iterator[Sample]:
         yield from read_shard(file)
 
 
-def _write_image(folder: Path, sample: Sample, classes: list[str] | None, *, true_labels: bool) -> None:
+def _listed_classes(classes: list[str]) -> bytes:
+    return ("\n".join(classes) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class _ImageFile:
+    """Where in the tree a sample's image goes."""
+
+    path: Path
+    sample: Sample
+
+    @property
+    def data(self) -> bytes:
+        return self.sample.members[self.sample.image_extension]
+
+
+def _image_file(folder: Path, sample: Sample, classes: list[str] | None, *, true_labels: bool) -> _ImageFile:
     label = sample.original_label() if true_labels else sample.label()
     if label is not None:
         if classes is not None and label >= len(classes):
             raise DataError(sample.shard, f"label {label} is none of the {len(classes)} classes", key=sample.key)
         folder /= str(label) if classes is None else classes[label]
-    extension = sample.image_extension
-    file = folder / f"{sample.key}.{extension}"
+    return _ImageFile(folder / f"{sample.key}.{sample.image_extension}", sample)
+
+
+def _write_image(folder: Path, image: _ImageFile) -> None:
+    file, sample = folder / image.path, image.sample
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("xb") as stream:
-            stream.write(sample.members[extension])
+            stream.write(image.data)
     except FileExistsError as error:
         reason = "occurs twice in its split, or another key needs it as a folder"
         raise DataError(sample.shard, reason, key=sample.key) from error

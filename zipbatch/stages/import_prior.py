@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zipbatch import __version__, atomic, places
-from zipbatch.checkpoints import open_prior, prior_tensors, write_prior
+from zipbatch.checkpoints import PriorFolder, open_prior, prior_tensors, write_prior
 from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
 from zipbatch.checkpoints.prior import alpha_bar_of
 from zipbatch.errors import UsageError
 from zipbatch.kinds import taken_by
 from zipbatch.places import Place
-from zipbatch.stages.training import finished_manifest, prepare_out
+from zipbatch.stages.staging import new_folder
+from zipbatch.stages.training import finished_manifest
 
 MANIFEST = "manifest.json"
 
@@ -67,10 +70,14 @@ def import_prior(file: Place, out: Path, *, half: bool = False, flags: GuidedFla
             "dtype": "+".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
             "versions": {"zipbatch": __version__, "torch": torch.__version__},
         }
-        prepare_out(out)
-        write_prior(out, tensors, opened.unet_config, opened.scheduler_config, manifest)
+        write = partial(_write, opened, tensors, manifest)
+        new_folder(out, write, taken=f"--out {out}: holds other files: it is {taken_by(out)}; choose an empty folder")
     size, parameters, dtype = (manifest[name] for name in ("image_size", "parameters", "dtype"))
     return ImportedPrior(out, source, size, parameters, dtype, flags.assumed, reused)
+
+
+def _write(opened: PriorFolder, tensors: dict[str, Tensor], manifest: dict[str, Any], folder: Path) -> None:
+    write_prior(folder, tensors, opened.unet_config, opened.scheduler_config, manifest)
 
 
 def _finite(tensors: dict[str, Tensor], *, half: bool, where: Place) -> dict[str, Tensor]:

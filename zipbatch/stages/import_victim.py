@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from zipbatch.checkpoints.backdoorbench import (
     parse_defense_result,
 )
 from zipbatch.checkpoints.onnx import OnnxClassifier
+from zipbatch.checkpoints.onnx_model import OnnxModel, whole_model
 from zipbatch.checkpoints.state_dict import State, built_for, find_state, head_classes, load_foreign, sniff
 from zipbatch.checkpoints.tensors import read_checkpoint
 from zipbatch.checkpoints.victim import CONFIG, ONNX, VictimSpec, open_victim, save_victim
@@ -72,7 +74,7 @@ class ImportedVictim:
 
 @dataclass(frozen=True)
 class _Foreign:
-    """What a file holds and says of itself; None where it is silent. ``state`` is None for an ONNX model.
+    """What a file holds and says of itself; None where it is silent. ``state`` is None for an ONNX model, ``model``.
 
     ``usual`` is what is taken for some of it then, unless the user says otherwise. ``built_for`` is the side of the
     images that the network has weights for, where it can take no others. ``behind``: it stood behind something in a
@@ -92,6 +94,7 @@ class _Foreign:
     classes: tuple[str, ...] = ()
     built_for: int | None = None
     behind: bool = False
+    model: bytes = b""
 
 
 def import_victim(request: ImportVictimRequest) -> ImportedVictim:
@@ -104,13 +107,14 @@ def import_victim(request: ImportVictimRequest) -> ImportedVictim:
     file = _file(request.file)
     if not file.is_file():
         raise UsageError(f"{file}: no such file")
-    sha256 = atomic.sha256_file(file)
+    model = whole_model(file) if _is_onnx(file) else None
+    sha256 = atomic.sha256_file(file) if model is None else hashlib.sha256(model.content).hexdigest()
     identity = atomic.sha256_json({"imported": sha256, "as": _asked(request)})
     if (done := finished_manifest(request.out, CONFIG, identity, opened=open_victim)) is not None:
         spec = VictimSpec.model_validate_json((request.out / CONFIG).read_bytes())
         origin = done["imported_from"]
         return ImportedVictim(request.out, spec, origin["format"], origin["assumed"], reused=True)
-    foreign = _onnx(file) if _is_onnx(file) else _weights(file, request)
+    foreign = _weights(file, request) if model is None else _onnx(file, model)
     spec, assumed = _spec(foreign, request, file)
     network, classifier = _loaded(foreign, spec, file)
     _try_out(classifier, spec, file)
@@ -151,9 +155,19 @@ def _asked(request: ImportVictimRequest) -> dict[str, Any]:
     }
 
 
-def _onnx(file: Path) -> _Foreign:
-    model = OnnxClassifier(file, NO_NORMALISATION)
-    return _Foreign("ONNX model", ONNX, None, model.num_classes, {}, {"channels": "RGB"}, model.image_size)
+def _onnx(file: Path, model: OnnxModel) -> _Foreign:
+    known = OnnxClassifier(file, NO_NORMALISATION, content=model.content)
+    notes = {"weights_from": model.beside} if model.beside else {}
+    return _Foreign(
+        format="ONNX model",
+        arch=ONNX,
+        state=None,
+        num_classes=known.num_classes,
+        notes=notes,
+        usual={"channels": "RGB"},
+        image_size=known.image_size,
+        model=model.content,
+    )
 
 
 def _weights(file: Path, request: ImportVictimRequest) -> _Foreign:
@@ -269,7 +283,8 @@ def _loaded(foreign: _Foreign, spec: VictimSpec, file: Path) -> tuple[nn.Module 
     """The network as it is to be stored, and as it can be asked."""
     bgr = spec.channels == "BGR"
     if foreign.state is None:
-        return file.read_bytes(), OnnxClassifier(file, Normalisation(spec.mean, spec.std), bgr=bgr)
+        normalisation = Normalisation(spec.mean, spec.std)
+        return foreign.model, OnnxClassifier(file, normalisation, bgr=bgr, content=foreign.model)
     victim = build_victim(
         spec.arch,
         num_classes=spec.num_classes,

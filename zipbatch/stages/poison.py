@@ -16,6 +16,7 @@ import numpy as np
 from zipbatch import __version__, atomic, images
 from zipbatch.attacks import Attack, FromPicture, Goal, Trigger, attack_params, get_attack
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import plain
 from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest
 from zipbatch.shards.dataset import (
     ALL_TO_ONE,
@@ -190,7 +191,10 @@ def _read_picture(path: Path) -> images.U8:
         UsageError: it is not there or no picture.
     """
     try:
+        plain(path)
         return images.decode(path.read_bytes(), path.suffix.removeprefix(".").lower())
+    except DataError as error:
+        raise UsageError(f"--trigger-image {error}") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"--trigger-image {path}: {error}") from error
 

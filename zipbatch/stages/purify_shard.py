@@ -130,9 +130,10 @@ class PurifyWorker:
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=torch.set_num_threads, initargs=(1,))
 
     def _tick(self) -> None:
-        """Before each forward pass."""
+        """Before each forward pass; without a prior, between pieces of work that are none."""
         self._context.tick()
-        begin_pass()
+        if self._spec.prior is not None:
+            begin_pass()
 
     def __call__(self, task: PurifyTask) -> PurifyResult:
         """Purify a shard into the store, or find it there.
@@ -155,6 +156,7 @@ class PurifyWorker:
         with self._store.new_object() as writer, Quarantine(self._store if self._quarantine else None) as aside:
             passes = Passes(self._context.progress, self._spec.passes)
             for sample in self._purified(self._readable(source, aside, kept), runs, passes):
+                self._context.tick()
                 writer.write(sample)
             info = writer.finish()
             if places.stamp(task.path) != stamp:
@@ -190,6 +192,7 @@ class PurifyWorker:
         ``kept`` gains their other images.
         """
         for sample in samples:
+            self._context.tick()
             try:
                 readable = self._read(sample)
             except DataError as error:

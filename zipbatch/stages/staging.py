@@ -1,4 +1,4 @@
-"""Staged datasets come into being whole, or not at all."""
+"""Folders come into being whole, or not at all; a run that was killed can be run again."""
 
 from __future__ import annotations
 
@@ -47,16 +47,28 @@ def stage_folder(
         return open_dataset([str(out)]), False
     if there is not None and (out / SHARD_LIST).is_file():
         raise UsageError(f"--out {out}: taken by a staged dataset of other settings; choose another --out or remove it")
+    taken = f"--out {out}: taken by {taken_by(out)}; choose another --out or remove it"
+    new_folder(out, lambda folder: write(folder, options), taken=taken)
+    return open_dataset([str(out)]), False
+
+
+def new_folder(out: Path, write: Callable[[Path], None], *, taken: str) -> None:
+    """Let ``write`` fill a folder that becomes ``out`` when it is whole.
+
+    Raises:
+        UsageError: something else is there, with the text ``taken``; or another run has made it meanwhile.
+    """
     try:
         with atomic.whole_folder(out) as folder:
-            write(folder, options)
+            write(folder)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"--out {out}: taken by {taken_by(out)}; choose another --out or remove it") from error
+        raise UsageError(taken) from error
     except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise UsageError(f"{out}: something is mounted there; name a new folder in it") from error
         if error.errno != errno.ENOTEMPTY:
             raise
-        raise UsageError(f"--out {out}: another run has just staged it; run again") from error
-    return open_dataset([str(out)]), False
+        raise UsageError(f"{out}: another run has just made it; run again") from error
 
 
 def staged_manifest(folder: Path) -> StagedManifest | None:

@@ -134,6 +134,7 @@ def train_prior(
     source_sha256 = source.survey("train").sha256
     identity = training_identity(config, source_sha256)
     if (done := finished_manifest(out, MANIFEST, identity, opened=open_prior)) is not None:
+        (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return TrainedPrior(out, done["steps"], done["held_out_eps_mse"]["value"], reused=True)
     train, held_out, where = _load(source, config.held_out)
     source.left()

@@ -134,6 +134,7 @@ def train_victim(
     transform = _train_transform(dataset.name, manifest.attack.train_transform)
     identity = training_identity(config, [shard.sha256 for shard in dataset.shards])
     if (done := finished_manifest(out, CONFIG, identity, opened=open_victim)) is not None:
+        (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return TrainedVictim(out, done["epochs"], _read_share(done["ca"]), _read_share(done["asr"]), reused=True)
     spec = VictimSpec(
         arch=config.arch,

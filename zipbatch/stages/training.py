@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import torch
 
@@ -99,7 +99,7 @@ def is_trained(out: Path, opened: Callable[[Path], object]) -> bool:
 
 
 def prepare_out(out: Path) -> None:
-    """Make the folder of a run before any work is put into it.
+    """Make the folder of a run before any work is put into it, and sweep up what a killed run left there.
 
     Raises:
         UsageError: it cannot be made, or is a store or a folder of shards.
@@ -108,6 +108,7 @@ def prepare_out(out: Path) -> None:
         raise UsageError(f"--out {out}: taken by {kind}; choose another --out or remove it")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        atomic.sweep(out)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be made ({error.strerror}); choose another place") from error
 
@@ -160,6 +161,30 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+class _Told:
+    """A stream for torch, which makes errors of its own of those of writing: ``error`` is the first of those."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+        self.flush = stream.flush
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+
+def _save(content: dict[str, Any], stream: BinaryIO) -> None:
+    told = _Told(stream)
+    try:
+        torch.save(content, told)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        raise (told.error or error) from None
+
+
 class Checkpoint:
     """The state of a run in one file, tied to the run's identity. Written atomically, read without running code."""
 
@@ -175,7 +200,7 @@ class Checkpoint:
             "seconds": self._budget.seconds,
             "extra": extra,
         }
-        atomic.write_with(self._path, lambda stream: torch.save(content, stream))
+        atomic.write_with(self._path, lambda stream: _save(content, stream))
 
     def resume(self) -> dict[str, float]:
         """Load the file into the run's parts and budget, if there is one.

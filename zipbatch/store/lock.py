@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from zipbatch.errors import UsageError
 from zipbatch.logs import utc
-from zipbatch.places import Place
+from zipbatch.places import Place, cache
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def lock_file(store: Place, dataset: str) -> Path:
     if isinstance(store, Path):
         return store.absolute() / "locks" / f"{dataset}.lock"
     key = hashlib.sha256(f"{store}\n{dataset}".encode()).hexdigest()
-    return Path.home() / ".cache" / "zipbatch" / "locks" / f"{key[:32]}.lock"
+    return cache.home() / ".cache" / "zipbatch" / "locks" / f"{key[:32]}.lock"
 
 
 class RunLock:
