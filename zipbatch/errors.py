@@ -7,9 +7,11 @@ import re
 
 _UNSEEN = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\xad\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
-    "\\ud800-\\udfff\\U000e0000-\\U000e007f]"
+    "\\ud800-\\udc9f\\udd00-\\udfff\\U000e0000-\\U000e007f]"
 )
-"""What moves a terminal's cursor, changes its state or turns text around, and halves of characters."""
+"""What moves a terminal's cursor, changes its state or turns text around, and halves of characters; but for those that
+stand for the bytes A0 to FF of file names that are not UTF-8, which are printed as they are.
+"""
 
 
 def printable(text: str) -> str:

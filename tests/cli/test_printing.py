@@ -17,7 +17,7 @@ from zipbatch.logs import LogSettings, configure, settings
 
 NASTY = [
     *(chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))),
-    *"\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ufeff\ud800\udcff\U000e0041",
+    *"\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ufeff\ud800\udc9b\udfff\U000e0041",
 ]
 ATTACK = "\x1b[2J\x1b]0;owned\x07\r\u202e\x9b31m"
 
@@ -33,6 +33,7 @@ def test_printable_escapes_as_json_does():
         assert json.loads(f'"{shown}"') == f"a{char}b"
     kept = "tab\tline\nä 日本 ✓ 😀 \\u001b"
     assert printable(kept) == kept
+    assert printable("\udca0\udcff") == "\udca0\udcff"  # bytes of a file's name, which stdout prints as they are
 
 
 def test_names_in_errors_stay_on_their_line():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zipbatch import atomic
 from zipbatch.errors import UsageError
+from zipbatch.kinds import HEAD_BYTES, instead
 from zipbatch.places import Place, local_copy, stamp
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def _parsed(content: bytes, path: Place) -> Any:
     try:
         model = onnx.ModelProto.FromString(content)
     except (DecodeError, UnicodeDecodeError) as error:
+        if told := instead(content[:HEAD_BYTES], "an ONNX model", fit={"onnx"}):
+            raise UsageError(f"{path}: {told}") from error
         raise UsageError(f"{path}: not a model that onnxruntime can read: not ONNX's protobuf") from error
     known = model.ByteSize()
     model.DiscardUnknownFields()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zipbatch.checkpoints.pickles import is_dense, read_pickle
 from zipbatch.errors import UsageError
 from zipbatch.kinds import HEAD_BYTES, SAFETENSORS, a_few, head_of, instead, kind_of
-from zipbatch.places import Place, local_copy, stamp
+from zipbatch.places import Place, local_copy, plain, stamp
 
 MAX_JSON_BYTES = 4_000_000
 _CHECKPOINTS = {"safetensors", "zip", "pickle", "onnx"}
@@ -51,6 +51,8 @@ def check_kind(path: Place) -> None:
     Raises:
         UsageError: says what it is, such as the pointer that a clone without Git LFS leaves.
     """
+    if isinstance(path, Path):
+        plain(path)
     if isinstance(path, Path) and (told := instead(head_of(path), "a checkpoint", fit=_CHECKPOINTS)):
         raise UsageError(f"{path}: {told}")
 
