@@ -8,7 +8,6 @@ import io
 import logging
 import os
 import sys
-import threading
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -121,17 +120,15 @@ def main() -> None:
 def _leave(code: int) -> None:
     """End the process with this code, also where nobody reads what is printed any more.
 
-    A thread in which Ray waits for somebody who does not answer would lose the interpreter from under it.
+    Where Ray was, at once: its library may wait for somebody who does not answer, or abort, as the interpreter ends.
     """
-    from zipbatch.cluster.run import RAY_THREAD
-
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if any(thread.name == RAY_THREAD for thread in threading.enumerate()):
+    if "ray" in sys.modules:
         os._exit(code)
     sys.exit(code)
 

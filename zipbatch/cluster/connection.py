@@ -21,7 +21,7 @@ from typing import Any
 
 import ray
 
-from zipbatch.cluster.run import RAY_THREAD, Workers
+from zipbatch.cluster.run import Workers
 from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
 
 log = logging.getLogger(__name__)
@@ -69,15 +69,14 @@ def _options(workers: Workers) -> dict[str, Any]:
 
 class _Session:
     """Ray, as long as its thread lives. The thread is a daemon: a run stopped while Ray starts does not wait for
-    it, and the processes that it had started end with it. ``RAY_THREAD`` alive at the end means that Ray
-    cannot be ended in order.
+    it, and the processes that it had started end with it.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
         self._error: BaseException | None = None
         self._up, self._leave = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name=RAY_THREAD, daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
 
     @property
     def ended(self) -> bool:

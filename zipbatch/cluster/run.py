@@ -22,8 +22,6 @@ class Task(Protocol):
         ...
 
 
-RAY_THREAD = "ray"
-"""Name of the thread that Ray lives in."""
 OnPartial = Callable[[Mapping[str, int]], None]
 """Called every second or two with how far each task in hand is, by its name, in units of the task's own."""
 
