@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -122,3 +124,20 @@ def test_write_json_and_file_digest(tmp_path: Path):
     assert json.loads(data) == {"ä": None}
     assert data.endswith(b"}\n")
     assert atomic.sha256_file(tmp_path / "x.json") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("of", "options"), [(atomic.whole_folder, {}), (atomic.mended_folder, {"last": "b"})], ids=["whole", "mended"]
+)
+def test_no_run_sweeps_a_folder_that_another_still_fills(tmp_path: Path, of: Any, options: dict[str, str]):
+    """However long it has written nothing."""
+    final = tmp_path / "final"
+    final.mkdir()
+    with of(final, **options) as folder:
+        (folder / "b").write_bytes(b"new")
+        long_ago = time.time() - 2 * atomic.ABANDONED_S / 3
+        for path in (folder / "b", folder):
+            os.utime(path, (long_ago, long_ago))
+        atomic.sweep_folders(tmp_path)
+        assert folder.is_dir()
+    assert files_below(tmp_path) == {"final/b": b"new"}

@@ -153,19 +153,39 @@ def whole_folder(final: Path) -> Iterator[Path]:
     """
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
         raise FileExistsError(f"{final} exists already")
-    temp = temp_path(final.parent)
-    sweep_folders(final.parent)
-    with _named(final), _held(temp.with_name(temp.name + _MARK)):
+    with _named(final), _temp_folder(final.parent) as temp:
+        yield temp
+        for file in temp.rglob("*"):
+            if file.is_file():
+                filesystem.sync(file)
+        if final.exists():
+            final.rmdir()
+        temp.rename(final)
+        filesystem.sync_folder(final.parent)
+
+
+@contextmanager
+def mended_folder(final: Path, *, last: str) -> Iterator[Path]:
+    """A temp folder whose files take the places of those in ``final`` when the block ends well, ``last`` last.
+
+    For a folder of which files are missing or damaged, and whose other files are to stay. A kill leaves some of them
+    replaced, and ``last``, which tells what the folder is, as it was: the next run mends it.
+    """
+    with _named(final), _temp_folder(final.parent) as temp:
+        yield temp
+        for file in sorted(temp.iterdir(), key=lambda file: (file.name == last, file.name)):
+            publish(file, final / file.name)
+
+
+@contextmanager
+def _temp_folder(parent: Path) -> Iterator[Path]:
+    """A temp folder, held and in the end removed; before it is made, what killed runs left of theirs goes."""
+    temp = temp_path(parent)
+    sweep_folders(parent)
+    with _held(temp.with_name(temp.name + _MARK)):
         temp.mkdir()
         try:
             yield temp
-            for file in temp.rglob("*"):
-                if file.is_file():
-                    filesystem.sync(file)
-            if final.exists():
-                final.rmdir()
-            temp.rename(final)
-            filesystem.sync_folder(final.parent)
         finally:
             shutil.rmtree(temp, ignore_errors=True)
 
@@ -190,20 +210,3 @@ def _held(mark: Path) -> Iterator[None]:
             yield
         finally:
             mark.unlink(missing_ok=True)
-
-
-@contextmanager
-def mended_folder(final: Path, *, last: str) -> Iterator[Path]:
-    """A temp folder whose files take the places of those in ``final`` when the block ends well, ``last`` last.
-
-    For a folder of which files are missing or damaged, and whose other files are to stay. A kill leaves some of them
-    replaced, and ``last``, which tells what the folder is, as it was: the next run mends it.
-    """
-    temp = temp_path(final.parent)
-    temp.mkdir()
-    try:
-        yield temp
-        for file in sorted(temp.iterdir(), key=lambda file: (file.name == last, file.name)):
-            publish(file, final / file.name)
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)

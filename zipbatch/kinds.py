@@ -112,7 +112,8 @@ def _text_kind(head: bytes) -> Kind | None:
 
 
 def head_of(file: Path) -> bytes:
-    """The first ``HEAD_BYTES`` of a local file. Raises ``OSError``."""
+    """The first ``HEAD_BYTES`` of a local file. Raises ``OSError``, ``DataError`` for a pipe, a device or the like."""
+    places.plain(file)
     with file.open("rb") as stream:
         return stream.read(HEAD_BYTES)
 

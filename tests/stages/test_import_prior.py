@@ -76,6 +76,15 @@ def test_precision(tmp_path: Path, file: Path, state: State, stored: torch.dtype
         assert {tensor.dtype for tensor in load_file(tmp_path / folder / WEIGHTS).values()} == {dtype}
 
 
+def test_a_damaged_folder_is_made_whole_again(tmp_path: Path, file: Path):
+    first = imported(file, tmp_path / "p")
+    before = files_below(tmp_path / "p")
+    for weights in (tmp_path / "p").rglob("*.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-9])
+    assert imported(file, tmp_path / "p") == {**first, "reused": False}
+    assert files_below(tmp_path / "p") == before
+
+
 def test_repeats_change_nothing(tmp_path: Path, file: Path):
     first = imported(file, tmp_path / "p")
     before = files_below(tmp_path / "p")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zipbatch.checkpoints.pickles import is_dense, read_pickle
-from zipbatch.errors import UsageError
+from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import HEAD_BYTES, SAFETENSORS, a_few, head_of, instead, kind_of
 from zipbatch.places import Place, local_copy, plain, stamp
 
@@ -51,8 +51,6 @@ def check_kind(path: Place) -> None:
     Raises:
         UsageError: says what it is, such as the pointer that a clone without Git LFS leaves.
     """
-    if isinstance(path, Path):
-        plain(path)
     if isinstance(path, Path) and (told := instead(head_of(path), "a checkpoint", fit=_CHECKPOINTS)):
         raise UsageError(f"{path}: {told}")
 
@@ -105,9 +103,10 @@ def read_tensors(path: Place) -> dict[str, Tensor]:
 def is_whole(path: Path) -> bool:
     """Whether a ``.safetensors`` file has exactly the bytes that its header promises; no tensor is read."""
     try:
+        plain(path)
         with safe_open(path, framework="pt"):
             return True
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, DataError):
         return False
 
 

@@ -71,7 +71,10 @@ def import_prior(file: Place, out: Path, *, half: bool = False, flags: GuidedFla
             "versions": {"zipbatch": __version__, "torch": torch.__version__},
         }
         write = partial(_write, opened, tensors, manifest)
-        new_folder(out, write, taken=f"--out {out}: holds other files: it is {taken_by(out)}; choose an empty folder")
+        if (out / MANIFEST).is_file():
+            write(out)  # the same prior, damaged since
+        else:
+            new_folder(out, write, taken=f"--out {out}: holds other files; choose an empty folder")
     size, parameters, dtype = (manifest[name] for name in ("image_size", "parameters", "dtype"))
     return ImportedPrior(out, source, size, parameters, dtype, flags.assumed, reused)
 
