@@ -37,10 +37,10 @@ def lock(stream: IO[Any], path: Path, *, shared: bool = False, wait: bool = True
         OSError: it cannot be locked.
     """
     flags = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-    with _doing_without("locks", path, _UNSUPPORTED) as held:
+    with _doing_without("locks", path, _UNSUPPORTED):
         fcntl.flock(stream.fileno(), flags)
-        held.append(True)
-    return bool(held)
+        return True
+    return False
 
 
 def sync(path: Path) -> None:
@@ -64,9 +64,9 @@ def _fsync(path: Path, flags: int) -> None:
 
 
 @contextmanager
-def _doing_without(what: str, path: Path, unsupported: frozenset[int]) -> Iterator[list[bool]]:
+def _doing_without(what: str, path: Path, unsupported: frozenset[int]) -> Iterator[None]:
     try:
-        yield []
+        yield
     except BlockingIOError:
         raise
     except OSError as error:

@@ -59,9 +59,9 @@ class Tally:
 
     def __str__(self) -> str:
         more = ", …" if self.count > len(self.examples) else ""
-        return f"{self.count} ({', '.join(map(printable, self.examples))}{more})"
+        return f"{self.count} ({', '.join(map(quoted, self.examples))}{more})"
 
 
-def printable(name: str) -> str:
+def quoted(name: str) -> str:
     """A name from a stranger as it may stand in a line of a log."""
     return name if name.isprintable() else repr(name)

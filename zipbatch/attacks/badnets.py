@@ -27,7 +27,6 @@ class BadNets(Attack):
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
     margin: ClassVar[int] = 3
-    version: ClassVar[int] = 1
 
     patch_size: int = 0
 

@@ -27,7 +27,6 @@ class BATT(Attack):
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = "batt"
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
 
     angle_degrees: float = 16.0
 

@@ -22,7 +22,6 @@ class Blended(Attack):
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
 
     alpha: float = 0.2
 

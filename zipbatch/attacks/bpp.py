@@ -24,7 +24,6 @@ class BPP(Attack):
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
 
     levels: int = 8
 

@@ -27,7 +27,6 @@ class CTRL(Attack):
     clean_label: ClassVar[bool] = True
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
 
     magnitude: float = 100.0
 

@@ -31,7 +31,6 @@ class FTrojan(Attack):
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
 
     magnitude: float = 30.0
 

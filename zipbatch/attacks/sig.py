@@ -24,7 +24,6 @@ class SIG(Attack):
     clean_label: ClassVar[bool] = True
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
 
     delta: float = 40.0
     frequency: float = 6.0

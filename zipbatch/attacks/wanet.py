@@ -28,7 +28,6 @@ class WaNet(Attack):
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
 
     grid_size: int = 4
     strength: float = 0.5

@@ -50,17 +50,10 @@ class PoisonedImage:
     file: PurePosixPath
 
 
-@dataclass(frozen=True)
-class AttackResult:
-    """What a record says. ``dataset`` is BackdoorBench's name for the clean data."""
+class _Model:
+    """The network of a result, by BackdoorBench's name for it."""
 
-    path: Path
     model_name: str
-    num_classes: int
-    image_size: int
-    dataset: str
-    found: FoundState
-    entries: Mapping[str, Any]
 
     @property
     def arch(self) -> str:
@@ -71,6 +64,19 @@ class AttackResult:
     def network_size(self) -> int | None:
         """Side to which the model resizes its images inside, None where it does not."""
         return RESIZED_INSIDE.get(self.model_name)
+
+
+@dataclass(frozen=True)
+class AttackResult(_Model):
+    """What a record says. ``dataset`` is BackdoorBench's name for the clean data."""
+
+    path: Path
+    model_name: str
+    num_classes: int
+    image_size: int
+    dataset: str
+    found: FoundState
+    entries: Mapping[str, Any]
 
     def train_marked(self) -> tuple[int, int] | None:
         """How many training images are marked as poisoned, of how many (WaNet marks its cross samples too)."""
@@ -110,22 +116,12 @@ class AttackResult:
 
 
 @dataclass(frozen=True)
-class DefenseResult:
+class DefenseResult(_Model):
     """What ``defense_result.pt`` says, which does not name its data: those with so many classes are ``dataset``."""
 
     model_name: str
     num_classes: int
     found: FoundState
-
-    @property
-    def arch(self) -> str:
-        """The architecture's name here."""
-        return _arch(self.model_name)
-
-    @property
-    def network_size(self) -> int | None:
-        """Side to which the model resizes its images inside, None where it does not."""
-        return RESIZED_INSIDE.get(self.model_name)
 
     @property
     def dataset(self) -> tuple[str, int] | None:

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
-
-from zipbatch.cli.running import Running
+from zipbatch.cli.running import Running, running
 from zipbatch.logs import PROGRESS, configure, settings
 from zipbatch.report.progress import Part, Progress, TimeLeft
 
@@ -147,11 +145,9 @@ def screen() -> Iterator[Screen]:
     """A bar on stderr where that is a terminal, else log lines. Print results when it has gone."""
     from rich.console import Console
 
-    run = click.get_current_context().find_object(Running)
-    assert run is not None  # main always gives one
     console = Console(stderr=True)
     terminal = sys.stderr.isatty() and not console.is_dumb_terminal
-    shown = Screen(run, lines=not terminal)
+    shown = Screen(running(), lines=not terminal)
     try:
         if terminal:
             with _bar(shown, console):

@@ -49,8 +49,6 @@ def connected(workers: Workers) -> Iterator[None]:
     with _own_stderr(session) as said, redirect_stdout(sys.stderr):
         try:
             session.start()
-        except ZipbatchError:
-            raise
         except Exception as error:
             raise _told(workers, error, said) from error
         try:

@@ -10,6 +10,18 @@ from zipbatch.errors import DataError
 from zipbatch.places import Place
 
 
+def listed_digest(path: Place, sha256: str | None) -> str:
+    """The digest of a shard's bytes, which a manifest that lists one must agree with.
+
+    Raises:
+        DataError: it lists another.
+    """
+    digest = places.sha256(path)
+    if sha256 is not None and digest != sha256:
+        raise DataError(path, "its bytes are not those the manifest lists; stage the dataset again")
+    return digest
+
+
 @contextmanager
 def held_to(path: Place, sha256: str | None) -> Iterator[str]:
     """Read a shard within: what is read there has the digest that this gives.
@@ -21,9 +33,7 @@ def held_to(path: Place, sha256: str | None) -> Iterator[str]:
     Raises:
         DataError: it has another digest, or was changed while it was read.
     """
-    stamp, digest = places.stamp(path), places.sha256(path)
-    if sha256 is not None and digest != sha256:
-        raise DataError(path, "its bytes are not those the manifest lists; stage the dataset again")
-    yield digest
+    stamp = places.stamp(path)
+    yield listed_digest(path, sha256)
     if places.stamp(path) != stamp:
         raise DataError(path, "changed while it was read; run again")

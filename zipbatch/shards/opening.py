@@ -85,25 +85,18 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
         raise UsageError(f"{staged[0]}: is a staged dataset and must be the only input; take the others separately")
     folders = [path for path, kind in zip(paths, kinds, strict=True) if kind == "folder"]
     files = [file for path in paths for file in (_tars_in(path) if path in folders else [path])]
-    _check_text([file.name for file in files])
-    _check_distinct([file.name for file in files], " ".join(sources))
+    _check_names([file.name for file in files], " ".join(sources))
     root = paths[0] if len(paths) == 1 and folders else None
     folder = root if root is not None else files[0].resolve().parent
     shards = tuple(ShardRef(_bare_split(file.name), file.name, file) for file in files)
     return ShardDataset(name or folder.resolve().name, shards, None, root)
 
 
-def _check_text(names: Sequence[str]) -> None:
-    """A version's list is JSON in UTF-8, which has no way to write the bytes of other names."""
-    try:
-        "".join(names).encode()
-    except UnicodeEncodeError:
-        odd = next(name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name))
-        raise UsageError(f"shard {odd!r}: its name is not UTF-8; rename it") from None
-
-
-def _check_distinct(names: Sequence[str], where: object) -> None:
+def _check_names(names: Sequence[str], where: object) -> None:
+    """Names that differ, and that a version's list, JSON in UTF-8, and a line of text can hold."""
     if odd := next((name for name in names if not name.isprintable()), None):
+        if any("\ud800" <= letter <= "\udfff" for letter in odd):
+            raise UsageError(f"shard {odd!r}: its name is not UTF-8; rename it")
         raise UsageError(f"{where}: shard name {odd!r} has unprintable characters; rename it")
     if len(set(names)) == len(names):
         return
@@ -187,7 +180,7 @@ def _open_staged(folder: Place, name: str | None) -> ShardDataset:
     except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{folder / MANIFEST}: not a staged dataset of this version: {error}") from error
     shards = tuple(shard for shard, _ in listed)
-    _check_distinct([shard.name for shard in shards], folder / SHARD_LIST)
+    _check_names([shard.name for shard in shards], folder / SHARD_LIST)
     _check_sizes(folder, listed)
     _check_counts(folder, manifest, shards)
     return ShardDataset(name or folder.resolve().name, shards, manifest, folder)

@@ -13,7 +13,7 @@ from zipbatch.images import MAX_PIXELS, is_image
 from zipbatch.keys import split_name
 from zipbatch.places import Place, local_copy
 from zipbatch.shards.sample import Sample
-from zipbatch.strays import Tally, has_stray, is_keyless, printable
+from zipbatch.strays import Tally, has_stray, is_keyless, quoted
 from zipbatch.tars import DamagedTarError, Member, TarReader, open_tar
 
 
@@ -131,6 +131,6 @@ def _check_no_image(path: Place, member: Member, limits: Limits) -> None:
         name = member.name[:200]
         raise DataError(
             path,
-            f"member {name!r} has no extension but is an image; name it {printable(name)}.jpg or what it is, or "
+            f"member {name!r} has no extension but is an image; name it {quoted(name)}.jpg or what it is, or "
             "pack the shard without it",
         )

@@ -11,9 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from zipbatch import __version__, atomic, images, places
+from zipbatch import __version__, atomic, images
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Limits, Sample, ShardDataset, ShardRef, read_shard
+from zipbatch.shards.digest import listed_digest
 from zipbatch.stages.import_files import Files, match_by_key, match_by_map, split_folders
 from zipbatch.stages.import_zip_layout import match_zip_layout
 from zipbatch.stages.publish import Published, publish_version
@@ -130,9 +131,7 @@ def _matched(request: ImportRequest) -> Files:
 def _import_shard(store: Store, shard: ShardRef, files: dict[str, Path], digests: list[tuple[str, str, str]]) -> _Shard:
     """Publish the purified form of one shard as an object; note the digest of each file that went in."""
     started = time.monotonic()
-    digest = places.sha256(shard.path)
-    if shard.sha256 is not None and digest != shard.sha256:
-        raise DataError(shard.path, "its bytes are not those the manifest lists; stage the dataset again")
+    digest = listed_digest(shard.path, shard.sha256)
     with store.new_object() as writer:
         for sample, content in _converted(shard, files):
             writer.write(sample)

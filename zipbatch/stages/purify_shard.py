@@ -21,6 +21,7 @@ from zipbatch.places import Place, Stamp
 from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
+from zipbatch.shards.digest import listed_digest
 from zipbatch.stages.passes import Passes, begin_pass
 from zipbatch.stages.purifier import PurifierSpec, build_purifier
 from zipbatch.stages.quarantine import Quarantine
@@ -143,9 +144,7 @@ class PurifyWorker:
                 it, or one cannot be purified; nothing is published.
         """
         stamp = places.stamp(task.path)
-        digest = places.sha256(task.path)
-        if task.sha256 is not None and digest != task.sha256:
-            raise DataError(task.path, "its bytes are not those the manifest lists; stage the dataset again")
+        digest = listed_digest(task.path, task.sha256)
         key = task_key(digest, self._identity)
         known = self._store.task(key)
         if known is not None and acceptable(known, quarantine=self._quarantine, keep=self._keep):
@@ -198,7 +197,7 @@ class PurifyWorker:
             except DataError as error:
                 aside.take(sample, error)
             else:
-                for extension in sample.other_images:
+                for extension in sample.other_images if self._keep else ():  # else they were refused
                     kept.add(f"{sample.key}.{extension}")
                 yield readable
 
