@@ -114,3 +114,16 @@ def test_the_listing_says_which_settings_a_tag_has(purify, tmp_path: Path):
     assert "blur blur:4" in settings["coarse"]
     assert "jpeg" in settings["usual"]
     assert "blur" not in settings["usual"]
+
+
+@pytest.mark.parametrize("more", [(), ("--tag", "nightly"), ("--tag", "other"), ("--latest",), ("--no-latest",)])
+@pytest.mark.parametrize("quality", [50, 30])
+def test_a_dry_run_names_the_tags_that_the_run_then_moves(
+    purify, source: Path, tmp_path: Path, more: tuple[str, ...], quality: int
+):
+    purify("--purifier", "jpeg", "--set", "quality=50", "--tag", "nightly")
+    asked = ("--purifier", "jpeg", "--set", f"quality={quality}", *more)
+    planned = zipbatch("purify", source, "--store", tmp_path / "pur", *asked, "--dry-run").out
+    (line,) = [line for line in planned.splitlines() if line.split()[:1] == ["tag"]]
+    moved = purify(*asked).json["tags"]
+    assert set(line.split(None, 1)[1].split(", ")) == (set(moved) or {"none"})

@@ -316,7 +316,7 @@ def _plan_for_people(plan: PurifyPlan, preset: str | None, size: int, guess: Est
         **{name.replace("_", " "): plain_text(entry) for name, entry in others.items()},
         "workers": _workers_text(request.workers),
         "batch": f"{request.batch_size} images",
-        "tag": f"{request.tag}, latest" if request.tag else "latest",
+        "tag": ", ".join(_tags(plan)) or "none",
         "parent": plan.parent or "none",
         "unreadable": "set aside (--quarantine)" if request.quarantine else "fail their shard",
     }
@@ -327,3 +327,19 @@ def _workers_text(workers: Workers) -> str:
         return f"this process, device {workers.device}"
     kind = f"{workers.gpus} on a GPU each" if workers.gpus else f"{workers.workers} on CPU cores"
     return f"{kind}, at least {workers.required}{f', on {workers.address}' if workers.address else ''}"
+
+
+def _tags(plan: PurifyPlan) -> list[str]:
+    """The tags that the run would move, as things stand."""
+    from zipbatch.stages.publish import line_of
+    from zipbatch.store import Versions
+    from zipbatch.store.versions import LATEST as LATEST_TAG
+
+    request = plan.request
+    own = [] if request.tag in {None, LATEST_TAG} else [str(request.tag)]
+    if request.latest is not None:
+        return [*own, LATEST_TAG] if request.latest else own
+    kept = request.tag != LATEST_TAG and line_of(
+        Versions(request.store), request.dataset.name, identity=plan.identity, tag=request.tag
+    )
+    return own if kept else [*own, LATEST_TAG]

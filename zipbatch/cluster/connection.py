@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -51,6 +53,8 @@ def connected(workers: Workers) -> Iterator[None]:
             session.start()
         except Exception as error:
             raise _told(workers, error, said) from error
+        finally:
+            session.end_unless_up()
         try:
             yield
         finally:
@@ -91,6 +95,15 @@ class _Session:
         if self._error is not None:
             raise self._error
 
+    def end_unless_up(self) -> None:
+        """After a start that failed or was given up: end the processes that Ray has below this one. The kernel would
+        end its own children with this process, but their agents take a minute to see that.
+        """
+        if not self._up.is_set() or self._error is not None:
+            for pid in _below(os.getpid()):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def leave(self) -> None:
         """End Ray, or stop waiting for it after ``LEAVE_S``."""
         self._leave.set()
@@ -111,6 +124,25 @@ class _Session:
             ray.shutdown()
         except Exception as error:  # noqa: BLE001 (the work is done)
             log.info("Ray did not end in order: %s", error)
+
+
+def _below(pid: int) -> set[int]:
+    """Ray's processes that were started by this one, and all that are below them; as far as ``/proc`` tells."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+    wanted = {child for child, parent in parents.items() if parent == pid and _is_rays(child)}
+    while more := {child for child, parent in parents.items() if parent in wanted} - wanted:
+        wanted |= more
+    return wanted
+
+
+def _is_rays(pid: int) -> bool:
+    try:
+        return str(Path(ray.__file__).parent) in Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return False
 
 
 def _probe(address: str) -> None:

@@ -44,10 +44,10 @@ class Measured:
         self._done, self._images, self._far = 0, 0, dict[str, int]()
 
     def take(self, outcome: Outcome) -> None:
-        """Take in a shard that is done, or has failed."""
+        """Take in a shard that is done, or has failed: then with the images that it came to."""
         name = outcome.task.name
         far, self._done = self._far.pop(name, 0), self._done + 1
-        self._images += self._samples.get(name) or far // self._asked
+        self._images += self._samples.get(name) or (outcome.result.images if outcome.result else far // self._asked)
 
     def take_partial(self, far: Mapping[str, int]) -> None:
         """Take in how many questions were answered of each shard in hand."""

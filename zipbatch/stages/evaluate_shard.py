@@ -100,6 +100,7 @@ class EvaluateResult:
         answers: ``[v][f]`` int64 [N], in the shard's order; empty unless the setup asks for them.
         quarantined: how many samples of the shard were left out of all this.
         unlabelled: images that only flips are measured on.
+        images: how many each victim was asked about in each form.
     """
 
     name: str
@@ -109,6 +110,7 @@ class EvaluateResult:
     answers: list[list[npt.NDArray[np.int64] | None]]
     quarantined: int = 0
     unlabelled: Unlabelled = Unlabelled()
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,9 @@ class EvaluateWorker:
         ]
         fidelity = self._fidelity(task, original, forms[1:], aside)
         kept = answers if self._keep_answers else []
-        return EvaluateResult(task.name, task.split, tallies, fidelity, kept, len(aside), original.unlabelled)
+        return EvaluateResult(
+            task.name, task.split, tallies, fidelity, kept, len(aside), original.unlabelled, len(original.keys)
+        )
 
     def _answers(
         self,
