@@ -329,17 +329,11 @@ def _workers_text(workers: Workers) -> str:
     return f"{kind}, at least {workers.required}{f', on {workers.address}' if workers.address else ''}"
 
 
-def _tags(plan: PurifyPlan) -> list[str]:
+def _tags(plan: PurifyPlan) -> tuple[str, ...]:
     """The tags that the run would move, as things stand."""
-    from zipbatch.stages.publish import line_of
+    from zipbatch.stages.publish import tags_to_move
     from zipbatch.store import Versions
-    from zipbatch.store.versions import LATEST as LATEST_TAG
 
     request = plan.request
-    own = [] if request.tag in {None, LATEST_TAG} else [str(request.tag)]
-    if request.latest is not None:
-        return [*own, LATEST_TAG] if request.latest else own
-    kept = request.tag != LATEST_TAG and line_of(
-        Versions(request.store), request.dataset.name, identity=plan.identity, tag=request.tag
-    )
-    return own if kept else [*own, LATEST_TAG]
+    versions, dataset = Versions(request.store), request.dataset.name
+    return tags_to_move(versions, dataset, identity=plan.identity, tag=request.tag, latest=request.latest)[0]

@@ -60,7 +60,7 @@ def publish_version(
         parent: id of the version that was the latest before.
         started_ns: when the run started; a tag that a later run has moved stays.
         origin: how many of the shards were made by this run, and where the others were found.
-        latest: whether to move ``latest``; None unless that would take it away from another tag's line (``line_of``).
+        latest: whether to move ``latest``; None unless that would take it away from another tag's line.
 
     Raises:
         DataError: an object is not in the store (any more); nothing is published then.
@@ -82,16 +82,35 @@ def publish_version(
     )
     with versions.claim(dataset, version):
         new = versions.publish(header, rows)
-        left = None if tag == LATEST else _latest_left(versions, header, tag=tag, latest=latest)
-        tags = list(dict.fromkeys([*([] if tag is None else [tag]), *([] if left else [LATEST])]))
+        tags, left = tags_to_move(versions, dataset, identity=identity, tag=tag, latest=latest)
         moved = tuple(name for name in tags if versions.move_tag(dataset, name, version, started_ns=started_ns))
     for name in set(tags) - set(moved):
         there = versions.tag(dataset, name)
         log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, name, there)
+    if left and not tag:
+        left += f"; no tag keeps {version} from 'store gc': --tag NAME would"
     return Published(dataset, version, new, moved, counts, left)
 
 
-def line_of(versions: Versions, dataset: str, *, identity: Mapping[str, Any], tag: str | None) -> tuple[str, ...]:
+def tags_to_move(
+    versions: Versions, dataset: str, *, identity: Mapping[str, Any], tag: str | None, latest: bool | None
+) -> tuple[tuple[str, ...], str | None]:
+    """The tags that a run with this identity is to move, its own first; and why ``latest`` is not among them, if so."""
+    own = () if tag is None else (tag,)
+    if tag == LATEST:
+        return own, None
+    if latest is False:
+        return own, f"{dataset}@{LATEST} is left where it is, as asked"
+    names = () if latest else _line_of(versions, dataset, identity=identity, tag=tag)
+    if names:
+        return own, (
+            f"{dataset}@{LATEST} stays with {', '.join(names)}, whose settings are others than this run's; "
+            f"--{LATEST} moves it"
+        )
+    return (*own, LATEST), None
+
+
+def _line_of(versions: Versions, dataset: str, *, identity: Mapping[str, Any], tag: str | None) -> tuple[str, ...]:
     """The tags beside ``latest`` that name its version, where a run with this identity and tag is not of their line.
 
     A nightly's version has such a tag. A run moves ``latest`` on when it has that tag, or the same purifier.
@@ -104,17 +123,3 @@ def line_of(versions: Versions, dataset: str, *, identity: Mapping[str, Any], ta
     except (DataError, FileNotFoundError):  # damaged, or a tag to nowhere: there is no line to keep
         return ()
     return () if tag in names else names
-
-
-def _latest_left(versions: Versions, header: VersionHeader, *, tag: str | None, latest: bool | None) -> str | None:
-    """Why ``latest`` is not to be moved to a version, None where it is."""
-    dataset, kept = header.dataset, "" if tag else f"; no tag keeps {header.version} from 'store gc': --tag NAME would"
-    if latest is not None:
-        return None if latest else f"{dataset}@{LATEST} is left where it is, as asked{kept}"
-    names = line_of(versions, dataset, identity=header.purifier, tag=tag)
-    if not names:
-        return None
-    return (
-        f"{dataset}@{LATEST} stays with {', '.join(names)}, whose settings are others than this run's; "
-        f"--{LATEST} moves it{kept}"
-    )
