@@ -87,6 +87,15 @@ def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> Path:
     return path
 
 
+def write_images(root: Path, *names: str) -> Path:
+    """A tree of PNG images with these paths, each image another."""
+    for i, name in enumerate(names):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(images.encode_png(picture(i)))
+    return root
+
+
 def write_source(
     folder: Path,
     *,

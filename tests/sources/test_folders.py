@@ -11,7 +11,7 @@ import pytest
 
 from tests.archives import member as tar_member
 from tests.archives import write_cifar10, write_cifar10_tar, write_gtsrb, write_imagenette
-from tests.making import Ran, picture, sample, write_shard, write_source, write_tar, zipbatch
+from tests.making import Ran, picture, sample, write_images, write_shard, write_source, write_tar, zipbatch
 from tests.test_strays import STRAYS
 from zipbatch import images
 from zipbatch.errors import DataError, UsageError
@@ -21,17 +21,11 @@ from zipbatch.stages.source import open_source
 PNG = images.encode_png(picture(0))
 
 
-def tree(root: Path, *names: str) -> Path:
-    for i, name in enumerate(names):
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(images.encode_png(picture(i)))
-    return root
-
-
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
-    return tree(tmp_path / "in", *(f"{s}/{c}/{i}.png" for s in ("train", "test") for c in ("ant", "bee") for i in "12"))
+    return write_images(
+        tmp_path / "in", *(f"{s}/{c}/{i}.png" for s in ("train", "test") for c in ("ant", "bee") for i in "12")
+    )
 
 
 def stage(root: Path, *options: object) -> Ran:
@@ -108,7 +102,7 @@ def test_usual_split_names(tmp_path: Path, split: str, kind: str):
     for name in [n for lower in names[split] for n in (lower, lower.title(), lower.upper())]:
         root = tmp_path / name
         if kind == "folder":
-            tree(root, f"{name}/a/1.png")
+            write_images(root, f"{name}/a/1.png")
         else:
             root.mkdir()
             write_shard(root / f"{name}-000.tar", [sample("a/1", 0, seed=0)])
@@ -123,7 +117,7 @@ def test_usual_split_names(tmp_path: Path, split: str, kind: str):
 def test_two_of_one_split_are_refused(tmp_path: Path, kind: str, pair: tuple[str, str]):
     for name in pair:
         if kind == "folder":
-            tree(tmp_path, f"{name}/a/1.png")
+            write_images(tmp_path, f"{name}/a/1.png")
         else:
             write_shard(tmp_path / f"{name}-0.tar", [sample(name, 0, seed=0)])
     with pytest.raises(UsageError, match=f"{pair[0]} and {pair[1]} are both the split {split_named(pair[0])}"):
@@ -155,7 +149,7 @@ def test_torchvisions_layout_of_gtsrb(tmp_path: Path):
 
 
 def test_what_was_not_taken_is_counted_and_named(plain: Path, caplog: pytest.LogCaptureFixture):
-    tree(plain, "extra/ant/1.png", "test/loose.png")
+    write_images(plain, "extra/ant/1.png", "test/loose.png")
     (plain / "README.md").write_text("x")
     (plain / "test/annotations.txt").write_text("x")
     (plain / "test/bee/1.png").unlink()
@@ -169,7 +163,7 @@ def test_what_was_not_taken_is_counted_and_named(plain: Path, caplog: pytest.Log
 
 def test_a_flat_split_is_named(plain: Path):
     shutil.rmtree(plain / "test")
-    tree(plain, "val/1.png", "val/2.png")
+    write_images(plain, "val/1.png", "val/2.png")
     assert stage(plain).json["not_taken"] == {"count": 1, "examples": ["val/"]}
 
 
@@ -204,7 +198,7 @@ def test_a_shard_that_is_a_link_to_nowhere(tmp_path: Path, command: str):
 
 
 def test_classes_that_train_lacks_are_refused(plain: Path):
-    tree(plain, "test/cow/1.png")
+    write_images(plain, "test/cow/1.png")
     ran = stage(plain)
     assert (ran.code, ran.out) == (2, "")
     assert "test: class folder 'cow' is not among the classes of the data (ant, bee)" in ran.err
@@ -250,14 +244,14 @@ def test_a_split_or_class_may_be_a_link(plain: Path, tmp_path: Path, at: str):
 
 
 def test_linked_folders_within_the_source_are_read(plain: Path):
-    tree(plain, "pool/3.png", "pool/deep/4.png")
+    write_images(plain, "pool/3.png", "pool/deep/4.png")
     (plain / "train/ant/more").symlink_to("../../pool")
     found = [name for name in origins(plain) if "/ant/" in name]
     assert found == [f"train/ant/{name}.png" for name in ("1", "2", "more/3", "more/deep/4")]
 
 
 def test_a_linked_folder_outside_is_refused(plain: Path, tmp_path: Path):
-    tree(tmp_path, "elsewhere/3.png")
+    write_images(tmp_path, "elsewhere/3.png")
     (plain / "train/ant/more").symlink_to(tmp_path / "elsewhere")
     ran = stage(plain)
     assert ran.code == 1
@@ -268,7 +262,7 @@ def test_a_linked_folder_outside_is_refused(plain: Path, tmp_path: Path):
 @pytest.mark.parametrize("target", [".", "..", "sub", "../.."])
 @pytest.mark.parametrize("name", ["a", "z"])
 def test_no_folder_is_read_twice(plain: Path, name: str, target: str):
-    tree(plain, "train/ant/sub/3.png")
+    write_images(plain, "train/ant/sub/3.png")
     (plain / "train/ant" / name).symlink_to(target)
     with pytest.raises(DataError, match=r"count twice|out of the source"):
         origins(plain)

@@ -17,8 +17,10 @@ from tests.making import CLASSES, files_below, sample, write_shard, write_source
 from zipbatch import images
 from zipbatch.atomic import sha256_file
 from zipbatch.places import Place
-from zipbatch.shards import Sample, open_dataset, read_shard
+from zipbatch.shards import Sample, ShardInfo, open_dataset, read_shard
 from zipbatch.shards.dataset import RESERVED
+from zipbatch.stages.publish import publish_version
+from zipbatch.store import Store, VersionRow
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
 
@@ -228,18 +230,21 @@ def test_a_damaged_object_is_not_handed_out(tmp_path: Path, how: tuple[str, ...]
     assert not (tmp_path / "t").exists()
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED))
-def test_a_shard_named_as_a_file_beside_the_shards_reaches_no_object(staged: Path, tmp_path: Path, name: str):
-    """Neither from a list of a store, nor from a staged folder; the object that its name would link to stays itself."""
-    from zipbatch.stages.publish import publish_version
-    from zipbatch.store import Store, VersionRow
-
-    store = Store(tmp_path / "pur")
+def with_one_object(root: Path) -> tuple[Store, ShardInfo]:
+    """A store that holds a shard of one image, and no version."""
+    store = Store(root)
     store.prepare()
     with store.new_object() as writer:
         writer.write(Sample("a", {"png": images.encode_png(np.zeros((4, 4, 3), np.uint8))}))
         info = writer.finish()
         store.publish_object(writer, info)
+    return store, info
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_a_shard_named_as_a_file_beside_the_shards_reaches_no_object(staged: Path, tmp_path: Path, name: str):
+    """Neither from a list of a store, nor from a staged folder; the object that its name would link to stays itself."""
+    store, info = with_one_object(tmp_path / "pur")
     row = VersionRow("test", name, info.sha256, "0" * 64, 1)
     publish_version(store, "d", {"method": "x"}, rows=[row], tag=None, parent=None, started_ns=0)
     ran = zipbatch("store", "export", "d", tmp_path / "t", "--data", staged, "--store", store.root)
@@ -274,15 +279,7 @@ def test_what_cannot_be_asked(store: Path, staged: Path, source: Path, tmp_path:
 
 def test_a_list_with_a_path_in_it_writes_nowhere_else(tmp_path: Path):
     """Names in a store's lists are data of whoever wrote the store."""
-    from zipbatch.stages.publish import publish_version
-    from zipbatch.store import Store, VersionRow
-
-    store = Store(tmp_path / "pur")
-    store.prepare()
-    with store.new_object() as writer:
-        writer.write(Sample("a", {"png": images.encode_png(np.zeros((4, 4, 3), np.uint8))}))
-        info = writer.finish()
-        store.publish_object(writer, info)
+    store, info = with_one_object(tmp_path / "pur")
     for number, name in enumerate(("../evil.tar", "/evil.tar", "..", "a/b.tar")):
         row = VersionRow("test" if number else "../t", name, info.sha256, "0" * 64, 1)
         publish_version(store, "d", {"method": "x"}, rows=[row], tag=None, parent=None, started_ns=number)

@@ -58,7 +58,7 @@ class _Model:
     @property
     def arch(self) -> str:
         """The architecture's name here."""
-        return _arch(self.model_name)
+        return self.model_name if self.model_name in CIFAR_STEMS else TORCHVISION_PREFIX + self.model_name
 
     @property
     def network_size(self) -> int | None:
@@ -127,10 +127,6 @@ class DefenseResult(_Model):
     def dataset(self) -> tuple[str, int] | None:
         """BackdoorBench's data with so many classes, and the side of its images; None where there are none."""
         return DATASETS.get(self.num_classes)
-
-
-def _arch(model_name: str) -> str:
-    return model_name if model_name in CIFAR_STEMS else TORCHVISION_PREFIX + model_name
 
 
 def is_defense_result(tree: object) -> bool:
