@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import ClassVar, Literal
 
 _UNSEEN = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\xad\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
@@ -23,9 +24,13 @@ def printable(text: str) -> str:
 
 
 class ZipbatchError(Exception):
-    """An error with a message for the user and an exit code for the shell."""
+    """An error with a message for the user and an exit code for the shell.
+
+    ``outcome`` is what reports call an end by it, where the exit code does not say that.
+    """
 
     exit_code = 1
+    outcome: ClassVar[Literal["not tagged", "time is up"] | None] = None
 
 
 class UsageError(ZipbatchError):
@@ -60,8 +65,16 @@ class WorkFailed(ZipbatchError):
     """Some work of a run failed; what was published stays valid and a rerun finishes the rest. Exit 1."""
 
 
+class NotTaggedError(WorkFailed):
+    """A version was published, but the tag that was to point to it stays where a later run moved it. Exit 1."""
+
+    outcome = "not tagged"
+
+
 class TimeIsUp(WorkFailed):
     """A run used up the time it was given and stopped in order, its work unfinished. Exit 1."""
+
+    outcome = "time is up"
 
 
 class Cancelled(ZipbatchError):

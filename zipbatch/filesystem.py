@@ -1,6 +1,6 @@
-"""What a file system may lack that a run can do without: locks (Lustre without ``-o flock``, some NFS) and the syncing
-of folders (some CIFS and FUSE). Where the system says that it has none, the run goes on and says so once; any other
-error is one, and names its file.
+"""What a file system may lack that a run can do without: locks (Lustre without ``-o flock``, some NFS), the syncing of
+folders and permissions (some CIFS and FUSE). Where the system says that it has none, the run goes on and says so once;
+any other error is one, and names its file.
 """
 
 from __future__ import annotations
@@ -53,6 +53,12 @@ def sync_folder(folder: Path) -> None:
     """Make renames within a folder durable."""
     with _doing_without("fsync of folders", folder, _UNSUPPORTED_OF_FOLDERS):
         _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def make_read_only(path: Path) -> None:
+    """Take everyone's right to write to a file; replacing and removing it is a matter of its folder."""
+    with _doing_without("permissions", path, _UNSUPPORTED | {errno.EPERM}):
+        path.chmod(path.stat().st_mode & 0o7444)
 
 
 def _fsync(path: Path, flags: int) -> None:

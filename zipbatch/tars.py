@@ -8,6 +8,7 @@ gives no more for one member's headers than ``MAX_HEADER_BYTES``.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ MAX_GLOBAL_HEADERS = 64
 MAX_OFFSET = 1 << 43  # what file systems seek to without complaint
 MAX_PADDING = 64 * 1024**2
 """Zeros after the end of an archive: tar pads to its block size, which some set to megabytes."""
+_PIECE = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -80,8 +82,8 @@ class Member:
 class TarReader:
     """Iterates over the members of an open tar; ``check_end`` then tells whether it was whole."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._forward = stream, _Forward(stream)
+    def __init__(self, stream: IO[bytes], file: _Hashed) -> None:
+        self._stream, self._forward, self._file = stream, _Forward(stream), file
         self._tar: tarfile.TarFile | None = None
 
     def __iter__(self) -> Iterator[Member]:
@@ -101,12 +103,16 @@ class TarReader:
         if self._forward.last != tarfile.NUL * tarfile.BLOCKSIZE:
             raise DamagedTarError("truncated tar or garbage in it: the end-of-archive block is missing")
         padding = 0
-        while chunk := self._stream.read(1 << 20):
+        while chunk := self._stream.read(_PIECE):
             padding += len(chunk)
             if chunk.strip(tarfile.NUL):
                 raise DamagedTarError("data after the end of the archive (concatenated tars?); pack its samples anew")
             if padding > MAX_PADDING:
                 raise DamagedTarError(f"over {MAX_PADDING} zeros after the end of the archive; pack its samples anew")
+
+    def sha256(self) -> str:
+        """Hex SHA-256 of the file that has just been read: of these very bytes, whatever lies at its name by now."""
+        return self._file.sha256()
 
     def _next(self) -> tarfile.TarInfo | None:
         self._forward.left = MAX_HEADER_BYTES
@@ -128,6 +134,34 @@ class TarReader:
         return found
 
 
+class _Hashed:
+    """A file that takes the digest of what is read of it, each byte once; what is skipped is read, too."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._at, self._digest, self._hashed = stream, 0, hashlib.sha256(), 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._digest.update(memoryview(data)[max(0, self._hashed - self._at) :])
+        self._at += len(data)
+        self._hashed = max(self._hashed, self._at)
+        return data
+
+    def seek(self, offset: int) -> int:
+        if offset < self._at:
+            self._at = self._stream.seek(offset)
+        while self._at < offset and self.read(min(offset - self._at, _PIECE)):
+            pass
+        return self._at
+
+    def sha256(self) -> str:
+        """Of the whole file, whose rest is read for it."""
+        self.seek(self._hashed)
+        while self.read(_PIECE):
+            pass
+        return self._digest.hexdigest()
+
+
 @contextmanager
 def open_tar(path: Path) -> Iterator[TarReader]:
     """The tar at ``path``, plain or gzipped, whatever its name says.
@@ -136,14 +170,15 @@ def open_tar(path: Path) -> Iterator[TarReader]:
         DamagedTarError: a file of another kind; in the block too, where a gzip cannot be decompressed.
     """
     try:
-        with path.open("rb") as raw:
+        with path.open("rb") as file:
+            raw = _Hashed(file)
             magic = raw.read(2)
             raw.seek(0)
             if magic == _GZIP_MAGIC:
-                with gzip.GzipFile(fileobj=raw) as stream:
-                    yield TarReader(_tar_in(cast(IO[bytes], stream)))
+                with gzip.GzipFile(fileobj=cast(IO[bytes], raw)) as stream:
+                    yield TarReader(_tar_in(cast(IO[bytes], stream)), raw)
             else:
-                yield TarReader(_tar_in(raw))
+                yield TarReader(_tar_in(cast(IO[bytes], raw)), raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedTarError(f"not a readable tar: damaged or truncated ({error})") from error
 

@@ -159,8 +159,13 @@ def read_attack_result(path: Path) -> AttackResult:
     Raises:
         UsageError: missing, refused (see ``read_pickle``), or not such a record.
     """
-    file = path / RESULT if path.is_dir() else path
+    file = record_file(path)
     return parse_attack_result(read_pickle(file), where=file)
+
+
+def record_file(path: Path) -> Path:
+    """The file of a record, which may be named by its folder."""
+    return path / RESULT if path.is_dir() else path
 
 
 def parse_attack_result(tree: object, *, where: Path) -> AttackResult:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from zipbatch import atomic, places
 from zipbatch.checkpoints.guided import GuidedUNet, guided_unet, to_diffusers
 from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
 from zipbatch.checkpoints.schedule import alpha_bar, check_scheduler, prediction_of, schedule_identity
-from zipbatch.checkpoints.tensors import check_fit, read_json, read_tensors, shapes_of
+from zipbatch.checkpoints.tensors import check_fit, filled, layout_of, read_json, read_tensors, shapes_of
 from zipbatch.checkpoints.weights import WEIGHT_NAMES, weights_in
 from zipbatch.diffusion.prior import Prior, patch_of
 from zipbatch.diffusion.sampler import AlphaBar
@@ -39,7 +40,8 @@ class PriorFolder:
     """A prior on a disk or in an object store: configs read and checked, weights not loaded.
 
     With ``guided``, ``path`` and ``weights`` are one guided-diffusion checkpoint, and the configs are told from it.
-    With ``parts``, ``weights`` is the index of these files, which hold the tensors.
+    With ``parts``, ``weights`` is the index of these files, which hold the tensors. ``known`` are the digests that its
+    ``files`` must have when they are loaded; none while nobody has asked.
     """
 
     path: Place
@@ -48,6 +50,7 @@ class PriorFolder:
     weights: Place
     guided: GuidedUNet | None = None
     parts: tuple[Place, ...] = ()
+    known: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Place, ...]:
@@ -55,10 +58,15 @@ class PriorFolder:
         return self.parts or (self.weights,)
 
     def read_through(self, local: Callable[[Place], Place]) -> PriorFolder:
-        """The same prior, its files read where ``local`` says they are."""
+        """The same prior, its files read where ``local`` says: they must have the bytes that they have here."""
+        there = self.pinned()
         if self.parts:
-            return replace(self, parts=tuple(map(local, self.parts)))
-        return replace(self, weights=local(self.weights))
+            return replace(there, parts=tuple(map(local, self.parts)))
+        return replace(there, weights=local(self.weights))
+
+    def pinned(self) -> PriorFolder:
+        """The same prior with the weights that lie there now, and with no others."""
+        return replace(self, known=self.sha256s)
 
     @property
     def image_size(self) -> int:
@@ -72,13 +80,17 @@ class PriorFolder:
         return int(self.scheduler_config.get("num_train_timesteps", 1000))
 
     @cached_property
+    def sha256s(self) -> tuple[str, ...]:
+        """The digests of its ``files``."""
+        return self.known or tuple(map(places.sha256, self.files))
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the weights' bytes, the network's config, and the schedule: what decides the prior's output."""
         config = {key: value for key, value in self.unet_config.items() if not key.startswith("_")}
         if self.guided is not None and self.guided.flags.new_attention_order:
             config["attention_order"] = "new"
-        sha256 = [places.sha256(file) for file in self.files]
-        weights = sha256 if self.parts else sha256[0]
+        weights = list(self.sha256s) if self.parts else self.sha256s[0]
         schedule = schedule_identity(self.path / SCHEDULER_CONFIG, self.scheduler_config)
         return atomic.sha256_json({"weights": weights, "unet": config, "schedule": schedule})
 
@@ -214,25 +226,35 @@ def load_prior(folder: PriorFolder) -> Prior:
 
     Raises:
         UsageError: an unfit config, or weights that do not fit it; missing and unexpected keys are named.
+        DataError: weights of other bytes than are ``known``, or that were changed while they were read.
     """
-    unet = _empty_unet(folder)
-    state = _tensors(folder, unet)
-    own = {key: tensor.to(torch.float32, copy=True) for key, tensor in state.items()}  # read files may be mapped
-    unet.load_state_dict(own, assign=True)
+    with _held(folder):
+        unet = filled(partial(_build_unet, folder), _tensors(folder))
     return _prior(folder, unet).eval().requires_grad_(False)
 
 
 def prior_tensors(folder: PriorFolder) -> dict[str, Tensor]:
-    """The weights under diffusers' names, held against the network strictly, dtypes as they are in the file.
+    """Copies of the weights under diffusers' names, held against the network strictly, dtypes as they are in the file.
 
     Raises:
         UsageError: as ``load_prior``.
+        DataError: as ``load_prior``.
     """
-    return _tensors(folder, _empty_unet(folder))
+    with _held(folder):
+        return {key: tensor.clone() for key, tensor in _tensors(folder).items()}  # they may be views into the file
 
 
-def _tensors(folder: PriorFolder, unet: nn.Module) -> dict[str, Tensor]:
-    state, layout = _read(folder), shapes_of(unet.state_dict())
+@contextmanager
+def _held(folder: PriorFolder) -> Iterator[None]:
+    """Its files are those that are ``known``, and stay as they are, while they are read within."""
+    with ExitStack() as held:
+        for number, file in enumerate(folder.files):
+            held.enter_context(places.held_to(file, folder.known[number] if folder.known else None))
+        yield
+
+
+def _tensors(folder: PriorFolder) -> dict[str, Tensor]:
+    layout, state = layout_of(partial(_build_unet, folder)), _read(folder)
     if folder.guided is not None:
         return to_diffusers(state, layout, folder.guided, where=folder.weights)
     state = _current_names(state)
@@ -273,15 +295,6 @@ def _current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return name
 
     return {current(name): tensor for name, tensor in state.items()}
-
-
-def _empty_unet(folder: PriorFolder) -> nn.Module:
-    """The network without values where it can be had, which saves drawing half a billion of them for nothing."""
-    with torch.device("meta"):
-        unet = _build_unet(folder)
-    if {name for name, _ in unet.named_buffers()} <= set(unet.state_dict()):
-        return unet
-    return _build_unet(folder)  # it has constants that no checkpoint brings
 
 
 def _build_unet(folder: PriorFolder) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -141,11 +141,23 @@ def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], *, 
         raise UsageError(f"{where}: does not fit its config:\n  " + "\n  ".join(faults))
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, where: Place) -> None:
-    """Load every tensor, with no key missing, unexpected or of another shape.
+def layout_of(build: Callable[[], nn.Module]) -> dict[str, torch.Size]:
+    """The shapes that a network's tensors have, without the memory that they take: a config may ask for any size."""
+    return shapes_of(_without_values(build).state_dict())
 
-    Raises:
-        UsageError: as ``check_fit``.
+
+def filled(build: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
+    """The network that ``build`` makes, in the network's own dtypes, with copies of the tensors of ``state``, which
+    must fit ``layout_of``.
     """
-    check_fit(state, shapes_of(module.state_dict()), where=where)
-    module.load_state_dict(dict(state))
+    module = _without_values(build)
+    own = {key: state[key].to(tensor.dtype, copy=True) for key, tensor in module.state_dict().items()}
+    if not {name for name, _ in module.named_buffers()} <= set(own):
+        module = build()  # it has constants that no checkpoint brings
+    module.load_state_dict(own, assign=True)
+    return module
+
+
+def _without_values(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return build()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +15,13 @@ from torch import nn
 
 from zipbatch import atomic
 from zipbatch.checkpoints.onnx import OnnxClassifier
-from zipbatch.checkpoints.tensors import check_kind, load_strictly, read_json, read_tensors
+from zipbatch.checkpoints.onnx_model import read_model
+from zipbatch.checkpoints.tensors import check_fit, check_kind, filled, layout_of, read_json, read_tensors
 from zipbatch.config import problems
-from zipbatch.errors import UsageError
+from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import folder_kind
-from zipbatch.places import Place
-from zipbatch.victims import Classifier, Normalisation, Victim, build_victim
+from zipbatch.places import REPLACED, Place, held_to, sha256
+from zipbatch.victims import Classifier, Normalisation, Victim, build_network
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -56,12 +59,13 @@ class VictimSpec(BaseModel):
 class VictimFolder:
     """A victim on a disk or in an object store, its config read and its weights not yet: a ``VictimSource``.
 
-    ``label`` is its place as given.
+    ``label`` is its place as given, ``sha256`` what its weights must have when they are loaded.
     """
 
     path: Place
     spec: VictimSpec
     label: str
+    sha256: str | None = None
 
     @property
     def name(self) -> str:
@@ -78,16 +82,25 @@ class VictimFolder:
         """Side of the images it takes, pixels."""
         return self.spec.image_size
 
+    def pinned(self) -> VictimFolder:
+        """The same victim with the weights that lie there now, and with no others."""
+        return replace(self, sha256=self.sha256 or sha256(self.path / self.spec.weights))
+
     def load(self, device: torch.device) -> Classifier:
         """Build it on ``device``.
 
         Raises:
             UsageError: as ``load_victim``, or an ONNX model that onnxruntime cannot run.
+            DataError: as ``load_victim``.
         """
         if self.spec.arch != ONNX:
             return load_victim(self).to(device)
         normalisation = Normalisation(self.spec.mean, self.spec.std)
-        return OnnxClassifier(self.path / ONNX_MODEL, normalisation, bgr=self.spec.channels == "BGR")
+        model = self.path / ONNX_MODEL
+        content = read_model(model)
+        if self.sha256 not in {None, hashlib.sha256(content).hexdigest()}:
+            raise DataError(model, REPLACED)
+        return OnnxClassifier(model, normalisation, bgr=self.spec.channels == "BGR", content=content)
 
 
 def open_victim(path: Place) -> VictimFolder:
@@ -122,21 +135,23 @@ def load_victim(folder: VictimFolder) -> Victim:
 
     Raises:
         UsageError: unknown architecture, or weights that do not fit it.
+        DataError: weights of other bytes than it was ``pinned`` to, or that were changed while they were read.
     """
-    spec = folder.spec
+    spec, weights = folder.spec, folder.path / WEIGHTS
+    build = partial(build_network, spec.arch, num_classes=spec.num_classes, side=spec.network_size or spec.image_size)
     try:
-        victim = build_victim(
-            spec.arch,
-            num_classes=spec.num_classes,
-            mean=spec.mean,
-            std=spec.std,
-            bgr=spec.channels == "BGR",
-            network_size=spec.network_size,
-            image_size=spec.image_size,
+        layout = layout_of(build)
+        with held_to(weights, folder.sha256):
+            state = read_tensors(weights)
+            check_fit(state, layout, where=weights)
+            network = filled(build, state)
+        victim = Victim(
+            network, mean=spec.mean, std=spec.std, bgr=spec.channels == "BGR", network_size=spec.network_size
         )
+    except FileNotFoundError:
+        raise UsageError(f"{weights}: missing") from None
     except ValueError as error:
         raise UsageError(f"{folder.path / CONFIG}: {error}") from error
-    load_strictly(victim.network, read_tensors(folder.path / WEIGHTS), where=folder.path / WEIGHTS)
     return victim.eval()
 
 

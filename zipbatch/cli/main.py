@@ -11,7 +11,7 @@ import sys
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TextIO, cast, get_args
+from typing import TYPE_CHECKING, TextIO, cast, get_args
 
 import click
 
@@ -19,8 +19,11 @@ from zipbatch import __version__
 from zipbatch.cli.printing import Printable
 from zipbatch.cli.running import Running
 from zipbatch.cli.stopping import Stop
-from zipbatch.errors import TimeIsUp, ZipbatchError, printable
+from zipbatch.errors import ZipbatchError, printable
 from zipbatch.logs import LogSettings, Style, configure, only_log_lines, settings
+
+if TYPE_CHECKING:
+    from zipbatch.report.run import Ending
 
 COMMANDS = {
     "demo": "zipbatch.cli.run:demo",
@@ -103,7 +106,7 @@ class _End:
     code: int = 0
     error: str | None = None
     shown: click.ClickException | None = None
-    time_is_up: bool = False
+    outcome: Ending | None = None
 
 
 def main() -> None:
@@ -149,7 +152,7 @@ def _carried_out(run: Running, stop: Stop) -> _End:
     except click.ClickException as error:
         return _End(error.exit_code, error.format_message(), shown=error)
     except ZipbatchError as error:
-        return _End(error.exit_code, str(error), time_is_up=isinstance(error, TimeIsUp))
+        return _End(error.exit_code, str(error), outcome=error.outcome)
     except (KeyboardInterrupt, click.Abort):
         return _End(stop.code, f"{stop.how}; {run.left()}{_GO_ON}")
     except BrokenPipeError:
@@ -172,7 +175,7 @@ def _end(run: Running, end: _End) -> int:
         if end.code and run.held_back is not None:
             click.echo(run.held_back.getvalue(), nl=False)
     try:
-        run.write_reports(end.code, end.error, time_is_up=end.time_is_up)
+        run.write_reports(end.code, end.error, outcome=end.outcome)
     except OSError as error:
         with suppress(OSError):
             _tell(f"the report of the run could not be written: {_os_error(error)}")

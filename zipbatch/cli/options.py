@@ -25,6 +25,11 @@ LATEST = click.option(
     default=None,
     help="Move the tag 'latest' to the result, or don't.  [default: unless that leaves the line of another tag]",
 )
+TRUST_MTIME = click.option(
+    "--trust-mtime",
+    is_flag=True,
+    help="Know an unchanged input by size and mtime alone, where inodes or ctimes change by themselves.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 WIDE = click.option("--wide", is_flag=True, help="Show every column, however long.  [default: what fits 80]")
 STORE = click.option("--store", required=True, type=place, metavar="DIR|URL", help="Where results are kept.")

@@ -15,6 +15,7 @@ from zipbatch.cli.options import (
     PRECISION,
     SEED,
     STORE,
+    TRUST_MTIME,
     Number,
     WorkerFlags,
     cache_options,
@@ -94,11 +95,7 @@ log = logging.getLogger(__name__)
     show_default=True,
     help="Images beside a sample's own (1.mask.png beside 1.jpg; 1.5.jpg is one, too): keep passes them on untouched.",
 )
-@click.option(
-    "--trust-mtime",
-    is_flag=True,
-    help="Know an unchanged shard by size and mtime alone, where inodes or ctimes change by themselves.",
-)
+@TRUST_MTIME
 @BATCH_SIZE
 @worker_options
 @cache_options
@@ -160,6 +157,7 @@ def purify(
     """
     from zipbatch.shards import open_dataset
     from zipbatch.stages.assets import prior_path
+    from zipbatch.stages.publish import check_tagged
     from zipbatch.stages.purifier import DEFAULT_PRESET, purifier_spec
     from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
     from zipbatch.store import Store
@@ -211,6 +209,7 @@ def purify(
         with screen() as shown:
             summary = _purified(plan_purify(request), stop_at, shown)
         _show_summary(summary, as_json=as_json)
+        check_tagged(summary, dataset.name, tag)
 
 
 def _purified(plan: PurifyPlan, stop_at: float | None, shown: Screen) -> PurifySummary:
@@ -227,7 +226,8 @@ def _purified(plan: PurifyPlan, stop_at: float | None, shown: Screen) -> PurifyS
         noted.counts = Counts("shards", p.shards, computed, p.reused, len(p.failed), p.samples_whole, p.quarantined)
 
     summary = run(plan, on_progress=show, stop_at=stop_at)
-    noted.version, noted.tags, noted.latest_left = summary.version, summary.tags, summary.latest_left
+    noted.version, noted.tags = summary.version, summary.tags
+    noted.latest_left, noted.tags_left = summary.latest_left, summary.tags_left
     if summary.latest_left is not None:
         log.warning("%s", summary.latest_left)
     noted.nothing_to_do = not summary.computed and not summary.new_version

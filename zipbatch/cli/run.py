@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zipbatch.cli.options import JSON, WIDE, WorkerFlags, emit_json, look, pairs, worker_options
+from zipbatch.cli.options import JSON, TRUST_MTIME, WIDE, WorkerFlags, emit_json, look, pairs, worker_options
 from zipbatch.cli.running import report_options, running
 from zipbatch.cli.screen import screen
 from zipbatch.errors import UsageError
@@ -35,6 +35,7 @@ _OUT = click.option(
 @worker_options
 @click.option("--dry-run", is_flag=True, help="Say what would be run and why, and stop.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the table as CSV.")
+@TRUST_MTIME
 @report_options
 @WIDE
 @JSON
@@ -45,6 +46,7 @@ def run(
     who: WorkerFlags,
     dry_run: bool,
     csv_file: Path | None,
+    trust_mtime: bool,
     wide: bool,
     as_json: bool,
 ) -> None:
@@ -61,7 +63,7 @@ def run(
 
     if csv_file is not None and not csv_file.absolute().parent.is_dir():
         raise UsageError(f"--csv {csv_file}: its folder is not there")
-    plan = _plan(pipeline, out, who.resolve(), pairs(values, "--var"))
+    plan = _plan(pipeline, out, who.resolve(), pairs(values, "--var"), trust_mtime=trust_mtime)
     if dry_run:
         running().unreported()
         _show_plan(plan, as_json=as_json)
@@ -114,7 +116,9 @@ def _demo_s(images: int) -> float:
     return 8 + images * _DEMO_CORE_S / min(4, cpu_cores())
 
 
-def _plan(pipeline: str, out: Path | None, workers: Workers, values: Mapping[str, str]) -> PipelinePlan:
+def _plan(
+    pipeline: str, out: Path | None, workers: Workers, values: Mapping[str, str], *, trust_mtime: bool = False
+) -> PipelinePlan:
     from zipbatch.config import PipelineConfig, find_config, load_config, parse_scalar
     from zipbatch.stages.pipeline import plan_pipeline
     from zipbatch.stages.pipeline_instance import Place
@@ -122,7 +126,7 @@ def _plan(pipeline: str, out: Path | None, workers: Workers, values: Mapping[str
     file = find_config("pipelines", pipeline)
     place = Place(out or Path(f"{file.stem}-out"), workers)
     typed = {name: parse_scalar(text) for name, text in values.items()}
-    return plan_pipeline(load_config(file, PipelineConfig), place, typed, where=str(file))
+    return plan_pipeline(load_config(file, PipelineConfig), place, typed, where=str(file), trust_mtime=trust_mtime)
 
 
 def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:

@@ -19,7 +19,7 @@ from zipbatch.logs import new_run_id
 
 if TYPE_CHECKING:
     from zipbatch.places import Place
-    from zipbatch.report.run import Counts, RunReport, State
+    from zipbatch.report.run import Counts, Ending, RunReport, State
     from zipbatch.store.lock import RunLock
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Running:
         dataset: what is worked on, in which ``store``.
         version: what came of it, with its ``tags``.
         latest_left: why the tag ``latest`` was not to be moved.
+        tags_left: tags that were to be moved and could not be, with the version that each points to.
         nothing_to_do: everything was there already.
         counts: how far it has got.
         failed: the reason of each piece of work that failed.
@@ -59,6 +60,7 @@ class Running:
     version: str | None = None
     tags: tuple[str, ...] = ()
     latest_left: str | None = None
+    tags_left: Mapping[str, str | None] = field(default_factory=dict)
     nothing_to_do: bool = False
     counts: Counts | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -85,7 +87,7 @@ class Running:
             if not self.ended:
                 self._write("running", None, None)
 
-    def write_reports(self, code: int, error: str | None, *, time_is_up: bool = False) -> None:
+    def write_reports(self, code: int, error: str | None, *, outcome: Ending | None = None) -> None:
         """Write the files that were asked for, for good.
 
         Raises:
@@ -93,7 +95,7 @@ class Running:
         """
         with self.writing:
             self.ended = True
-            self._write("time is up" if time_is_up else self._ending(code), code, error)
+            self._write(outcome or self._ending(code), code, error)
 
     def _write(self, outcome: State, code: int | None, error: str | None) -> None:
         if self.summary is None and self.metrics is None:
@@ -121,6 +123,7 @@ class Running:
             version=self.version,
             tags=self.tags,
             latest_left=self.latest_left,
+            tags_left=self.tags_left,
             counts=self.counts,
             failed=dict(self.failed),
         )

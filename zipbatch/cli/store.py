@@ -195,6 +195,7 @@ def import_(
     """
     from zipbatch.shards import open_dataset
     from zipbatch.stages.import_purified import ImportRequest, import_purified
+    from zipbatch.stages.publish import check_tagged
     from zipbatch.store import Store
 
     dataset = open_dataset([data], name=name)
@@ -209,10 +210,11 @@ def import_(
     if as_json:
         value = {"reference": result.reference, **asdict(published), "content_sha256": result.content_sha256}
         emit_json(value)
-        return
-    click.echo(f"{result.reference}: version {published.version}{'' if published.new else ' (unchanged)'}")
-    for split, counts in published.counts.items():
-        click.echo(f"  {split:<14} {counts['samples']:>8} images in {counts['shards']} shards")
+    else:
+        click.echo(f"{result.reference}: version {published.version}{'' if published.new else ' (unchanged)'}")
+        for split, counts in published.counts.items():
+            click.echo(f"  {split:<14} {counts['samples']:>8} images in {counts['shards']} shards")
+    check_tagged(published, dataset.name, tag)
 
 
 for command in COMMANDS:

@@ -154,7 +154,7 @@ class Driver:
                 self._drop(slot, WorkFailed(reason))
             return
         if answer.error is not None:
-            self._drop(slot, UsageError(answer.error))
+            self._drop(slot, answer.failure())
             return
         slot.waking, slot.seen, slot.failures = None, True, 0
         self._last_up = time.monotonic()

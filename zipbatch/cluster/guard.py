@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from zipbatch.errors import Cancelled, ZipbatchError
+from zipbatch.errors import Cancelled, UsageError, WorkFailed, ZipbatchError
 from zipbatch.logs import Line
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,11 @@ class Answer:
     exit_code: int = 1
     lines: tuple[Line, ...] = ()
     full: bool = False
+
+    def failure(self) -> UsageError | WorkFailed:
+        """The error, for whoever cannot go on without the result."""
+        kind = UsageError if self.exit_code == UsageError.exit_code else WorkFailed
+        return kind(self.error)
 
 
 def guarded(function: Callable[..., Any], *arguments: Any) -> Answer:

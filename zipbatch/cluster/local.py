@@ -12,7 +12,7 @@ from typing import Any
 
 from zipbatch.cluster.guard import Answer, guarded
 from zipbatch.cluster.run import OnPartial, Outcome, Setup, WorkerContext, Workers, cpu_cores
-from zipbatch.errors import Cancelled, UsageError
+from zipbatch.errors import Cancelled
 
 PARTIAL_S = 1.0
 _TASK: contextvars.ContextVar[str] = contextvars.ContextVar("task")
@@ -47,7 +47,7 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
     context = WorkerContext(workers.device, cpu_cores(), tick, label, progress=progress)
     built = guarded(setup, context)
     if built.error is not None:
-        raise UsageError(built.error)
+        raise built.failure()
     queue = iter(tasks)
     with ThreadPoolExecutor(max_workers=workers.in_flight, thread_name_prefix="shard") as pool:
         running: dict[Future[Answer], Any] = {}

@@ -88,6 +88,10 @@ class HttpVictim:
         """Whatever the images are; the endpoint says what it cannot take."""
         return
 
+    def pinned(self) -> Self:
+        """Itself: what answers there is its owner's business."""
+        return self
+
     def load(self, device: torch.device) -> Self:  # noqa: ARG002 - it computes elsewhere
         """Itself: a connection is made for each request."""
         return self

@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
+from zipbatch.places import REPLACED
 
 log = logging.getLogger(__name__)
 _FORM = "python:FILE.py:FUNCTION or python:package.module:FUNCTION"
@@ -35,11 +37,16 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @dataclass(frozen=True)
 class PythonVictim:
-    """A function by name: a ``VictimSource``. ``module`` is a dotted name, or the absolute path of a ``.py`` file."""
+    """A function by name: a ``VictimSource``.
+
+    ``module`` is a dotted name, or the absolute path of a ``.py`` file, whose digest must be ``sha256`` when it is
+    imported.
+    """
 
     label: str
     module: str
     function: str
+    sha256: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -74,18 +81,31 @@ class PythonVictim:
         """Whatever the images are."""
         return
 
+    @property
+    def _file(self) -> Path | None:
+        return Path(self.module) if self.module.endswith(".py") else None
+
+    def pinned(self) -> Self:
+        """The same function of the file as it is now; what that imports, and an installed module, are taken as they
+        come.
+        """
+        return self if self._file is None else replace(self, sha256=self.sha256 or sha256_file(self._file))
+
     def load(self, device: torch.device) -> PythonClassifier:  # noqa: ARG002 - the function chooses its own
         """Import the module, once in each process.
 
         Raises:
             UsageError: it is not there, fails while it is imported, or has no such function.
+            DataError: the file is not the one that it was ``pinned`` to.
         """
         with _ONE_AT_A_TIME, contextlib.redirect_stdout(sys.stderr):
             try:
-                module = _import_file(Path(self.module)) if self.module.endswith(".py") else _import(self.module)
+                module = _import(self.module) if self._file is None else _import_file(self._file, self.sha256)
+            except DataError:
+                raise
             except Exception as error:  # the user's own code may raise anything
                 log.debug("import of %s failed", self.module, exc_info=True)
-                hint = "" if self.module.endswith(".py") else "; a file is named as python:FILE.py:FUNCTION"
+                hint = "" if self._file else "; a file is named as python:FILE.py:FUNCTION"
                 raise UsageError(f"{self.label}: cannot be imported: {type(error).__name__}: {error}{hint}") from error
         function = getattr(module, self.function, None)
         if not callable(function):
@@ -122,19 +142,25 @@ def _import(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _import_file(path: Path) -> ModuleType:
-    """Run a file as a module of a name that no other has; its folder is searched for imports, as when it is run."""
-    name = f"_zipbatch_victim_{sha256(str(path).encode()).hexdigest()[:16]}"
+def _import_file(path: Path, digest: str | None) -> ModuleType:
+    """Run a file as a module of a name that no other has; its folder is searched for imports, as when it is run.
+
+    It is run from these very bytes: Python's own cache of compiled files goes by size and time.
+    """
+    code = path.read_bytes()
+    if digest not in {None, found := sha256(code).hexdigest()}:
+        raise DataError(path, REPLACED)
+    name = f"_zipbatch_victim_{sha256(f'{path} {found}'.encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # a .py file has a loader
+    assert spec is not None  # a .py file has one
     module = importlib.util.module_from_spec(spec)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(code, path, "exec"), module.__dict__)  # noqa: S102 (naming it was the consent)
     except BaseException:
         del sys.modules[name]
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,14 +74,12 @@ def robust_accuracy(predicted: Ints, target: Ints, original: Ints) -> Share:
     return _share(predicted[eligible] == original[eligible])
 
 
-def flips(before: Ints, after: Ints, classes: int) -> Ints:
-    """Counts [classes, classes] of images that moved from a class (row) before purification to one after (column).
+def flips(before: Ints, after: Ints) -> Counter[tuple[int, int]]:
+    """How many images were of a class before purification and are of one after, by both. Arrays [N].
 
     Raises:
         ValueError: the arrays differ in length.
     """
     if before.shape != after.shape:
         raise ValueError(f"answers before and after differ in number: {len(before)} and {len(after)}")
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (before, after), 1)
-    return counts
+    return Counter(zip(before.tolist(), after.tolist(), strict=True))

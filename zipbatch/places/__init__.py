@@ -1,10 +1,13 @@
 """Where files lie: local paths and object stores, read and written alike."""
 
 from zipbatch.places.place import (
+    CHANGED,
+    REPLACED,
     Place,
     Url,
     each,
     files_below,
+    held_to,
     local_copy,
     make_writable,
     names_in,
@@ -23,11 +26,14 @@ from zipbatch.places.place import (
 from zipbatch.places.stamp import Stamp
 
 __all__ = [
+    "CHANGED",
+    "REPLACED",
     "Place",
     "Stamp",
     "Url",
     "each",
     "files_below",
+    "held_to",
     "local_copy",
     "make_writable",
     "names_in",

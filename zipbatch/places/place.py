@@ -197,6 +197,31 @@ def sha256(source: Place) -> str:
         return atomic.sha256_file(file)
 
 
+CHANGED = "changed while it was read; run again"
+REPLACED = "is not the file that was there when the run was planned; run again"
+
+
+@contextmanager
+def held_to(source: Place, digest: str | None, *, otherwise: str = REPLACED) -> Iterator[str]:
+    """Read a file within: what is read there has the digest that this gives.
+
+    Args:
+        source: the file.
+        digest: the SHA-256 that it must have, None for whatever it has.
+        otherwise: what to say of a file that has another.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DataError: it has another digest, or was changed while it was read.
+    """
+    before, found = stamp(source), sha256(source)
+    if digest is not None and found != digest:
+        raise DataError(source, otherwise)
+    yield found
+    if stamp(source) != before:
+        raise DataError(source, CHANGED)
+
+
 def stamp(source: Place) -> Stamp:
     """Size and time or ETag of a file: two equal stamps, the same bytes. Raises as ``local_copy``."""
     if isinstance(source, Url):

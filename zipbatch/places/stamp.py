@@ -30,6 +30,11 @@ class Stamp:
     status_ns: int = 0
     modified_s: float | None = field(default=None, compare=False)
 
+    @property
+    def touched_ns(self) -> int:
+        """When it was last written, renamed or linked to, ns since the epoch; 0 where nobody knows."""
+        return max(self.status_ns, int((self.modified_s or 0) * 1e9))
+
 
 def stamp_of(info: Mapping[str, Any]) -> Stamp:
     """The stamp of an object, from what fsspec tells of it.

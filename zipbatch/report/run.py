@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from zipbatch import __version__, atomic
 from zipbatch.logs import utc
 
-Ending = Literal["done", "nothing to do", "failed", "time is up", "interrupted"]
+Ending = Literal["done", "nothing to do", "failed", "not tagged", "time is up", "interrupted"]
 State = Ending | Literal["running"]
-ENDINGS: tuple[Ending, ...] = ("done", "nothing to do", "failed", "time is up", "interrupted")
+ENDINGS: tuple[Ending, ...] = get_args(Ending)
 _LIBRARIES = ("torch", "torchvision", "numpy", "diffusers", "webdataset", "ray")
 _SUCCESS = "zipbatch_last_success_timestamp_seconds"
 
@@ -80,6 +80,7 @@ class RunReport:
     version: str | None = None
     tags: tuple[str, ...] = ()
     latest_left: str | None = None
+    tags_left: Mapping[str, str | None] = field(default_factory=dict)
     counts: Counts | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
 
@@ -101,6 +102,7 @@ def write_summary(path: Path, report: RunReport) -> None:
         "version": report.version,
         "tags": list(report.tags),
         "latest_left": report.latest_left,
+        "tags_left": dict(report.tags_left),
         "counts": None if report.counts is None else report.counts.as_json(),
         "failed": [{"name": name, "reason": reason} for name, reason in sorted(report.failed.items())],
         "host": socket.gethostname(),

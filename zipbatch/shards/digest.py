@@ -1,39 +1,38 @@
-"""A shard's bytes, held against the digest that is known of them while they are read."""
+"""A shard's bytes, held against the digest that is known of them: before they are read, and as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from zipbatch import places
 from zipbatch.errors import DataError
 from zipbatch.places import Place
+from zipbatch.shards.reader import read_shard
+from zipbatch.shards.sample import Sample
+
+STAGED = "its bytes are not those the manifest lists; stage the dataset again"
+STORED = "its bytes are not those its name says; run 'zipbatch store verify --repair', then purify again"
 
 
-def listed_digest(path: Place, sha256: str | None) -> str:
-    """The digest of a shard's bytes, which a manifest that lists one must agree with.
+def listed_digest(path: Place, sha256: str | None, *, otherwise: str = STAGED) -> str:
+    """The digest of a shard's bytes, which must be ``sha256`` where that is known.
 
     Raises:
-        DataError: it lists another.
+        DataError: it is another, with ``otherwise`` as the reason.
     """
     digest = places.sha256(path)
     if sha256 is not None and digest != sha256:
-        raise DataError(path, "its bytes are not those the manifest lists; stage the dataset again")
+        raise DataError(path, otherwise)
     return digest
 
 
-@contextmanager
-def held_to(path: Place, sha256: str | None) -> Iterator[str]:
-    """Read a shard within: what is read there has the digest that this gives.
-
-    Args:
-        path: the shard.
-        sha256: the digest that a manifest lists, None where nobody knows it.
+def read_listed(
+    path: Place, sha256: str | None, *, imageless: bool = False, otherwise: str = STAGED
+) -> Iterator[Sample]:
+    """``read_shard`` of bytes whose digest is ``sha256``, or is not known; a damaged shard is told before it is read.
 
     Raises:
-        DataError: it has another digest, or was changed while it was read.
+        DataError: as ``listed_digest`` and ``read_shard``.
     """
-    stamp = places.stamp(path)
-    yield listed_digest(path, sha256)
-    if places.stamp(path) != stamp:
-        raise DataError(path, "changed while it was read; run again")
+    digest = listed_digest(path, sha256, otherwise=otherwise)
+    yield from read_shard(path, sha256=digest, imageless=imageless)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from zipbatch.errors import DataError
 from zipbatch.images import MAX_PIXELS, is_image
 from zipbatch.keys import split_name
-from zipbatch.places import Place, local_copy
+from zipbatch.places import CHANGED, Place, local_copy
 from zipbatch.shards.sample import Sample
 from zipbatch.strays import Tally, has_stray, is_keyless, quoted
 from zipbatch.tars import DamagedTarError, Member, TarReader, open_tar
@@ -27,12 +27,18 @@ class Limits:
 
 
 def read_shard(
-    path: Place, *, limits: Limits = Limits(), imageless: bool = False, strays: Tally | None = None
+    path: Place,
+    *,
+    sha256: str | None = None,
+    limits: Limits = Limits(),
+    imageless: bool = False,
+    strays: Tally | None = None,
 ) -> Iterator[Sample]:
     """Samples of a shard in order, each with every member it has. Plain or gzipped tar.
 
     Args:
         path: the shard.
+        sha256: the digest of its bytes, where that is known: what has been read is held against it in the end.
         limits: what a sample may cost.
         imageless: also give samples without exactly one image, which are errors otherwise.
         strays: gains the members that are passed over: ``._0001.jpg``, ``__MACOSX/…``, what has no extension and is no
@@ -41,7 +47,7 @@ def read_shard(
     Raises:
         DataError: not a tar, truncated, a link or device, an image without a key, a key that would escape a folder,
             members of one key that are not contiguous, a member twice, a sample without exactly one image, nothing
-            but what is passed over.
+            but what is passed over; or its bytes are not those of ``sha256``.
     """
     strays = Tally() if strays is None else strays
     before, empty = strays.count, True
@@ -50,6 +56,8 @@ def read_shard(
             for sample in _samples(path, tar, limits, strays, imageless=imageless):
                 empty = False
                 yield sample
+            if sha256 is not None and tar.sha256() != sha256:
+                raise DataError(path, CHANGED)
     except DamagedTarError as error:
         raise DataError(path, str(error)) from error
     if empty and strays.count > before:

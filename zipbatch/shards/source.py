@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zipbatch.errors import DataError, UsageError
-from zipbatch.shards.dataset import RESERVED
-from zipbatch.shards.opening import SUFFIXES, expand_paths
+from zipbatch.places import Place
+from zipbatch.shards.dataset import MANIFEST, RESERVED, SHARD_LIST
+from zipbatch.shards.digest import listed_digest
+from zipbatch.shards.opening import SUFFIXES, expand_paths, open_dataset
 from zipbatch.shards.reader import read_shard
 from zipbatch.shards.sample import Sample
 from zipbatch.sources.base import (
@@ -28,13 +30,15 @@ from zipbatch.sources.folders import Left, children, one_for_each_split
 class ShardSource:
     """The shards of each split in order; ``classes`` are those of ``classes.txt`` beside them.
 
-    ``folder`` holds them, where all in it were asked for; ``passed_over`` is what those that were read hold besides.
+    ``folder`` holds them, where all in it were asked for; ``passed_over`` is what those that were read hold besides;
+    ``listed`` are the digests that the manifest of a staged folder says of them.
     """
 
     shards: Mapping[str, tuple[Path, ...]]
     classes: list[str] | None
     folder: Path | None = None
     passed_over: dict[Path, Left] = field(default_factory=dict)
+    listed: Mapping[Place, str | None] = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -47,12 +51,15 @@ class ShardSource:
         A sample without an image, or with a damaged label, has a fault.
 
         Raises:
-            DataError: an unreadable shard.
+            DataError: an unreadable shard, or one whose bytes are not those that are listed.
         """
         classes = tuple(self.classes or ())
         for shard in self.shards[split]:
             left = self.passed_over[shard] = Left()
-            for sample in read_shard(shard, imageless=True, strays=left.strays):
+            sha256 = self.listed.get(shard.absolute())
+            if sha256 is not None:
+                listed_digest(shard, sha256)
+            for sample in read_shard(shard, sha256=sha256, imageless=True, strays=left.strays):
                 yield (image := _image(sample, shard, classes))
                 for extension in () if image.fault else sample.other_images:
                     left.things.add(f"{sample.key}.{extension}")
@@ -98,7 +105,14 @@ def find_shards(place: str) -> Archive | None:
     names = files[0].parent / CLASSES
     classes = read_classes(names) if names.exists() else None
     taken = {split: those for split, those in shards.items() if those}
-    return ShardSource(taken, classes, path if path.is_dir() else None)
+    return ShardSource(taken, classes, path if path.is_dir() else None, listed=_listed(files[0].absolute().parent))
+
+
+def _listed(folder: Path) -> Mapping[Place, str | None]:
+    """Shard -> digest, as a staged folder's manifest says."""
+    if not ((folder / MANIFEST).is_file() and (folder / SHARD_LIST).is_file()):
+        return {}
+    return {shard.path: shard.sha256 for shard in open_dataset([str(folder)]).shards}
 
 
 def _prefix(file: Path) -> str:

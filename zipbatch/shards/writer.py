@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import BinaryIO, Self
 
 import webdataset as wds
 
-from zipbatch import atomic, places
+from zipbatch import atomic, filesystem, places
 from zipbatch.keys import check_key
 from zipbatch.shards.sample import Sample
 
@@ -34,7 +35,8 @@ class ShardWriter:
         self.temp = atomic.temp_path(folder)
         self._stream: BinaryIO = self.temp.open("xb")
         atomic.hold(self._stream)
-        self._tar = wds.TarWriter(self._stream, user="", group="", mode=0o644, mtime=0, encoder=False, keep_meta=True)
+        self._written = _Hashed(self._stream)
+        self._tar = wds.TarWriter(self._written, user="", group="", mode=0o644, mtime=0, encoder=False, keep_meta=True)
         self._keys: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -64,13 +66,30 @@ class ShardWriter:
         self._tar.write({"__key__": sample.key, **sample.members})
 
     def finish(self) -> ShardInfo:
-        """Close the tar with its end-of-archive blocks and digest it. Nothing is published yet."""
+        """Close the tar with its end-of-archive blocks; nothing is published yet. Its digest is of what was written,
+        whatever can be read of it.
+        """
         self._tar.close()
         self._stream.close()
-        return ShardInfo(atomic.sha256_file(self.temp), self.temp.stat().st_size, len(self._keys))
+        return ShardInfo(self._written.digest.hexdigest(), self._written.size, len(self._keys))
 
-    def publish(self, final: places.Place) -> None:
+    def publish(self, final: places.Place, *, read_only: bool = False) -> None:
         """Move the finished shard to its final place, atomically."""
         if not self._stream.closed:
             raise RuntimeError("publish() before finish()")
+        if read_only:
+            filesystem.make_read_only(self.temp)
         places.put_file(self.temp, final)
+
+
+class _Hashed:
+    """A stream that takes the digest of what is written to it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.digest, self.size = stream, hashlib.sha256(), 0
+        self.flush, self.close = stream.flush, stream.close
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        return self._stream.write(data)

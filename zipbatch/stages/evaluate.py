@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from zipbatch.attacks import Goal
 from zipbatch.cluster import Workers, run_tasks
@@ -68,7 +67,8 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
         UsageError: a victim that does not fit the data or does not answer, a version that is not there or not of this
             data.
     """
-    victims = tuple(KnownVictim(source, num_classes(source, request.dataset)) for source in request.victims)
+    sources = [source.pinned() for source in request.victims]
+    victims = tuple(KnownVictim(source, num_classes(source, request.dataset)) for source in sources)
     for victim in victims:
         _check_victim(victim, request.dataset)
     if request.purified and request.store is None:
@@ -309,7 +309,9 @@ def _flips(tally: Tally, classes: list[str] | None) -> dict[str, Any]:
     """The black-box alarm: the share of answers that purification changes, and the classes that they leave."""
     if tally.flips is None:
         return {"flip_rate": None, "n_flip": 0, "fled": {}}
-    moved = tally.flips.sum(axis=1) - np.diag(tally.flips)
-    total = int(tally.flips.sum())
-    fled = {class_name(int(i), classes): int(moved[i]) for i in np.argsort(-moved, kind="stable") if moved[i]}
-    return {"flip_rate": int(moved.sum()) / total if total else None, "n_flip": total, "fled": fled}
+    moved: Counter[int] = Counter()
+    for (before, after), count in sorted(tally.flips.items()):
+        moved[before] += count if before != after else 0
+    total = tally.flips.total()
+    fled = {class_name(index, classes): count for index, count in moved.most_common() if count}
+    return {"flip_rate": moved.total() / total if total else None, "n_flip": total, "fled": fled}

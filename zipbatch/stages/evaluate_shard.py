@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zipbatch import places
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.errors import DataError
 from zipbatch.images import U8
@@ -28,9 +28,9 @@ from zipbatch.metrics import (
     robust_accuracy,
 )
 from zipbatch.places import Place
-from zipbatch.shards import read_shard
+from zipbatch.shards import Sample
 from zipbatch.shards.dataset import POISONED_SPLIT
-from zipbatch.shards.digest import held_to
+from zipbatch.shards.digest import STAGED, STORED, listed_digest, read_listed
 from zipbatch.shards.labels import Label, Labelling, Unlabelled
 from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask
@@ -57,6 +57,9 @@ class EvaluateTask:
     clean_sha256: str | None = None
 
 
+PIECE_BYTES = 64 * 1024**2
+"""Of decoded images, in all forms, that are measured at once."""
+PIECE_IMAGES = 1024
 SHARES = ("ca", "asr", "fpr", "pa", "ra")
 
 
@@ -72,7 +75,7 @@ class Tally:
     fpr: Share = Share()
     pa: Share = Share()
     ra: Share = Share()
-    flips: npt.NDArray[np.int64] | None = None
+    flips: Counter[tuple[int, int]] | None = None
     beyond: Unlabelled = Unlabelled()
 
     @property
@@ -143,14 +146,28 @@ class EvaluateSetup:
 
 @dataclass(frozen=True)
 class _Images:
-    """Images [H, W, 3] of one shard, which may differ in size; labels int64 [N] are ``UNLABELLED`` where unknown."""
+    """Images [H, W, 3] of one form, which may differ in size; labels int64 [N] are ``UNLABELLED`` where unknown."""
 
     path: Place
     keys: list[str]
     pixels: list[U8]
     labels: npt.NDArray[np.int64]
     originals: npt.NDArray[np.int64]
-    unlabelled: Unlabelled = Unlabelled()
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive samples of a shard in every form, the first of which is as they came, and their clean images."""
+
+    forms: list[_Images | None]
+    clean: list[U8] | None
+    unlabelled: Unlabelled
+
+    @property
+    def suspect(self) -> _Images:
+        """As they came."""
+        assert self.forms[0] is not None
+        return self.forms[0]
 
 
 def by_size(images: Sequence[U8]) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
@@ -193,24 +210,23 @@ class EvaluateWorker:
         self._classifiers = [victim.source.load(self._device) for victim in setup.victims]
 
     def __call__(self, task: EvaluateTask) -> EvaluateResult:
-        """Tally every victim on every form of the shard.
+        """Tally every victim on every form of the shard, a piece of it at a time.
 
         Raises:
-            DataError: the forms do not hold the same samples, sizes or classes that do not fit the victims.
+            DataError: a form is not what is known of it, they do not hold the same samples, or sizes or classes do not
+                fit the victims.
         """
         torch.set_num_threads(self._context.lanes)
-        asked = _Asked(self._context)
-        aside = quarantined_keys(task.quarantine)
-        with held_to(task.data, task.sha256) as digest:
-            if any(expected not in {None, digest} for expected in task.made_from):
-                raise DataError(task.data, "is not what the purified version was made from; purify this data first")
-            original = _read(task.data, aside, self._labelling)
-        if not original.keys:
-            return replace(_nothing(task, self._victims), quarantined=len(aside))
-        forms = [
-            original,
-            *(None if path is None else _read_purified(path, original, task, aside) for path in task.purified),
-        ]
+        asked, aside = _Asked(self._context), quarantined_keys(task.quarantine)
+        digest = listed_digest(task.data, task.sha256)
+        if any(expected not in {None, digest} for expected in task.made_from):
+            raise DataError(task.data, "is not what the purified version was made from; purify this data first")
+        pieces = _pieces(task, digest, aside, self._labelling)
+        measured = [self._measured(task, piece, asked) for piece in pieces] or [_nothing(task, self._victims)]
+        return replace(reduce(_joined, measured), quarantined=len(aside))
+
+    def _measured(self, task: EvaluateTask, piece: _Piece, asked: _Asked) -> EvaluateResult:
+        forms = piece.forms
         answers = [
             self._answers(task, victim, classifier, forms, asked)
             for victim, classifier in zip(self._victims, self._classifiers, strict=True)
@@ -219,10 +235,14 @@ class EvaluateWorker:
             _tallies(task, given, forms, victim, wanted=self._wanted, promised=self._labelling.promised)
             for victim, given in zip(self._victims, answers, strict=True)
         ]
-        fidelity = self._fidelity(task, original, forms[1:], aside)
+        fidelity = [
+            None if form is None or piece.clean is None else _fidelity(form.pixels, piece.clean) for form in forms[1:]
+        ]
         kept = answers if self._keep_answers else []
         return EvaluateResult(
-            task.name, task.split, tallies, fidelity, kept, len(aside), original.unlabelled, len(original.keys)
+            *(task.name, task.split, tallies, fidelity, kept),
+            unlabelled=piece.unlabelled,
+            images=len(piece.suspect.keys),
         )
 
     def _answers(
@@ -240,19 +260,6 @@ class EvaluateWorker:
         ask_about = asked.counting(ask_it)
         return [None if form is None else _answers_by_size(ask_about, form) for form in forms]
 
-    def _fidelity(
-        self, task: EvaluateTask, original: _Images, purified: Sequence[_Images | None], aside: AbstractSet[str]
-    ) -> list[Fidelity | None]:
-        if task.clean is None:
-            return [None for _ in purified]
-        clean = original
-        if task.clean != task.data:
-            with held_to(task.clean, task.clean_sha256):
-                clean = _read(task.clean, aside, self._labelling)
-        if clean.keys != original.keys:
-            raise DataError(task.data, f"does not hold the samples of its clean twin {task.clean.name} in their order")
-        return [None if form is None else _fidelity(form, clean) for form in purified]
-
 
 def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResult:
     """The result of a shard without samples."""
@@ -263,6 +270,24 @@ def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResu
     return EvaluateResult(task.name, task.split, tallies, [None for _ in task.purified], answers)
 
 
+def _joined(one: EvaluateResult, other: EvaluateResult) -> EvaluateResult:
+    """What the victims answer on two pieces of a shard."""
+    for sums, parts in zip(one.tallies, other.tallies, strict=True):
+        for total, part in zip(sums, parts, strict=True):
+            if total is not None and part is not None:
+                total.add(part)
+    return replace(
+        one,
+        fidelity=[None if a is None or b is None else a + b for a, b in zip(one.fidelity, other.fidelity, strict=True)],
+        answers=[
+            [None if a is None or b is None else np.concatenate([a, b]) for a, b in zip(first, second, strict=True)]
+            for first, second in zip(one.answers, other.answers, strict=True)
+        ],
+        unlabelled=one.unlabelled + other.unlabelled,
+        images=one.images + other.images,
+    )
+
+
 def _answers_by_size(ask_about: Callable[[Tensor], npt.NDArray[np.int64]], form: _Images) -> npt.NDArray[np.int64]:
     answers = np.empty(len(form.keys), np.int64)
     for where, pixels in by_size(form.pixels):
@@ -270,44 +295,79 @@ def _answers_by_size(ask_about: Callable[[Tensor], npt.NDArray[np.int64]], form:
     return answers
 
 
-def _fidelity(form: _Images, clean: _Images) -> Fidelity | None:
+def _fidelity(images: Sequence[U8], clean: Sequence[U8]) -> Fidelity | None:
     """Over images of one size; None where some differ in size from their clean ones, or are too small to measure."""
-    if any(
-        one.shape != other.shape or min(one.shape[:2]) < 11
-        for one, other in zip(form.pixels, clean.pixels, strict=True)
-    ):
+    if any(one.shape != other.shape or min(one.shape[:2]) < 11 for one, other in zip(images, clean, strict=True)):
         return None
-    parts = (
-        fidelity(one, other) for (_, one), (_, other) in zip(by_size(form.pixels), by_size(clean.pixels), strict=True)
-    )
+    parts = (fidelity(one, other) for (_, one), (_, other) in zip(by_size(images), by_size(clean), strict=True))
     return sum(parts, Fidelity())
 
 
-def _read(path: Place, aside: AbstractSet[str], labelling: Labelling) -> _Images:
-    """All samples but those that are set aside, which are not even decoded."""
-    keys: list[str] = []
-    pixels: list[U8] = []
-    labels: list[Label] = []
-    for sample in read_shard(path, imageless=bool(aside)):
-        if sample.key in aside:
-            continue
-        keys.append(sample.key)
-        pixels.append(sample.image())
-        labels.append(labelling.of(sample))
+def _pieces(task: EvaluateTask, digest: str, aside: AbstractSet[str], labelling: Labelling) -> Iterator[_Piece]:
+    """The samples of a shard in all their forms, but for those that are set aside, which are not even decoded; as many
+    at once as memory is to hold.
+    """
+    has_twin = task.clean is not None and task.clean != task.data
+    rows: list[tuple[str, Label, list[U8 | None]]] = []
+    held, labelled, bare = 0, False, None
+    for forms in _aligned(task, digest, aside):
+        suspect = forms[0]
+        assert suspect is not None  # the one that the others are aligned with
+        label, pixels = labelling.of(suspect), [None if form is None else form.image() for form in forms]
+        labelled, bare = labelled or label.given >= 0, bare or (suspect.key if label.given < 0 else None)
+        if labelling.promised and labelled and bare is not None:
+            raise DataError(task.data, "has no label, others in its shard have", key=bare)
+        rows.append((suspect.key, label, pixels))
+        held += sum(image.nbytes for image in pixels if image is not None)
+        if held >= PIECE_BYTES or len(rows) == PIECE_IMAGES:
+            yield _piece(task, rows, labelling, has_twin=has_twin)
+            rows, held = [], 0
+    if rows:
+        yield _piece(task, rows, labelling, has_twin=has_twin)
+
+
+def _piece(
+    task: EvaluateTask, rows: Sequence[tuple[str, Label, list[U8 | None]]], labelling: Labelling, *, has_twin: bool
+) -> _Piece:
+    keys, labels = [key for key, _, _ in rows], [label for _, label, _ in rows]
     given, originals = (np.array([label[i] for label in labels], np.int64) for i in range(2))
-    if labelling.promised and (given < 0).any() and (given >= 0).any():
-        raise DataError(path, "has no label, others in its shard have", key=keys[int((given < 0).argmax())])
-    return _Images(path, keys, pixels, given, originals, labelling.unlabelled(labels))
+    columns = [
+        None if column[0] is None else [image for image in column if image is not None]
+        for column in zip(*(pixels for _, _, pixels in rows), strict=True)
+    ]
+    clean = columns.pop() if has_twin else columns[0] if task.clean is not None else None
+    forms = [
+        None if path is None or pixels is None else _Images(path, keys, pixels, given, originals)
+        for path, pixels in zip((task.data, *task.purified), columns, strict=True)
+    ]
+    return _Piece(forms, clean, labelling.unlabelled(labels))
 
 
-def _read_purified(path: Place, original: _Images, task: EvaluateTask, aside: AbstractSet[str]) -> _Images:
-    """A purified object, its bytes checked; labels are those of the data that it was made from."""
-    if places.sha256(path) != path.stem:
-        raise DataError(path, "its bytes are not those its name says; see 'zipbatch store verify'")
-    purified = _read(path, aside, Labelling())
-    if purified.keys != original.keys:
-        raise DataError(path, f"does not hold the samples of {task.data.name} in their order")
-    return replace(purified, labels=original.labels, originals=original.originals)
+def _aligned(task: EvaluateTask, digest: str, aside: AbstractSet[str]) -> Iterator[list[Sample | None]]:
+    """Each sample as it came, as it was purified (None: missing), and last its clean twin, where that is another."""
+    others: list[Iterator[Sample] | None] = [
+        None if path is None else _samples(path, path.stem, aside, otherwise=STORED) for path in task.purified
+    ]
+    apart = [DataError(path, f"does not hold the samples of {task.data.name} in their order") for path in task.purified]
+    if task.clean is not None and task.clean != task.data:
+        others.append(_samples(task.clean, task.clean_sha256, aside))
+        reason = f"does not hold the samples of its clean twin {task.clean.name} in their order"
+        apart.append(DataError(task.data, reason))
+    for sample in _samples(task.data, digest, aside):
+        forms: list[Sample | None] = [sample]
+        for stream, error in zip(others, apart, strict=True):
+            forms.append(None if stream is None else next(stream, None))
+            if stream is not None and (forms[-1] is None or forms[-1].key != sample.key):
+                raise error
+        yield forms
+    for stream, error in zip(others, apart, strict=True):
+        if stream is not None and next(stream, None) is not None:
+            raise error
+
+
+def _samples(path: Place, sha256: str | None, aside: AbstractSet[str], *, otherwise: str = STAGED) -> Iterator[Sample]:
+    every = read_listed(path, sha256, imageless=bool(aside), otherwise=otherwise)
+    return (sample for sample in every if sample.key not in aside)
 
 
 def _check_fit(task: EvaluateTask, victim: KnownVictim, form: _Images) -> None:
@@ -343,7 +403,7 @@ def _tallies(
         tally = _tally(task.split, given, form, victim.num_classes, wanted)
         tally.beyond = _beyond(task, victim, form, promised=promised)
         if number and answers[0] is not None:
-            tally.flips = flips(answers[0], given, tally.classes)
+            tally.flips = flips(answers[0], given)
         tallies.append(tally)
     return tallies
 

@@ -246,7 +246,7 @@ def _staged(manifest: StagedManifest, version: Version, rows: tuple[VersionRow, 
 
 def _samples(store: Store, row: VersionRow) -> Iterator[Sample]:
     with store.sound_object(row.output) as file:
-        yield from read_shard(file)
+        yield from read_shard(file, sha256=row.output)
 
 
 def _listed_classes(classes: list[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""Digests of files and folders that a pipeline reads, remembered by size and time."""
+"""Digests of files and folders that a pipeline reads, remembered by what tells one content from the next."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from zipbatch.places import Place, Url
 
 
 class Fingerprints:
-    """Content digests of paths. ``cache`` remembers those of files by path, size and modification time."""
+    """Content digests of paths. ``cache`` remembers those of files by path and ``Stamp``: size, mtime, inode and ctime.
+    ``trust_mtime`` does without the last two, as ``RememberedInputs``.
+    """
 
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
+    def __init__(self, cache: Path, *, trust_mtime: bool = False) -> None:
+        self._cache, self._trust_mtime = cache, trust_mtime
         self._known: dict[str, list[object]] = {}
         try:
             known = json.loads(cache.read_bytes())
@@ -24,6 +26,12 @@ class Fingerprints:
         except (OSError, ValueError):
             pass  # a lost cache costs reading the files once more
         self._of: dict[Place, str] = {}
+
+    def anew(self) -> Fingerprints:
+        """The same, to be asked how things are now."""
+        other = Fingerprints(self._cache, trust_mtime=self._trust_mtime)
+        other._known = self._known
+        return other
 
     def of(self, path: Place, where: str) -> str:
         """SHA-256 over the names and contents of the files below ``path``, or of the file itself.
@@ -52,13 +60,14 @@ class Fingerprints:
         return atomic.sha256_json([[file.relative_to(folder).as_posix(), self._file(file)] for file in files])
 
     def _file(self, file: Path) -> str:
-        stat = file.stat()
-        key, now = str(file), [stat.st_size, stat.st_mtime_ns]
+        stamp = places.stamp(file)
+        key, now = str(file), [stamp.size, stamp.changed, stamp.inode, stamp.status_ns]
+        told = 2 if self._trust_mtime else len(now)
         known = self._known.get(key)
-        if isinstance(known, list) and known[:2] == now and isinstance(known[-1], str):
+        if isinstance(known, list) and known[:-1][:told] == now[:told] and isinstance(known[-1], str):
             return known[-1]
-        digest = atomic.sha256_file(file)
-        self._known[key] = [*now, digest]
+        with places.held_to(file, None) as digest:
+            self._known[key] = [*now, digest]
         return digest
 
 

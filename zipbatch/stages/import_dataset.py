@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from zipbatch import __version__, atomic, images
-from zipbatch.checkpoints.backdoorbench import RESULT, AttackResult, PoisonedImage, read_attack_result
+from zipbatch.checkpoints.backdoorbench import RESULT, AttackResult, PoisonedImage, read_attack_result, record_file
 from zipbatch.errors import DataError, UsageError
 from zipbatch.keys import check_key
+from zipbatch.places import CHANGED, held_to
 from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest, write_manifest
 from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT, SplitCounts, StagedAttack, write_split
 from zipbatch.sources import SourceImage
@@ -36,12 +38,17 @@ class ImportDatasetRequest:
 
 @dataclass(frozen=True)
 class _Plan:
+    """What to stage, and the digests of all that it is made from: of ``pictures`` by index."""
+
     request: ImportDatasetRequest
     record: AttackResult
     stamped: tuple[PoisonedImage, ...]
     source: Source | None
     keys: dict[int, str]
     classes: list[str]
+    record_sha256: str
+    source_sha256: str | None
+    pictures: dict[int, str]
 
     @property
     def folder(self) -> Path:
@@ -68,28 +75,36 @@ def import_dataset(request: ImportDatasetRequest) -> tuple[ShardDataset, bool]:
 
 
 def _plan(request: ImportDatasetRequest) -> _Plan:
-    record = read_attack_result(request.record)
-    stamped = record.test_images()
+    file = record_file(request.record)
+    if not file.is_file():
+        raise UsageError(f"{file}: missing")
+    with held_to(file, None) as record_sha256:
+        record = read_attack_result(request.record)
+        stamped = record.test_images()
     source = None if request.source is None else open_source(request.source, (CLEAN_SPLIT,))
+    source_sha256 = None
     keys = {image.index: f"{image.original_label}/{image.index}" for image in stamped}
     classes = list(CLASSES.get(record.dataset, ()))
     if source is not None:
-        keys = _twins(source, stamped, record)
+        source_sha256 = source.survey(CLEAN_SPLIT).sha256
+        keys = _twins(source, stamped, record, source_sha256)
         source.left()
         classes = source.archive.classes or classes
     if len(classes) != record.num_classes:
         classes = [str(index) for index in range(record.num_classes)]
-    return _Plan(request, record, stamped, source, keys, classes)
+    folder = record.path.parent
+    pictures = {image.index: _sha256(folder, image) for image in stamped}
+    return _Plan(request, record, stamped, source, keys, classes, record_sha256, source_sha256, pictures)
 
 
-def _twins(source: Source, stamped: tuple[PoisonedImage, ...], record: AttackResult) -> dict[int, str]:
+def _twins(source: Source, stamped: tuple[PoisonedImage, ...], record: AttackResult, sha256: str) -> dict[int, str]:
     """The key of the clean twin of each stamped image, by index; the labels must agree, so the order does."""
     named = source.archive.classes
     if named is not None and len(named) != record.num_classes:
         raise UsageError(f"{source.place}: has {len(named)} classes, the record has {record.num_classes}")
     wanted = {image.index: image.original_label for image in stamped}
     keys: dict[int, str] = {}
-    for index, image in enumerate(source.images(CLEAN_SPLIT)):
+    for index, image in enumerate(source.images(CLEAN_SPLIT, sha256=sha256)):
         if index not in wanted:
             continue
         if image.label != wanted[index]:
@@ -109,23 +124,20 @@ def _options(plan: _Plan) -> dict[str, Any]:
     """Everything that decides the staged bytes, for the manifest and for "is this already done?"."""
     return {
         "imported": "BackdoorBench record",
-        "record_sha256": atomic.sha256_file(plan.record.path),
-        "pictures_sha256": _digest(plan),
-        "source_sha256": None if plan.source is None else plan.source.survey(CLEAN_SPLIT).sha256,
+        "record_sha256": plan.record_sha256,
+        "pictures_sha256": atomic.sha256_json(
+            [[str(image.file), plan.pictures[image.index]] for image in plan.stamped]
+        ),
+        "source_sha256": plan.source_sha256,
         "samples_per_shard": plan.request.samples_per_shard,
     }
 
 
-def _digest(plan: _Plan) -> str:
-    """Of the stamped pictures' names and bytes, in order."""
-    return atomic.sha256_json([[str(image.file), atomic.sha256_file(_picture(plan, image))] for image in plan.stamped])
-
-
-def _picture(plan: _Plan, image: PoisonedImage) -> Path:
-    path = plan.folder / image.file
+def _sha256(folder: Path, image: PoisonedImage) -> str:
+    path = folder / image.file
     if not path.is_file():
         raise DataError(path, f"missing; {RESULT} lists it as the stamped image of index {image.index}")
-    return path
+    return atomic.sha256_file(path)
 
 
 def _write_all(plan: _Plan, folder: Path, options: dict[str, Any]) -> None:
@@ -148,8 +160,10 @@ def _stamped(plan: _Plan) -> Iterator[Sample]:
 
 
 def _stamped_sample(plan: _Plan, image: PoisonedImage) -> Sample:
-    path, key = _picture(plan, image), plan.keys[image.index]
+    path, key = plan.folder / image.file, plan.keys[image.index]
     png = path.read_bytes()
+    if hashlib.sha256(png).hexdigest() != plan.pictures[image.index]:
+        raise DataError(path, CHANGED, key=key)
     _check_picture(plan, png, "png", where=path, key=key)
     metadata = {
         "label": image.label,
@@ -163,7 +177,7 @@ def _stamped_sample(plan: _Plan, image: PoisonedImage) -> Sample:
 
 def _clean(plan: _Plan, source: Source, *, twins: bool) -> Iterator[Sample]:
     """The clean images that have a stamped twin, or those that have none, in the source's order."""
-    for index, image in enumerate(source.images(CLEAN_SPLIT)):
+    for index, image in enumerate(source.images(CLEAN_SPLIT, sha256=plan.source_sha256)):
         if (index in plan.keys) == twins:
             yield _clean_sample(plan, image, index)
 

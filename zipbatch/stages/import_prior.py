@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zipbatch import __version__, atomic, places
+from zipbatch import __version__, atomic
 from zipbatch.checkpoints import PriorFolder, open_prior, prior_tensors, write_prior
 from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
 from zipbatch.checkpoints.prior import alpha_bar_of
@@ -48,10 +48,10 @@ def import_prior(file: Place, out: Path, *, half: bool = False, flags: GuidedFla
     Raises:
         UsageError: no such checkpoint, tensors that do not fit or are not finite, ``out`` holds something else.
     """
-    opened = open_prior(file, flags=flags)
+    opened = open_prior(file, flags=flags).pinned()
     if opened.guided is None:
         raise UsageError(f"{file}: is a folder, which purify takes as it is: --prior {file}")
-    source = places.sha256(opened.path)
+    source = opened.sha256s[0]
     trained = {} if flags.meaning == PUBLISHED.meaning else {"flags": flags.meaning}
     identity = atomic.sha256_json({"source": source, "half": half, **trained})
     manifest = finished_manifest(out, MANIFEST, identity, opened=open_prior)

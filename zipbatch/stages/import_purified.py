@@ -14,7 +14,7 @@ from typing import Any
 from zipbatch import __version__, atomic, images
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Limits, Sample, ShardDataset, ShardRef, read_shard
-from zipbatch.shards.digest import listed_digest
+from zipbatch.shards.digest import listed_digest, read_listed
 from zipbatch.stages.import_files import Files, match_by_key, match_by_map, split_folders
 from zipbatch.stages.import_zip_layout import match_zip_layout
 from zipbatch.stages.publish import Published, publish_version
@@ -119,7 +119,7 @@ def _matched(request: ImportRequest) -> Files:
     splits = _splits(request)
     keys: dict[str, dict[str, None]] = {split: {} for split in splits}  # in order
     for shard in request.dataset.shards:
-        for sample in read_shard(shard.path) if shard.split in keys else ():
+        for sample in read_listed(shard.path, shard.sha256) if shard.split in keys else ():
             if sample.key in keys[shard.split]:
                 raise DataError(shard.path, f"key occurs twice in split {shard.split}", key=sample.key)
             keys[shard.split][sample.key] = None
@@ -133,7 +133,7 @@ def _import_shard(store: Store, shard: ShardRef, files: dict[str, Path], digests
     started = time.monotonic()
     digest = listed_digest(shard.path, shard.sha256)
     with store.new_object() as writer:
-        for sample, content in _converted(shard, files):
+        for sample, content in _converted(shard, digest, files):
             writer.write(sample)
             digests.append((shard.split, sample.key, content))
         info = writer.finish()
@@ -142,8 +142,8 @@ def _import_shard(store: Store, shard: ShardRef, files: dict[str, Path], digests
     return _Shard(row, round(time.monotonic() - started, 3))
 
 
-def _converted(shard: ShardRef, files: dict[str, Path]) -> Iterator[tuple[Sample, str]]:
-    samples = read_shard(shard.path)
+def _converted(shard: ShardRef, digest: str, files: dict[str, Path]) -> Iterator[tuple[Sample, str]]:
+    samples = read_shard(shard.path, sha256=digest)
     with ThreadPoolExecutor(max_workers=4) as pool:
         while chunk := list(islice(samples, _CHUNK)):
             if new := [sample.key for sample in chunk if sample.key not in files]:

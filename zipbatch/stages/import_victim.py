@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from zipbatch import __version__, atomic
+from zipbatch import __version__, atomic, places
 from zipbatch.checkpoints.backdoorbench import (
     DEFENSE_RESULT,
     RESULT,
@@ -107,8 +107,14 @@ def import_victim(request: ImportVictimRequest) -> ImportedVictim:
     file = _file(request.file)
     if not file.is_file():
         raise UsageError(f"{file}: no such file")
-    model = whole_model(file) if _is_onnx(file) else None
-    sha256 = atomic.sha256_file(file) if model is None else hashlib.sha256(model.content).hexdigest()
+    if _is_onnx(file):
+        model = whole_model(file)
+        return _imported(request, file, hashlib.sha256(model.content).hexdigest(), model)
+    with places.held_to(file, None) as sha256:
+        return _imported(request, file, sha256, None)
+
+
+def _imported(request: ImportVictimRequest, file: Path, sha256: str, model: OnnxModel | None) -> ImportedVictim:
     identity = atomic.sha256_json({"imported": sha256, "as": _asked(request)})
     if (done := finished_manifest(request.out, CONFIG, identity, opened=open_victim)) is not None:
         spec = VictimSpec.model_validate_json((request.out / CONFIG).read_bytes())

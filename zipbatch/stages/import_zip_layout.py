@@ -16,7 +16,8 @@ from pathlib import Path
 
 from zipbatch import images
 from zipbatch.errors import DataError, UsageError
-from zipbatch.shards import ShardDataset, read_shard
+from zipbatch.shards import ShardDataset
+from zipbatch.shards.digest import read_listed
 from zipbatch.sources.folders import children, files_below
 
 ORIGINALS = "_orig"
@@ -86,7 +87,7 @@ def _paired(
     matched: dict[str, Path] = {}
     missing: list[str] = []
     for shard in dataset.split(split):
-        for sample in read_shard(shard.path):
+        for sample in read_listed(shard.path, shard.sha256):
             pixels = sample.image()
             if pixels.shape not in shapes:
                 _refuse_size(folder, shapes, pixels)

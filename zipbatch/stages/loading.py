@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zipbatch import places
 from zipbatch.errors import DataError, UsageError
-from zipbatch.shards import Sample, ShardRef, read_shard
+from zipbatch.shards import Sample, ShardRef
+from zipbatch.shards.digest import read_listed
+
+_OTHER = "its bytes are not those that are listed; make it again"
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,7 @@ def load_split(shards: Sequence[ShardRef]) -> LoadedSplit:
     shape: tuple[int, ...] | None = None
     with ThreadPoolExecutor(max_workers=4) as pool:
         for shard in shards:
-            if shard.sha256 is not None and places.sha256(shard.path) != shard.sha256:
-                raise DataError(shard.path, "its bytes are not those that are listed; make it again")
-            samples = list(read_shard(shard.path))
+            samples = list(read_listed(shard.path, shard.sha256, otherwise=_OTHER))
             for sample, image in zip(samples, pool.map(Sample.image, samples), strict=True):
                 shape = shape or image.shape
                 if image.shape != shape:

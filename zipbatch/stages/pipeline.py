@@ -15,7 +15,7 @@ from zipbatch.config import PipelineConfig
 from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
 from zipbatch.report.progress import Progress
 from zipbatch.stages.fingerprint import Fingerprints
-from zipbatch.stages.pipeline_expansion import expanded
+from zipbatch.stages.pipeline_expansion import expanded, identity_now
 from zipbatch.stages.pipeline_instance import Instance, Place
 from zipbatch.stages.pipeline_kinds import KINDS, Report, read_rows, sheet_file
 
@@ -61,7 +61,9 @@ class PipelineResult:
             raise WorkFailed("\n".join([f"{len(self.failed)} of {total} stages failed", *lines]))
 
 
-def plan_pipeline(config: PipelineConfig, place: Place, values: Mapping[str, Any], *, where: str) -> PipelinePlan:
+def plan_pipeline(
+    config: PipelineConfig, place: Place, values: Mapping[str, Any], *, where: str, trust_mtime: bool = False
+) -> PipelinePlan:
     """Expand and check a pipeline, without writing anything.
 
     Args:
@@ -69,13 +71,14 @@ def plan_pipeline(config: PipelineConfig, place: Place, values: Mapping[str, Any
         place: where it keeps its results.
         values: variables that override the file's.
         where: the file, for messages.
+        trust_mtime: know an unchanged input by size and mtime alone.
 
     Raises:
         UsageError: unknown names, stages that need each other, settings or inputs that do not fit; names the stage.
     """
     if unknown := sorted(set(values) - set(config.vars)):
         raise UsageError(f"{where}: no variable {unknown[0]!r}; there are: {', '.join(config.vars) or 'none'}")
-    fingerprints = Fingerprints(place.out / _IDS / "inputs.json")
+    fingerprints = Fingerprints(place.out / _IDS / "inputs.json", trust_mtime=trust_mtime)
     instances = expanded(config, {**config.vars, **values}, fingerprints, where)
     return PipelinePlan(place, tuple(config.matrix), instances, fingerprints)
 
@@ -105,7 +108,7 @@ def run_pipeline(
             failed[instance.label] = f"not run without {lacking[0]}"
             continue
         try:
-            made = _make(instance, plan.place, report)
+            made = _make(instance, plan, report)
         except OSError:
             raise
         except ZipbatchError as error:
@@ -122,9 +125,14 @@ def run_pipeline(
     return PipelineResult(rows, tuple(sheet for sheet in sheets if sheet.is_file()), ran, skipped, failed)
 
 
-def _make(instance: Instance, place: Place, report: Report) -> bool:
-    """Run a stage, unless another run of the pipeline, which had it in hand, has made it meanwhile."""
-    kind, ids = KINDS[instance.kind], _id_file(instance, place)
+def _make(instance: Instance, plan: PipelinePlan, report: Report) -> bool:
+    """Run a stage, unless another run of the pipeline, which had it in hand, has made it meanwhile.
+
+    Raises:
+        WorkFailed: what it is made from is not any more what its result would be named by; nothing of it stays.
+    """
+    place, kind = plan.place, KINDS[instance.kind]
+    ids = _id_file(instance, place)
     instance.path(place).parent.mkdir(parents=True, exist_ok=True)
     ids.parent.mkdir(parents=True, exist_ok=True)
     with ids.with_suffix(".lock").open("wb") as lock:
@@ -136,9 +144,23 @@ def _make(instance: Instance, place: Place, report: Report) -> bool:
         if kind.is_done(instance, place):
             return False
         report(Progress(instance.label))
+        _check_unchanged(instance, plan.fingerprints)
         atomic.write_json(ids, dict(instance.identity))
         kind.run(instance, place, report)
+        try:
+            _check_unchanged(instance, plan.fingerprints)
+        except ZipbatchError:
+            kind.discard(instance, place)
+            raise
         return True
+
+
+def _check_unchanged(instance: Instance, fingerprints: Fingerprints) -> None:
+    now = identity_now(instance, fingerprints.anew())
+    if atomic.sha256_json(now) != atomic.sha256_json(instance.identity):
+        raise WorkFailed(
+            f"changed since the run was planned: {', '.join(_differences(instance.identity, now))}; run again"
+        )
 
 
 def combined_rows(plan: PipelinePlan) -> list[dict[str, Any]]:
@@ -195,8 +217,11 @@ def _why(instance: Instance, place: Place) -> str:
         return "not run yet"
     if not isinstance(before, dict):
         return "not run yet"
-    changes = [part for side in ("facts", "inputs") for part in _changes(before.get(side), instance.identity[side])]
-    return f"changed: {', '.join(changes)}"
+    return f"changed: {', '.join(_differences(before, instance.identity))}"
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [part for side in ("facts", "inputs") for part in _changes(before.get(side), now.get(side))]
 
 
 def _changes(before: object, now: object, name: str = "") -> list[str]:

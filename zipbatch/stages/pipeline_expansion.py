@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from zipbatch import atomic, places
 from zipbatch.checkpoints import open_prior, open_victim
@@ -92,12 +93,20 @@ class _Expansion:
             name: self._input(name, given[name], rule, where, required=bool(needed)) if needed is not False else ()
             for name, (rule, needed) in rules.items()
         }
-        identity = {
-            "run": kind_name,
-            "facts": facts,
-            "inputs": {name: [self._identity_of(name, item, where) for item in made] for name, made in inputs.items()},
-        }
+        self._check_inputs(inputs, where)
+        identity = _identity(kind_name, facts, inputs, self._prints, where)
         return Instance(stage, kind_name, axes, settings, inputs, atomic.sha256_json(identity)[:8], identity)
+
+    def _check_inputs(self, inputs: Mapping[str, Sequence[Instance | str]], where: str) -> None:
+        """Open what can be opened, each once."""
+        named = [(name, item) for name, made in inputs.items() if name in _OPENED for item in made]
+        for name, at in {(name, places.place(item)) for name, item in named if isinstance(item, str)} - self._fit:
+            self._prints.of(at, where)  # says that it is not there
+            try:
+                _OPENED[name](at)
+            except UsageError as error:
+                raise UsageError(f"{where}: {error}") from error
+            self._fit.add((name, at))
 
     def _lookup(self, reference: str, axes: Mapping[str, str], where: str) -> object:
         name, _, field = reference.partition(".")
@@ -136,21 +145,36 @@ class _Expansion:
         empty = [n for n in references(self._config.stages[stage].get(name)) if n in self._values]
         return f": give --var {empty[0]}=…" if empty else ""
 
-    def _identity_of(self, name: str, item: Instance | str, where: str) -> object:
-        if isinstance(item, Instance):
-            return item.id
-        if name != "source":
-            at = places.place(item)
-            digest = self._prints.of(at, where)
-            if name in _OPENED and (name, at) not in self._fit:
-                try:
-                    _OPENED[name](at)
-                except UsageError as error:
-                    raise UsageError(f"{where}: {error}") from error
-                self._fit.add((name, at))
-            return digest
-        kind, paths = source_paths(item)
-        return [kind, *([path.name, self._prints.of(path, where)] for path in paths)]
+
+def identity_now(instance: Instance, prints: Fingerprints) -> Mapping[str, Any]:
+    """What the instance would be known by if it were planned now: its presets and inputs may have changed since.
+
+    Raises:
+        UsageError: they are not there, or unfit by now.
+    """
+    facts = KINDS[instance.kind].decides(instance.settings)
+    return _identity(instance.kind, facts, instance.inputs, prints, instance.label)
+
+
+def _identity(
+    kind: str,
+    facts: Mapping[str, Any],
+    inputs: Mapping[str, Sequence[Instance | str]],
+    prints: Fingerprints,
+    where: str,
+) -> dict[str, Any]:
+    contents = {name: [_content(name, item, prints, where) for item in made] for name, made in inputs.items()}
+    return {"run": kind, "facts": facts, "inputs": contents}
+
+
+def _content(name: str, item: Instance | str, prints: Fingerprints, where: str) -> object:
+    """What an input is known by."""
+    if isinstance(item, Instance):
+        return item.id
+    if name != "source":
+        return prints.of(places.place(item), where)
+    kind, paths = source_paths(item)
+    return [kind, *([path.name, prints.of(path, where)] for path in paths)]
 
 
 def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from zipbatch.shards import open_dataset
 from zipbatch.stages.evaluate import MEASURES_VERSION, EvaluateRequest, evaluate, plan_evaluate, with_purified
 from zipbatch.stages.pipeline_instance import Input, Instance, Place
 from zipbatch.stages.poison import PoisonRequest, poison, requested_options
+from zipbatch.stages.publish import check_tagged
 from zipbatch.stages.purifier import OutputSize, PurifierSpec, asked_purifier, with_prior
 from zipbatch.stages.purify import purify
 from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
@@ -50,6 +52,7 @@ class Kind:
             options, a purifier's identity, that of a training run). Raises ``UsageError`` when the settings cannot be.
         told: the settings that facts hold in their own way, or that decide nothing.
         is_done: whether all that it makes is there.
+        discard: takes back what it has made, so that nothing takes it for done.
     """
 
     settings: type[Settings]
@@ -58,6 +61,7 @@ class Kind:
     is_done: Callable[[Instance, Place], bool]
     facts: Callable[[Any], dict[str, Any]]
     told: frozenset[str]
+    discard: Callable[[Instance, Place], None]
 
     def decides(self, settings: Settings) -> dict[str, Any]:
         """What a stage with these settings is known by: its facts, and every setting that they do not tell of.
@@ -169,7 +173,7 @@ def _purify(instance: Instance, place: Place, report: Report) -> None:
             keep=settings.other_images == "keep",
         )
     )
-    purify(plan, on_progress=lambda p: report(p.shown(instance.label)))
+    check_tagged(purify(plan, on_progress=lambda p: report(p.shown(instance.label))), dataset, tag)
 
 
 def _asked(settings: PurifySettings) -> PurifierSpec:
@@ -236,6 +240,19 @@ def _is_evaluated(instance: Instance, place: Place) -> bool:
     return len(rows) == wanted and (is_png(sheet_file(instance, place)) or not instance.settings.sheet)
 
 
+def _remove_folder(instance: Instance, place: Place) -> None:
+    shutil.rmtree(instance.path(place))
+
+
+def _remove_tag(instance: Instance, place: Place) -> None:
+    """The version stays: it says itself what it was made from."""
+    Versions(place.store).remove_tag(*_reference(instance, place))
+
+
+def _remove_rows(instance: Instance, place: Place) -> None:
+    rows_file(instance, place).unlink()
+
+
 def _needs_prior(settings: PurifySettings) -> bool:
     return PURIFIERS[_asked(settings).method].needs_prior
 
@@ -270,7 +287,13 @@ _PURIFIER = frozenset({"preset", "purifier", "set", "seed", "precision", "resize
 
 KINDS: dict[str, Kind] = {
     "poison": Kind(
-        PoisonSettings, {"source": Input()}, _poison, _is_staged, _poison_facts, frozenset(PoisonSettings.model_fields)
+        PoisonSettings,
+        {"source": Input()},
+        _poison,
+        _is_staged,
+        _poison_facts,
+        frozenset(PoisonSettings.model_fields),
+        _remove_folder,
     ),
     "train victim": Kind(
         TrainSettings,
@@ -279,6 +302,7 @@ KINDS: dict[str, Kind] = {
         lambda instance, place: is_trained(instance.path(place), open_victim),
         lambda settings: training_facts(_victim_config(settings)),
         _TRAINING,
+        _remove_folder,
     ),
     "train prior": Kind(
         TrainSettings,
@@ -287,6 +311,7 @@ KINDS: dict[str, Kind] = {
         lambda instance, place: is_trained(instance.path(place), open_prior),
         lambda settings: training_facts(_prior_config(settings)),
         _TRAINING,
+        _remove_folder,
     ),
     "purify": Kind(
         PurifySettings,
@@ -295,6 +320,7 @@ KINDS: dict[str, Kind] = {
         _is_purified,
         _purify_facts,
         _PURIFIER | {"splits", "batch_size"},
+        _remove_tag,
     ),
     "evaluate": Kind(
         EvaluateSettings,
@@ -307,6 +333,7 @@ KINDS: dict[str, Kind] = {
         _is_evaluated,
         lambda _: {"measures": MEASURES_VERSION},
         frozenset({"sheet"}),
+        _remove_rows,
     ),
 }
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -16,7 +17,7 @@ import numpy as np
 from zipbatch import __version__, atomic, images
 from zipbatch.attacks import Attack, FromPicture, Goal, Trigger, attack_params, get_attack
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import plain
+from zipbatch.places import held_to, plain
 from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest
 from zipbatch.shards.dataset import (
     ALL_TO_ONE,
@@ -137,8 +138,10 @@ def poison(
             "%s: skipped %d images that cannot be read; the first: %s", source.place, len(skipped), skipped[0][2]
         )
     try:
-        plan = _plan(request, replace(source, skip=skipped.skip), attack, skipped, on_progress)
-        dataset, reused = stage_folder(request.out, _options(plan), partial(_write_all, plan))
+        with _held_picture(request):
+            plan = _plan(request, replace(source, skip=skipped.skip), attack, skipped, on_progress)
+            options = _options(plan)
+        dataset, reused = stage_folder(request.out, options, partial(_write_all, plan))
     except UnreadableImageError as error:
         every = find_unreadable(source, wanted)
         raise (every.error(source.place) if every else error) from error
@@ -182,6 +185,12 @@ def _trigger(request: PoisonRequest, attack: Attack, size: int) -> Trigger:
         return attack.make_trigger(size, seed=request.seed)
     except ValueError as error:
         raise UsageError(f"attack {attack.name}: {error}; --image-size resizes the images") from error
+
+
+def _held_picture(request: PoisonRequest) -> AbstractContextManager[object]:
+    """Within, the picture that a user names stays as it is: it is read, and its digest is taken."""
+    picture = request.trigger_image
+    return nullcontext() if picture is None or not picture.is_file() else held_to(picture, None)
 
 
 def _read_picture(path: Path) -> images.U8:
@@ -313,7 +322,7 @@ def _staged(plan: _Plan, source_split: str, split: str) -> Iterator[Sample]:
 def _samples(plan: _Plan, split: str, poisoned: frozenset[int] | None, *, record: bool) -> Iterator[Sample]:
     """Staged samples of a split; ``poisoned`` None stamps all of them, ``record`` writes the attack's labels."""
     index = 0
-    encoded = plan.source.images(split)
+    encoded = plan.source.images(split, sha256=plan.source_sha256[split])
     with ThreadPoolExecutor() as pool:
         while chunk := list(islice(encoded, _CHUNK)):
             pixels = list(pool.map(lambda image: _decode(plan, image), chunk))

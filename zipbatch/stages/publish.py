@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from zipbatch import __version__
-from zipbatch.errors import DataError
+from zipbatch.errors import DataError, NotTaggedError
 from zipbatch.store import Origin, Store, VersionHeader, VersionRow, Versions
 from zipbatch.store.rows import count_rows
 from zipbatch.store.versions import LATEST, version_id
@@ -22,6 +22,7 @@ class Published:
     """A version: its id, whether it is ``new``, the ``tags`` that point to it now, and the size of each split.
 
     ``latest_left`` says why ``latest`` was left where it is, and what to do; None where it was to be moved.
+    ``tags_left`` are tags that were to be moved and could not be, with the version that each of them points to.
     """
 
     dataset: str
@@ -30,11 +31,37 @@ class Published:
     tags: tuple[str, ...]
     counts: dict[str, dict[str, int]]
     latest_left: str | None = None
+    tags_left: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def reference(self) -> str:
         """``dataset@tag`` by a tag that points to it, its own first, or ``dataset@version`` where none does."""
         return f"{self.dataset}@{(*self.tags, self.version)[0]}"
+
+
+class Tagged(Protocol):
+    """What a run published, as far as tags are concerned."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+    @property
+    def tags_left(self) -> Mapping[str, str | None]: ...
+
+
+def check_tagged(published: Tagged, dataset: str, asked: str | None) -> None:
+    """Raises ``NotTaggedError`` where a run could not move its tag: the one that was ``asked`` for, or any at all."""
+    left = published.tags_left
+    if not left or (published.tags and asked not in left):
+        return
+    stay = " and ".join(f"{dataset}@{tag} stays at {there}" for tag, there in left.items())
+    tag = asked if asked in left else next(iter(left))
+    raise NotTaggedError(
+        f"{stay}: a run that started later (by the clock) moved it there. Version {published.version} is published"
+        f"{'' if published.tags else ', but no tag keeps it from gc'}; 'zipbatch store tag "
+        f"{dataset}@{published.version} {tag} --store …' points the tag at it"
+    )
 
 
 def publish_version(
@@ -84,12 +111,12 @@ def publish_version(
         new = versions.publish(header, rows)
         tags, left = tags_to_move(versions, dataset, identity=identity, tag=tag, latest=latest)
         moved = tuple(name for name in tags if versions.move_tag(dataset, name, version, started_ns=started_ns))
-    for name in set(tags) - set(moved):
-        there = versions.tag(dataset, name)
+    stay = {name: versions.tag(dataset, name) for name in tags if name not in moved}
+    for name, there in stay.items():
         log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, name, there)
     if left and not tag:
         left += f"; no tag keeps {version} from 'store gc': --tag NAME would"
-    return Published(dataset, version, new, moved, counts, left)
+    return Published(dataset, version, new, moved, counts, left, stay)
 
 
 def tags_to_move(

@@ -73,7 +73,7 @@ class PurifySummary:
     """What a run did. ``samples_per_s`` counts computed samples against wall time, without the ``quarantined``.
 
     ``latest_left`` says why the tag ``latest`` was not to be moved; None where it was. ``other_images`` of the samples
-    were kept as they are.
+    were kept as they are. ``tags_left``: as in ``Published``.
     """
 
     reference: str
@@ -91,6 +91,7 @@ class PurifySummary:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     latest_left: str | None = None
     other_images: int = 0
+    tags_left: dict[str, str | None] = field(default_factory=dict)
 
 
 def purify(
@@ -300,7 +301,7 @@ def _check_not_empty(plan: PurifyPlan, rows: Sequence[VersionRow]) -> None:
     quarantined = sum(row.quarantined for row in rows)
     if quarantined and not any(row.samples for row in rows):
         short = next(row for row in rows if row.quarantined)
-        record = plan.request.store.task(task_key(short.input, plan.identity))
+        record = plan.request.store.record(task_key(short.input, plan.identity))
         reasons = [] if record is None else [f": key {key!r}: {reason}" for key, reason in record.reasons.items()]
         raise WorkFailed(
             f"not one of {quarantined} samples could be read, so no version was published; do the settings fit the "
@@ -339,6 +340,7 @@ def _publish(run: _Run, rows: Sequence[VersionRow]) -> PurifySummary:
         quarantined=sum(row.quarantined for row in rows),
         counts=published.counts,
         latest_left=published.latest_left,
+        tags_left=published.tags_left,
         other_images=kept,
     )
 

@@ -108,7 +108,7 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     known: dict[str, VersionRow] = {}
     if parent is not None and parent.header.purifier == identity:
         known = {row.input: row for row in parent.rows if _is_plain(row, request)}
-    rows = _listed(request.store, shards, digests, known)
+    rows = _listed(request.store, shards, digests, known, since_ns=0 if parent is None else parent.written_ns)
     left = [(shard, digest) for shard, digest in zip(shards, digests, strict=True) if shard.name not in rows]
 
     def recorded(entry: tuple[ShardRef, str | None]) -> VersionRow | None:
@@ -175,11 +175,16 @@ def _digests(shards: Sequence[ShardRef], inputs: RememberedInputs) -> list[str |
 
 
 def _listed(
-    store: Store, shards: Sequence[ShardRef], digests: Sequence[str | None], known: Mapping[str, VersionRow]
+    store: Store,
+    shards: Sequence[ShardRef],
+    digests: Sequence[str | None],
+    known: Mapping[str, VersionRow],
+    *,
+    since_ns: int,
 ) -> dict[str, VersionRow]:
-    """The rows, by shard, that the parent version's list holds for these inputs, and whose objects are there."""
+    """The rows, by shard, that the parent version's list holds for these inputs, and whose objects are as they were."""
     found = [known.get(digest or "") for digest in digests]
-    lost = lost_objects(store, [name for row in found if row is not None for name in row.objects])
+    lost = lost_objects(store, [name for row in found if row is not None for name in row.objects], since_ns=since_ns)
     rows: dict[str, VersionRow] = {}
     for shard, row in zip(shards, found, strict=True):
         if row is not None and lost.isdisjoint(row.objects):

@@ -146,12 +146,12 @@ class PurifyWorker:
         stamp = places.stamp(task.path)
         digest = listed_digest(task.path, task.sha256)
         key = task_key(digest, self._identity)
-        known = self._store.task(key)
+        known = self._store.sound_task(key)
         if known is not None and acceptable(known, quarantine=self._quarantine, keep=self._keep):
             return PurifyResult(known, reused=True, stamp=stamp)
         started = time.monotonic()
         passed_over, kept, runs = Tally(), Tally(), list[SlotRun]()
-        source = _Counted(read_shard(task.path, imageless=self._quarantine, strays=passed_over))
+        source = _Counted(read_shard(task.path, sha256=digest, imageless=self._quarantine, strays=passed_over))
         with self._store.new_object() as writer, Quarantine(self._store if self._quarantine else None) as aside:
             passes = Passes(self._context.progress, self._spec.passes)
             for sample in self._purified(self._readable(source, aside, kept), runs, passes):

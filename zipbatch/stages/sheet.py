@@ -17,8 +17,9 @@ from zipbatch.images import U8
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.places import Place
 from zipbatch.report import Mark, SheetColumn, SheetRow, contact_sheet
-from zipbatch.shards import Sample, read_shard
+from zipbatch.shards import Sample
 from zipbatch.shards.dataset import POISONED_SPLIT
+from zipbatch.shards.digest import read_listed
 from zipbatch.shards.labels import Label
 from zipbatch.stages.evaluate import EvaluatePlan, labelling, wanted_answers
 from zipbatch.stages.evaluate_shard import EvaluateTask, by_size
@@ -35,10 +36,11 @@ _KINDS = ("fixed", "left", "broken", "flipped", "unchanged")
 
 @dataclass(frozen=True)
 class _Form:
-    """One form of the images: where they lie, or how they are made of the suspect ones."""
+    """One form of the images: where they lie and the digest of the shard, or how they are made of the suspect ones."""
 
     title: str
     place: Place
+    sha256: str | None
     make: Callable[[U8], U8] | None = None
 
 
@@ -88,7 +90,9 @@ def _candidates(plan: EvaluatePlan, task: EvaluateTask) -> dict[str, Label]:
     read, aside = labelling(plan.request), quarantined_keys(task.quarantine)
     found: dict[str, Label] = {}
     size = 0
-    for sample in _samples(task.data, aside):
+    for sample in _samples(task.data, task.sha256):
+        if sample.key in aside:
+            continue
         size += sample.image().nbytes
         found[sample.key] = read.of(sample)
         if len(found) == CANDIDATES or size > _CANDIDATE_BYTES:
@@ -96,16 +100,16 @@ def _candidates(plan: EvaluatePlan, task: EvaluateTask) -> dict[str, Label]:
     return found
 
 
-def _samples(place: Place, aside: Collection[str] = ()) -> Iterator[Sample]:
-    return (sample for sample in read_shard(place, imageless=True) if sample.key not in aside)
+def _samples(place: Place, sha256: str | None) -> Iterator[Sample]:
+    return read_listed(place, sha256, imageless=True, otherwise="its bytes are not those that are listed; run again")
 
 
 def _forms(plan: EvaluatePlan, task: EvaluateTask) -> list[_Form]:
     """The columns, from left to right; the suspect images are those at the task's own place."""
     forms = []
     if task.clean is not None and task.clean != task.data:
-        forms.append(_Form("clean", task.clean))
-    forms.append(_Form("poisoned" if task.split == POISONED_SPLIT else "suspect", task.data))
+        forms.append(_Form("clean", task.clean, task.clean_sha256))
+    forms.append(_Form("poisoned" if task.split == POISONED_SPLIT else "suspect", task.data, task.sha256))
     if transforms := _blur_to_show(plan):
         project = mean_projection([parse_projector(text) for text in transforms])
 
@@ -114,10 +118,10 @@ def _forms(plan: EvaluatePlan, task: EvaluateTask) -> list[_Form]:
             made: U8 = to_u8(project(unit), "unit")[0].permute(1, 2, 0).numpy()
             return made
 
-        forms.append(_Form("+".join(transforms), task.data, blurred))
+        forms.append(_Form("+".join(transforms), task.data, task.sha256, blurred))
     for version, path in zip(plan.versions, task.purified, strict=True):
         if path is not None:
-            forms.append(_Form(describe(version.header.purifier), path))
+            forms.append(_Form(describe(version.header.purifier), path, path.stem))
     return forms
 
 
@@ -135,7 +139,7 @@ def _pictures(form: _Form, keys: Collection[str]) -> list[U8]:
     """The images of these keys, in their order."""
     wanted = set(keys)
     found: dict[str, U8] = {}
-    for sample in read_shard(form.place, imageless=True):
+    for sample in _samples(form.place, form.sha256):
         if sample.key in wanted:
             image = sample.image()
             found[sample.key] = image if form.make is None else form.make(image)

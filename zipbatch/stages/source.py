@@ -12,6 +12,7 @@ from pathlib import Path
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import head_of, instead
+from zipbatch.places import CHANGED
 from zipbatch.shards.opening import expand_paths
 from zipbatch.shards.source import SHARDS
 from zipbatch.sources import SOURCES, SPLITS, UNLABELLED, Archive, SourceImage
@@ -54,17 +55,26 @@ class Source:
     labelled: bool = True
     skip: frozenset[tuple[str, str]] = frozenset()
 
-    def images(self, split: str) -> Iterator[SourceImage]:
+    def images(self, split: str, *, sha256: str | None = None) -> Iterator[SourceImage]:
         """The images of a split in the source's order, up to the limit.
 
+        Args:
+            split: its name.
+            sha256: what a survey said of it, where there was one: the images are held against it in the end.
+
         Raises:
-            DataError: an unreadable shard, a sample without a label.
+            DataError: an unreadable shard, a sample without a label, or the images are not those that were surveyed.
         """
         wanted = (image for image in self.archive.images(split) if (image.origin, image.key) not in self.skip)
+        digest = hashlib.sha256()
         for image in islice(wanted, self.limit):
             if self.labelled and image.label == UNLABELLED and not image.fault:
                 raise DataError(image.origin, "has no label (.cls or .json); a source needs one", key=image.key)
+            if sha256 is not None:
+                digest.update(_content(image))
             yield image
+        if sha256 not in {None, digest.hexdigest()}:
+            raise DataError(self.place, f"its split {split} {CHANGED}")
 
     def survey(self, split: str) -> Survey:
         """Read a split once without decoding it.
@@ -81,8 +91,7 @@ class Source:
                 raise DataError(image.origin, f"key occurs twice in split {split}", key=image.key)
             keys.add(image.key)
             highest = max(highest, image.label)
-            content = hashlib.sha256(image.data).hexdigest()
-            digest.update(atomic.canonical_json([image.key, image.label, content]) + b"\n")
+            digest.update(_content(image))
         if not keys:
             raise UsageError(f"{self.place}: split {split} is empty")
         return Survey(digest.hexdigest(), len(keys), highest)
@@ -131,6 +140,11 @@ class Source:
                 f"{self.place}: labels go up to {highest}, but only {len(classes)} classes are named ({CLASSES})"
             )
         return classes
+
+
+def _content(image: SourceImage) -> bytes:
+    """What an image adds to the digest of its split."""
+    return atomic.canonical_json([image.key, image.label, hashlib.sha256(image.data).hexdigest()]) + b"\n"
 
 
 def open_source(

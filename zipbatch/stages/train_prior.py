@@ -136,7 +136,7 @@ def train_prior(
     if (done := finished_manifest(out, MANIFEST, identity, opened=open_prior)) is not None:
         (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return TrainedPrior(out, done["steps"], done["held_out_eps_mse"]["value"], reused=True)
-    train, held_out, where = _load(source, config.held_out)
+    train, held_out, where = _load(source, config.held_out, source_sha256)
     source.left()
     unet, schedule = _configs(config, int(train.shape[-1]))
     run = _start(fresh_prior(unet, schedule, seed=config.seed), config, identity, out, device=device)
@@ -165,9 +165,9 @@ def train_prior(
     return TrainedPrior(out, run.budget.step, loss, reused=False)
 
 
-def _load(source: Source, held_out: int) -> tuple[Tensor, Tensor, str]:
+def _load(source: Source, held_out: int, sha256: str) -> tuple[Tensor, Tensor, str]:
     """Training and held-out images, uint8 [N, 3, S, S], and the split that the latter are from."""
-    train = _decode_all(source, "train", None)
+    train = _decode_all(source, "train", None, sha256)
     for split in _HELD_OUT_SPLITS:
         if split in source.splits:
             return train, _decode_all(source, split, held_out), split
@@ -176,9 +176,9 @@ def _load(source: Source, held_out: int) -> tuple[Tensor, Tensor, str]:
     return train[:-held_out], train[-held_out:], "train"
 
 
-def _decode_all(source: Source, split: str, limit: int | None) -> Tensor:
+def _decode_all(source: Source, split: str, limit: int | None, sha256: str | None = None) -> Tensor:
     with ThreadPoolExecutor(max_workers=4) as pool:
-        encoded = list(source.images(split))[:limit]
+        encoded = list(source.images(split, sha256=sha256))[:limit]
         pixels = list(pool.map(SourceImage.pixels, encoded))
     sizes = {array.shape for array in pixels}
     if len(sizes) != 1 or pixels[0].shape[0] != pixels[0].shape[1]:

@@ -121,6 +121,7 @@ def tune(request: TuneRequest, *, report: Report = lambda _progress: None) -> Tu
         UsageError: data that does not fit the victim or the prior.
         WorkFailed: shards could not be purified or measured.
     """
+    request = replace(request, victim=request.victim.pinned())
     plan_evaluate(_evaluation(request, ()))  # a victim that does not fit is told before any work
     references = []
     for number, spec in enumerate(request.rungs):

@@ -13,7 +13,8 @@ from zipbatch.checkpoints import open_victim
 from zipbatch.endpoints import HttpVictim, PythonVictim
 from zipbatch.errors import DataError, UsageError
 from zipbatch.images import U8
-from zipbatch.shards import ShardDataset, read_shard
+from zipbatch.shards import ShardDataset
+from zipbatch.shards.digest import read_listed
 from zipbatch.stages.assets import victim_path
 from zipbatch.victims import Classifier, VictimSource, checked_scores, top1
 
@@ -49,7 +50,7 @@ def _some_image(victim: VictimSource, dataset: ShardDataset) -> U8:
     """The first image that can be read; others may be in quarantine."""
     unread: DataError | None = None
     for shard in dataset.shards:
-        for sample in read_shard(shard.path, imageless=True):
+        for sample in read_listed(shard.path, shard.sha256, imageless=True):
             try:
                 return sample.image()
             except DataError as error:

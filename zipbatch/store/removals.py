@@ -127,16 +127,17 @@ class Removals:
     def await_end(self, version: str, objects: Collection[str]) -> None:
         """Wait until no note in force names ``version`` (``dataset@version``) or one of ``objects``.
 
-        What begins later sees what the caller has written before: its claim, its list.
+        What begins later sees what the caller has written before: its claim, its list. Nobody is waited for longer than
+        any note is in force, wherever the clock stood that wrote it.
         """
-        waited, wanted = False, None
-        while there := [note for note in self.notes() if note.in_force]:
+        waited, wanted, given_up = False, None, time.monotonic() + IN_FORCE_S
+        while there := [note for note in self.notes() if note.in_force and time.monotonic() < given_up]:
             wanted = set(objects) if wanted is None else wanted
             ours = [note for note in there if version in note.versions or note.objects & wanted]
             if not ours:
                 break
             if not waited:
-                left_s = max(note.until_s for note in ours) - time.time()
+                left_s = min(IN_FORCE_S, max(note.until_s for note in ours) - time.time())
                 log.warning("%s: 'store gc' is removing what it needs; waiting, %.0f s at most", version, left_s)
             waited = True
             time.sleep(_POLL_S)
@@ -150,14 +151,16 @@ class Removals:
                     self._store.remove_file(file.name)
 
 
-def lost_objects(store: Store, outputs: Collection[str]) -> set[str]:
-    """Those of the objects that versions list which are not there.
+def lost_objects(store: Store, outputs: Collection[str], *, since_ns: int | None = None) -> set[str]:
+    """Those of the objects that versions list which are not there; with ``since_ns``, as ``Store.lost_objects``.
 
     On a disk each is looked for. Where a look is a request and there are many, only those are that a note names: lists
     are trusted, and what ``verify --repair`` misses it notes.
     """
     doubted = Removals(store).named().intersection(outputs)
-    return store.lost_objects(outputs) | {sha256 for sha256 in doubted if not store.has_object(sha256)}
+    return store.lost_objects(outputs, since_ns=since_ns) | {
+        sha256 for sha256 in doubted if not store.has_object(sha256)
+    }
 
 
 @contextmanager

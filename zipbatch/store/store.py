@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import shutil
@@ -170,16 +171,31 @@ class Store:
         """Whether the object is there (by name; ``verify`` looks at its bytes)."""
         return self.object_path(sha256).is_file()
 
-    def lost_objects(self, digests: Collection[str]) -> set[str]:
+    def lost_objects(self, digests: Collection[str], *, since_ns: int | None = None) -> set[str]:
         """Those of many objects that are not there. An object store is not asked for more than ``ASKED_AT_MOST``.
 
         A million requests are too many: then a version's list is trusted (``removals.lost_objects``).
+
+        Args:
+            digests: names of objects.
+            since_ns: also those to which something was done after that time, when what names them was written: their
+                bytes may be others by now, and ``sound_task`` looks at them.
         """
-        if not isinstance(self.root, Path):
-            asked = digests if len(digests) <= ASKED_AT_MOST else ()
-            return {sha256 for sha256, there in zip(asked, self.has_objects(asked), strict=True) if not there}
-        folder = f"{self.root}/objects"
-        return {sha256 for sha256 in digests if not _is_there(f"{folder}/{sha256[:2]}/{sha256}.tar")}
+        touched: Iterable[int | None]
+        if isinstance(self.root, Path):
+            folder = f"{self.root}/objects"
+            touched = [_touched_ns(f"{folder}/{sha256[:2]}/{sha256}.tar") for sha256 in digests]
+        else:
+            digests = digests if len(digests) <= ASKED_AT_MOST else ()
+            touched = places.each(self._touched_ns, digests, at=self.root)
+        limit = math.inf if since_ns is None else since_ns
+        return {sha256 for sha256, ns in zip(digests, touched, strict=True) if ns is None or ns > limit}
+
+    def _touched_ns(self, sha256: str) -> int | None:
+        try:
+            return places.stamp(self.object_path(sha256)).touched_ns
+        except FileNotFoundError:
+            return None
 
     def export_object(self, sha256: str, to: Path, *, copy: bool) -> None:
         """Give an object another name outside of the store: a hard link, or a copy where asked or where it must be.
@@ -201,7 +217,7 @@ class Store:
 
     @contextmanager
     def sound_object(self, sha256: str) -> Iterator[Path]:
-        """The object in a local file, its bytes held against its name first.
+        """The object of that name in a local file, its bytes held against it first.
 
         Raises:
             DataError: it is not there, or has other bytes.
@@ -274,16 +290,36 @@ class Store:
 
     def publish_object(self, writer: ShardWriter, info: ShardInfo) -> None:
         """Name the finished shard by its digest. An object that is there already has the same bytes."""
-        writer.publish(self.object_path(info.sha256))
+        writer.publish(self.object_path(info.sha256), read_only=True)
 
     def publish_quarantine(self, writer: ShardWriter, info: ShardInfo) -> None:
         """Name the finished quarantine shard by its digest."""
-        writer.publish(self.object_path(f"{info.sha256}{QUARANTINE}"))
+        writer.publish(self.object_path(f"{info.sha256}{QUARANTINE}"), read_only=True)
 
     def task(self, key: str) -> TaskRecord | None:
-        """The record of a task whose objects are there too, else None: then the work is still to be done."""
-        record = self.record(key)
-        return record if record is not None and all(map(self.has_object, record.objects)) else None
+        """The record of a task whose objects are as they were when it was written, else None: then the work is still to
+        be done, or ``sound_task`` has to look.
+        """
+        record, path = self.record(key), self._task_path(key)
+        try:
+            if record is None or self.lost_objects(record.objects, since_ns=places.stamp(path).touched_ns):
+                return None
+        except FileNotFoundError:
+            return None
+        return record
+
+    def sound_task(self, key: str) -> TaskRecord | None:
+        """``task``, but objects to which something was done since are read; if they are sound, the record says so."""
+        if (record := self.task(key)) is not None or (record := self.record(key)) is None:
+            return record
+        try:
+            for name in record.objects:
+                with self.sound_object(name):
+                    pass
+        except DataError:
+            return None
+        self.put_task(key, record)  # it is younger than its objects again
+        return record
 
     def record(self, key: str) -> TaskRecord | None:
         """The record of a task, wherever its objects are; None when it is missing or damaged."""
@@ -323,7 +359,7 @@ def _missing(path: Place) -> DataError:
 
 
 def _check_digest(file: Path, sha256: str, *, of: Place) -> None:
-    if atomic.sha256_file(file) != sha256:
+    if atomic.sha256_file(file) != sha256.removesuffix(QUARANTINE):
         reason = "its bytes are not those its name says; run 'zipbatch store verify --repair', then purify again"
         raise DataError(of, reason)
 
@@ -339,9 +375,10 @@ def _is_linked(path: Path, to: Path) -> bool:
     return True
 
 
-def _is_there(path: str) -> bool:
+def _touched_ns(path: str) -> int | None:
+    """As ``Stamp.touched_ns``, None where nothing is there. A Path and a Stamp for each of a million take too long."""
     try:
-        os.stat(path)  # noqa: PTH116 (for a million names in a row, a Path each takes three times as long)
+        found = os.stat(path)  # noqa: PTH116
     except OSError:
-        return False
-    return True
+        return None
+    return max(found.st_mtime_ns, found.st_ctime_ns)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from zipbatch.errors import UsageError
 from zipbatch.store.removals import Removals
 from zipbatch.store.store import Store
@@ -25,7 +23,7 @@ def point_tag(store: Store, reference: str, tag: str) -> str:
     with versions.claim(dataset, version):
         Removals(store).await_end(f"{dataset}@{version}", ())
         versions.resolve(f"{dataset}@{version}")
-        versions.move_tag(dataset, tag, version, started_ns=time.time_ns())
+        versions.move_tag(dataset, tag, version, started_ns=None)
     return version
 
 

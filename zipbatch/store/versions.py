@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from zipbatch import atomic, places
@@ -31,10 +32,11 @@ class LostObjectsError(DataError):
 
 @dataclass(frozen=True)
 class Version:
-    """A version read whole."""
+    """A version read whole. ``written_ns``: when its header was, by its file; its objects were there before."""
 
     header: VersionHeader
     rows: tuple[VersionRow, ...]
+    written_ns: int = field(default=0, compare=False)
 
     @property
     def reference(self) -> str:
@@ -178,7 +180,7 @@ class Versions:
             raise DataError(path, "damaged version: its id is not that of its purifier and list")
         if (count_rows(rows), sum(row.quarantined for row in rows)) != (header.counts, header.quarantined):
             raise DataError(path, "damaged version: its counts are not those of its list")
-        return Version(header, rows)
+        return Version(header, rows, places.stamp(path).touched_ns)
 
     def header(self, dataset: str, version: str) -> VersionHeader:
         """The header of a version, without its list.
@@ -265,13 +267,22 @@ class Versions:
         except ValueError as error:
             raise DataError(path, "damaged tag; run purify again, which moves it") from error
 
-    def move_tag(self, dataset: str, tag: str, version: str, *, started_ns: int) -> bool:
+    def move_tag(self, dataset: str, tag: str, version: str, *, started_ns: int | None) -> bool:
         """Point a tag at a version, unless a run that started later has moved it already.
+
+        A start that is still to come, by this machine's clock, is that of a clock that went ahead, and binds nobody.
+
+        Args:
+            dataset: whose tag.
+            tag: its name.
+            version: the version's id.
+            started_ns: when the run that moves it started; None where a person does, who always may.
 
         Returns:
             Whether the tag now points to ``version``.
         """
-        moved = _Tag(check_name(version, "version"), started_ns)
+        now_ns = time.time_ns()
+        moved = _Tag(check_name(version, "version"), now_ns if started_ns is None else started_ns)
         now = moved
 
         def decide(content: bytes | None) -> bytes | None:
@@ -281,7 +292,7 @@ class Versions:
                 there = _parse_tag(content or b"")
             except ValueError:
                 return moved.content  # missing, or damaged: that is nobody's newer result
-            if there.started_ns <= started_ns:
+            if started_ns is None or not started_ns < there.started_ns <= now_ns:
                 return moved.content
             now = there
             return None

@@ -8,7 +8,15 @@ from zipbatch.victims.augment import (
     random_rotation,
 )
 from zipbatch.victims.classifier import Classifier, Scores, VictimSource, checked_scores, top1
-from zipbatch.victims.model import CIFAR_ARCHITECTURES, TIMM_PREFIX, TORCHVISION_PREFIX, VIT, Victim, build_victim
+from zipbatch.victims.model import (
+    CIFAR_ARCHITECTURES,
+    TIMM_PREFIX,
+    TORCHVISION_PREFIX,
+    VIT,
+    Victim,
+    build_network,
+    build_victim,
+)
 from zipbatch.victims.normalisation import NO_NORMALISATION, NORMALISATIONS, Normalisation
 
 __all__ = [
@@ -25,6 +33,7 @@ __all__ = [
     "TrainTransform",
     "Victim",
     "VictimSource",
+    "build_network",
     "build_victim",
     "checked_scores",
     "crop_and_flip",

@@ -47,11 +47,18 @@ class VictimSource(Protocol):
     @property
     def image_size(self) -> int | None: ...
 
+    def pinned(self) -> VictimSource:
+        """The same victim, as far as its files are concerned in the state that they are in now: every worker that loads
+        it later, on whatever machine, gets that very one or an error.
+        """
+        ...
+
     def load(self, device: torch.device) -> Classifier:
         """Make it ready; ``device`` is for those that compute in this process.
 
         Raises:
             UsageError: it cannot be loaded; says why.
+            DataError: it is not any more what it was ``pinned`` to.
         """
         ...
 

@@ -110,11 +110,12 @@ def build_victim(
     Raises:
         ValueError: unknown architecture, a size that it cannot be built for, or timm is not installed.
     """
-    network = _network(arch, num_classes, network_size or image_size)
+    network = build_network(arch, num_classes=num_classes, side=network_size or image_size)
     return Victim(network, mean=mean, std=std, bgr=bgr, network_size=network_size)
 
 
-def _network(arch: str, num_classes: int, side: int | None) -> nn.Module:
+def build_network(arch: str, *, num_classes: int, side: int | None) -> nn.Module:
+    """The network of a victim alone: logits from normalised pixels of ``side`` px. Raises ``ValueError`` as above."""
     if arch in CIFAR_ARCHITECTURES:
         return CIFAR_ARCHITECTURES[arch](num_classes)
     if arch.startswith(TORCHVISION_PREFIX):
