@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"purifiers"},
     {"attacks", "diffusion", "victims", "metrics"},
     {"images", "kinds", "pixels", "keys", "strays", "tars"},
-    {"config", "errors", "atomic", "filesystem", "logs", "places", "__init__"},
+    {"config", "errors", "atomic", "filesystem", "logs", "memory", "places", "__init__"},
 ]
 HEIGHT = {name: len(LAYERS) - i for i, names in enumerate(LAYERS) for name in names}
 

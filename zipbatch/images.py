@@ -78,6 +78,22 @@ def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
     return np.array(rgb, dtype=np.uint8)
 
 
+def decoded_bytes(data: bytes, extension: str) -> int:
+    """What the pixels of an encoded image take, by its header; 0 where it has none that can be read, or asks for more
+    than any image may have: ``decode`` says so.
+    """
+    if extension == "ppm":
+        header = _PPM_HEADER.match(data)
+        width, height = (0, 0) if header is None else (int(header[1]), int(header[2]))
+    else:
+        try:
+            with _damage_told(extension, data):
+                width, height = Image.open(io.BytesIO(data), formats=[EXTENSIONS[extension]]).size
+        except ValueError:
+            return 0
+    return width * height * 3 if width * height <= MAX_PIXELS else 0
+
+
 def is_image(data: bytes, name: str) -> bool:
     """Whether it is an image of any kind, readable or not, by the end of its name or by how it begins."""
     suffix = name.rpartition(".")[2].lower()
@@ -86,7 +102,10 @@ def is_image(data: bytes, name: str) -> bool:
 
 @contextmanager
 def _damage_told(extension: str, data: bytes) -> Iterator[None]:
-    """Whatever Pillow's readers, which trust what they read, make of a damaged file is a ``ValueError``."""
+    """Whatever Pillow's readers, which trust what they read, make of a damaged file is a ``ValueError``.
+
+    Too little memory is no fault of the file's.
+    """
     try:
         yield
     except UnidentifiedImageError as error:
@@ -96,7 +115,7 @@ def _damage_told(extension: str, data: bytes) -> Iterator[None]:
         raise ValueError(f"is not a {extension} image{told}") from error
     except (
         *(OSError, SyntaxError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
-        *(RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
+        *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError),
     ) as error:
         raise ValueError(f"unreadable {extension} image ({error})") from error
 

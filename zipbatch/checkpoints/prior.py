@@ -29,6 +29,8 @@ from zipbatch.places import Place
 SCHEDULER_CONFIG = "scheduler_config.json"
 MAX_NUMBER, MAX_BLOCKS, MAX_LAYERS = 65_536, 32, 64
 """Of channels, pixels and the like; of blocks; of layers in each: far beyond any network there is."""
+_WIDTHS = (224, 448, 672, 896)
+"""Of diffusers' UNet2DModel, where a config says none."""
 _POSITIVE = ("norm_num_groups", "attention_head_dim", "mid_block_scale_factor")
 HEADS = "attention_heads"
 """Ours in a network's config, where diffusers' ``attention_head_dim`` does not do: as many heads at every width."""
@@ -73,6 +75,15 @@ class PriorFolder:
         """Side of the images the prior works on, pixels."""
         patch = patch_of(self.unet_config["in_channels"], self.unet_config["out_channels"])
         return int(self.unet_config["sample_size"]) * patch
+
+    @property
+    def canvas_bytes(self) -> int:
+        """About what a canvas takes in memory while the network works on it, in float32: what its levels keep for their
+        way back, and as much again.
+        """
+        widths = self.unet_config.get("block_out_channels") or _WIDTHS
+        layers, side = int(self.unet_config.get("layers_per_block", 2)) + 2, int(self.unet_config["sample_size"])
+        return 2 * 4 * sum(layers * int(width) * max(1, side >> level) ** 2 for level, width in enumerate(widths))
 
     @property
     def training_steps(self) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO, cast, get_args
 
 import click
 
-from zipbatch import __version__
+from zipbatch import __version__, memory
 from zipbatch.cli.printing import Printable
 from zipbatch.cli.running import Running
 from zipbatch.cli.stopping import Stop
@@ -161,6 +161,8 @@ def _carried_out(run: Running, stop: Stop) -> _End:
     except OSError as error:
         return _End(1, _os_error(error))
     except Exception as error:  # the last boundary: a traceback for those who ask, one line for everyone else
+        if memory.is_lacking(error):
+            return _End(1, f"out of memory ({error or 'no more of it'}); {memory.NEXT_STEP}")
         log.debug("internal error", exc_info=True)
         hint = "run again with -vv for the traceback, and please report it"
         return _End(1, f"internal error: {type(error).__name__}: {error} ({hint})")

@@ -65,13 +65,14 @@ class Number(click.FloatRange):
 
 @dataclass(frozen=True)
 class WorkerFlags:
-    """``--gpus --workers --address --at-least --stall-minutes --device``: who does the work."""
+    """``--gpus --workers --address --at-least --stall-minutes --memory-gb --device``: who does the work."""
 
     gpus: int | None
     workers: int | None
     address: str | None
     at_least: int | None
     stall_minutes: float
+    memory_gb: float | None
     device: str
 
     def resolve(self) -> Workers:
@@ -85,6 +86,7 @@ class WorkerFlags:
             self.device,
             at_least=self.at_least,
             stall_minutes=self.stall_minutes,
+            memory_gb=self.memory_gb,
         )
 
 
@@ -124,6 +126,12 @@ def worker_options(command: Callable[..., None]) -> Callable[..., None]:
                 show_default=True,
                 metavar="MIN",
                 help="Take a worker for hung, and replace it, whose shard shows no progress for MIN minutes.",
+            ),
+            click.option(
+                "--memory-gb",
+                type=Number(0, min_open=True),
+                metavar="GB",
+                help="What the images in a worker's hands may take.  [default: 1, or a 16th of all there is]",
             ),
             DEVICE,
         ],

@@ -21,6 +21,7 @@ from zipbatch.cluster.guard import Answer, guarded
 from zipbatch.cluster.run import Setup, WorkerContext
 from zipbatch.errors import Cancelled, UsageError
 from zipbatch.logs import KeptLines, LogSettings, configure
+from zipbatch.memory import usual_share
 from zipbatch.places import Place
 
 Sent = Mapping[Path, "ray.ObjectRef[Any]"]
@@ -43,10 +44,23 @@ class WorkerActor:
         lanes: computations at once.
         version: of the driver's zipbatch.
         logs: how the driver logs; lines go back to it with each answer.
+        memory: bytes that images in its hands may take; None for the usual share.
+        in_flight: tasks it is given at once.
     """
 
-    def __init__(self, setup: Setup, *, device: str, lanes: int, version: str, logs: LogSettings) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        device: str,
+        lanes: int,
+        version: str,
+        logs: LogSettings,
+        memory: int | None = None,
+        in_flight: int = 1,
+    ) -> None:
         self._setup, self._device, self._lanes, self._version = setup, device, lanes, version
+        self._memory, self._in_flight = memory, in_flight
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._built: Answer | None = None
@@ -118,7 +132,12 @@ class WorkerActor:
             files: dict[Place, Path] = {
                 path: _written(ref, Path(folder) / str(i) / path.name) for i, (path, ref) in enumerate(sent.items())
             }
-            context = WorkerContext(self._device, self._lanes, self._tick, label, files, progress=self._progress)
+            context = WorkerContext(
+                *(self._device, self._lanes, self._tick, label, files),
+                progress=self._progress,
+                memory=self._memory or usual_share(self._lanes),
+                in_flight=self._in_flight,
+            )
             return self._setup(context)
 
 

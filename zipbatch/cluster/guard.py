@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from zipbatch import memory
 from zipbatch.errors import Cancelled, UsageError, WorkFailed, ZipbatchError
 from zipbatch.logs import Line
 
@@ -46,5 +47,7 @@ def guarded(function: Callable[..., Any], *arguments: Any) -> Answer:
         hint = "; free some space and run again" if full else ""
         return Answer(error=f"{error.filename or 'I/O'}: {error.strerror or error}{hint}", full=full)
     except Exception as error:  # the boundary of a worker: one bad shard must not stop the others
+        if memory.is_lacking(error):
+            return Answer(error=f"out of memory ({error or 'no more of it'}); {memory.NEXT_STEP}")
         log.exception("worker failed")
         return Answer(error=f"internal error: {type(error).__name__}: {error} (please report it)")

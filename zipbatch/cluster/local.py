@@ -13,6 +13,7 @@ from typing import Any
 from zipbatch.cluster.guard import Answer, guarded
 from zipbatch.cluster.run import OnPartial, Outcome, Setup, WorkerContext, Workers, cpu_cores
 from zipbatch.errors import Cancelled
+from zipbatch.memory import usual_share
 
 PARTIAL_S = 1.0
 _TASK: contextvars.ContextVar[str] = contextvars.ContextVar("task")
@@ -44,7 +45,13 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
             _TASK.reset(token)
             far.pop(task.name, None)
 
-    context = WorkerContext(workers.device, cpu_cores(), tick, label, progress=progress)
+    lanes = cpu_cores()
+    context = WorkerContext(
+        *(workers.device, lanes, tick, label),
+        progress=progress,
+        memory=workers.memory or usual_share(lanes),
+        in_flight=workers.in_flight,
+    )
     built = guarded(setup, context)
     if built.error is not None:
         raise built.failure()

@@ -82,7 +82,15 @@ def _slots(setup: Setup, workers: Workers, files: Sequence[Path]) -> list[Slot]:
     }
     remote = ray.remote(WorkerActor).options(**options)
     started = [
-        remote.remote(setup, device=workers.device, lanes=lanes, version=__version__, logs=settings())
+        remote.remote(
+            setup,
+            device=workers.device,
+            lanes=lanes,
+            version=__version__,
+            logs=settings(),
+            memory=workers.memory,
+            in_flight=workers.in_flight,
+        )
         for _ in range(workers.count)
     ]
     return [Slot(actor, sent) for actor in started]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from zipbatch.cluster.device import pick_device
 from zipbatch.errors import UsageError
+from zipbatch.memory import GB, usual_share
 from zipbatch.places import Place
 
 
@@ -42,6 +43,8 @@ class WorkerContext:
         progress: to be called with how far a task is, in units of its own, from the thread that runs it.
         label: where the worker runs, for records.
         files: where files of the driver's machine lie on this one.
+        memory: bytes that images in hand may take, of all tasks together.
+        in_flight: tasks that it is given at once.
     """
 
     device: str
@@ -50,6 +53,8 @@ class WorkerContext:
     label: dict[str, Any]
     files: Mapping[Place, Path] = field(default_factory=dict)
     progress: Callable[[int], None] = _ignore
+    memory: int = field(default_factory=usual_share)
+    in_flight: int = 1
 
     def local(self, place: Place) -> Place:
         """Where a file that the driver named can be read here, while the worker is being built."""
@@ -72,6 +77,7 @@ class Workers:
         in_flight: tasks a worker holds at once, so that reading, computing and writing of neighbours overlap.
         at_least: workers without which the run fails; None means all. It goes on with fewer, and more may come later.
         stall_s: a worker whose task shows no progress for so long is taken for hung, and replaced.
+        memory: bytes that the images in a worker's hands may take; None for the usual share of its machine's.
     """
 
     gpus: int | None = None
@@ -81,6 +87,7 @@ class Workers:
     in_flight: int = 2
     at_least: int | None = None
     stall_s: float = 3600.0
+    memory: int | None = None
 
     @property
     def uses_ray(self) -> bool:
@@ -117,6 +124,7 @@ def resolve_workers(
     *,
     at_least: int | None = None,
     stall_minutes: float = 60.0,
+    memory_gb: float | None = None,
 ) -> Workers:
     """Check a request for workers against what this machine has.
 
@@ -148,7 +156,8 @@ def resolve_workers(
             )
     if address is None and (gpus is None or device == "cuda"):
         pick_device(device)
-    return Workers(gpus, workers or 0, address, device, at_least=at_least, stall_s=60 * stall_minutes)
+    memory = None if memory_gb is None else int(memory_gb * GB)
+    return Workers(gpus, workers or 0, address, device, at_least=at_least, stall_s=60 * stall_minutes, memory=memory)
 
 
 def run_tasks(

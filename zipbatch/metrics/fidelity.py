@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
+
+_WINDOW = 11
+_AT_ONCE = 1 << 20
+"""Pixels of an image that are measured at once."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,51 @@ def fidelity(image: Tensor, reference: Tensor) -> Fidelity:
     Raises:
         ValueError: shapes differ or an image is smaller than the SSIM window.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure  # slow to import
-
     if image.shape != reference.shape:
         raise ValueError(f"shapes differ: {tuple(image.shape)} and {tuple(reference.shape)}")
-    if min(image.shape[-2:]) < 11:
+    if min(image.shape[-2:]) < _WINDOW:
         raise ValueError(f"SSIM needs images of 11 px or more, got {tuple(image.shape[-2:])}")
-    a, b = image.float(), reference.float()  # the window's convolution is many times slower in float64
-    mse = (a - b).double().square().mean(dim=(1, 2, 3))
+    large = image.shape[-2] * image.shape[-1] > _AT_ONCE
+    mse, ssim = _by_strips(image, reference) if large else (_mse(image, reference), _ssim(image, reference))
     psnr = 10 * torch.log10(255**2 / mse.clamp_min(255**2 * 1e-10))
-    ssim = structural_similarity_index_measure(a, b, data_range=255.0, reduction="none")
-    assert isinstance(ssim, Tensor)
     return Fidelity(_sum(psnr), _sum(ssim), len(image))
+
+
+def _mse(image: Tensor, reference: Tensor) -> Tensor:
+    return (image.float() - reference.float()).double().square().mean(dim=(1, 2, 3))
+
+
+def _ssim(image: Tensor, reference: Tensor, *, within: int = 0) -> Tensor:
+    """Of each image, the mean over all places of the window, but for those less than ``within`` from an edge."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # slow to import
+
+    a, b = image.float(), reference.float()  # the window's convolution is many times slower in float64
+    found = structural_similarity_index_measure(a, b, data_range=255.0, reduction="none", return_full_image=within > 0)
+    if isinstance(found, Tensor):
+        return found
+    full: Tensor = found[1]
+    return full[..., within:-within, within:-within].double().mean(dim=(1, 2, 3))
+
+
+def _by_strips(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error and SSIM of each large image, strip by strip: they take many times the image in memory."""
+    height, width = image.shape[-2:]
+    step, border = max(1, _AT_ONCE // width), _WINDOW // 2
+    rows, columns = (_reflected(side, border) for side in (height, width))
+    mse, ssim = torch.zeros(len(image), dtype=torch.float64), torch.zeros(len(image), dtype=torch.float64)
+    for number, start in itertools.product(range(len(image)), range(0, height, step)):
+        pair = [images[number : number + 1] for images in (image, reference)]
+        share = (min(start + step, height) - start) / height
+        mse[number] += _mse(*(one[..., start : start + step, :] for one in pair)).item() * share
+        around = rows[start : start + step + 2 * border]
+        ssim[number] += _ssim(*(one[..., around, :][..., columns] for one in pair), within=border).item() * share
+    return mse, ssim
+
+
+def _reflected(side: int, border: int) -> Tensor:
+    """Indices of a side and the borders that the window sees, mirrored without the edge: int64 [side + 2 border]."""
+    place = torch.arange(-border, side + border).abs()
+    return torch.minimum(place, 2 * (side - 1) - place)
 
 
 def _sum(values: Tensor) -> Fraction:

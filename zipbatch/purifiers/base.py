@@ -44,6 +44,7 @@ class Purifier(Protocol):
         seeded: whether it draws random numbers, so that the seed matters.
         libraries: versions of those whose own arithmetic decides pixels, such as a codec's.
         version: raised whenever the same settings come to give other pixels.
+        working_bytes: about what it takes in memory for each value of an image while it works, without a prior.
     """
 
     settings_type: ClassVar[type[Settings]]
@@ -52,6 +53,7 @@ class Purifier(Protocol):
     seeded: ClassVar[bool] = False
     libraries: ClassVar[Mapping[str, str]] = {}
     version: ClassVar[int] = 1
+    working_bytes: ClassVar[int] = 24
 
     def __init__(self, settings: Any, resources: Resources) -> None: ...
 

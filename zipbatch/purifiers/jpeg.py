@@ -27,6 +27,7 @@ class Jpeg(Purifier):
     settings_type: ClassVar[type[Settings]] = JpegSettings
     source: ClassVar[str] = "Dziugaite et al. 2016, arXiv 1608.00853; quality as in ART 23539e2"
     libraries: ClassVar[Mapping[str, str]] = pictures.jpeg_libraries()
+    working_bytes: ClassVar[int] = 6
 
     def __init__(self, settings: JpegSettings, resources: Resources) -> None:
         self._quality, self._tick = settings.quality, resources.tick

@@ -36,6 +36,7 @@ class Median(Purifier):
     """
 
     settings_type: ClassVar[type[Settings]] = MedianSettings
+    working_bytes: ClassVar[int] = 6
     source: ClassVar[str] = "Xu et al. 2017, arXiv 1704.01155; window and edges as in ART 23539e2"
 
     def __init__(self, settings: MedianSettings, resources: Resources) -> None:

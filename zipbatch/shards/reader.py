@@ -22,7 +22,7 @@ class Limits:
     """What one sample may cost before any of it is decoded."""
 
     max_member_bytes: int = 256 * 1024**2
-    max_sample_bytes: int = 1024**3
+    max_sample_bytes: int = 256 * 1024**2
     max_pixels: int = MAX_PIXELS
 
 

@@ -30,6 +30,11 @@ class Sample:
     shard: str = ""
 
     @property
+    def size(self) -> int:
+        """Bytes of its members together."""
+        return sum(map(len, self.members.values()))
+
+    @property
     def image_extensions(self) -> list[str]:
         """Those of its members that may be its image."""
         return [extension for extension in self.members if extension in EXTENSIONS]

@@ -175,7 +175,7 @@ def by_size(images: Sequence[U8]) -> Iterator[tuple[npt.NDArray[np.int64], Tenso
     shapes = [image.shape for image in images]
     for shape in dict.fromkeys(shapes):
         where = np.array([i for i, other in enumerate(shapes) if other == shape], np.int64)
-        yield where, torch.from_numpy(np.stack([images[i] for i in where]).transpose(0, 3, 1, 2).copy())
+        yield where, torch.from_numpy(np.stack([images[i].transpose(2, 0, 1) for i in where]))
 
 
 Ask = Callable[[Tensor], npt.NDArray[np.int64]]

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from zipbatch import __version__, atomic, images
 from zipbatch.errors import DataError, UsageError
+from zipbatch.memory import in_batches
 from zipbatch.shards import Limits, Sample, ShardDataset, ShardRef, read_shard
 from zipbatch.shards.digest import listed_digest, read_listed
 from zipbatch.stages.import_files import Files, match_by_key, match_by_map, split_folders
@@ -22,7 +22,7 @@ from zipbatch.stages.purify_plan import check_request_tag
 from zipbatch.store import Store, TaskRecord, VersionRow, Versions, check_name, task_key
 
 METHOD = "import"
-_CHUNK = 256
+_CHUNK, _CHUNK_BYTES = 256, 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _import_shard(store: Store, shard: ShardRef, files: dict[str, Path], digests
 def _converted(shard: ShardRef, digest: str, files: dict[str, Path]) -> Iterator[tuple[Sample, str]]:
     samples = read_shard(shard.path, sha256=digest)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        while chunk := list(islice(samples, _CHUNK)):
+        for chunk in in_batches(samples, count=_CHUNK, size=_CHUNK_BYTES, of=lambda sample: sample.size):
             if new := [sample.key for sample in chunk if sample.key not in files]:
                 raise DataError(shard.path, "changed while it was read; run again", key=new[0])
             yield from pool.map(lambda sample: _convert(sample, files[sample.key]), chunk)

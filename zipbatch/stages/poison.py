@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from zipbatch import __version__, atomic, images
 from zipbatch.attacks import Attack, FromPicture, Goal, Trigger, attack_params, get_attack
 from zipbatch.errors import DataError, UsageError
+from zipbatch.memory import Room, in_batches, usual_share
 from zipbatch.places import held_to, plain
 from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest
 from zipbatch.shards.dataset import (
@@ -40,7 +40,7 @@ from zipbatch.stages.staging import stage_folder
 from zipbatch.stages.unreadable import Unreadable, find_unreadable
 
 log = logging.getLogger(__name__)
-_CHUNK = 256
+_CHUNK, _CHUNK_BYTES = 256, 64 * 1024**2
 _LISTED = 1000
 """Skipped images that a manifest names."""
 
@@ -110,6 +110,7 @@ class _Plan:
     progress: _Progress
     left: Left
     skipped: Unreadable
+    room: Room = field(default_factory=lambda: Room(usual_share()))
 
 
 def poison(
@@ -324,7 +325,7 @@ def _samples(plan: _Plan, split: str, poisoned: frozenset[int] | None, *, record
     index = 0
     encoded = plan.source.images(split, sha256=plan.source_sha256[split])
     with ThreadPoolExecutor() as pool:
-        while chunk := list(islice(encoded, _CHUNK)):
+        for chunk in in_batches(encoded, count=_chunk(plan), size=_CHUNK_BYTES, of=lambda image: len(image.data)):
             pixels = list(pool.map(lambda image: _decode(plan, image), chunk))
             flags = [poisoned is None or index + i in poisoned for i in range(len(chunk))]
             stamped = _stamp(plan, np.stack(pixels), flags)
@@ -335,7 +336,17 @@ def _samples(plan: _Plan, split: str, poisoned: frozenset[int] | None, *, record
             plan.progress.add(len(chunk))
 
 
+def _chunk(plan: _Plan) -> int:
+    """Images of the staged size that are worked on at once."""
+    return max(1, min(_CHUNK, _CHUNK_BYTES // (3 * plan.image_size**2)))
+
+
 def _decode(plan: _Plan, image: SourceImage) -> images.U8:
+    with plan.room.take(4 * images.decoded_bytes(image.data, image.extension)):
+        return _staged_size(plan, image)
+
+
+def _staged_size(plan: _Plan, image: SourceImage) -> images.U8:
     pixels = image.pixels()
     if plan.request.image_size is None and pixels.shape[:2] != (plan.image_size, plan.image_size):
         height, width = pixels.shape[:2]

@@ -17,8 +17,9 @@ from zipbatch import __version__, images, places
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import DataError, WorkFailed
+from zipbatch.memory import Room
 from zipbatch.places import Place, Stamp
-from zipbatch.purifiers import Purifier
+from zipbatch.purifiers import PURIFIERS, Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.digest import listed_digest
@@ -87,18 +88,24 @@ class _Readable:
     unit: int
     out: tuple[int, int]
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes while it is in hand: as it came, decoded, in a batch, and purified."""
+        return self.sample.size + 3 * self.image.nbytes
+
 
 @dataclass(frozen=True)
 class _Batch:
     """Consecutive samples of one size; ``pixels`` uint8 [N, 3, H, W], ``unit`` images to a row of the network.
 
-    ``out`` are the heights and widths that they come out with.
+    ``out`` are the heights and widths that they come out with, ``size`` the bytes that all of it takes.
     """
 
     samples: list[Sample]
     pixels: torch.Tensor
     unit: int
     out: list[tuple[int, int]]
+    size: int
 
 
 class _Counted:
@@ -126,9 +133,18 @@ class PurifyWorker:
         self._store = Store(setup.store)
         self._device = pick_device(context.device)
         self._purifier: Purifier = build_purifier(setup.spec, self._device, tick=self._tick, local=context.local)
-        self._batch_rows = self._rows_that_fit = setup.batch_size
         self._lanes = 1 if self._device.type == "cuda" else context.lanes
+        self._held = context.memory // 2 // context.in_flight
+        self._room = Room(context.memory // 2)
+        self._batch_rows = self._rows_that_fit = self._rows(setup.batch_size)
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=torch.set_num_threads, initargs=(1,))
+
+    def _rows(self, wanted: int) -> int:
+        """Rows of a batch, of which every lane has one; a GPU finds out itself what its memory holds."""
+        prior = self._spec.prior
+        if prior is None or self._device.type == "cuda":
+            return wanted
+        return max(1, min(wanted, self._context.memory // 2 // self._lanes // prior.canvas_bytes))
 
     def _tick(self) -> None:
         """Before each forward pass; without a prior, between pieces of work that are none."""
@@ -221,10 +237,15 @@ class PurifyWorker:
         return image
 
     def _purified(self, samples: Iterable[_Readable], runs: list[SlotRun], passes: Passes) -> Iterator[Sample]:
-        """Purified samples in order, with at most one batch a lane waiting; ``runs`` gains where each one was."""
+        """Purified samples in order, with at most one batch a lane waiting, fewer where images are large.
+
+        ``runs`` gains where each one was.
+        """
         window: deque[tuple[_Batch, Future[torch.Tensor]]] = deque()
         try:
             for batch in self._batches(samples):
+                while window and sum(one.size for one, _ in window) + batch.size > self._held:
+                    yield from _results(*window.popleft())
                 _note(batch, runs)
                 window.append((batch, self._pool.submit(copy_context().run, self._compute, batch, passes)))
                 if len(window) > self._lanes:
@@ -236,13 +257,16 @@ class PurifyWorker:
                 future.cancel()
 
     def _batches(self, samples: Iterable[_Readable]) -> Iterator[_Batch]:
+        """Whole rows of images of one size, as many as were asked for or as a lane's share of memory takes."""
         held: list[_Readable] = []
+        size, limit = 0, self._held // (self._lanes + 1)
         for one in samples:
-            full = held and len(held) == self._batch_rows * held[0].unit
+            full = held and (len(held) == self._batch_rows * one.unit or (size >= limit and len(held) % one.unit == 0))
             if held and (full or one.image.shape != held[0].image.shape):
-                yield _batch(held)
-                held = []
+                batch, held, size = _batch(held), [], 0
+                yield batch
             held.append(one)
+            size += one.size
         if held:
             yield _batch(held)
 
@@ -255,7 +279,7 @@ class PurifyWorker:
             self._context.tick()
             rows = slice(start, start + self._rows_that_fit * batch.unit)
             try:
-                with passes.piece(len(keys[rows])):
+                with self._room.take(self._cost(batch, rows), tick=self._context.tick), passes.piece(len(keys[rows])):
                     pieces.append(self._purifier(batch.pixels[rows], keys[rows]))
                 start = rows.stop
                 continue
@@ -265,6 +289,14 @@ class PurifyWorker:
                 pass  # the exception holds on to the memory: go on outside of it
             self._halve()
         return torch.cat(pieces)
+
+    def _cost(self, batch: _Batch, rows: slice) -> int:
+        """About what purifying these rows takes in this machine's memory."""
+        if self._device.type == "cuda":
+            return 0
+        if self._spec.prior is not None:
+            return len(batch.samples[rows]) * self._spec.prior.canvas_bytes // batch.unit
+        return batch.pixels[rows].nbytes * PURIFIERS[self._spec.method].working_bytes
 
     def _halve(self) -> None:
         if self._rows_that_fit == 1:
@@ -287,8 +319,9 @@ def _refusal(sample: Sample, others: Sequence[str]) -> str:
 
 
 def _batch(held: list[_Readable]) -> _Batch:
-    pixels = np.stack([one.image for one in held]).transpose(0, 3, 1, 2).copy()
-    return _Batch([one.sample for one in held], torch.from_numpy(pixels), held[0].unit, [one.out for one in held])
+    pixels = torch.from_numpy(np.stack([one.image.transpose(2, 0, 1) for one in held]))
+    samples, out = [one.sample for one in held], [one.out for one in held]
+    return _Batch(samples, pixels, held[0].unit, out, sum(one.size for one in held))
 
 
 def _note(batch: _Batch, runs: list[SlotRun]) -> None:

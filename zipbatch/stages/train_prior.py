@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from zipbatch.checkpoints import fresh_prior, open_prior, save_prior
 from zipbatch.config import PriorConfig
 from zipbatch.diffusion import Prior, guided_sample, noise_streams, standard_normal
 from zipbatch.errors import UsageError
+from zipbatch.memory import check_fits, in_batches
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.report.progress import Part, Progress
 from zipbatch.sources import SourceImage
@@ -43,6 +45,7 @@ CHECKPOINT = "checkpoint.pt"
 MANIFEST = "manifest.json"
 _REPORT_EVERY, _REPORT_EVERY_S = 25, 1.0
 _CHECKPOINT_EVERY = 1000
+_CHUNK, _CHUNK_BYTES = 256, 64 * 1024**2
 _HELD_OUT_SPLITS = ("test", "val")
 _SHEET_ROWS, _SHEET_STEPS = 6, 50
 _SHEET_PASSES = _SHEET_ROWS**2 * _SHEET_STEPS
@@ -177,13 +180,21 @@ def _load(source: Source, held_out: int, sha256: str) -> tuple[Tensor, Tensor, s
 
 
 def _decode_all(source: Source, split: str, limit: int | None, sha256: str | None = None) -> Tensor:
+    found: list[Tensor] = []
+    side, taken = 0, 0
     with ThreadPoolExecutor(max_workers=4) as pool:
-        encoded = list(source.images(split, sha256=sha256))[:limit]
-        pixels = list(pool.map(SourceImage.pixels, encoded))
-    sizes = {array.shape for array in pixels}
-    if len(sizes) != 1 or pixels[0].shape[0] != pixels[0].shape[1]:
-        raise UsageError(f"{source.place}: images of split {split} must be square and of one size")
-    return torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
+        encoded = islice(source.images(split, sha256=sha256), limit)
+        for chunk in in_batches(encoded, count=_CHUNK, size=_CHUNK_BYTES, of=lambda image: 8 * len(image.data)):
+            for pixels in pool.map(SourceImage.pixels, chunk):
+                side = side or pixels.shape[0]
+                if pixels.shape != (side, side, 3):
+                    raise UsageError(f"{source.place}: images of split {split} must be square and of one size")
+                found.append(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
+                taken += pixels.nbytes
+                check_fits(2 * taken, f"{source.place}: split {split}")
+    if not found:
+        raise UsageError(f"{source.place}: split {split} is empty")
+    return torch.stack(found)
 
 
 def _configs(config: PriorConfig, image_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
