@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -132,15 +134,57 @@ def test_what_killed_runs_left_is_swept_but_not_what_a_run_holds(source12: Path,
     assert [path.exists() for path in (stale, held, fresh)] == [False, False, True]
 
 
-def test_a_tag_that_stays_is_said_to_stay(source12: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    store = tmp_path / "pur"
-    first = blur(source12, store, "--json").json
-    tag = store / "tags" / "in" / "latest"
-    tag.write_text(f"{first['version']}\n{4 * 10**18}\n")
-    second = blur(source12, store, "--transform", "blur:4", "--json").json
-    assert (first["tags"], second["tags"]) == (["latest"], [])
-    assert tag.read_text().split() == [first["version"], str(4 * 10**18)]
+def an_hour_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that are planned from now on started an hour ago, and are slow."""
+    started = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr("zipbatch.stages.purify_plan.time", SimpleNamespace(time_ns=lambda: started))
+
+
+def test_a_run_that_cannot_move_its_tag_says_so_wherever_it_is_asked(
+    source12: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    store, summary, metrics = tmp_path / "pur", tmp_path / "s.json", tmp_path / "m.prom"
+    first = blur(source12, store, "--tag", "nightly", "--json").json
+    an_hour_ago(monkeypatch)
+    ran = blur(
+        *(source12, store, "--transform", "blur:4", "--tag", "nightly", "--json"),
+        *("--summary", summary, "--metrics", metrics),
+    )
+    second, told = ran.json, json.loads(summary.read_text())
+    stays = {"nightly": first["version"], "latest": first["version"]}
+    assert (first["tags"], second["tags"], second["tags_left"]) == (["nightly", "latest"], [], stays)
+    assert (ran.code, told["outcome"], told["exit_code"], told["tags_left"]) == (1, "not tagged", 1, stays)
+    assert 'outcome="not tagged"} 1' in metrics.read_text()
+    assert f"in@nightly stays at {first['version']}" in ran.err and "no tag keeps it from gc" in ran.err
+    assert f"zipbatch store tag in@{second['version']} nightly" in ran.err
     assert "stays at" in caplog.text
+    assert zipbatch("store", "tag", f"in@{second['version']}", "nightly", "--store", store).code == 0
+    assert (store / "tags/in/nightly").read_text().split()[0] == second["version"]
+
+
+def test_a_run_whose_own_tag_moved_does_not_fail_over_latest(
+    source12: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = tmp_path / "pur"
+    assert blur(source12, store).code == 0
+    an_hour_ago(monkeypatch)
+    ran = blur(source12, store, "--transform", "blur:4", "--tag", "mine", "--latest", "--json")
+    assert (ran.code, ran.json["tags"], list(ran.json["tags_left"])) == (0, ["mine"], ["latest"])
+
+
+def test_one_run_with_the_clock_ahead_binds_nobody(source12: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In a year's time a run moved the tag; then somebody set the clock."""
+    store, ahead = tmp_path / "pur", time.time_ns() + 365 * 86_400 * 10**9
+    with monkeypatch.context() as fast:
+        fast.setattr("zipbatch.stages.purify_plan.time", SimpleNamespace(time_ns=lambda: ahead))
+        first = blur(source12, store, "--tag", "nightly", "--json").json
+    assert int((store / "tags/in/nightly").read_text().split()[1]) == ahead
+    second = blur(source12, store, "--transform", "blur:4", "--tag", "nightly", "--json")
+    assert (second.code, second.json["tags"]) == (0, ["nightly", "latest"])
+    (store / "tags/in/nightly").write_text(f"{second.json['version']}\n{ahead}\n")
+    ran = zipbatch("store", "tag", f"in@{first['version']}", "nightly", "--store", store)
+    assert (ran.code, ran.out.split()[-1]) == (0, first["version"])
+    assert (store / "tags/in/nightly").read_text().split()[0] == first["version"]
 
 
 def test_a_run_that_did_nothing_leaves_no_store(source12: Path, tmp_path: Path):

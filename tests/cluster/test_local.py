@@ -21,7 +21,7 @@ import pytest
 from tests.cluster.job import Job
 from tests.making import write_source
 from zipbatch.cluster import Outcome, WorkerContext, Workers, resolve_workers, run_tasks
-from zipbatch.errors import DataError, UsageError
+from zipbatch.errors import DataError, UsageError, ZipbatchError
 
 LOCAL = Workers(device="cpu")
 ERRORS = {
@@ -100,15 +100,15 @@ def test_neighbours_overlap():
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_a_worker_that_cannot_be_built_is_a_usage_error(kind: str):
+def test_a_worker_that_cannot_be_built_ends_the_run_with_its_error(kind: str):
     error, message = ERRORS[kind]
 
     def setup(_context: WorkerContext) -> Callable[[Job], Any]:
         raise error
 
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(ZipbatchError) as raised:
         list(run_tasks(setup, jobs(2), LOCAL))
-    assert str(raised.value) == message
+    assert (str(raised.value), raised.value.exit_code) == (message, getattr(error, "exit_code", 1))
 
 
 @pytest.mark.parametrize("leave", ["close", "exception"])

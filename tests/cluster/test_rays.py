@@ -23,7 +23,7 @@ import pytest
 
 from tests.cluster.job import Job
 from zipbatch.cluster import Outcome, WorkerContext, Workers, run_tasks
-from zipbatch.errors import DataError, UsageError
+from zipbatch.errors import DataError, WorkFailed
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
@@ -239,8 +239,8 @@ def test_neighbours_of_a_deadly_task_finish(deadly: Run):
     assert len(good) == 12
 
 
-def test_a_worker_that_cannot_be_built_is_a_usage_error():
-    with pytest.raises(UsageError, match=r"^weights: damaged$"):
+def test_a_worker_that_cannot_be_built_ends_the_run_with_its_error():
+    with pytest.raises(WorkFailed, match=r"^weights: damaged$"):
         list(run_tasks(Failing(), [Job("good")], TWO))
 
 

@@ -74,6 +74,7 @@ def test_a_summary_has_everything(tmp_path: Path):
         "version": None,
         "tags": [],
         "latest_left": None,
+        "tags_left": {},
         "counts": {
             "unit": "shards",
             "total": 9,

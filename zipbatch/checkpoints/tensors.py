@@ -17,7 +17,7 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import HEAD_BYTES, SAFETENSORS, a_few, head_of, instead, kind_of
 from zipbatch.places import Place, local_copy, plain, stamp
 
-MAX_JSON_BYTES = 4_000_000
+MAX_JSON_BYTES, MAX_WEIGHTS_BYTES = 4_000_000, 64_000_000_000
 _CHECKPOINTS = {"safetensors", "zip", "pickle", "onnx"}
 
 
@@ -46,11 +46,13 @@ def read_json(path: Place) -> dict[str, Any]:
 
 
 def check_kind(path: Place) -> None:
-    """Refuse a local file that surely is no checkpoint, before anything is planned with it; its bytes are not read.
+    """Refuse a file that surely is no checkpoint, before anything is planned with it; its bytes are not read.
 
     Raises:
-        UsageError: says what it is, such as the pointer that a clone without Git LFS leaves.
+        UsageError: it is larger than any, or says what it is, such as the pointer that a clone without Git LFS leaves.
     """
+    if (size := stamp(path).size) > MAX_WEIGHTS_BYTES:
+        raise UsageError(f"{path}: has {size} bytes, over the limit of {MAX_WEIGHTS_BYTES} for a file of weights")
     if isinstance(path, Path) and (told := instead(head_of(path), "a checkpoint", fit=_CHECKPOINTS)):
         raise UsageError(f"{path}: {told}")
 

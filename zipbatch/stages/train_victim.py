@@ -20,6 +20,7 @@ from zipbatch import __version__
 from zipbatch.checkpoints.victim import CONFIG, VictimSpec, open_victim, save_victim
 from zipbatch.config import VictimConfig
 from zipbatch.errors import UsageError
+from zipbatch.memory import check_fits
 from zipbatch.metrics import Share, attack_success, clean_accuracy
 from zipbatch.pixels import from_u8
 from zipbatch.report.progress import Part, Progress
@@ -42,6 +43,8 @@ from zipbatch.victims import TRAIN_TRANSFORMS, TrainTransform, Victim, build_vic
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 _ASKED = 128
+_LEARNING_BYTES = 4 * 4 * 64
+"""Of memory, the least that learning takes for a pixel: a few maps of 64 channels in float32."""
 _MEASURED = (CLEAN_SPLIT, POISONED_SPLIT)
 
 
@@ -143,6 +146,13 @@ def train_victim(
         mean=config.mean,
         std=config.std,
         classes=tuple(manifest.classes),
+    )
+    batch, side = (
+        min(config.batch_size, sum(shard.samples or 0 for shard in dataset.split("train"))),
+        manifest.image_size,
+    )
+    check_fits(
+        batch * side**2 * _LEARNING_BYTES, f"{dataset.name}: learning from batches of {batch} images of {side} px"
     )
     data = load_split(dataset.split("train"))
     if (side := manifest.image_size) and data.images.shape[-2:] != (side, side):
