@@ -15,7 +15,7 @@ import pytest
 from tests.making import files_below, sample, write_shard, zipbatch
 from zipbatch.atomic import sha256_file
 from zipbatch.cluster import Workers
-from zipbatch.shards import ShardDataset, ShardRef
+from zipbatch.shards import Sample, ShardDataset, ShardRef
 from zipbatch.stages import purify as purify_module
 from zipbatch.stages.publish import publish_version
 from zipbatch.stages.purifier import purifier_spec
@@ -139,6 +139,55 @@ def test_an_object_that_vanished_is_made_anew(incoming: Path, tmp_path: Path):
     again = purified(incoming, "--store", store)
     assert (again["computed"], again["version"], again["new_version"]) == (1, first["version"], False)
     assert lost.read_bytes() == content
+
+
+@pytest.mark.parametrize("keeps", ["size", "size and mtime", "nothing"])
+@pytest.mark.parametrize("found_by", ["the parent's list", "its record"])
+def test_a_damaged_object_is_made_anew(incoming: Path, tmp_path: Path, keeps: str, found_by: str):
+    """Neither the same version nor a new one passes damage on."""
+    store = tmp_path / "pur"
+    first = purified(incoming, "--store", store)
+    if found_by == "its record":
+        assert zipbatch("purify", incoming, "--purifier", "median", "--store", store).code == 0
+    damaged = Store(store).object_path(Versions(Store(store)).read(f"in@{first['version']}").rows[2].output)
+    content, times = damaged.read_bytes(), damaged.stat()
+    damaged.chmod(0o644)
+    damaged.write_bytes(content[:700] if keeps == "nothing" else content[:700] + b"\xff" + content[701:])
+    if keeps == "size and mtime":
+        os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
+    write_day(incoming, 6)
+    again = purified(incoming, "--store", store)
+    assert (again["computed"], again["reused"], damaged.read_bytes() == content) == (2, 5, True)
+    assert zipbatch("store", "verify", "--store", store).code == 0
+
+
+def test_objects_to_which_something_was_done_are_read_once(
+    incoming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A link to it, from an export or a backup, changes an object's ctime."""
+    store, read = tmp_path / "pur", []
+    purified(incoming, "--store", store)
+    whole = Store.sound_object
+    monkeypatch.setattr(Store, "sound_object", lambda self, name: (read.append(name), whole(self, name))[1])
+    assert purified(incoming, "--store", store)["reused"] == 6 and not read
+    assert zipbatch("store", "export", "in", tmp_path / "out", "--store", store).code == 0
+    assert purified(incoming, "--store", store)["reused"] == 6 and len(read) == 6
+    assert purified(incoming, "--store", store)["reused"] == 6 and len(read) == 6
+
+
+def test_objects_are_read_only(incoming: Path, tmp_path: Path):
+    """So that nobody writes through a link into the store."""
+    store = tmp_path / "pur"
+    write_shard(incoming / "day-000.tar", [sample("ok", None, seed=1, size=8), Sample("odd", {"png": b"no image"})])
+    assert zipbatch("purify", incoming, *BLUR, "--quarantine", "--store", store).code == 0
+    files = list((store / "objects").rglob("*.tar"))
+    assert len(files) == 7 and all(file.stat().st_mode & 0o222 == 0 for file in files)
+    assert zipbatch("store", "export", "in", tmp_path / "out", "--store", store).code == 0
+    assert all(file.stat().st_mode & 0o222 == 0 for file in (tmp_path / "out").glob("*.tar"))
+    assert zipbatch("purify", incoming, *BLUR, "--quarantine", "--store", store).code == 0
+    assert zipbatch("store", "tag", "in", "kept", "--store", store).code == 0
+    collect(Store(store), find_garbage(Store(store), GcPolicy(grace_s=0)))
+    assert zipbatch("store", "verify", "--store", store).code == 0
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:

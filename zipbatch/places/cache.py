@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -99,19 +99,35 @@ def _name(url: str, stamp: Stamp) -> str:
 
 
 def _hold(copy: Path, stamp: Stamp) -> BinaryIO | None:
-    """The copy, opened, with a shared lock on it that ends when it is closed; None when it is not there."""
+    """The copy, opened, with a shared lock on it that ends when it is closed; None when it is not there, or has not the
+    bytes any more that were fetched.
+    """
     try:
         stream = copy.open("rb")
     except FileNotFoundError:
         return None
     filesystem.lock(stream, copy, shared=True)
     found = os.fstat(stream.fileno())
-    if found.st_nlink == 0 or found.st_size != stamp.size:  # removed between the opening and the lock, or cut short
+    gone = found.st_nlink == 0 or found.st_size != stamp.size  # removed between the opening and the lock, or cut short
+    if gone or hashlib.file_digest(stream, "sha256").hexdigest() != _noted(copy):
         stream.close()
         return None
     now = time.time_ns()  # finer than the clock that the system stamps files with
-    os.utime(stream.fileno(), ns=(now, now))
+    with suppress(PermissionError):  # another user's, in a shared cache
+        os.utime(stream.fileno(), ns=(now, now))
     return stream
+
+
+def _note_of(copy: Path) -> Path:
+    """The file beside a copy that holds its digest."""
+    return copy.with_name(f".{copy.name}.sha256")
+
+
+def _noted(copy: Path) -> str | None:
+    try:
+        return _note_of(copy).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None  # a copy of an older release, or a damaged note: it is fetched anew
 
 
 def _fetch(url: str, client: Client, copy: Path, stamp: Stamp) -> BinaryIO | None:
@@ -129,6 +145,7 @@ def _fetch(url: str, client: Client, copy: Path, stamp: Stamp) -> BinaryIO | Non
                 client.download(url, temp)
             if temp.stat().st_size != stamp.size or stamp_of(client.info(url)) != stamp:
                 return None
+            atomic.write_bytes(_note_of(copy), atomic.sha256_file(temp).encode())
             atomic.publish(temp, copy)
         finally:
             temp.unlink(missing_ok=True)
@@ -164,6 +181,7 @@ def _remove(copy: Path) -> bool:
             if not filesystem.lock(stream, copy, wait=False) and time.time() - copy.stat().st_mtime < _IN_USE_S:
                 return False
             copy.unlink()
+            _note_of(copy).unlink(missing_ok=True)
     except OSError:
         return False  # in use, or gone already
     return True

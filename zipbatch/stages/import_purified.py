@@ -177,19 +177,19 @@ def _publish(request: ImportRequest, imported: list[_Shard], content_sha256: str
     store, dataset = request.store, request.dataset.name
     for shard in imported:
         key = task_key(shard.row.input, identity)
-        if store.task(key) is not None:
-            continue
-        record = TaskRecord(
-            input_sha256=shard.row.input,
-            output_sha256=shard.row.output,
-            samples_in=shard.row.samples,
-            samples_out=shard.row.samples,
-            seconds=shard.seconds,
-            device="cpu",
-            worker={},
-            versions={"zipbatch": __version__},
-        )
-        store.put_task(key, record)
+        known = store.record(key)
+        if known is None or known.output_sha256 != shard.row.output:
+            known = TaskRecord(
+                input_sha256=shard.row.input,
+                output_sha256=shard.row.output,
+                samples_in=shard.row.samples,
+                samples_out=shard.row.samples,
+                seconds=shard.seconds,
+                device="cpu",
+                worker={},
+                versions={"zipbatch": __version__},
+            )
+        store.put_task(key, known)
     parent = Versions(store).latest(dataset)
     published = publish_version(
         store,

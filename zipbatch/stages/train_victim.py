@@ -147,15 +147,12 @@ def train_victim(
         std=config.std,
         classes=tuple(manifest.classes),
     )
-    batch, side = (
-        min(config.batch_size, sum(shard.samples or 0 for shard in dataset.split("train"))),
-        manifest.image_size,
-    )
-    check_fits(
-        batch * side**2 * _LEARNING_BYTES, f"{dataset.name}: learning from batches of {batch} images of {side} px"
-    )
+    side = manifest.image_size
+    batch = min(config.batch_size, sum(shard.samples or 0 for shard in dataset.split("train")))
+    what = f"{dataset.name}: learning from batches of {batch} images of {side} px"
+    check_fits(batch * side**2 * _LEARNING_BYTES, what)
     data = load_split(dataset.split("train"))
-    if (side := manifest.image_size) and data.images.shape[-2:] != (side, side):
+    if data.images.shape[-2:] != (side, side):
         height, width = data.images.shape[-2:]
         raise UsageError(
             f"{dataset.split('train')[0].path}: images are {width}x{height}, {dataset.name} has {side} px, which the "
