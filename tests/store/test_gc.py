@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.making import files_below, sample, write_shard
+from tests.making import files_below, sample, write_shard, write_source, zipbatch
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place
@@ -121,6 +121,26 @@ def test_tagged_versions_stay_and_age_is_that_of_the_run(store: Store):
     assert find_garbage(store, GcPolicy()).versions == ()
     assert find_garbage(store, GcPolicy(untagged_older_than_s=3600)).versions == ()
     assert len(find_garbage(store, ALL).versions) == 1
+
+
+def test_what_a_gc_without_grace_takes_from_a_run_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An object that nothing names yet, between its publication and its record's, in a purify and an import."""
+    source, store = write_source(tmp_path / "in", counts={"test": 4}), tmp_path / "pur"
+    put_task, took = Store.put_task, []
+
+    def put_after_gc(self: Store, key: str, record: TaskRecord) -> None:
+        if len(took) < 2:
+            took.append(collect(self, find_garbage(self, GcPolicy(grace_s=0))).objects)
+        put_task(self, key, record)
+
+    monkeypatch.setattr(Store, "put_task", put_after_gc)
+    ran = zipbatch("purify", source, "--purifier", "blur", "--store", store)
+    assert (ran.code, took) == (0, [1, 1]), ran.err
+    assert zipbatch("store", "export", "in", tmp_path / "out", "--as", "images", "--store", store).code == 0
+    took.clear()
+    ran = zipbatch("store", "import", tmp_path / "out", "--data", source, "--name", "theirs", "--store", tmp_path / "b")
+    assert (ran.code, took) == (0, [2, 2]), ran.err
+    assert not verify(Store(store)).faults and not verify(Store(tmp_path / "b")).faults
 
 
 def test_young_leftovers_stay_old_ones_go(store: Store):

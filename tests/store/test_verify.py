@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from zipbatch.errors import UsageError
 from zipbatch.places import Place
 from zipbatch.store import Store, Versions, lost_objects, verify
 from zipbatch.store.removals import Removals
+
+verify_module = sys.modules[verify.__module__]
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +236,35 @@ def test_a_copy_in_another_place_harms_nobody(store: Place):
     ]
     strays = {f"objects/{folder}/{file.name}" for folder in ("00", "zz")}
     assert files_below(store) == {name: data for name, data in before.items() if name not in strays}
+
+
+def test_two_repairs_at_once(store: Place):
+    """Whichever comes first, both end well, and what is sound stays."""
+    if not isinstance(store, Path):
+        pytest.skip("threads of one process share the server")
+    damaged = flip(store)
+    change(a_task(store), samples_out=7)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: verify(Store(store), repair=True), range(4)))
+    assert any(each.faults for each in found)
+    assert not Store(store).has_object(damaged)
+    assert len(list((store / "objects").rglob("*.tar"))) == 2
+
+
+def test_a_repair_does_not_remove_what_was_made_anew_meanwhile(store: Place, monkeypatch: pytest.MonkeyPatch):
+    file = an_object(store)
+    sound, read = file.read_bytes(), verify_module.sha256_file
+    flip(store)
+    mended = []
+
+    def read_while_it_is_mended(path: Path) -> str:
+        digest = read(path)
+        if digest != file.stem and not mended and path.stat().st_size == len(sound):
+            mended.append(path)
+            file.unlink()
+            file.write_bytes(sound)
+        return digest
+
+    monkeypatch.setattr(verify_module, "sha256_file", read_while_it_is_mended)
+    assert verify(Store(store), repair=True).faults == () and mended
+    assert file.read_bytes() == sound

@@ -298,6 +298,20 @@ def update(target: Place, decide: Callable[[bytes | None], bytes | None]) -> Non
             atomic.write_bytes(target, new)
 
 
+def remove_if(target: Place, wanted: Callable[[], bool]) -> None:
+    """Remove a file, which need not be there, if ``wanted`` says so while nobody can ``update`` it; on an object store
+    that leaves a window between the look and the removal.
+    """
+    if isinstance(target, Url):
+        if wanted():
+            target.unlink(missing_ok=True)
+    elif target.parent.is_dir():
+        with (target.parent / ".lock").open("wb") as lock:
+            filesystem.lock(lock, Path(lock.name))
+            if wanted():
+                target.unlink(missing_ok=True)
+
+
 def _update_object(target: Url, decide: Callable[[bytes | None], bytes | None]) -> None:
     for _ in range(_UPDATES):
         etag, present = _present(target)

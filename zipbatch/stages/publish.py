@@ -15,6 +15,8 @@ from zipbatch.store.rows import count_rows
 from zipbatch.store.versions import LATEST, version_id
 
 log = logging.getLogger(__name__)
+ATTEMPTS = 3
+"""How often a run begins again because a gc removed objects that it was about to name."""
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,12 @@ from zipbatch.cluster import OnPartial, Outcome, run_tasks
 from zipbatch.errors import TimeIsUp, WorkFailed
 from zipbatch.report.progress import Part, Progress
 from zipbatch.shards import ShardRef
-from zipbatch.stages.publish import publish_version
+from zipbatch.stages.publish import ATTEMPTS, publish_version
 from zipbatch.stages.purify_plan import PurifyPlan, plan_purify, row_of
 from zipbatch.stages.purify_shard import PurifyResult, PurifySetup, PurifyTask
 from zipbatch.store import LostObjectsError, Origin, RememberedInputs, VersionRow, task_key
 
 log = logging.getLogger(__name__)
-ATTEMPTS = 3
-"""How often a run begins again because a gc removed old objects that it was about to list."""
 FULL_DISK_TRIES = 3
 
 

@@ -24,9 +24,10 @@ from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.digest import listed_digest
 from zipbatch.stages.passes import Passes, begin_pass
+from zipbatch.stages.publish import ATTEMPTS
 from zipbatch.stages.purifier import PurifierSpec, build_purifier
 from zipbatch.stages.quarantine import Quarantine
-from zipbatch.store import SlotRun, Store, TaskRecord, task_key
+from zipbatch.store import LostObjectsError, SlotRun, Store, TaskRecord, task_key
 from zipbatch.strays import Tally
 
 log = logging.getLogger(__name__)
@@ -159,6 +160,14 @@ class PurifyWorker:
             DataError: the shard is not what it claims to be, a sample cannot be read and there is no quarantine for
                 it, or one cannot be purified; nothing is published.
         """
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._purified_shard(task)
+            except LostObjectsError as error:
+                log.warning("%s; making it again", error)
+        return self._purified_shard(task)
+
+    def _purified_shard(self, task: PurifyTask) -> PurifyResult:
         stamp = places.stamp(task.path)
         digest = listed_digest(task.path, task.sha256)
         key = task_key(digest, self._identity)

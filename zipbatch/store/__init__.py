@@ -7,9 +7,9 @@ from zipbatch.store.inputs import RememberedInputs
 from zipbatch.store.removals import lost_objects
 from zipbatch.store.reused import reused
 from zipbatch.store.rows import VersionRow
-from zipbatch.store.store import SlotRun, Store, TaskRecord, check_name
+from zipbatch.store.store import LostObjectsError, SlotRun, Store, TaskRecord, check_name
 from zipbatch.store.verify import Fault, verify
-from zipbatch.store.versions import LostObjectsError, Version, Versions, check_tag, parse_reference
+from zipbatch.store.versions import Version, Versions, check_tag, parse_reference
 
 __all__ = [
     "Collected",

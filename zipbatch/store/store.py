@@ -33,6 +33,10 @@ QUARANTINE = ".quarantine"
 _OBJECT = re.compile(rf"[0-9a-f]{{64}}({re.escape(QUARANTINE)})?")
 
 
+class LostObjectsError(DataError):
+    """Objects that a run had found or made were removed before it could publish what names them."""
+
+
 def check_name(name: str, what: str) -> str:
     """A dataset or tag name that is safe as a file name.
 
@@ -326,9 +330,15 @@ class Store:
         return _record_in(self._task_path(key))
 
     def put_task(self, key: str, record: TaskRecord) -> None:
-        """Publish a task's record; its objects must have been published before."""
+        """Publish a task's record; its objects must have been published before.
+
+        Raises:
+            LostObjectsError: they are not there any more.
+        """
         if not all(map(self.has_object, record.objects)):
-            raise RuntimeError(f"task {key} would name an object that is not there")
+            raise LostObjectsError(
+                self.object_path(record.output_sha256), "was removed as soon as it was made; run again"
+            )
         unsaid = {name for name in ("other_images", "passed_over") if not getattr(record, name)}
         places.put_json(self._task_path(key), record.model_dump(mode="json", exclude=unsaid))
 
@@ -344,7 +354,9 @@ class Store:
         """All (task key, record or None when damaged), for the store's care only."""
         for file in places.files_below(self.root / "tasks"):
             if file.suffix == ".json":
-                yield file.stem, _record_in(file)
+                record = _record_in(file)
+                if record is not None or file.is_file():  # else it was removed meanwhile
+                    yield file.stem, record
 
 
 def _record_in(file: Place) -> TaskRecord | None:

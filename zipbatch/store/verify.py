@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place, local_copy
+from zipbatch.places import Place, local_copy, stamp
 from zipbatch.shards import read_shard
 from zipbatch.store.removals import Removals, claims
 from zipbatch.store.rows import VersionRow
@@ -79,15 +80,22 @@ class _Objects:
         return self._found[where]
 
     def _check(self, path: Place) -> _Content | None:
-        try:
-            return _check_object(path)
-        except FileNotFoundError:
-            return None  # removed by a gc meanwhile; a fault only where something refers to it
-        except DataError as error:
-            self.faults.append(Fault(error.where, error.reason + (" (removed)" if self._repair else "")))
-            if self._repair:
-                path.unlink(missing_ok=True)
-            return None
+        """What the object holds. One that was replaced while it was read, by a run that made it anew, is read again: only
+        what was found damaged is removed.
+        """
+        while True:
+            try:
+                before = stamp(path)
+                return _check_object(path)
+            except FileNotFoundError:
+                return None  # removed meanwhile; a fault only where something refers to it
+            except DataError as error:
+                if path.is_file() and stamp(path) != before:
+                    continue
+                self.faults.append(Fault(error.where, error.reason + (" (removed)" if self._repair else "")))
+                if self._repair:
+                    path.unlink(missing_ok=True)
+                return None
 
 
 def verify(
@@ -114,7 +122,7 @@ def verify(
         tasks += 1
         if reason := _task_fault(record, objects):
             faults.append(_fault(f"tasks/{key}", reason, removed=repair))
-            if repair:
+            if repair and store.record(key) == record:  # else a run has written it anew
                 store.remove_task(key)
     counted = {"versions": 0, "tags": 0}
     faults += _check_versions(store, objects, counted, repair=repair)
@@ -180,7 +188,11 @@ def _check_versions(store: Store, objects: _Objects, counted: dict[str, int], *,
             if reason := _tag_damage(versions, dataset, tag):
                 yield _fault(f"tags/{dataset}/{tag}", reason, removed=repair)
                 if repair:
-                    versions.remove_tag(dataset, tag)
+                    versions.remove_tag(dataset, tag, only_if=partial(_has_damage, versions, dataset, tag))
+
+
+def _has_damage(versions: Versions, dataset: str, tag: str) -> bool:
+    return _tag_damage(versions, dataset, tag) is not None
 
 
 def _tag_damage(versions: Versions, dataset: str, tag: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,17 +17,13 @@ from zipbatch.store.headers import VersionHeader, read_header
 from zipbatch.store.lists import MAX_BYTES, unpacked_lines
 from zipbatch.store.removals import Removals, claimed, lost_objects
 from zipbatch.store.rows import VersionRow, count_rows, pack_rows, parse_rows
-from zipbatch.store.store import Store, StoredFile, check_name
+from zipbatch.store.store import LostObjectsError, Store, StoredFile, check_name
 
 LATEST = "latest"
 _ID_DIGITS = 20
 _ID = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}")
 _LIST = ".jsonl.gz"
 _MAX_TAG_BYTES = 1 << 12
-
-
-class LostObjectsError(DataError):
-    """Objects that a run had found were removed before it could publish its version."""
 
 
 @dataclass(frozen=True)
@@ -300,9 +296,9 @@ class Versions:
         places.update(self._tag_path(dataset, check_tag(tag)), decide)
         return now.version == version
 
-    def remove_tag(self, dataset: str, tag: str) -> None:
-        """Remove a tag; it need not be there."""
-        self._store.remove_file(f"tags/{dataset}/{tag}")
+    def remove_tag(self, dataset: str, tag: str, *, only_if: Callable[[], bool] = lambda: True) -> None:
+        """Remove a tag, which need not be there, if that is still so when nobody can move it."""
+        places.remove_if(self._tag_path(dataset, tag), only_if)
 
     def datasets(self) -> list[str]:
         """Names of the datasets that have versions."""
