@@ -16,7 +16,10 @@ T = TypeVar("T")
 GB = 10**9
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _SHARE, _USUAL, _A_LANE = 16, GB, 64 * 1024**2
-_NO_MEMORY = ("not enough memory", "cannot allocate memory", "can't allocate memory")
+_NO_MEMORY = (
+    *("not enough memory", "cannot allocate memory", "can't allocate memory"),
+    *("failed to map segment", "can't start new thread"),
+)
 NEXT_STEP = "give --memory-gb less than there is, use fewer --workers, smaller images, or a machine with more"
 
 
@@ -93,4 +96,5 @@ def in_batches(items: Iterable[T], *, count: int, size: int, of: Callable[[T], i
 def is_lacking(error: BaseException) -> bool:
     """Whether an error says that this machine has too little memory, which torch tells in words; not of a GPU's."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in text for t in _NO_MEMORY))
+    told = isinstance(error, RuntimeError | ImportError) and any(words in text for words in _NO_MEMORY)
+    return told or isinstance(error, MemoryError)

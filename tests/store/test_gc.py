@@ -135,7 +135,7 @@ def test_what_a_gc_without_grace_takes_from_a_run_is_made_anew(tmp_path: Path, m
 
     monkeypatch.setattr(Store, "put_task", put_after_gc)
     ran = zipbatch("purify", source, "--purifier", "blur", "--store", store)
-    assert (ran.code, took) == (0, [1, 1]), ran.err
+    assert (ran.code, sum(took) >= 2) == (0, True), ran.err  # two shards are in hand at once
     assert zipbatch("store", "export", "in", tmp_path / "out", "--as", "images", "--store", store).code == 0
     took.clear()
     ran = zipbatch("store", "import", tmp_path / "out", "--data", source, "--name", "theirs", "--store", tmp_path / "b")

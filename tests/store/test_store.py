@@ -11,7 +11,7 @@ from tests.making import files_below, sample, write_shard
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place, put_bytes, sha256
 from zipbatch.shards import Sample
-from zipbatch.store import Store, TaskRecord, check_name, parse_reference, task_key
+from zipbatch.store import LostObjectsError, Store, TaskRecord, check_name, parse_reference, task_key
 from zipbatch.store import store as store_module
 
 KEY = task_key("0" * 64, {"method": "blur"})
@@ -61,7 +61,7 @@ def test_a_failed_object_leaves_nothing(store: Store, pur: Place, tmp_path: Path
 
 
 def test_task_records_come_after_their_object(store: Store):
-    with pytest.raises(RuntimeError, match="not there"):
+    with pytest.raises(LostObjectsError, match="was removed"):
         store.put_task(KEY, record("1" * 64))
     assert list(store.tasks()) == []
     digest = put(store, sample("a", 1, seed=1))

@@ -241,6 +241,7 @@ def _os_error(error: OSError) -> str:
         errno.EACCES: "permission denied; choose another place or fix its permissions",
         errno.EPERM: "operation not permitted; choose another place or fix its permissions",
         errno.EFBIG: "larger than a file may be here (ulimit -f); raise the limit and run the same command again",
+        errno.ENOMEM: f"out of memory; {memory.NEXT_STEP}",
         errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     }
     return f"{error.filename or 'I/O'}: {hints.get(error.errno or 0, error.strerror or str(error))}"

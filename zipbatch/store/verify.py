@@ -80,8 +80,8 @@ class _Objects:
         return self._found[where]
 
     def _check(self, path: Place) -> _Content | None:
-        """What the object holds. One that was replaced while it was read, by a run that made it anew, is read again: only
-        what was found damaged is removed.
+        """What the object holds. One that a run made anew while it was read is read again: what is removed is what was
+        found damaged.
         """
         while True:
             try:
