@@ -81,8 +81,14 @@ class Sample:
 
     def with_image(self, pixels: U8) -> Sample:
         """This sample with ``pixels``, uint8 RGB [H, W, 3], as its PNG image; every other member as it is."""
-        others = {name: data for name, data in self.members.items() if name != self.image_extension}
-        return Sample(self.key, {**others, "png": encode_png(pixels)}, self.shard)
+        rest = self.without_image()
+        return Sample(self.key, {**rest.members, "png": encode_png(pixels)}, self.shard)
+
+    def without_image(self) -> Sample:
+        """This sample without its image, which may be had no more: to be carried along until it has another one."""
+        return Sample(
+            self.key, {name: data for name, data in self.members.items() if name not in EXTENSIONS}, self.shard
+        )
 
     def label(self, classes: Sequence[str] = ()) -> int | None:
         """The class from ``.cls``, else from ``label`` of ``.json``, else None; by its number, or its name in

@@ -17,7 +17,7 @@ from zipbatch import __version__, images, places
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import DataError, WorkFailed
-from zipbatch.memory import Room
+from zipbatch.memory import Room, total
 from zipbatch.places import Place, Stamp
 from zipbatch.purifiers import PURIFIERS, Purifier
 from zipbatch.purifiers.base import NonFiniteError
@@ -32,6 +32,8 @@ from zipbatch.strays import Tally
 
 log = logging.getLogger(__name__)
 _OTHER_IMAGES = "holds other images"
+BATCH_BYTES = 256 * 1024**2
+"""Of the samples of a batch for a prior; what they hold beside their images is hardly ever so much."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def acceptable(record: TaskRecord, *, quarantine: bool, keep: bool) -> bool:
 
 @dataclass(frozen=True)
 class _Readable:
-    """A sample, its decoded image (uint8 [H, W, 3], resized where that was asked for), images to a row of that size.
+    """A sample without its image, that decoded (uint8 [H, W, 3], resized where it was to be), images to a row of that size.
 
     ``out`` is the height and width that it comes out with.
     """
@@ -91,7 +93,7 @@ class _Readable:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes while it is in hand: as it came, decoded, in a batch, and purified."""
+        """Bytes that it takes while it is in hand: what else it holds, its image decoded, in a batch, and purified."""
         return self.sample.size + 3 * self.image.nbytes
 
 
@@ -136,16 +138,9 @@ class PurifyWorker:
         self._purifier: Purifier = build_purifier(setup.spec, self._device, tick=self._tick, local=context.local)
         self._lanes = 1 if self._device.type == "cuda" else context.lanes
         self._held = context.memory // 2 // context.in_flight
-        self._room = Room(context.memory // 2)
-        self._batch_rows = self._rows_that_fit = self._rows(setup.batch_size)
+        self._room = Room(context.memory // 2 if setup.spec.prior is None else total() // 2)
+        self._batch_rows = self._rows_that_fit = setup.batch_size
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=torch.set_num_threads, initargs=(1,))
-
-    def _rows(self, wanted: int) -> int:
-        """Rows of a batch, of which every lane has one; a GPU finds out itself what its memory holds."""
-        prior = self._spec.prior
-        if prior is None or self._device.type == "cuda":
-            return wanted
-        return max(1, min(wanted, self._context.memory // 2 // self._lanes // prior.canvas_bytes))
 
     def _tick(self) -> None:
         """Before each forward pass; without a prior, between pieces of work that are none."""
@@ -234,7 +229,7 @@ class PurifyWorker:
             if self._spec.resize is not None and self._spec.prior is not None:
                 image = self._fitting(image, self._spec.prior.image_size, self._spec.resize)
             height, width = (original if self._spec.output_size == "input" else image).shape[:2]
-            return _Readable(sample, image, self._spec.row_of(*image.shape[:2]), (height, width))
+            return _Readable(sample.without_image(), image, self._spec.row_of(*image.shape[:2]), (height, width))
         except ValueError as error:
             raise DataError(sample.shard, str(error), key=sample.key) from error
 
@@ -266,9 +261,12 @@ class PurifyWorker:
                 future.cancel()
 
     def _batches(self, samples: Iterable[_Readable]) -> Iterator[_Batch]:
-        """Whole rows of images of one size, as many as were asked for or as a lane's share of memory takes."""
+        """Whole rows of images of one size, as many as were asked for or as memory takes.
+
+        With a prior that is a fixed size, whatever memory there is: its pixels may depend on what shares a batch.
+        """
         held: list[_Readable] = []
-        size, limit = 0, self._held // (self._lanes + 1)
+        size, limit = 0, self._held // (self._lanes + 1) if self._spec.prior is None else BATCH_BYTES
         for one in samples:
             full = held and (len(held) == self._batch_rows * one.unit or (size >= limit and len(held) % one.unit == 0))
             if held and (full or one.image.shape != held[0].image.shape):
