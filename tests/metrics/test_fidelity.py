@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from zipbatch.metrics import Fidelity, fidelity
+
+fidelity_module = sys.modules[fidelity.__module__]
 
 
 def random_images(seed: int, count: int = 3, size: int = 16) -> Tensor:
@@ -93,3 +97,17 @@ def test_the_order_in_which_shards_arrive_changes_no_digit():
         total = sum((parts[i] for i in rng.permutation(24)), Fidelity())
         seen.add((total.psnr_db, total.ssim, total.n))
     assert len(seen) == 1
+
+
+def test_large_images_are_measured_strip_by_strip(monkeypatch: pytest.MonkeyPatch):
+    """Some at once, or a few rows of one: the sums are the same to what float32 holds."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (5, 3, 60, 47), generator=generator, dtype=torch.uint8)
+    other = (image.float() + 20 * torch.randn(image.shape, generator=generator)).clamp(0, 255).to(torch.uint8)
+    whole = fidelity(image, other)
+    for at_once, strip in ((60 * 47 * 2, 1), (60 * 47 - 1, 47 * 7), (60 * 47 - 1, 1)):
+        monkeypatch.setattr(fidelity_module, "_AT_ONCE", at_once)
+        monkeypatch.setattr(fidelity_module, "_STRIP", strip)
+        parts = fidelity(image, other)
+        assert (parts.n, parts.psnr_db) == (5, pytest.approx(whole.psnr_db, rel=1e-12))
+        assert parts.ssim == pytest.approx(whole.ssim, abs=1e-6)

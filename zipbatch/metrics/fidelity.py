@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 _WINDOW = 11
-_AT_ONCE = 1 << 20
-"""Pixels of an image that are measured at once."""
+_AT_ONCE, _STRIP = 1 << 20, 1 << 18
+"""Pixels that are measured at once: of whole images, and of a strip of a larger one."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,18 @@ def fidelity(image: Tensor, reference: Tensor) -> Fidelity:
         raise ValueError(f"shapes differ: {tuple(image.shape)} and {tuple(reference.shape)}")
     if min(image.shape[-2:]) < _WINDOW:
         raise ValueError(f"SSIM needs images of 11 px or more, got {tuple(image.shape[-2:])}")
-    large = image.shape[-2] * image.shape[-1] > _AT_ONCE
-    mse, ssim = _by_strips(image, reference) if large else (_mse(image, reference), _ssim(image, reference))
-    psnr = 10 * torch.log10(255**2 / mse.clamp_min(255**2 * 1e-10))
-    return Fidelity(_sum(psnr), _sum(ssim), len(image))
+    count = _AT_ONCE // (image.shape[-2] * image.shape[-1])  # SSIM takes a kilobyte a pixel
+    measure = _by_strips if count == 0 else _whole
+    total = Fidelity()
+    for one, other in zip(torch.split(image, max(1, count)), torch.split(reference, max(1, count)), strict=True):
+        mse, ssim = measure(one, other)
+        psnr = 10 * torch.log10(255**2 / mse.clamp_min(255**2 * 1e-10))
+        total += Fidelity(_sum(psnr), _sum(ssim), len(one))
+    return total
+
+
+def _whole(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    return _mse(image, reference), _ssim(image, reference)
 
 
 def _mse(image: Tensor, reference: Tensor) -> Tensor:
@@ -75,7 +83,7 @@ def _ssim(image: Tensor, reference: Tensor, *, within: int = 0) -> Tensor:
 def _by_strips(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Squared error and SSIM of each large image, strip by strip: they take many times the image in memory."""
     height, width = image.shape[-2:]
-    step, border = max(1, _AT_ONCE // width), _WINDOW // 2
+    step, border = max(1, _STRIP // width), _WINDOW // 2
     rows, columns = (_reflected(side, border) for side in (height, width))
     mse, ssim = torch.zeros(len(image), dtype=torch.float64), torch.zeros(len(image), dtype=torch.float64)
     for number, start in itertools.product(range(len(image)), range(0, height, step)):

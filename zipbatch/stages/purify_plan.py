@@ -199,7 +199,9 @@ def _recorded(
     if sha256 is None:
         return None
     record = request.store.task(task_key(sha256, identity))
-    if record is None or not acceptable(record, quarantine=request.quarantine, keep=request.keep):
+    if record is None or record.input_sha256 != sha256:
+        return None
+    if not acceptable(record, quarantine=request.quarantine, keep=request.keep):
         return None
     return row_of(shard, record)
 

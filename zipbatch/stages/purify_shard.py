@@ -81,9 +81,9 @@ def acceptable(record: TaskRecord, *, quarantine: bool, keep: bool) -> bool:
 
 @dataclass(frozen=True)
 class _Readable:
-    """A sample without its image, that decoded (uint8 [H, W, 3], resized where it was to be), images to a row of that size.
+    """A sample without its image, and that decoded: uint8 [H, W, 3], resized where it was to be.
 
-    ``out`` is the height and width that it comes out with.
+    ``unit`` images of that size go to a row, ``out`` is the height and width that it comes out with.
     """
 
     sample: Sample
@@ -167,7 +167,8 @@ class PurifyWorker:
         digest = listed_digest(task.path, task.sha256)
         key = task_key(digest, self._identity)
         known = self._store.sound_task(key)
-        if known is not None and acceptable(known, quarantine=self._quarantine, keep=self._keep):
+        fits = known is not None and known.input_sha256 == digest
+        if known is not None and fits and acceptable(known, quarantine=self._quarantine, keep=self._keep):
             return PurifyResult(known, reused=True, stamp=stamp)
         started = time.monotonic()
         passed_over, kept, runs = Tally(), Tally(), list[SlotRun]()

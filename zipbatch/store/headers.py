@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from zipbatch import places
 from zipbatch.errors import DataError
 from zipbatch.places import Place
+from zipbatch.store.seal import unsealed
 
 MAX_HEADER_BYTES = 16 * 1024**2
 
@@ -65,6 +66,13 @@ class VersionHeader(BaseModel):
             raise ValueError("a purifier has a method, and its settings by name")  # noqa: TRY004 (pydantic's way)
         return purifier
 
+    @model_validator(mode="after")
+    def _as_its_purifier(self) -> Self:
+        """What it repeats of its purifier, for those who look for it, is what that says."""
+        if (self.prior_sha256, self.seed) != (self.purifier.get("prior_sha256"), self.purifier.get("seed")):
+            raise ValueError("its prior or seed is not its purifier's")
+        return self
+
 
 def read_header(path: Place) -> VersionHeader:
     """The header in a file.
@@ -73,4 +81,4 @@ def read_header(path: Place) -> VersionHeader:
         FileNotFoundError: it is not there.
         ValueError: it is damaged, or over ``MAX_HEADER_BYTES``.
     """
-    return VersionHeader.model_validate_json(places.read_bytes(path, limit=MAX_HEADER_BYTES))
+    return VersionHeader.model_validate(unsealed(places.read_bytes(path, limit=MAX_HEADER_BYTES)))

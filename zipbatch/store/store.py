@@ -20,6 +20,7 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place
 from zipbatch.shards import ShardWriter
 from zipbatch.shards.writer import ShardInfo
+from zipbatch.store.seal import sealed, unsealed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FOLDERS = ("objects", "tasks", "versions", "tags")
@@ -340,7 +341,7 @@ class Store:
                 self.object_path(record.output_sha256), "was removed as soon as it was made; run again"
             )
         unsaid = {name for name in ("other_images", "passed_over") if not getattr(record, name)}
-        places.put_json(self._task_path(key), record.model_dump(mode="json", exclude=unsaid))
+        places.put_json(self._task_path(key), sealed(record.model_dump(mode="json", exclude=unsaid)))
 
     def remove_task(self, key: str) -> None:
         """Forget a damaged record; its work is then still to be done."""
@@ -361,7 +362,7 @@ class Store:
 
 def _record_in(file: Place) -> TaskRecord | None:
     try:
-        return TaskRecord.model_validate_json(places.read_bytes(file, limit=MAX_RECORD_BYTES))
+        return TaskRecord.model_validate(unsealed(places.read_bytes(file, limit=MAX_RECORD_BYTES)))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 

@@ -17,6 +17,7 @@ from zipbatch.store.headers import VersionHeader, read_header
 from zipbatch.store.lists import MAX_BYTES, unpacked_lines
 from zipbatch.store.removals import Removals, claimed, lost_objects
 from zipbatch.store.rows import VersionRow, count_rows, pack_rows, parse_rows
+from zipbatch.store.seal import sealed
 from zipbatch.store.store import LostObjectsError, Store, StoredFile, check_name
 
 LATEST = "latest"
@@ -139,7 +140,7 @@ class Versions:
             reason = f"object {row.output} (or its quarantine) is not in the store (any more); run again"
             raise LostObjectsError(row.shard, reason)
         if not sound:
-            places.put_json(self._header_path(header.dataset, header.version), header.model_dump(mode="json"))
+            places.put_json(self._header_path(header.dataset, header.version), sealed(header.model_dump(mode="json")))
         return not sound
 
     def _is_sound(self, header: VersionHeader, rows: Sequence[VersionRow]) -> bool:
