@@ -17,6 +17,7 @@ from zipbatch.errors import UsageError
 from zipbatch.places import Place
 from zipbatch.store import Store, Versions, lost_objects, verify
 from zipbatch.store.removals import Removals
+from zipbatch.store.seal import SEAL
 
 verify_module = sys.modules[verify.__module__]
 
@@ -50,7 +51,10 @@ def a_header(store: Place) -> Place:
 
 
 def change(file: Place, **fields: object) -> str:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+    """Other values, in a file of an older release, which has no seal."""
+    value = json.loads(file.read_text())
+    del value[SEAL]
+    file.write_text(json.dumps({**value, **fields}))
     return file.stem
 
 
@@ -238,6 +242,19 @@ def test_a_copy_in_another_place_harms_nobody(store: Place):
     ]
     strays = {f"objects/{folder}/{file.name}" for folder in ("00", "zz")}
     assert files_below(store) == {name: data for name, data in before.items() if name not in strays}
+
+
+def test_every_field_of_a_record_and_a_header_is_sealed(store: Place):
+    """A digit that turns over in a count, a time or a digest is damage; files of older releases, unsealed, are read."""
+    for file, faults in ((a_task(store), "damaged record"), (a_header(store), "a field is not what was written")):
+        whole = file.read_text()
+        for name, value in json.loads(whole).items():
+            other = {str: f"{value}x", int: 7, float: 7.5, list: ["x"], dict: {"x": 1}}.get(type(value), "x")
+            file.write_text(json.dumps({**json.loads(whole), name: other}))
+            assert any(faults in found.reason for found in verify(Store(store)).faults), name
+        file.write_text(whole)
+        change(file)
+        assert verify(Store(store)).faults == ()
 
 
 def test_two_repairs_at_once(store: Place):
