@@ -379,3 +379,24 @@ def test_another_file_of_the_same_size_and_time_is_another_file(tmp_path: Path):
         for out in ("fresh", "out")
     )
     assert len(again) == 2 and fresh.items() <= again.items()
+
+
+def test_a_stage_that_was_not_looked_at_again_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A run that ends between a stage and the second look at what it was made from, as by a kill."""
+    (tmp_path / "in").mkdir()
+    _pipeline_inputs(tmp_path / "in")
+    run, looks = ("run", tmp_path / "in/line.yaml", "--out", tmp_path / "out"), []
+
+    def look(*_: object) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zipbatch.stages.pipeline._check_unchanged", look)
+        assert zipbatch(*run).code == 130
+    states = {each["stage"]: each["state"] for each in zipbatch(*run, "--dry-run", "--json").json["stages"]}
+    assert states["shards"] != "done"
+    assert zipbatch(*run).code == 0
+    assert not list((tmp_path / "out").rglob("*.unchecked"))
+    assert {each["state"] for each in zipbatch(*run, "--dry-run", "--json").json["stages"]} == {"done"}

@@ -94,18 +94,25 @@ def test_training_on_purified_shards_sees_purified_pixels(
 
 def test_memory_does_not_grow_with_the_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """While a shard of 200 images is purified, no more than a few batches of them are ever held."""
-    alive, most = set[int](), 0
-    real = purify_shard.read_shard
+    alive, most = set[str](), 0
+    real, lighter = purify_shard.read_shard, Sample.without_image
+
+    def kept(item: Sample) -> Sample:
+        carried = lighter(item)
+        alive.add(f"{item.key} without its image")
+        weakref.finalize(carried, alive.discard, f"{item.key} without its image")
+        return carried
 
     def watched(path: Path, **options: bool) -> Iterator[Sample]:
         nonlocal most
-        for number, item in enumerate(real(path, **options)):
-            alive.add(number)
-            weakref.finalize(item, alive.discard, number)
+        for item in real(path, **options):
+            alive.add(item.key)
+            weakref.finalize(item, alive.discard, item.key)
             most = max(most, len(alive))
             yield item
 
     monkeypatch.setattr(purify_shard, "read_shard", watched)
+    monkeypatch.setattr(Sample, "without_image", kept)
     shard = write_shard(tmp_path / "in.tar", [sample(f"k{i:03d}", 0, seed=i) for i in range(200)])
     ran = zipbatch("purify", shard, "--preset", "blur", "--store", tmp_path / "pur", "--batch-size", 4)
     assert ran.code == 0, ran.err

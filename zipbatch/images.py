@@ -117,6 +117,8 @@ def _damage_told(extension: str, data: bytes) -> Iterator[None]:
         *(OSError, SyntaxError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
         *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError),
     ) as error:
+        if "out of memory" in str(error):  # as Pillow's decoders call it
+            raise MemoryError(str(error)) from error
         raise ValueError(f"unreadable {extension} image ({error})") from error
 
 

@@ -40,8 +40,13 @@ def usual_share(lanes: int = 1) -> int:
     return min(total() // _SHARE, max(_USUAL, lanes * _A_LANE))
 
 
-def check_fits(size: int, what: str) -> None:
+def check_fits(size: int, what: str, *, smaller: str = "fewer (--limit N)") -> None:
     """Refuse what is held in memory whole, such as images to learn from, before the machine begins to starve.
+
+    Args:
+        size: what it takes, bytes.
+        what: that, for the message.
+        smaller: what else than smaller images would help.
 
     Raises:
         UsageError: it takes more than there is.
@@ -49,7 +54,7 @@ def check_fits(size: int, what: str) -> None:
     if size > (there := total()):
         raise UsageError(
             f"{what} takes over {size / GB:.1f} GB in memory, this machine has {there / GB:.1f} GB: stage smaller "
-            "images (poison --image-size PX) or fewer (--limit N)"
+            f"images (poison --image-size PX), or take {smaller}"
         )
 
 
@@ -93,8 +98,15 @@ def in_batches(items: Iterable[T], *, count: int, size: int, of: Callable[[T], i
         yield held
 
 
-def is_lacking(error: BaseException) -> bool:
-    """Whether an error says that this machine has too little memory, which torch tells in words; not of a GPU's."""
-    text = str(error).lower()
-    told = isinstance(error, RuntimeError | ImportError) and any(words in text for words in _NO_MEMORY)
-    return told or isinstance(error, MemoryError)
+def is_lacking(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that this machine has too little memory; not of a GPU's.
+
+    torch and the loader of libraries tell it in words.
+    """
+    while error is not None:
+        text = str(error).lower()
+        told = isinstance(error, RuntimeError | ImportError) and any(words in text for words in _NO_MEMORY)
+        if told or isinstance(error, MemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

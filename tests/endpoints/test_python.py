@@ -153,3 +153,11 @@ def test_functions_that_fail(file: Path, function: str, words: str):
     with pytest.raises(DataError, match=words) as caught:
         PythonVictim.parse(f"python:{file}:{function}").load(CPU).classify(IMAGES)
     assert f"python:{file}:{function}" in str(caught.value)
+
+
+def test_a_file_is_run_as_python_would_run_it(tmp_path: Path):
+    """Not with what this project's own modules import from the future."""
+    file = tmp_path / "typed.py"
+    file.write_text("def ask(images: int):\n    return ask.__annotations__['images'] is int\n")
+    victim = PythonVictim.parse(f"python:{file}:ask").load(torch.device("cpu"))
+    assert victim.function(np.zeros(1, np.uint8)) is True

@@ -171,8 +171,13 @@ def test_objects_to_which_something_was_done_are_read_once(
     monkeypatch.setattr(Store, "sound_object", lambda self, name: (read.append(name), whole(self, name))[1])
     assert purified(incoming, "--store", store)["reused"] == 6 and not read
     assert zipbatch("store", "export", "in", tmp_path / "out", "--store", store).code == 0
+    planned = zipbatch("purify", incoming, *BLUR, "--store", store, "--dry-run", "--json").json
+    assert (planned["reused"], planned["to_look_at"], planned["to_compute"]) == (0, 6, 0)
+    shown = zipbatch("purify", incoming, *BLUR, "--store", store, "--dry-run").out
+    assert "6 to be read: done before, but touched since" in " ".join(shown.split())
     assert purified(incoming, "--store", store)["reused"] == 6 and len(read) == 6
-    assert purified(incoming, "--store", store)["reused"] == 6 and len(read) == 6
+    monkeypatch.setattr(Store, "peek", lambda *_: pytest.fail("the list alone tells"))
+    assert zipbatch("purify", incoming, *BLUR, "--store", store, "--dry-run", "--json").json["reused"] == 6
 
 
 def test_objects_are_read_only(incoming: Path, tmp_path: Path):

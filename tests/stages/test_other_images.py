@@ -13,6 +13,7 @@ from zipbatch import images
 from zipbatch.shards import read_shard
 from zipbatch.stages.pipeline_kinds import KINDS
 from zipbatch.store import Store, TaskRecord, Versions, verify
+from zipbatch.store.seal import unsealed
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
 MASK = images.encode_png(picture(77))
@@ -53,7 +54,7 @@ def outputs(store: Path) -> dict[str, dict[str, bytes]]:
 
 
 def records(store: Path) -> list[dict[str, Any]]:
-    return [json.loads(file.read_bytes()) for file in sorted((store / "tasks").rglob("*.json"))]
+    return [unsealed(file.read_bytes()) for file in sorted((store / "tasks").rglob("*.json"))]
 
 
 def test_they_are_refused(data: Path, store: Path, odd: str):

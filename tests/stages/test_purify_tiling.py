@@ -13,6 +13,7 @@ from tests.making import Ran, picture, sample, write_prior, write_shard, zipbatc
 from zipbatch import images
 from zipbatch.shards import Sample, read_shard
 from zipbatch.store import Store, TaskRecord
+from zipbatch.store.seal import unsealed
 
 CANVAS = 256
 QUICK = ("--preset", "paper", "--device", "cpu", "--steps", 2, "--start-step", 300)
@@ -45,7 +46,7 @@ def purified(
     ran = purify(shard, prior, *arguments, "--json")
     assert ran.code == 0, ran.err
     (task,) = Store(folder / "pur").root.glob("tasks/*/*.json")
-    record = TaskRecord.model_validate_json(task.read_bytes())
+    record = TaskRecord.model_validate(unsealed(task.read_bytes()))
     (out,) = zipbatch("store", "urls", ran.json["reference"], "--store", folder / "pur").out.split()
     assert record.samples_in == record.samples_out == len(samples)
     return list(read_shard(Path(out))), [run.model_dump() for run in record.slots]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.making import files_below, sample, write_source, zipbatch
+from zipbatch import places
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place, put_bytes, put_json
 from zipbatch.store import Store, VersionHeader, VersionRow, Versions
@@ -293,6 +296,23 @@ def test_a_header_in_anothers_place_is_not_read(versions: Versions, pur: Place):
     with pytest.raises(DataError, match="is that of"):
         versions.versions("d")
     assert versions.read(f"d@{header(listed[:1]).version}").rows == tuple(listed[:1])
+
+
+def test_a_tag_that_is_set_while_an_older_run_waits_for_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its start is younger than the moment at which the older run came, and yet no start in the future."""
+    versions, came = Versions(Store(tmp_path / "pur")), time.time_ns()
+    versions.move_tag("d", "x", "aaaa", started_ns=1)
+    update = places.update
+
+    def wait_for(target: Place, decide: Callable[[bytes | None], bytes | None]) -> None:
+        time.sleep(0.01)
+        monkeypatch.undo()
+        versions.move_tag("d", "x", "byhand", started_ns=None)
+        update(target, decide)
+
+    monkeypatch.setattr(places, "update", wait_for)
+    assert not versions.move_tag("d", "x", "older", started_ns=came - 10**9)
+    assert versions.tag("d", "x") == "byhand"
 
 
 def test_a_tag_that_looks_like_an_id_hides_no_version(versions: Versions, pur: Place):

@@ -160,7 +160,7 @@ def _import_file(path: Path, digest: str | None) -> ModuleType:
         sys.path.append(str(path.parent))
     sys.modules[name] = module
     try:
-        exec(compile(code, path, "exec"), module.__dict__)  # noqa: S102 (naming it was the consent)
+        exec(compile(code, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 (naming it was the consent)
     except BaseException:
         del sys.modules[name]
         raise

@@ -180,8 +180,8 @@ def _remove(copy: Path) -> bool:
         with copy.open("rb") as stream:
             if not filesystem.lock(stream, copy, wait=False) and time.time() - copy.stat().st_mtime < _IN_USE_S:
                 return False
-            copy.unlink()
             _note_of(copy).unlink(missing_ok=True)
+            copy.unlink()
     except OSError:
         return False  # in use, or gone already
     return True

@@ -186,6 +186,20 @@ def _open_staged(folder: Place, name: str | None) -> ShardDataset:
     return ShardDataset(name or folder.resolve().name, shards, manifest, folder)
 
 
+def listed_digests(folder: Path) -> dict[Place, str | None]:
+    """Path -> digest of the shards that a staged folder lists, be they there or not.
+
+    Raises:
+        UsageError: its list is damaged.
+    """
+    shard_list = folder / SHARD_LIST
+    try:
+        with _bounded(shard_list, MAX_SHARD_LIST_BYTES).open("rb") as lines:  # type: ignore[union-attr]  # a local one
+            return {shard.path: shard.sha256 for shard, _ in (_listed(line, folder) for line in lines)}
+    except (ValueError, OSError, RecursionError) as error:
+        raise UsageError(f"{shard_list}: not the list of a staged dataset: {error}") from error
+
+
 def _bounded(file: Place, limit: int) -> Place:
     if (size := places.stamp(file).size) > limit:
         raise ValueError(f"{file.name} has {size} bytes, over the limit of {limit}")

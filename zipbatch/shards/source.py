@@ -10,7 +10,7 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place
 from zipbatch.shards.dataset import MANIFEST, RESERVED, SHARD_LIST
 from zipbatch.shards.digest import listed_digest
-from zipbatch.shards.opening import SUFFIXES, expand_paths, open_dataset
+from zipbatch.shards.opening import SUFFIXES, expand_paths, listed_digests
 from zipbatch.shards.reader import read_shard
 from zipbatch.shards.sample import Sample
 from zipbatch.sources.base import (
@@ -112,7 +112,7 @@ def _listed(folder: Path) -> Mapping[Place, str | None]:
     """Shard -> digest, as a staged folder's manifest says."""
     if not ((folder / MANIFEST).is_file() and (folder / SHARD_LIST).is_file()):
         return {}
-    return {shard.path: shard.sha256 for shard in open_dataset([str(folder)]).shards}
+    return listed_digests(folder)
 
 
 def _prefix(file: Path) -> str:

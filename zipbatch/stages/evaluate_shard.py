@@ -28,7 +28,7 @@ from zipbatch.metrics import (
     robust_accuracy,
 )
 from zipbatch.places import Place
-from zipbatch.shards import Sample
+from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.dataset import POISONED_SPLIT
 from zipbatch.shards.digest import STAGED, STORED, listed_digest, read_listed
 from zipbatch.shards.labels import Label, Labelling, Unlabelled
@@ -353,7 +353,8 @@ def _aligned(task: EvaluateTask, digest: str, aside: AbstractSet[str]) -> Iterat
         others.append(_samples(task.clean, task.clean_sha256, aside))
         reason = f"does not hold the samples of its clean twin {task.clean.name} in their order"
         apart.append(DataError(task.data, reason))
-    for sample in _samples(task.data, digest, aside):
+    suspects = read_shard(task.data, sha256=digest, imageless=bool(aside))  # its digest has just been taken
+    for sample in (sample for sample in suspects if sample.key not in aside):
         forms: list[Sample | None] = [sample]
         for stream, error in zip(others, apart, strict=True):
             forms.append(None if stream is None else next(stream, None))

@@ -35,10 +35,10 @@ class PipelinePlan:
 
     def state(self, instance: Instance) -> str:
         """``done``, or why it is to be run."""
-        if KINDS[instance.kind].is_done(instance, self.place):
+        if _is_done(instance, self.place):
             return "done"
         for maker in instance.makers:
-            if not KINDS[maker.kind].is_done(maker, self.place):
+            if not _is_done(maker, self.place):
                 return f"after {maker.label}"
         return _why(instance, self.place)
 
@@ -100,8 +100,7 @@ def run_pipeline(
     ran = skipped = 0
     for instance in plan.instances:
         on_count(ran, skipped, failed)
-        kind = KINDS[instance.kind]
-        if kind.is_done(instance, plan.place):
+        if _is_done(instance, plan.place):
             skipped += 1
             continue
         if lacking := [item.label for item in instance.makers if item.label in failed]:
@@ -141,18 +140,35 @@ def _make(instance: Instance, plan: PipelinePlan, report: Report) -> bool:
         except BlockingIOError:
             report(Progress(f"{instance.label}: waiting for another run"))
             filesystem.lock(lock, Path(lock.name))
-        if kind.is_done(instance, place):
+        if _is_done(instance, place):
             return False
         report(Progress(instance.label))
         _check_unchanged(instance, plan.fingerprints)
         atomic.write_json(ids, dict(instance.identity))
+        doubt = _doubt(instance, place)
+        doubt.touch()
         kind.run(instance, place, report)
         try:
             _check_unchanged(instance, plan.fingerprints)
         except ZipbatchError:
             kind.discard(instance, place)
             raise
+        finally:
+            plan.fingerprints.save()
+        doubt.unlink(missing_ok=True)
         return True
+
+
+def _doubt(instance: Instance, place: Place) -> Path:
+    """A mark that is there while a stage is run, until what it was made from has been looked at again.
+
+    A run that is killed in between leaves it, and the next one looks.
+    """
+    return _id_file(instance, place).with_suffix(".unchecked")
+
+
+def _is_done(instance: Instance, place: Place) -> bool:
+    return not _doubt(instance, place).exists() and KINDS[instance.kind].is_done(instance, place)
 
 
 def _check_unchanged(instance: Instance, fingerprints: Fingerprints) -> None:
@@ -171,7 +187,7 @@ def combined_rows(plan: PipelinePlan) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     seen: set[tuple[str, str, str]] = set()
     for instance in plan.instances:
-        if instance.kind != "evaluate" or not KINDS[instance.kind].is_done(instance, plan.place):
+        if instance.kind != "evaluate" or not _is_done(instance, plan.place):
             continue
         forms: list[Instance | str | None] = [None, *instance.inputs["purified"]]
         cases = itertools.product(instance.inputs["victim"], forms)

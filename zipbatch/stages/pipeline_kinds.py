@@ -241,7 +241,7 @@ def _is_evaluated(instance: Instance, place: Place) -> bool:
 
 
 def _remove_folder(instance: Instance, place: Place) -> None:
-    shutil.rmtree(instance.path(place))
+    shutil.rmtree(instance.path(place), ignore_errors=True)
 
 
 def _remove_tag(instance: Instance, place: Place) -> None:
@@ -250,7 +250,7 @@ def _remove_tag(instance: Instance, place: Place) -> None:
 
 
 def _remove_rows(instance: Instance, place: Place) -> None:
-    rows_file(instance, place).unlink()
+    rows_file(instance, place).unlink(missing_ok=True)
 
 
 def _needs_prior(settings: PurifySettings) -> bool:

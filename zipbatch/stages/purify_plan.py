@@ -53,7 +53,8 @@ class PurifyRequest:
 class PurifyPlan:
     """``rows`` are done already, by shard name; ``tasks`` are still to be looked at by a worker.
 
-    ``known`` are the rows of the parent version by their input, none when another purifier made it.
+    ``known`` are the rows of the parent version by their input, none when another purifier made it. ``doubted`` of the
+    tasks are done by their record, but something was done to their object since: it is only to be read.
     """
 
     request: PurifyRequest
@@ -66,6 +67,7 @@ class PurifyPlan:
     started_ns: int
     known: Mapping[str, VersionRow]
     attempt: int = 1
+    doubted: int = 0
 
     @property
     def images(self) -> int | None:
@@ -111,17 +113,21 @@ def plan_purify(request: PurifyRequest) -> PurifyPlan:
     rows = _listed(request.store, shards, digests, known, since_ns=0 if parent is None else parent.written_ns)
     left = [(shard, digest) for shard, digest in zip(shards, digests, strict=True) if shard.name not in rows]
 
-    def recorded(entry: tuple[ShardRef, str | None]) -> VersionRow | None:
+    def recorded(entry: tuple[ShardRef, str | None]) -> tuple[VersionRow | None, bool]:
         return _recorded(request, *entry, identity)
 
     tasks: list[PurifyTask] = []
-    for (shard, _), row in zip(left, places.each(recorded, left, at=request.store.root), strict=True):
-        if row is None:
-            tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
-        else:
+    doubted = 0
+    for (shard, _), (row, sure) in zip(left, places.each(recorded, left, at=request.store.root), strict=True):
+        if row is not None and sure:
             rows[shard.name] = row
+        else:
+            doubted += row is not None
+            tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
     parent_id = None if parent is None else parent.header.version
-    return PurifyPlan(request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, known)
+    return PurifyPlan(
+        request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, known, doubted=doubted
+    )
 
 
 def _images(shard: ShardRef, row: VersionRow | None) -> int | None:
@@ -195,15 +201,16 @@ def _listed(
 
 def _recorded(
     request: PurifyRequest, shard: ShardRef, sha256: str | None, identity: dict[str, Any]
-) -> VersionRow | None:
+) -> tuple[VersionRow | None, bool]:
+    """What a record says of a shard, and whether its objects are surely as they were: else a worker has to look."""
     if sha256 is None:
-        return None
-    record = request.store.task(task_key(sha256, identity))
+        return None, False
+    record, sure = request.store.peek(task_key(sha256, identity))
     if record is None or record.input_sha256 != sha256:
-        return None
+        return None, False
     if not acceptable(record, quarantine=request.quarantine, keep=request.keep):
-        return None
-    return row_of(shard, record)
+        return None, False
+    return row_of(shard, record), sure
 
 
 def _is_plain(row: VersionRow, request: PurifyRequest) -> bool:

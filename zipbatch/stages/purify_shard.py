@@ -267,7 +267,10 @@ class PurifyWorker:
         With a prior that is a fixed size, whatever memory there is: its pixels may depend on what shares a batch.
         """
         held: list[_Readable] = []
-        size, limit = 0, self._held // (self._lanes + 1) if self._spec.prior is None else BATCH_BYTES
+        size, limit = 0, BATCH_BYTES
+        if self._spec.prior is None:  # every lane has room for one
+            room = 3 * (self._context.memory // 2) // self._lanes // PURIFIERS[self._spec.method].working_bytes
+            limit = min(self._held // (self._lanes + 1), room)
         for one in samples:
             full = held and (len(held) == self._batch_rows * one.unit or (size >= limit and len(held) % one.unit == 0))
             if held and (full or one.image.shape != held[0].image.shape):

@@ -13,7 +13,7 @@ import torch
 from zipbatch import atomic
 from zipbatch.diffusion import mean_projection, parse_projector
 from zipbatch.errors import UsageError
-from zipbatch.images import U8
+from zipbatch.images import U8, stretch
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.places import Place
 from zipbatch.report import Mark, SheetColumn, SheetRow, contact_sheet
@@ -30,6 +30,8 @@ from zipbatch.stages.victim import ask, class_name
 CANDIDATES = 256
 """Images that the victim is asked about to choose the rows among them."""
 _CANDIDATE_BYTES = 64 * 1024**2
+MAX_CELL = 512
+"""Side of a picture of the sheet, pixels."""
 _KINDS = ("fixed", "left", "broken", "flipped", "unchanged")
 """What becomes of an image, the most telling first; rows are taken from them in turn."""
 
@@ -71,7 +73,7 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
     columns = [
         SheetColumn(
             form.title,
-            _pictures(form, [keys[i] for i in chosen]),
+            _pictures(form, [keys[i] for i in chosen], shown=True),
             [class_name(int(given[i]), classes) for i in chosen],
             [_mark(int(given[i]), int(truth[i]), int(wanted[i])) for i in chosen],
         )
@@ -135,17 +137,25 @@ def _blur_to_show(plan: EvaluatePlan) -> list[str]:
     return [text for text in guides[0] if text != "blur:1"]
 
 
-def _pictures(form: _Form, keys: Collection[str]) -> list[U8]:
-    """The images of these keys, in their order."""
+def _pictures(form: _Form, keys: Collection[str], *, shown: bool = False) -> list[U8]:
+    """The images of these keys, in their order; ``shown``: no larger than a sheet shows them."""
     wanted = set(keys)
     found: dict[str, U8] = {}
     for sample in _samples(form.place, form.sha256):
         if sample.key in wanted:
             image = sample.image()
-            found[sample.key] = image if form.make is None else form.make(image)
+            made = image if form.make is None else form.make(image)
+            found[sample.key] = _for_a_cell(made) if shown else made
             if len(found) == len(wanted):
                 break
     return [found[key] for key in keys]
+
+
+def _for_a_cell(image: U8) -> U8:
+    """Large images are drawn no larger than a cell is in print, and would take many times their size to draw."""
+    height, width = image.shape[:2]
+    larger = max(height, width) / MAX_CELL
+    return image if larger <= 1 else stretch(image, max(1, round(height / larger)), max(1, round(width / larger)))
 
 
 def _wanted(plan: EvaluatePlan, task: EvaluateTask, truth: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

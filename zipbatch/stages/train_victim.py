@@ -149,8 +149,9 @@ def train_victim(
     )
     side = manifest.image_size
     batch = min(config.batch_size, sum(shard.samples or 0 for shard in dataset.split("train")))
-    what = f"{dataset.name}: learning from batches of {batch} images of {side} px"
-    check_fits(batch * side**2 * _LEARNING_BYTES, what)
+    if device.type == "cpu":
+        what = f"{dataset.name}: learning from batches of {batch} images of {side} px"
+        check_fits(batch * side**2 * _LEARNING_BYTES, what, smaller="a smaller --batch-size")
     data = load_split(dataset.split("train"))
     if data.images.shape[-2:] != (side, side):
         height, width = data.images.shape[-2:]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from zipbatch import places
 from zipbatch.errors import DataError
@@ -65,13 +65,6 @@ class VersionHeader(BaseModel):
         if not isinstance(purifier.get("method"), str) or not isinstance(purifier.get("settings", {}), dict):
             raise ValueError("a purifier has a method, and its settings by name")  # noqa: TRY004 (pydantic's way)
         return purifier
-
-    @model_validator(mode="after")
-    def _as_its_purifier(self) -> Self:
-        """What it repeats of its purifier, for those who look for it, is what that says."""
-        if (self.prior_sha256, self.seed) != (self.purifier.get("prior_sha256"), self.purifier.get("seed")):
-            raise ValueError("its prior or seed is not its purifier's")
-        return self
 
 
 def read_header(path: Place) -> VersionHeader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from zipbatch.shards import ShardWriter
 from zipbatch.shards.writer import ShardInfo
 from zipbatch.store.seal import sealed, unsealed
 
+log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FOLDERS = ("objects", "tasks", "versions", "tags")
 ASKED_AT_MOST = 5_000
@@ -192,7 +194,8 @@ class Store:
             touched = [_touched_ns(f"{folder}/{sha256[:2]}/{sha256}.tar") for sha256 in digests]
         else:
             digests = digests if len(digests) <= ASKED_AT_MOST else ()
-            touched = places.each(self._touched_ns, digests, at=self.root)
+            few = len(digests) < 3  # those of a record: a pool of threads for each would cost more than the requests
+            touched = map(self._touched_ns, digests) if few else places.each(self._touched_ns, digests, at=self.root)
         limit = math.inf if since_ns is None else since_ns
         return {sha256 for sha256, ns in zip(digests, touched, strict=True) if ns is None or ns > limit}
 
@@ -305,23 +308,35 @@ class Store:
         """The record of a task whose objects are as they were when it was written, else None: then the work is still to
         be done, or ``sound_task`` has to look.
         """
-        record, path = self.record(key), self._task_path(key)
+        record, sure = self.peek(key)
+        return record if sure else None
+
+    def peek(self, key: str) -> tuple[TaskRecord | None, bool]:
+        """The record of a task whose objects are there, and whether they are surely as they were when it was made."""
+        if (record := self.record(key)) is None:
+            return None, False
         try:
-            if record is None or self.lost_objects(record.objects, since_ns=places.stamp(path).touched_ns):
-                return None
+            if not self.lost_objects(record.objects, since_ns=places.stamp(self._task_path(key)).touched_ns):
+                return record, True
         except FileNotFoundError:
-            return None
-        return record
+            return None, False
+        return (None if self.lost_objects(record.objects) else record), False
 
     def sound_task(self, key: str) -> TaskRecord | None:
         """``task``, but objects to which something was done since are read; if they are sound, the record says so."""
         if (record := self.task(key)) is not None or (record := self.record(key)) is None:
             return record
         try:
+            before = [self._touched_ns(name) for name in record.objects]
             for name in record.objects:
                 with self.sound_object(name):
                     pass
+            if before != [self._touched_ns(name) for name in record.objects]:
+                return None  # something is done to it right now
         except DataError:
+            return None
+        except OSError as error:  # a sector that cannot be read any more: it is written anew
+            log.warning("%s: %s; making it again", error.filename or name, error.strerror or error)
             return None
         self.put_task(key, record)  # it is younger than its objects again
         return record

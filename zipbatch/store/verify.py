@@ -8,7 +8,7 @@ from functools import partial
 
 from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place, local_copy, stamp
+from zipbatch.places import Place, Stamp, local_copy, stamp
 from zipbatch.shards import read_shard
 from zipbatch.store.removals import Removals, claims
 from zipbatch.store.rows import VersionRow
@@ -85,17 +85,25 @@ class _Objects:
         """
         while True:
             try:
-                before = stamp(path)
+                before = _stamp(path)
                 return _check_object(path)
             except FileNotFoundError:
                 return None  # removed meanwhile; a fault only where something refers to it
             except DataError as error:
-                if path.is_file() and stamp(path) != before:
+                if _stamp(path) not in {None, before}:
                     continue
                 self.faults.append(Fault(error.where, error.reason + (" (removed)" if self._repair else "")))
                 if self._repair:
                     path.unlink(missing_ok=True)
                 return None
+
+
+def _stamp(path: Place) -> Stamp | None:
+    """None where nothing is there."""
+    try:
+        return stamp(path)
+    except FileNotFoundError:
+        return None
 
 
 def verify(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,18 +14,22 @@ from typing import Any
 from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place
-from zipbatch.store.headers import VersionHeader, read_header
+from zipbatch.store.headers import MAX_HEADER_BYTES, VersionHeader, read_header
+from zipbatch.store.identity import task_key
 from zipbatch.store.lists import MAX_BYTES, unpacked_lines
 from zipbatch.store.removals import Removals, claimed, lost_objects
 from zipbatch.store.rows import VersionRow, count_rows, pack_rows, parse_rows
 from zipbatch.store.seal import sealed
 from zipbatch.store.store import LostObjectsError, Store, StoredFile, check_name
 
+log = logging.getLogger(__name__)
 LATEST = "latest"
 _ID_DIGITS = 20
 _ID = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}")
 _LIST = ".jsonl.gz"
 _MAX_TAG_BYTES = 1 << 12
+CLOCKS_AGREE_NS = 300 * 10**9
+"""As far as clocks of machines may differ without one of them being wrong."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,8 @@ class Versions:
         if not sound:
             self._store.write_file(name, pack_rows(rows))
         removals.await_end(reference, outputs)  # who begins later to remove objects sees the list
+        if sound:
+            self._renew(header, rows)
         if lost := lost_objects(self._store, outputs):
             row = next(row for row in rows if not lost.isdisjoint(row.objects))
             reason = f"object {row.output} (or its quarantine) is not in the store (any more); run again"
@@ -142,6 +149,21 @@ class Versions:
         if not sound:
             places.put_json(self._header_path(header.dataset, header.version), sealed(header.model_dump(mode="json")))
         return not sound
+
+    def _renew(self, header: VersionHeader, rows: Sequence[VersionRow]) -> None:
+        """Write a header again as it is, where something was done to objects of its list since, and younger records say
+        that they were read and found sound: plans trust what is older than its header.
+        """
+        path = self._header_path(header.dataset, header.version)
+        try:
+            names = [name for row in rows for name in row.objects]
+            if not (touched := self._store.lost_objects(names, since_ns=places.stamp(path).touched_ns)):
+                return
+            keys = [task_key(row.input, header.purifier) for row in rows if not touched.isdisjoint(row.objects)]
+            if all(record is not None for record in places.each(self._store.task, keys, at=self._root)):
+                places.put_bytes(path, places.read_bytes(path, limit=MAX_HEADER_BYTES))
+        except OSError as error:
+            log.debug("%s: not written again: %s", path, error)  # it costs the next run another look
 
     def _is_sound(self, header: VersionHeader, rows: Sequence[VersionRow]) -> bool:
         """Whether the version on disk is the one that was asked for; a damaged one is to be written again."""
@@ -278,8 +300,7 @@ class Versions:
         Returns:
             Whether the tag now points to ``version``.
         """
-        now_ns = time.time_ns()
-        moved = _Tag(check_name(version, "version"), now_ns if started_ns is None else started_ns)
+        moved = _Tag(check_name(version, "version"), time.time_ns() if started_ns is None else started_ns)
         now = moved
 
         def decide(content: bytes | None) -> bytes | None:
@@ -289,7 +310,8 @@ class Versions:
                 there = _parse_tag(content or b"")
             except ValueError:
                 return moved.content  # missing, or damaged: that is nobody's newer result
-            if started_ns is None or not started_ns < there.started_ns <= now_ns:
+            future = there.started_ns > time.time_ns() + CLOCKS_AGREE_NS
+            if started_ns is None or future or there.started_ns <= started_ns:
                 return moved.content
             now = there
             return None
