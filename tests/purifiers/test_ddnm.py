@@ -65,3 +65,9 @@ def test_ddnm_checks_its_block():
 def test_settings_that_cannot_be(settings: dict[str, object]):
     with pytest.raises(ValueError, match="validation error"):
         DdnmSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("transform", ["gauss:1", "blur:2@mean"])
+def test_what_is_no_projection_is_refused(transform: str):
+    with pytest.raises(ValueError, match="is no projection"):
+        DdnmSettings(transforms=(transform,))

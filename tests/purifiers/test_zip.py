@@ -14,8 +14,9 @@ from tests.diffusion.test_prior import turned
 from tests.diffusion.test_sampler import ALPHA_BAR, eps_of, sample_by_hand
 from tests.making import picture, write_prior
 from zipbatch.checkpoints import load_prior, open_prior
-from zipbatch.diffusion import Prior, noise_streams, standard_normal
+from zipbatch.diffusion import Prior, noise_streams, parse_projector, standard_normal
 from zipbatch.diffusion.prior import Prediction
+from zipbatch.pixels import from_u8, to_u8
 from zipbatch.purifiers import PURIFIERS, Resources, Zip
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.purifiers.zip import ZipSettings
@@ -304,3 +305,23 @@ def test_one_network_in_three_words_paints_one_picture(tiny: Prior, predicts: Pr
     for start in (300, 1000):
         painted = make_zip(tiny, start_step=start)(pictures(3), keys(3))
         assert apart(make_zip(turned(tiny, predicts), start_step=start)(pictures(3), keys(3)), painted) <= 1
+
+
+@pytest.mark.parametrize("transform", ["dct:4", "blur:2@key", "blur:3@mean", "gauss:1"])
+def test_a_transform_of_whole_images_stays_within_an_image(
+    large: Prior, transform: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Four of them share a canvas, and none sees its neighbours."""
+    images, names = pictures(6), keys(6)
+    monkeypatch.setattr("zipbatch.purifiers.painter.guided_sample", lambda _, y, project, **__: project(y))
+    made = make_zip(large, transforms=(transform,), seed=2)(images, names)
+    own = parse_projector(transform).with_keys(2, names).apply(from_u8(images, "model"))
+    assert torch.equal(made, to_u8(own, "model"))
+
+
+def test_a_place_drawn_by_key_is_of_the_key_and_the_seed(tiny: Prior):
+    images, settings = pictures(1).repeat(6, 1, 1, 1), {"transforms": ("blur:4@key",)}
+    purify = make_zip(tiny, seed=1, **settings)
+    made = purify(images, keys(6))
+    assert apart(purify(images[3:5], keys(6)[3:5]), made[3:5]) <= 1
+    assert not torch.equal(make_zip(tiny, **settings)(images, keys(6)), made)

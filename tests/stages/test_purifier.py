@@ -48,7 +48,7 @@ def test_the_seed_is_known_by_those_that_draw(method: str, prior: Path):
     one, other = (spec_of(method, prior, seed=seed).identity for seed in (0, 1))
     assert (one != other) == PURIFIERS[method].seeded
     assert ("seed" in one) == PURIFIERS[method].seeded
-    assert PURIFIERS[method].seeded == (method in {"zip", "ddnm", "diffpure", "shrinkpad"})
+    assert PURIFIERS[method].seeded == (method in {"zip", "ddnm", "diffpure", "shrinkpad", "chain"})
 
 
 def test_what_zip_and_blur_are_known_by(prior: Path):
@@ -168,6 +168,7 @@ KNOWN_BY = {
     "balanced": "9efddb631c2aa627",
     "bitdepth": "5a4d537652bef216",
     "blur": "68775594d91243e2",
+    "chain": "782efdbf128e2ef9",
     "ddnm": "428c78fe2ddea701",
     "diffpure": "18c86a92b5516a70",
     "fast": "404d8ff16af4ea4f",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -59,7 +60,13 @@ log = logging.getLogger(__name__)
     "--preset", metavar="NAME|FILE", help="Settings from configs/purifiers; flags override.  [default: balanced]"
 )
 @click.option("--purifier", "method", metavar="NAME", help="Method; 'zipbatch ls purifiers'.  [default: the preset's]")
-@click.option("--transform", "transforms", multiple=True, metavar="T", help="blur:N or gray; repeats, averaged.")
+@click.option(
+    "--transform",
+    "transforms",
+    multiple=True,
+    metavar="T",
+    help="gray, blur:N, blur:N@mean, blur:N@key, gauss:S or dct:N; repeats, averaged.",
+)
 @click.option("--guidance-exponent", type=float, metavar="K", help="The pull at step t is 1 - alpha_bar[t]^K.")
 @click.option("--steps", type=int, metavar="S", help="Sampling steps over the whole schedule.")
 @click.option("--eta", type=float, metavar="ETA", help="0 deterministic (DDIM) … 1 ancestral.")
@@ -70,6 +77,13 @@ log = logging.getLogger(__name__)
     multiple=True,
     metavar="NAME=VALUE",
     help="Any setting of the purifier, as 'zipbatch ls purifiers' shows it; repeats. Lists by commas, null for none.",
+)
+@click.option(
+    "--chain",
+    multiple=True,
+    metavar="'METHOD NAME=VALUE…'",
+    help="A purifier with its settings, after that of the --chain before. A range, quality=40..80, is drawn for each "
+    "image; draws=K takes the mean of K.",
 )
 @SEED
 @PRECISION
@@ -124,6 +138,7 @@ def purify(
     eta: float | None,
     start_step: int | None,
     assigned: tuple[str, ...],
+    chain: tuple[str, ...],
     seed: int,
     precision: str,
     resize: str | None,
@@ -148,6 +163,8 @@ def purify(
     Examples:
       zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --workers 2 --tag nightly
       zipbatch purify shards/cifar10-badnets --purifier jpeg --set quality=75 --store pur/ --tag jpeg75
+      zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --chain 'jpeg quality=60' \\
+          --chain 'zip start_step=60 guidance_exponent=40'
       zipbatch purify 'incoming/day-{000..009}.tar' --prior priors/cifar10 --store pur/ --gpus 8
       zipbatch purify shards/imagenette-badnets --prior 256x256_diffusion_uncond.pt --store pur/ --gpus 8
       zipbatch purify 's3://in/day-{000..009}.tar' --prior s3://models/prior --store s3://out/pur --gpus 8
@@ -169,12 +186,17 @@ def purify(
         "eta": eta,
         "start_step": start_step,
     }
+    if chain and (preset or method):
+        raise click.UsageError("--chain names the purifiers itself; leave --preset and --purifier out")
     folder = prior_path(prior) if prior else None
+    settings: dict[str, object] = {
+        key: None if text == "null" else text for key, text in pairs(assigned, "--set").items()
+    }
     spec = purifier_spec(
         preset=preset,
-        method=method,
+        method="chain" if chain else method,
         overrides=overrides,
-        assigned={key: None if text == "null" else text for key, text in pairs(assigned, "--set").items()},
+        assigned=settings | ({"steps": [_step(text) for text in chain]} if chain else {}),
         prior=folder,
         seed=seed,
         precision="bfloat16" if precision == "bfloat16" else "float32",
@@ -197,7 +219,7 @@ def purify(
     )
     if dry_run:
         running().unreported()
-        about = preset if preset or method else DEFAULT_PRESET
+        about = preset if preset or method or chain else DEFAULT_PRESET
         _show_plan(plan_purify(request), as_json=as_json, preset=about)
         return
     noted, root = running(), request.store.root
@@ -210,6 +232,18 @@ def purify(
             summary = _purified(plan_purify(request), stop_at, shown)
         _show_summary(summary, as_json=as_json)
         check_tagged(summary, dataset.name, tag)
+
+
+def _step(text: str) -> dict[str, object]:
+    """``jpeg quality=60`` as a step of a chain."""
+    try:
+        method, *given = shlex.split(text)
+    except ValueError as error:
+        raise click.UsageError(
+            f"--chain {text!r}: name a purifier and its settings, as in 'jpeg quality=60'"
+        ) from error
+    values: dict[str, object] = dict(pairs(tuple(given), f"--chain '{text}'"))
+    return {"method": method, **{name: None if value == "null" else value for name, value in values.items()}}
 
 
 def _purified(plan: PurifyPlan, stop_at: float | None, shown: Screen) -> PurifySummary:

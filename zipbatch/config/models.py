@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+_TRANSFORM = re.compile(r"gray|blur:[1-9][0-9]{0,4}(@mean|@key)?|gauss:[0-9]{1,3}(\.[0-9]{1,3})?|dct:[1-9][0-9]{0,4}")
+
 
 def _transform(text: str) -> str:
-    if text == "gray":
-        return text
-    match = re.fullmatch(r"blur:([1-9][0-9]{0,4})", text)
-    if not match:
-        raise ValueError("a transform is 'gray' or 'blur:N' with a whole number N of 1 or more (blur:1 keeps all)")
+    if not _TRANSFORM.fullmatch(text):
+        raise ValueError(
+            "a transform is 'gray' or 'blur:N' with a whole number N of 1 or more (blur:1 keeps all), 'blur:N@mean' "
+            "(all places of its grid), 'blur:N@key' (one of them, drawn by key), 'gauss:S' (S pixels) or 'dct:N' (the "
+            "lowest 1 of N frequencies)"
+        )
     return text
 
 

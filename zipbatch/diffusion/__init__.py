@@ -1,8 +1,8 @@
 """Guided diffusion: schedule, counter-based noise, projectors, the sampler, the prior's network, tiling. Pure."""
 
-from zipbatch.diffusion.noise import noise_streams, standard_normal, uniform_integers
+from zipbatch.diffusion.noise import derived_seed, noise_streams, standard_normal, uniform_integers
 from zipbatch.diffusion.prior import Prior
-from zipbatch.diffusion.projectors import Projector, blur, gray, mean_projection, parse_projector
+from zipbatch.diffusion.projectors import Apply, Projector, blur, gray, mean_projection, parse_projector
 from zipbatch.diffusion.sampler import (
     NoiseAt,
     clipped,
@@ -15,6 +15,7 @@ from zipbatch.diffusion.sampler import (
 from zipbatch.diffusion.tiling import Tiling
 
 __all__ = [
+    "Apply",
     "NoiseAt",
     "Prior",
     "Projector",
@@ -23,6 +24,7 @@ __all__ = [
     "clipped",
     "ddim_step",
     "denoise",
+    "derived_seed",
     "diffuse",
     "gray",
     "guided_sample",

@@ -32,6 +32,12 @@ def noise_streams(seed: int, keys: Sequence[str], *, device: torch.device | str 
     return torch.tensor(rows, dtype=torch.int64).to(device)
 
 
+def derived_seed(seed: int, *parts: object) -> int:
+    """A seed for another purpose of the same run, so that its draws are independent."""
+    text = "\n".join(map(str, ("zipbatch seed 1", seed, *parts)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """Philox4x32-10: four 32-bit words for each counter, all int64 tensors that broadcast together."""
     c0, c1, c2, c3 = counter

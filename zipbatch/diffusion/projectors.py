@@ -1,48 +1,148 @@
-"""Projectors P = A⁺A: what of an image survives a linear degradation A (ZIP, arXiv 2303.12175, section 4)."""
+"""Projectors: what of an image survives a linear degradation (ZIP, arXiv 2303.12175, section 4)."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zipbatch.diffusion.noise import derived_seed, noise_streams, uniform_integers
+
 Apply = Callable[[Tensor], Tensor]
+FORMS = "'gray', 'blur:N', 'blur:N@mean', 'blur:N@key', 'gauss:S' or 'dct:N'"
+_BLUR = re.compile(r"blur:([1-9][0-9]{0,4})(@mean|@key)?")
+_GAUSS = re.compile(r"gauss:([0-9]{1,3}(?:\.[0-9]{1,3})?)")
+_DCT = re.compile(r"dct:([1-9][0-9]{0,4})")
 
 
 @dataclass(frozen=True)
 class Projector:
-    """A linear, idempotent map of images [B, C, H, W] to themselves.
+    """A linear map of images [B, C, H, W] to themselves; P = A⁺A, idempotent, but for means of shifts and Gaussians.
 
     Attributes:
         name: as users write it, ``blur:2`` or ``gray``.
         block: side of the pixel blocks it works on; H and W must be multiples of it.
         apply: the map.
+        least: the least H and W, where it reaches beyond an edge, which it sees mirrored.
+        whole: whether it may be given a canvas of several images, as it reaches into no neighbour.
+        keyed: whether it is another one for each image: ``with_keys`` says which.
     """
 
     name: str
     block: int
     apply: Apply
+    least: int = 1
+    whole: bool = True
+    keyed: Callable[[Tensor], Apply] | None = None
 
     def check(self, height: int, width: int) -> None:
-        """Raises ``ValueError`` when H or W is no multiple of the block."""
+        """Raises ``ValueError`` when H or W is no multiple of the block, or too small."""
         if height % self.block or width % self.block:
             raise ValueError(f"{self.name}: {self.block} does not divide the image's {height} x {width} pixels")
+        if min(height, width) < self.least:
+            raise ValueError(f"{self.name}: images of {height} x {width} pixels are too small, {self.least} are needed")
+
+    def with_keys(self, seed: int, keys: Sequence[str]) -> Projector:
+        """The map for images of these keys, in their order."""
+        if self.keyed is None:
+            return self
+        return Projector(
+            self.name,
+            self.block,
+            self.keyed(noise_streams(derived_seed(seed, "places"), keys)),
+            self.least,
+            whole=False,
+        )
 
 
 def blur(factor: int) -> Projector:
     """Average-pool by ``factor``, then repeat each mean over its block. ``blur(1)`` is the identity."""
     if factor < 1:
         raise ValueError(f"blur needs a factor of 1 or more, got {factor}")
+    return Projector(f"blur:{factor}", factor, lambda x: _pooled(x, factor))
+
+
+def _pooled(x: Tensor, factor: int) -> Tensor:
+    if factor == 1:
+        return x
+    return F.interpolate(F.avg_pool2d(x, factor), scale_factor=factor, mode="nearest")
+
+
+def blur_of_all_shifts(factor: int) -> Projector:
+    """The mean of ``blur`` over all places of its grid, which no trigger can be flush with: a triangular kernel."""
+    reach = factor - 1
+    kernel = torch.tensor([factor - abs(i) for i in range(-reach, reach + 1)], dtype=torch.float64) / factor**2
+    return Projector(f"blur:{factor}@mean", 1, lambda x: _filtered(x, kernel), factor, whole=factor == 1)
+
+
+def blur_by_key(factor: int) -> Projector:
+    """``blur`` with its grid at one of its places, drawn for each image by its key."""
+
+    def keyed(streams: Tensor) -> Apply:
+        places = uniform_integers(streams, bound=factor, count=2)
+        return lambda x: _shifted(x, factor, places)
+
+    fixed = blur(factor).apply  # without keys: where the grid usually is
+    return Projector(f"blur:{factor}@key", 1, fixed, factor, whole=False, keyed=keyed)
+
+
+def _shifted(x: Tensor, factor: int, places: Tensor) -> Tensor:
+    """``blur`` of images [N, C, H, W], the grid of each beginning ``places`` [N, 2] before its first row and column."""
+    height, width = x.shape[-2:]
+    made = torch.empty_like(x)
+    for top, left in sorted({tuple(place) for place in places.tolist()}):
+        rows = ((places[:, 0] == top) & (places[:, 1] == left)).nonzero()[:, 0].to(x.device)
+        bottom, right = -(height + top) % factor, -(width + left) % factor
+        pooled = _pooled(_mirrored(x[rows], (left, right, top, bottom)), factor)
+        made[rows] = pooled[..., top : top + height, left : left + width]
+    return made
+
+
+def gaussian(sigma: float) -> Projector:
+    """A Gaussian of ``sigma`` pixels, cut at three of them."""
+    if not 0 < sigma <= 100:
+        raise ValueError(f"gauss needs a sigma above 0 and up to 100 pixels, got {sigma:g}")
+    reach = max(1, math.ceil(3 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2)
+    return Projector(f"gauss:{sigma:g}", 1, lambda x: _filtered(x, kernel / kernel.sum()), reach + 1, whole=False)
+
+
+def low_frequencies(factor: int) -> Projector:
+    """The lowest 1 of ``factor`` frequencies of each axis, by the cosine transform of the whole image (DCT-II)."""
 
     def apply(x: Tensor) -> Tensor:
-        if factor == 1:
-            return x
-        return F.interpolate(F.avg_pool2d(x, factor), scale_factor=factor, mode="nearest")
+        down, across = (_lowest(side, max(1, side // factor)).to(x) for side in x.shape[-2:])
+        return down @ x @ across
 
-    return Projector(f"blur:{factor}", factor, apply)
+    return Projector(f"dct:{factor}", 1, apply, factor, whole=factor == 1)
+
+
+def _lowest(side: int, count: int) -> Tensor:
+    """The orthogonal projection [side, side] onto the first ``count`` vectors of the cosine transform."""
+    frequency, place = torch.arange(count, dtype=torch.float64)[:, None], torch.arange(side, dtype=torch.float64)
+    basis = torch.cos(math.pi * frequency * (2 * place + 1) / (2 * side)) * math.sqrt(2 / side)
+    basis[0] /= math.sqrt(2)
+    return basis.T @ basis
+
+
+def _filtered(x: Tensor, kernel: Tensor) -> Tensor:
+    """Images [N, C, H, W] under an odd kernel [K] along both axes, edges mirrored without the edge pixel."""
+    reach, channels = len(kernel) // 2, x.shape[1]
+    if reach == 0:
+        return x
+    weights = kernel.to(x).expand(channels, 1, -1)
+    down = F.conv2d(_mirrored(x, (0, 0, reach, reach)), weights[..., None], groups=channels)
+    return F.conv2d(_mirrored(down, (reach, reach, 0, 0)), weights[:, :, None], groups=channels)
+
+
+def _mirrored(x: Tensor, border: tuple[int, int, int, int]) -> Tensor:
+    """With borders of so many pixels left, right, above and below."""
+    return F.pad(x, border, mode="reflect") if any(border) else x
 
 
 def gray() -> Projector:
@@ -51,17 +151,21 @@ def gray() -> Projector:
 
 
 def parse_projector(text: str) -> Projector:
-    """``gray`` or ``blur:N``.
+    """One of ``FORMS``.
 
     Raises:
         ValueError: anything else.
     """
     if text == "gray":
         return gray()
-    match = re.fullmatch(r"blur:([1-9][0-9]*)", text)
-    if not match:
-        raise ValueError(f"unknown transform {text!r}; it is 'gray' or 'blur:N'")
-    return blur(int(match.group(1)))
+    if found := _BLUR.fullmatch(text):
+        make = {None: blur, "@mean": blur_of_all_shifts, "@key": blur_by_key}[found[2]]
+        return make(int(found[1]))
+    if found := _GAUSS.fullmatch(text):
+        return gaussian(float(found[1]))
+    if found := _DCT.fullmatch(text):
+        return low_frequencies(int(found[1]))
+    raise ValueError(f"unknown transform {text!r}; it is {FORMS}")
 
 
 def mean_projection(projectors: Sequence[Projector]) -> Apply:

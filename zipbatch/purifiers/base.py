@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -25,6 +25,7 @@ class Resources:
         seed: the run's seed.
         precision: of the network's forward pass; states stay float32.
         tick: called before each forward pass, or each image where one takes long; what it raises ends the work.
+        begin_pass: called before each forward pass.
     """
 
     device: torch.device
@@ -32,6 +33,11 @@ class Resources:
     seed: int = 0
     precision: Precision = "float32"
     tick: Callable[[], None] = lambda: None
+    begin_pass: Callable[[], None] = lambda: None
+
+    def with_seed(self, seed: int) -> Resources:
+        """The same, with another seed."""
+        return replace(self, seed=seed)
 
 
 class Purifier(Protocol):

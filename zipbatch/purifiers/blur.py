@@ -28,7 +28,7 @@ class Blur(Purifier):
 
     def __init__(self, settings: BlurSettings, resources: Resources) -> None:
         self._projectors = [parse_projector(text) for text in settings.transforms]
-        self._device = resources.device
+        self._device, self._seed = resources.device, resources.seed
 
     @classmethod
     def row_of(cls, settings: BlurSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
@@ -37,7 +37,8 @@ class Blur(Purifier):
             parse_projector(text).check(height, width)
         return 1
 
-    def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 (deterministic)
-        """Project uint8 images [N, 3, H, W]; same shape and dtype."""
+    def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
+        """Project uint8 images [N, 3, H, W] named by ``keys``; same shape and dtype."""
         unit = from_u8(images.to(self._device), "unit")
-        return to_u8(mean_projection(self._projectors)(unit), "unit").cpu()
+        projectors = [projector.with_keys(self._seed, keys) for projector in self._projectors]
+        return to_u8(mean_projection(projectors)(unit), "unit").cpu()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from zipbatch.config import Settings, Transforms
@@ -22,6 +22,13 @@ class DdnmSettings(SamplerSettings):
     transforms: Transforms = Field(
         ("blur:2",), max_length=1, description="the one transform whose image is kept; a mean of several keeps none"
     )
+
+    @field_validator("transforms")
+    @classmethod
+    def _projects(cls, transforms: tuple[str, ...]) -> tuple[str, ...]:
+        if odd := [text for text in transforms if text.startswith("gauss:") or text.endswith("@mean")]:
+            raise ValueError(f"{odd[0]} is no projection, whose image could be kept; take blur:N, blur:N@key or dct:N")
+        return transforms
 
 
 class Ddnm(Purifier):

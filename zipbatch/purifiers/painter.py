@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zipbatch.config import Settings
 from zipbatch.diffusion import (
+    Apply,
     NoiseAt,
     Tiling,
     guided_sample,
@@ -57,7 +58,7 @@ class Painter:
         if resources.prior is None:
             raise ValueError("this purifier needs a prior")
         self._device, self._seed, self._precision = resources.device, resources.seed, resources.precision
-        self._tick = resources.tick
+        self._tick, self._begin_pass = resources.tick, resources.begin_pass
         self._layout = _fastest_layout(self._device, self._precision)
         self._prior = resources.prior.to(memory_format=self._layout)
         self.alpha_bar, self.eta = self._prior.alpha_bar, settings.eta
@@ -90,7 +91,10 @@ class Painter:
         self, images: Tensor, keys: Sequence[str], *, transforms: Sequence[str], guidance_exponent: float
     ) -> Tensor:
         """``paint`` by ``guided_sample``, held to the mean of the transforms."""
-        project = mean_projection([parse_projector(text) for text in transforms])
+        projectors = [parse_projector(text).with_keys(self._seed, keys) for text in transforms]
+        project = mean_projection(projectors)
+        if not all(projector.whole for projector in projectors):
+            project = self._of_single_images(project, images)
 
         def sample(y: Tensor, noise_at: NoiseAt) -> Tensor:
             return guided_sample(
@@ -107,9 +111,15 @@ class Painter:
 
         return self.paint(images, keys, sample)
 
+    def _of_single_images(self, project: Apply, images: Tensor) -> Apply:
+        """A map of images as one of canvases: it would reach into an image's neighbours there."""
+        tiling, count = Tiling.fit(images.shape[-2], images.shape[-1], self._prior.image_size), len(images)
+        return lambda canvases: tiling.pack(project(tiling.unpack(canvases, count)))
+
     def predict(self, x_t: Tensor, t: int) -> Tensor:
         """The prior's noise estimate at ``t`` for canvases [B, 3, S, S], float32, same shape."""
         self._tick()
+        self._begin_pass()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
             eps: Tensor = self._prior(x_t.contiguous(memory_format=self._layout), t)
         return eps

@@ -18,7 +18,6 @@ from zipbatch.cluster import pick_device
 from zipbatch.config import PriorConfig, Settings, VictimConfig, find_config, load_config
 from zipbatch.errors import DataError, UsageError
 from zipbatch.images import is_png
-from zipbatch.purifiers import PURIFIERS
 from zipbatch.report.progress import Part, Progress
 from zipbatch.shards import open_dataset
 from zipbatch.stages.evaluate import MEASURES_VERSION, EvaluateRequest, evaluate, plan_evaluate, with_purified
@@ -254,7 +253,7 @@ def _remove_rows(instance: Instance, place: Place) -> None:
 
 
 def _needs_prior(settings: PurifySettings) -> bool:
-    return PURIFIERS[_asked(settings).method].needs_prior
+    return _asked(settings).needs_prior
 
 
 def _maybe(_settings: Settings) -> None:

@@ -16,12 +16,13 @@ from zipbatch.config import DEFAULTS, Settings, find_config, read_config, read_d
 from zipbatch.diffusion import timesteps
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
-from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
+from zipbatch.purifiers import PURIFIERS, ChainSettings, Purifier, Resources, SamplerSettings, Step
 from zipbatch.purifiers.base import Precision
 from zipbatch.store import VersionHeader
 
 log = logging.getLogger(__name__)
 DEFAULT_PRESET = DEFAULTS["purifiers"]
+CHAIN = "chain"
 OutputSize = Literal["input", "prior"]
 TILING = "shard order, last canvas repeats its own"
 _SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}
@@ -50,12 +51,31 @@ class PurifierSpec:
         return PURIFIERS[self.method].row_of(self.settings, height, width, prior_size=prior_size)
 
     @property
+    def steps(self) -> tuple[Step, ...]:
+        """The purifiers that it consists of, mostly one."""
+        return _steps(self.method, self.settings)
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether any of them needs one."""
+        return any(step.kind.needs_prior for step in self.steps)
+
+    @property
+    def working_bytes(self) -> int:
+        """The most that one of them takes in memory for each value of an image, without a prior."""
+        return max(step.kind.working_bytes for step in self.steps)
+
+    @property
     def passes(self) -> int:
         """Forward passes of the prior that an image takes; 1 where there is no prior."""
-        if self.prior is None or not isinstance(self.settings, SamplerSettings):
+        if self.prior is None:
             return 1
         steps = self.prior.training_steps
-        return len(timesteps(steps, *self.settings.grid(steps)))
+        return sum(
+            step.draws * len(timesteps(steps, *step.settings.grid(steps)))
+            for step in self.steps
+            if isinstance(step.settings, SamplerSettings)
+        )
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -69,24 +89,39 @@ class PurifierSpec:
 
         Without its prior it lacks that prior's digest alone: so a pipeline knows a stage by it before a prior is there.
         """
-        kind = PURIFIERS[self.method]
         identity: dict[str, Any] = {
             "method": self.method,
-            "algorithm_version": kind.version,
-            "settings": self.settings.model_dump(mode="json"),
+            "algorithm_version": PURIFIERS[self.method].version,
+            "settings": self._told,
             "resize": self.resize,
         }
         if self.resize is not None and self.output_size == "input":  # before there was a choice, it was the prior's
             identity["output_size"] = self.output_size
-        if kind.seeded:
+        if any(step.seeded for step in self.steps):
             identity["seed"] = self.seed
         if self.libraries:
             identity["libraries"] = dict(self.libraries)
-        if kind.needs_prior:
+        if self.needs_prior:
             identity |= {"precision": self.precision, "tiling": TILING}
         if self.prior is not None:
             identity["prior_sha256"] = self.prior.digest
         return identity
+
+    @property
+    def _told(self) -> dict[str, Any]:
+        """Its settings; those of a chain with what decides the pixels of each step."""
+        if isinstance(self.settings, ChainSettings):
+            return {"steps": [step.told for step in self.settings.steps]}
+        return self.settings.model_dump(mode="json")
+
+
+def _steps(method: str, settings: Settings) -> tuple[Step, ...]:
+    return settings.steps if isinstance(settings, ChainSettings) else (Step(method=method, settings=settings, draws=1),)
+
+
+def _libraries(method: str, settings: Settings) -> dict[str, str]:
+    """Versions of those whose arithmetic decides pixels, of all steps."""
+    return {name: version for step in _steps(method, settings) for name, version in step.kind.libraries.items()}
 
 
 def chosen_purifier(
@@ -105,7 +140,7 @@ def chosen_purifier(
     if preset is not None or method is None:
         file = find_config("purifiers", preset or DEFAULT_PRESET)
         values, where = read_config(file), str(file)
-        chosen = str(values.pop("method", "zip"))
+        chosen = str(values.pop("method", CHAIN if isinstance(values.get("steps"), list) else "zip"))
         if method is not None and method != chosen:
             raise UsageError(f"{file} is a preset of {chosen}, not of --purifier {method}")
         method = chosen
@@ -173,11 +208,11 @@ def asked_purifier(
 ) -> PurifierSpec:
     """``purifier_spec`` as far as it can be told before the prior is there; ``with_prior`` does the rest."""
     method, settings = chosen_purifier(preset=preset, method=method, overrides=overrides, assigned=assigned)
-    kind = PURIFIERS[method]
-    if resize is not None and not kind.needs_prior:
+    size, libraries = _output_size(resize, output_size), _libraries(method, settings)
+    spec = PurifierSpec(method, settings, seed, precision, resize, None, libraries, size)
+    if resize is not None and not spec.needs_prior:
         raise UsageError(f"--resize does not apply to the purifier {method}: it takes images of any size")
-    size = _output_size(resize, output_size)
-    return PurifierSpec(method, settings, seed, precision, resize, None, kind.libraries, size)
+    return spec
 
 
 def with_prior(asked: PurifierSpec, prior: Place | None) -> PurifierSpec:
@@ -186,7 +221,7 @@ def with_prior(asked: PurifierSpec, prior: Place | None) -> PurifierSpec:
     Raises:
         UsageError: no prior where one is needed, one that is unfit, or settings that do not fit it.
     """
-    if not PURIFIERS[asked.method].needs_prior:
+    if not asked.needs_prior:
         return asked
     if prior is None:
         raise UsageError(
@@ -224,6 +259,8 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
     known = kind.settings_type.model_fields
     for name in flags:
         flag = f"--{name.replace('_', '-')}"
+        if method == CHAIN:
+            raise UsageError(f"{flag} does not apply to a chain: say it in the step, as in --chain 'zip {name}=…'")
         if name not in known:
             raise UsageError(f"{flag} does not apply to the purifier {method}")
         if name in assigned:
@@ -237,6 +274,9 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
 
 def _resolved(settings: Settings, folder: PriorFolder) -> Settings:
     """Settings held against the prior's schedule; null is T, a start above T is T: one behaviour, one identity."""
+    if isinstance(settings, ChainSettings):
+        each = [step.model_copy(update={"settings": _resolved(step.settings, folder)}) for step in settings.steps]
+        return settings.model_copy(update={"steps": tuple(each)})
     if not isinstance(settings, SamplerSettings):
         return settings
     try:
@@ -251,6 +291,7 @@ def build_purifier(
     device: torch.device,
     *,
     tick: Callable[[], None] = lambda: None,
+    begin_pass: Callable[[], None] = lambda: None,
     local: Callable[[Place], Place] = lambda place: place,
 ) -> Purifier:
     """Load what the purifier needs onto ``device``.
@@ -258,13 +299,14 @@ def build_purifier(
     Args:
         spec: which purifier, and its settings.
         device: where it computes.
-        tick: called before each forward pass of the prior.
+        tick: called between pieces of work, each forward pass of the prior among them.
+        begin_pass: called before each forward pass of the prior.
         local: where a file that ``spec`` names can be read on this machine.
 
     Raises:
         UsageError: the prior cannot be loaded, or this machine's libraries would make other pixels.
     """
-    prior, libraries = None, PURIFIERS[spec.method].libraries
+    prior, libraries = None, _libraries(spec.method, spec.settings)
     if libraries != spec.libraries:
         raise UsageError(
             f"{spec.method} depends on {_versions(spec.libraries)}, this worker has {_versions(libraries)}; "
@@ -275,15 +317,24 @@ def build_purifier(
         torch.backends.cudnn.deterministic = True
     if spec.prior is not None:
         prior = load_prior(spec.prior.read_through(local)).to(device)
-    return PURIFIERS[spec.method](spec.settings, Resources(device, prior, spec.seed, spec.precision, tick))
+    resources = Resources(device, prior, spec.seed, spec.precision, tick, begin_pass)
+    return PURIFIERS[spec.method](spec.settings, resources)
 
 
 def _versions(libraries: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in libraries.items()) or "none"
 
 
+def steps_of(identity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The purifiers that an identity consists of, mostly itself alone."""
+    return list(identity["settings"]["steps"]) if identity["method"] == CHAIN else [identity]
+
+
 def describe(identity: Mapping[str, Any]) -> str:
     """One line for tables: ``zip blur:2+gray k=1 S=20 eta=1 t0=1000``, ``jpeg quality=50``."""
+    if identity["method"] == CHAIN:
+        many = [f"{step['draws']}x " if "draws" in step else "" for step in steps_of(identity)]
+        return " > ".join(count + describe(step) for count, step in zip(many, steps_of(identity), strict=True))
     settings = identity.get("settings", {})
     known = [name for name in _SYMBOLS if name in settings]
     parts = [_part(name, settings[name]) for name in (*known, *(name for name in settings if name not in known))]
@@ -302,13 +353,18 @@ def describe_settings(header: VersionHeader) -> str:
     A preset is not known any more, its settings are. A default of null, which a prior resolves, is told by its value.
     """
     identity = header.purifier
-    settings = identity.get("settings", {})
-    kind = PURIFIERS.get(identity["method"])
-    defaults = {} if kind is None else kind.settings_type().model_dump(mode="json")
-    changed = {name: value for name, value in settings.items() if name not in defaults or defaults[name] != value}
+    steps = [{**step, "settings": _changed(step)} for step in steps_of(identity)]
+    changed = {"steps": steps} if identity["method"] == CHAIN else steps[0]["settings"]
     usual = {"resize": None, "output_size": None, "seed": 0, "precision": "float32"}
     more = [_part(name, identity[name]) for name, value in usual.items() if identity.get(name, value) != value]
     return " ".join([describe({**identity, "settings": changed}), *more])
+
+
+def _changed(step: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not its purifier's defaults."""
+    settings, kind = step.get("settings", {}), PURIFIERS.get(step["method"])
+    defaults = {} if kind is None else kind.settings_type().model_dump(mode="json")
+    return {name: value for name, value in settings.items() if name not in defaults or defaults[name] != value}
 
 
 def _part(name: str, value: object) -> str:

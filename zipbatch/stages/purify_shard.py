@@ -19,7 +19,7 @@ from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import DataError, WorkFailed
 from zipbatch.memory import Room, total
 from zipbatch.places import Place, Stamp
-from zipbatch.purifiers import PURIFIERS, Purifier
+from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.digest import listed_digest
@@ -135,18 +135,14 @@ class PurifyWorker:
         self._identity, self._quarantine, self._keep = setup.spec.identity, setup.quarantine, setup.keep
         self._store = Store(setup.store)
         self._device = pick_device(context.device)
-        self._purifier: Purifier = build_purifier(setup.spec, self._device, tick=self._tick, local=context.local)
+        self._purifier: Purifier = build_purifier(
+            setup.spec, self._device, tick=context.tick, begin_pass=begin_pass, local=context.local
+        )
         self._lanes = 1 if self._device.type == "cuda" else context.lanes
         self._held = context.memory // 2 // context.in_flight
         self._room = Room(context.memory // 2 if setup.spec.prior is None else total() // 2)
         self._batch_rows = self._rows_that_fit = setup.batch_size
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=torch.set_num_threads, initargs=(1,))
-
-    def _tick(self) -> None:
-        """Before each forward pass; without a prior, between pieces of work that are none."""
-        self._context.tick()
-        if self._spec.prior is not None:
-            begin_pass()
 
     def __call__(self, task: PurifyTask) -> PurifyResult:
         """Purify a shard into the store, or find it there.
@@ -269,7 +265,7 @@ class PurifyWorker:
         held: list[_Readable] = []
         size, limit = 0, BATCH_BYTES
         if self._spec.prior is None:  # every lane has room for one
-            room = 3 * (self._context.memory // 2) // self._lanes // PURIFIERS[self._spec.method].working_bytes
+            room = 3 * (self._context.memory // 2) // self._lanes // self._spec.working_bytes
             limit = min(self._held // (self._lanes + 1), room)
         for one in samples:
             full = held and (len(held) == self._batch_rows * one.unit or (size >= limit and len(held) % one.unit == 0))
@@ -307,7 +303,7 @@ class PurifyWorker:
             return 0
         if self._spec.prior is not None:
             return len(batch.samples[rows]) * self._spec.prior.canvas_bytes // batch.unit
-        return batch.pixels[rows].nbytes * PURIFIERS[self._spec.method].working_bytes
+        return batch.pixels[rows].nbytes * self._spec.working_bytes
 
     def _halve(self) -> None:
         if self._rows_that_fit == 1:

@@ -23,7 +23,7 @@ from zipbatch.shards.digest import read_listed
 from zipbatch.shards.labels import Label
 from zipbatch.stages.evaluate import EvaluatePlan, labelling, wanted_answers
 from zipbatch.stages.evaluate_shard import EvaluateTask, by_size
-from zipbatch.stages.purifier import describe
+from zipbatch.stages.purifier import describe, steps_of
 from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask, class_name
 
@@ -129,7 +129,7 @@ def _forms(plan: EvaluatePlan, task: EvaluateTask) -> list[_Form]:
 
 def _blur_to_show(plan: EvaluatePlan) -> list[str]:
     """What the first guided purifier was guided with, less the identity; nothing when a blur version is there."""
-    purifiers = [version.header.purifier for version in plan.versions]
+    purifiers = [step for version in plan.versions for step in steps_of(version.header.purifier)]
     settings = [purifier.get("settings", {}) for purifier in purifiers]
     guides = [own["transforms"] for own in settings if "transforms" in own]
     if not guides or any(purifier["method"] == "blur" for purifier in purifiers):

@@ -62,9 +62,19 @@ class VersionHeader(BaseModel):
     @field_validator("purifier")
     @classmethod
     def _named(cls, purifier: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(purifier.get("method"), str) or not isinstance(purifier.get("settings", {}), dict):
-            raise ValueError("a purifier has a method, and its settings by name")  # noqa: TRY004 (pydantic's way)
+        settings = purifier.get("settings", {})
+        steps = settings.get("steps") if isinstance(settings, dict) and purifier.get("method") == "chain" else []
+        if not (isinstance(steps, list) and all(map(_is_named, (purifier, *steps)))):
+            raise ValueError("a purifier has a method, and its settings by name")
         return purifier
+
+
+def _is_named(purifier: object) -> bool:
+    return (
+        isinstance(purifier, dict)
+        and isinstance(purifier.get("method"), str)
+        and isinstance(purifier.get("settings", {}), dict)
+    )
 
 
 def read_header(path: Place) -> VersionHeader:
