@@ -9,6 +9,7 @@ from zipbatch.metrics import (
     Share,
     attack_success,
     clean_accuracy,
+    defence_effectiveness,
     false_positives,
     flips,
     poisoned_accuracy,
@@ -102,3 +103,20 @@ def test_flips():
 def test_flips_of_different_numbers():
     with pytest.raises(ValueError, match="5 and 6"):
         flips(np.zeros(5, np.int64), np.zeros(6, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("ca", "asr", "expected"),
+    [
+        (0.9, 1.0, 0.5),  # nothing done, nothing lost
+        (0.9, 0.0, 1.0),  # all of the attack gone for nothing
+        (0.8, 0.0, 0.95),
+        (0.95, 0.4, 0.8),  # a gain in accuracy counts for nothing
+        (0.5, 1.0, 0.3),
+        (None, 0.0, None),
+        (0.9, None, None),
+    ],
+)
+def test_defence_effectiveness(ca: float | None, asr: float | None, expected: float | None):
+    found = defence_effectiveness(ca, asr, ca_before=0.9, asr_before=1.0)
+    assert found == (None if expected is None else pytest.approx(expected))

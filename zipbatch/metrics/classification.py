@@ -74,6 +74,19 @@ def robust_accuracy(predicted: Ints, target: Ints, original: Ints) -> Share:
     return _share(predicted[eligible] == original[eligible])
 
 
+def defence_effectiveness(
+    ca: float | None, asr: float | None, *, ca_before: float | None, asr_before: float | None
+) -> float | None:
+    """DER, 0 to 1: what a defence takes of the attack's success, less what it costs of accuracy.
+
+    (max(0, ΔASR) - max(0, ΔCA) + 1) / 2, as BackdoorBench documents it (its code adds the loss); None where a measure
+    is not known.
+    """
+    if ca is None or asr is None or ca_before is None or asr_before is None:
+        return None
+    return (max(0.0, asr_before - asr) - max(0.0, ca_before - ca) + 1) / 2
+
+
 def flips(before: Ints, after: Ints) -> Counter[tuple[int, int]]:
     """How many images were of a class before purification and are of one after, by both. Arrays [N].
 

@@ -33,6 +33,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
         Column("purifier", rank=9 if axes else 0),
         *(Column(name.upper(), right=True, rank=0 if name in {"ca", "asr", "fpr"} else 3) for name in names),
         Column("flips", right=True, rank=4 if labelled else 0),
+        *((Column("DER", right=True, rank=7),) if labelled else ()),
         Column("PSNR dB", right=True, rank=5),
         Column("SSIM", right=True, rank=6),
     ]
@@ -43,6 +44,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
             row["settings"] or "no defence",
             *(_share(row, name) for name in names),
             _number(row["flip_rate"], ".3f"),
+            *((_number(row.get("der"), ".3f"),) if labelled else ()),
             _number(row["psnr_poisoned_db"] or row["psnr_clean_db"], ".1f"),
             _number(row["ssim_poisoned"] or row["ssim_clean"], ".3f"),
         )

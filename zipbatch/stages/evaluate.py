@@ -11,7 +11,7 @@ from typing import Any
 from zipbatch.attacks import Goal
 from zipbatch.cluster import Workers, run_tasks
 from zipbatch.errors import UsageError, WorkFailed
-from zipbatch.metrics import Fidelity
+from zipbatch.metrics import Fidelity, defence_effectiveness
 from zipbatch.places import Place
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import ALL_TO_ONE, CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
@@ -251,12 +251,26 @@ def evaluate(
         quarantined += result.quarantined
         unlabelled += result.unlabelled
     _say_what_labels_lack(unlabelled, tallies)
+    about = {"n_quarantined": quarantined, "n_unlabelled": unlabelled.count, "unlabelled_reason": unlabelled.first}
     return [
         _row(plan, source.label, number, tallies[v][number], fidelity[number - 1] if number else {})
-        | {"n_quarantined": quarantined, "n_unlabelled": unlabelled.count, "unlabelled_reason": unlabelled.first}
+        | {"der": _effectiveness(tallies[v], number)}
+        | about
         for v, source in enumerate(plan.request.victims)
         for number in range(forms)
     ]
+
+
+def _effectiveness(forms: Sequence[Tally], number: int) -> float | None:
+    """DER of a purified form against the suspect one; None for that itself."""
+    before, after = forms[0].shares, forms[number].shares
+    return (
+        None
+        if not number
+        else defence_effectiveness(
+            after["ca"].value, after["asr"].value, ca_before=before["ca"].value, asr_before=before["asr"].value
+        )
+    )
 
 
 def _say_what_labels_lack(unlabelled: Unlabelled, tallies: Sequence[Sequence[Tally]]) -> None:
