@@ -142,8 +142,17 @@ def test_workers_join_and_leave_in_the_middle(cluster: Cluster, tmp_path: Path, 
     log.touch()
     outcomes: dict[str, Outcome] = {}
     pids: list[int] = []
-    second = None
-    for outcome in run_tasks(Acting(log), map(Job, good(150)), on(cluster, 2, at_least=1)):
+    second, handed_out = None, []
+
+    def jobs() -> Iterator[Job]:
+        """150 at least, and as many more as it takes until a node has come and another has gone."""
+        for name in good(5000):
+            if first is None and len(handed_out) >= 150:
+                return
+            handed_out.append(name)
+            yield Job(name)
+
+    for outcome in run_tasks(Acting(log), jobs(), on(cluster, 2, at_least=1)):
         outcomes[outcome.task.name] = outcome
         if outcome.result[0] not in pids:
             pids.append(outcome.result[0])
@@ -154,7 +163,7 @@ def test_workers_join_and_leave_in_the_middle(cluster: Cluster, tmp_path: Path, 
             first = None
     assert second is not None
     assert first is None
-    assert sorted(outcomes) == sorted(good(150))
+    assert sorted(outcomes) == sorted(handed_out)
     assert {outcome.error for outcome in outcomes.values()} == {None}
     assert list(outcomes.values())[-1].result[0] == pids[1]
 
