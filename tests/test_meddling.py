@@ -101,7 +101,11 @@ def _purify_inputs(folder: Path) -> None:
 
 
 def _evaluate(folder: Path, out: Path) -> Ran:
-    ran = zipbatch("evaluate", folder / "victim", "--data", folder / "data", "--json")
+    return _asked(folder / "victim", folder, out)
+
+
+def _asked(victim: object, folder: Path, out: Path) -> Ran:
+    ran = zipbatch("evaluate", victim, "--data", folder / "data", "--json")
     if ran.code == 0:
         out.mkdir()
         (out / "rows.json").write_text(ran.out)
@@ -118,11 +122,7 @@ def _function(answer: int) -> str:
 
 
 def _ask_function(folder: Path, out: Path) -> Ran:
-    ran = zipbatch("evaluate", f"python:{folder / 'mine.py'}:ask", "--data", folder / "data", "--json")
-    if ran.code == 0:
-        out.mkdir()
-        (out / "rows.json").write_text(ran.out)
-    return ran
+    return _asked(f"python:{folder / 'mine.py'}:ask", folder, out)
 
 
 def _function_inputs(folder: Path) -> None:

@@ -306,7 +306,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool, preset: str | None) -> None:
         "dataset": request.dataset.name,
         "shards": len(plan.shards),
         "reused": len(plan.rows),
-        "to_compute": len(plan.tasks) - plan.doubted,
+        "to_compute": plan.to_compute,
         "to_look_at": plan.doubted,
         "of_unknown_digest": sum(task.sha256 is None for task in plan.tasks),
         "purifier": plan.identity,
@@ -336,17 +336,17 @@ def _plan_for_people(plan: PurifyPlan, preset: str | None, size: int, guess: Est
     from zipbatch.stages.purifier import describe, preset_text
 
     request, left = plan.request, plan.images_left
-    unknown, to_compute = sum(task.sha256 is None for task in plan.tasks), len(plan.tasks) - plan.doubted
+    unknown = sum(task.sha256 is None for task in plan.tasks)
     new = f" ({unknown} never seen: looked up when they are read)" if unknown else ""
     images = "not counted: no manifest says" if plan.images is None else f"{plan.images}, {left} of them to compute"
     others = {k: v for k, v in plan.identity.items() if k not in {"method", "settings"} and v is not None}
     looked = f", {plan.doubted} to be read: done before, but touched since" if plan.doubted else ""
-    time = "nothing to compute" if not to_compute else "not known: no earlier shard of this purifier in the store"
+    time = "nothing to compute" if not plan.to_compute else "not known: no earlier shard of this purifier in the store"
     return {
         "shards": f"{len(plan.shards)}, {size_text(size)}: {len(plan.rows)} done before, "
-        f"{to_compute} to compute{new}{looked}",
+        f"{plan.to_compute} to compute{new}{looked}",
         "images": images,
-        "time": time if guess is None or not to_compute else guess.text,
+        "time": time if guess is None or not plan.to_compute else guess.text,
         "purifier": describe(plan.identity),
         **({} if preset is None else {"preset": preset_text(preset)}),
         **{name.replace("_", " "): plain_text(entry) for name, entry in others.items()},

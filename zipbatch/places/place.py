@@ -202,13 +202,12 @@ REPLACED = "is not the file that was there when the run was planned; run again"
 
 
 @contextmanager
-def held_to(source: Place, digest: str | None, *, otherwise: str = REPLACED) -> Iterator[str]:
+def held_to(source: Place, digest: str | None) -> Iterator[str]:
     """Read a file within: what is read there has the digest that this gives.
 
     Args:
         source: the file.
-        digest: the SHA-256 that it must have, None for whatever it has.
-        otherwise: what to say of a file that has another.
+        digest: the SHA-256 that it had when the run was planned, None for whatever it has.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -216,7 +215,7 @@ def held_to(source: Place, digest: str | None, *, otherwise: str = REPLACED) -> 
     """
     before, found = stamp(source), sha256(source)
     if digest is not None and found != digest:
-        raise DataError(source, otherwise)
+        raise DataError(source, REPLACED)
     yield found
     if stamp(source) != before:
         raise DataError(source, CHANGED)

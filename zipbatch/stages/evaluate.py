@@ -23,6 +23,7 @@ from zipbatch.stages.evaluate_shard import (
     EvaluateTask,
     KnownVictim,
     Tally,
+    add_tallies,
 )
 from zipbatch.stages.purifier import describe
 from zipbatch.stages.victim import class_name, num_classes
@@ -263,14 +264,12 @@ def evaluate(
 
 def _effectiveness(forms: Sequence[Tally], number: int) -> float | None:
     """DER of a purified form against the suspect one; None for that itself."""
-    before, after = forms[0].shares, forms[number].shares
-    return (
-        None
-        if not number
-        else defence_effectiveness(
-            after["ca"].value, after["asr"].value, ca_before=before["ca"].value, asr_before=before["asr"].value
-        )
+    if not number:
+        return None
+    (ca_before, asr_before), (ca, asr) = (
+        (form.shares["ca"].value, form.shares["asr"].value) for form in (forms[0], forms[number])
     )
+    return defence_effectiveness(ca, asr, ca_before=ca_before, asr_before=asr_before)
 
 
 def _say_what_labels_lack(unlabelled: Unlabelled, tallies: Sequence[Sequence[Tally]]) -> None:
@@ -288,13 +287,6 @@ def _add(result: EvaluateResult, tallies: list[list[Tally]], fidelity: list[dict
     for sums, measured in zip(fidelity, result.fidelity, strict=True):
         if measured is not None:
             sums[result.split] = sums.get(result.split, Fidelity()) + measured
-
-
-def add_tallies(totals: Sequence[Tally], parts: Sequence[Tally | None]) -> None:
-    """Add a shard's tallies of one victim's forms to the totals; a form that the shard lacks adds nothing."""
-    for total, part in zip(totals, parts, strict=True):
-        if part is not None:
-            total.add(part)
 
 
 def _row(plan: EvaluatePlan, victim: str, number: int, tally: Tally, fidelity: dict[str, Fidelity]) -> dict[str, Any]:

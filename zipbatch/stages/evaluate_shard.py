@@ -56,6 +56,11 @@ class EvaluateTask:
     sha256: str | None = None
     clean_sha256: str | None = None
 
+    @property
+    def twin(self) -> Place | None:
+        """The clean shard, where that is another one."""
+        return None if self.clean == self.data else self.clean
+
 
 PIECE_BYTES = 64 * 1024**2
 """Of decoded images, in all forms, that are measured at once."""
@@ -90,6 +95,13 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         if other.flips is not None:
             self.flips = other.flips if self.flips is None else self.flips + other.flips
+
+
+def add_tallies(totals: Sequence[Tally | None], parts: Sequence[Tally | None]) -> None:
+    """Add tallies of one victim's forms to the totals; a form that is missing adds nothing."""
+    for total, part in zip(totals, parts, strict=True):
+        if total is not None and part is not None:
+            total.add(part)
 
 
 @dataclass(frozen=True)
@@ -272,10 +284,8 @@ def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResu
 
 def _joined(one: EvaluateResult, other: EvaluateResult) -> EvaluateResult:
     """What the victims answer on two pieces of a shard."""
-    for sums, parts in zip(one.tallies, other.tallies, strict=True):
-        for total, part in zip(sums, parts, strict=True):
-            if total is not None and part is not None:
-                total.add(part)
+    for totals, parts in zip(one.tallies, other.tallies, strict=True):
+        add_tallies(totals, parts)
     return replace(
         one,
         fidelity=[None if a is None or b is None else a + b for a, b in zip(one.fidelity, other.fidelity, strict=True)],
@@ -307,7 +317,6 @@ def _pieces(task: EvaluateTask, digest: str, aside: AbstractSet[str], labelling:
     """The samples of a shard in all their forms, but for those that are set aside, which are not even decoded; as many
     at once as memory is to hold.
     """
-    has_twin = task.clean is not None and task.clean != task.data
     rows: list[tuple[str, Label, list[U8 | None]]] = []
     held, labelled, bare = 0, False, None
     for forms in _aligned(task, digest, aside):
@@ -320,22 +329,20 @@ def _pieces(task: EvaluateTask, digest: str, aside: AbstractSet[str], labelling:
         rows.append((suspect.key, label, pixels))
         held += sum(image.nbytes for image in pixels if image is not None)
         if held >= PIECE_BYTES or len(rows) == PIECE_IMAGES:
-            yield _piece(task, rows, labelling, has_twin=has_twin)
+            yield _piece(task, rows, labelling)
             rows, held = [], 0
     if rows:
-        yield _piece(task, rows, labelling, has_twin=has_twin)
+        yield _piece(task, rows, labelling)
 
 
-def _piece(
-    task: EvaluateTask, rows: Sequence[tuple[str, Label, list[U8 | None]]], labelling: Labelling, *, has_twin: bool
-) -> _Piece:
+def _piece(task: EvaluateTask, rows: Sequence[tuple[str, Label, list[U8 | None]]], labelling: Labelling) -> _Piece:
     keys, labels = [key for key, _, _ in rows], [label for _, label, _ in rows]
     given, originals = (np.array([label[i] for label in labels], np.int64) for i in range(2))
     columns = [
         None if column[0] is None else [image for image in column if image is not None]
         for column in zip(*(pixels for _, _, pixels in rows), strict=True)
     ]
-    clean = columns.pop() if has_twin else columns[0] if task.clean is not None else None
+    clean = columns.pop() if task.twin is not None else columns[0] if task.clean is not None else None
     forms = [
         None if path is None or pixels is None else _Images(path, keys, pixels, given, originals)
         for path, pixels in zip((task.data, *task.purified), columns, strict=True)
@@ -349,9 +356,9 @@ def _aligned(task: EvaluateTask, digest: str, aside: AbstractSet[str]) -> Iterat
         None if path is None else _samples(path, path.stem, aside, otherwise=STORED) for path in task.purified
     ]
     apart = [DataError(path, f"does not hold the samples of {task.data.name} in their order") for path in task.purified]
-    if task.clean is not None and task.clean != task.data:
-        others.append(_samples(task.clean, task.clean_sha256, aside))
-        reason = f"does not hold the samples of its clean twin {task.clean.name} in their order"
+    if task.twin is not None:
+        others.append(_samples(task.twin, task.clean_sha256, aside))
+        reason = f"does not hold the samples of its clean twin {task.twin.name} in their order"
         apart.append(DataError(task.data, reason))
     suspects = read_shard(task.data, sha256=digest, imageless=bool(aside))  # its digest has just been taken
     for sample in (sample for sample in suspects if sample.key not in aside):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +17,11 @@ from zipbatch.shards import Limits, Sample, ShardDataset, ShardRef, read_shard
 from zipbatch.shards.digest import listed_digest, read_listed
 from zipbatch.stages.import_files import Files, match_by_key, match_by_map, split_folders
 from zipbatch.stages.import_zip_layout import match_zip_layout
-from zipbatch.stages.publish import ATTEMPTS, Published, publish_version
+from zipbatch.stages.publish import Published, despite_gc, publish_version
 from zipbatch.stages.purify_plan import check_request_tag
-from zipbatch.store import LostObjectsError, Store, TaskRecord, VersionRow, Versions, check_name, task_key
+from zipbatch.store import Store, TaskRecord, VersionRow, Versions, check_name, task_key
 
 METHOD = "import"
-log = logging.getLogger(__name__)
 _CHUNK, _CHUNK_BYTES = 256, 16 * 1024**2
 
 
@@ -82,12 +80,7 @@ def import_purified(
     check_name(request.dataset.name, "dataset (use --name)")
     if request.tag is not None:
         check_request_tag(request.tag, latest=request.latest)
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return _import_once(request, started_ns, on_progress)
-        except LostObjectsError as error:
-            log.warning("%s; importing again", error)
-    return _import_once(request, started_ns, on_progress)
+    return despite_gc(lambda: _import_once(request, started_ns, on_progress))
 
 
 def _import_once(request: ImportRequest, started_ns: int, on_progress: Callable[[int, int], None]) -> Imported:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from zipbatch import __version__
 from zipbatch.errors import DataError, NotTaggedError
-from zipbatch.store import Origin, Store, VersionHeader, VersionRow, Versions
+from zipbatch.store import LostObjectsError, Origin, Store, VersionHeader, VersionRow, Versions
 from zipbatch.store.rows import count_rows
 from zipbatch.store.versions import LATEST, version_id
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 ATTEMPTS = 3
 """How often a run begins again because a gc removed objects that it was about to name."""
+
+
+def despite_gc(make: Callable[[], T]) -> T:
+    """What ``make`` makes, begun again where a gc removed an object before anything could name it.
+
+    Raises:
+        LostObjectsError: it did so ``ATTEMPTS`` times.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return make()
+        except LostObjectsError as error:
+            log.warning("%s; making it again", error)
+    return make()
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ class PurifyPlan:
     doubted: int = 0
 
     @property
+    def to_compute(self) -> int:
+        """How many shards are left whose object is not there."""
+        return len(self.tasks) - self.doubted
+
+    @property
     def images(self) -> int | None:
         """How many images all shards hold, as manifests and what is done say; None where they do not say it all."""
         return self._images(self.shards)

@@ -24,10 +24,10 @@ from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.digest import listed_digest
 from zipbatch.stages.passes import Passes, begin_pass
-from zipbatch.stages.publish import ATTEMPTS
+from zipbatch.stages.publish import despite_gc
 from zipbatch.stages.purifier import PurifierSpec, build_purifier
 from zipbatch.stages.quarantine import Quarantine
-from zipbatch.store import LostObjectsError, SlotRun, Store, TaskRecord, task_key
+from zipbatch.store import SlotRun, Store, TaskRecord, task_key
 from zipbatch.strays import Tally
 
 log = logging.getLogger(__name__)
@@ -151,12 +151,7 @@ class PurifyWorker:
             DataError: the shard is not what it claims to be, a sample cannot be read and there is no quarantine for
                 it, or one cannot be purified; nothing is published.
         """
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return self._purified_shard(task)
-            except LostObjectsError as error:
-                log.warning("%s; making it again", error)
-        return self._purified_shard(task)
+        return despite_gc(lambda: self._purified_shard(task))
 
     def _purified_shard(self, task: PurifyTask) -> PurifyResult:
         stamp = places.stamp(task.path)

@@ -20,9 +20,9 @@ from zipbatch.places import Place
 from zipbatch.report.progress import Progress
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
-from zipbatch.stages.evaluate import EvaluateRequest, add_tallies, plan_evaluate, results
+from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate, results
 from zipbatch.stages.evaluate_progress import EvaluateProgress
-from zipbatch.stages.evaluate_shard import Tally
+from zipbatch.stages.evaluate_shard import Tally, add_tallies
 from zipbatch.stages.purifier import PurifierSpec, purifier_spec
 from zipbatch.stages.purify import PurifyProgress, purify
 from zipbatch.stages.purify_plan import PurifyRequest, plan_purify

@@ -324,7 +324,8 @@ class Store:
 
     def sound_task(self, key: str) -> TaskRecord | None:
         """``task``, but objects to which something was done since are read; if they are sound, the record says so."""
-        if (record := self.task(key)) is not None or (record := self.record(key)) is None:
+        record, sure = self.peek(key)
+        if record is None or sure:
             return record
         try:
             before = [self._touched_ns(name) for name in record.objects]

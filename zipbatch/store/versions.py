@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,26 +140,27 @@ class Versions:
         if not sound:
             self._store.write_file(name, pack_rows(rows))
         removals.await_end(reference, outputs)  # who begins later to remove objects sees the list
-        if sound:
-            self._renew(header, rows)
-        if lost := lost_objects(self._store, outputs):
+        doubted: Collection[str] = outputs
+        if sound:  # plans trust what is older than its header
+            written_ns = places.stamp(self._header_path(header.dataset, header.version)).touched_ns
+            doubted = lost_objects(self._store, outputs, since_ns=written_ns)
+        if doubted and (lost := lost_objects(self._store, doubted)):
             row = next(row for row in rows if not lost.isdisjoint(row.objects))
             reason = f"object {row.output} (or its quarantine) is not in the store (any more); run again"
             raise LostObjectsError(row.shard, reason)
         if not sound:
             places.put_json(self._header_path(header.dataset, header.version), sealed(header.model_dump(mode="json")))
+        elif doubted:
+            self._renew(header, [row for row in rows if not set(row.objects).isdisjoint(doubted)])
         return not sound
 
-    def _renew(self, header: VersionHeader, rows: Sequence[VersionRow]) -> None:
-        """Write a header again as it is, where something was done to objects of its list since, and younger records say
-        that they were read and found sound: plans trust what is older than its header.
+    def _renew(self, header: VersionHeader, doubted: Sequence[VersionRow]) -> None:
+        """Write a header again as it is, though something was done to objects of its list since, where younger records
+        say that they were read and found sound.
         """
         path = self._header_path(header.dataset, header.version)
+        keys = [task_key(row.input, header.purifier) for row in doubted]
         try:
-            names = [name for row in rows for name in row.objects]
-            if not (touched := self._store.lost_objects(names, since_ns=places.stamp(path).touched_ns)):
-                return
-            keys = [task_key(row.input, header.purifier) for row in rows if not touched.isdisjoint(row.objects)]
             if all(record is not None for record in places.each(self._store.task, keys, at=self._root)):
                 places.put_bytes(path, places.read_bytes(path, limit=MAX_HEADER_BYTES))
         except OSError as error:
