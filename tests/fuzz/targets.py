@@ -46,8 +46,8 @@ from zipbatch.stages.import_files import match_by_map
 from zipbatch.stages.purifier import describe, purifier_spec
 from zipbatch.stages.purify_shard import PurifySetup, PurifyTask, PurifyWorker
 from zipbatch.store import RememberedInputs, Store, Versions, verify
+from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import Removals
-from zipbatch.store.store import QUARANTINE
 from zipbatch.victims import Normalisation
 
 OURS: tuple[type[Exception], ...] = (ZipbatchError,)

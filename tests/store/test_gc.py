@@ -19,8 +19,8 @@ from zipbatch.stages.publish import publish_version
 from zipbatch.store import GcPolicy, Store, TaskRecord, VersionRow, Versions, collect, find_garbage, task_key, verify
 from zipbatch.store import removals as removals_module
 from zipbatch.store.gc import age_s
+from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import IN_FORCE_S, Removals, claims
-from zipbatch.store.store import QUARANTINE
 from zipbatch.store.tagging import delete_tag, point_tag
 
 IDENTITY = {"method": "blur", "settings": {"transforms": ["blur:2"]}}

@@ -12,7 +12,7 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place, put_bytes, sha256
 from zipbatch.shards import Sample
 from zipbatch.store import LostObjectsError, Store, TaskRecord, check_name, parse_reference, task_key
-from zipbatch.store import store as store_module
+from zipbatch.store import records as records_module
 
 KEY = task_key("0" * 64, {"method": "blur"})
 
@@ -147,7 +147,7 @@ def test_what_is_far_too_large_is_damaged_and_not_read(store: Store, pur: Place,
     )
     with pytest.raises(ValueError, match="over the limit of 3 bytes"):
         store.read_file("x", limit=3)
-    monkeypatch.setattr(store_module, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(records_module, "MAX_RECORD_BYTES", 100)
     assert store.task(KEY) is None
     assert list(store.tasks()) == [(KEY, None)]
 

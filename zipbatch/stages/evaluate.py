@@ -16,11 +16,11 @@ from zipbatch.places import Place
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import ALL_TO_ONE, CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
 from zipbatch.shards.labels import Labelling, Unlabelled
+from zipbatch.stages.evaluate_pieces import EvaluateTask
 from zipbatch.stages.evaluate_progress import EvaluateProgress, Measured
 from zipbatch.stages.evaluate_shard import (
     EvaluateResult,
     EvaluateSetup,
-    EvaluateTask,
     KnownVictim,
     Tally,
     add_tallies,

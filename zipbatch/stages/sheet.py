@@ -22,7 +22,8 @@ from zipbatch.shards.dataset import POISONED_SPLIT
 from zipbatch.shards.digest import read_listed
 from zipbatch.shards.labels import Label
 from zipbatch.stages.evaluate import EvaluatePlan, labelling, wanted_answers
-from zipbatch.stages.evaluate_shard import EvaluateTask, by_size
+from zipbatch.stages.evaluate_pieces import EvaluateTask
+from zipbatch.stages.evaluate_shard import by_size
 from zipbatch.stages.purifier import describe, steps_of
 from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask, class_name

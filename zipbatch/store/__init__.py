@@ -4,10 +4,11 @@ from zipbatch.store.gc import Collected, Garbage, GcPolicy, collect, find_garbag
 from zipbatch.store.headers import Origin, VersionHeader
 from zipbatch.store.identity import task_key
 from zipbatch.store.inputs import RememberedInputs
+from zipbatch.store.records import SlotRun, TaskRecord
 from zipbatch.store.removals import lost_objects
 from zipbatch.store.reused import reused
 from zipbatch.store.rows import VersionRow
-from zipbatch.store.store import LostObjectsError, SlotRun, Store, TaskRecord, check_name
+from zipbatch.store.store import LostObjectsError, Store, check_name
 from zipbatch.store.verify import Fault, verify
 from zipbatch.store.versions import Version, Versions, check_tag, parse_reference
 

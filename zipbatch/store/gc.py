@@ -21,8 +21,9 @@ from typing import TypeVar
 
 from zipbatch import places
 from zipbatch.errors import DataError
+from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import Removals, claims, sweep_claims
-from zipbatch.store.store import QUARANTINE, Store, StoredFile
+from zipbatch.store.store import Store, StoredFile
 from zipbatch.store.versions import Versions
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from zipbatch import atomic
 from zipbatch.store.lists import unpacked_lines
-from zipbatch.store.store import QUARANTINE
+from zipbatch.store.records import QUARANTINE
 
 
 class VersionRow(NamedTuple):

@@ -12,27 +12,21 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from zipbatch import atomic, places
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place
 from zipbatch.shards import ShardWriter
 from zipbatch.shards.writer import ShardInfo
-from zipbatch.store.seal import sealed, unsealed
+from zipbatch.store.records import QUARANTINE, TaskRecord, read_record
+from zipbatch.store.seal import sealed
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FOLDERS = ("objects", "tasks", "versions", "tags")
 ASKED_AT_MOST = 5_000
 """Objects that an object store is asked for one by one: some seconds, at many requests at once."""
-_DIGEST = re.compile(r"^[0-9a-f]{64}$")
-MAX_RECORD_BYTES = 256 * 1024**2
-"""Of a task record: some hundred thousand samples that could not be read, each with its reason."""
 OLD_TEMP_S = 86_400.0
-QUARANTINE = ".quarantine"
 _OBJECT = re.compile(rf"[0-9a-f]{{64}}({re.escape(QUARANTINE)})?")
 
 
@@ -49,53 +43,6 @@ def check_name(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(f"{what} {name!r}: use letters, digits, '.', '_' and '-', starting with a letter or digit")
     return name
-
-
-class SlotRun(BaseModel):
-    """Consecutive samples of one size in a shard, and how they shared canvases.
-
-    Sample i of the run, from 0, was in slot i % slots of its canvas i // slots; slots count in reading order, and a
-    canvas has as many columns as ``width`` goes into its side. Where a run ends within a canvas, its images repeat.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    samples: int = Field(ge=1)
-    width: int = Field(ge=1)
-    height: int = Field(ge=1)
-    slots: int = Field(ge=1)
-
-
-class TaskRecord(BaseModel):
-    """What is known of one purified shard; written after its object.
-
-    ``quarantined`` are the keys, in order, of samples that could not be read, for ``reasons`` by key; they lie
-    untouched in the quarantine shard of digest ``quarantine_sha256``, None where there are none. ``other_images`` are
-    members of purified samples that are images, too, and were kept as they are; ``passed_over`` are members of the
-    input that are no sample's. Records without any say nothing of them.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    format_version: Literal[1] = 1
-    input_sha256: str = Field(pattern=_DIGEST.pattern)
-    output_sha256: str = Field(pattern=_DIGEST.pattern)
-    samples_in: int = Field(ge=0)
-    samples_out: int = Field(ge=0)
-    quarantined: list[str] = []
-    quarantine_sha256: str | None = Field(default=None, pattern=_DIGEST.pattern)
-    reasons: dict[str, str] = {}
-    slots: list[SlotRun] = []
-    other_images: int = Field(default=0, ge=0)
-    passed_over: int = Field(default=0, ge=0)
-    seconds: float
-    device: str
-    worker: dict[str, Any]
-    versions: dict[str, str]
-
-    @property
-    def objects(self) -> tuple[str, ...]:
-        """The names of the objects that it needs (``Store.object_path``)."""
-        quarantine = self.quarantine_sha256
-        return (self.output_sha256,) if quarantine is None else (self.output_sha256, f"{quarantine}{QUARANTINE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +291,7 @@ class Store:
 
     def record(self, key: str) -> TaskRecord | None:
         """The record of a task, wherever its objects are; None when it is missing or damaged."""
-        return _record_in(self._task_path(key))
+        return read_record(self._task_path(key))
 
     def put_task(self, key: str, record: TaskRecord) -> None:
         """Publish a task's record; its objects must have been published before.
@@ -371,16 +318,9 @@ class Store:
         """All (task key, record or None when damaged), for the store's care only."""
         for file in places.files_below(self.root / "tasks"):
             if file.suffix == ".json":
-                record = _record_in(file)
+                record = read_record(file)
                 if record is not None or file.is_file():  # else it was removed meanwhile
                     yield file.stem, record
-
-
-def _record_in(file: Place) -> TaskRecord | None:
-    try:
-        return TaskRecord.model_validate(unsealed(places.read_bytes(file, limit=MAX_RECORD_BYTES)))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
 
 
 def _missing(path: Place) -> DataError:

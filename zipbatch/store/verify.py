@@ -10,9 +10,10 @@ from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
 from zipbatch.places import Place, Stamp, local_copy, stamp
 from zipbatch.shards import read_shard
+from zipbatch.store.records import QUARANTINE, TaskRecord
 from zipbatch.store.removals import Removals, claims
 from zipbatch.store.rows import VersionRow
-from zipbatch.store.store import QUARANTINE, Store, TaskRecord
+from zipbatch.store.store import Store
 from zipbatch.store.versions import Versions
 
 
