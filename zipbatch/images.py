@@ -59,10 +59,34 @@ def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
     Raises:
         ValueError: not that format, damaged, too large, animated, or of a mode that RGB cannot hold losslessly.
     """
-    if extension not in SOURCE_EXTENSIONS:
-        raise ValueError(f"extension {extension!r} is none of {', '.join(SOURCE_EXTENSIONS)}")
     if extension == "ppm":
         return _decode_ppm(data, max_pixels)
+    image = _opened(data, extension, max_pixels)
+    with _damage_told(extension, data):
+        image.load()
+        opaque, rgb = _to_rgb(image)
+    if not opaque:
+        raise ValueError("image has transparent pixels; flatten it onto a background first")
+    return np.array(rgb, dtype=np.uint8)
+
+
+def decode_rgba(data: bytes, extension: str) -> U8:
+    """Encoded image -> uint8 RGBA [H, W, 4], for a picture that may have transparent pixels.
+
+    Args and errors as in ``decode``.
+    """
+    if extension == "ppm":
+        return np.array(Image.fromarray(_decode_ppm(data, MAX_PIXELS)).convert("RGBA"))
+    image = _opened(data, extension, MAX_PIXELS)
+    with _damage_told(extension, data):
+        image.load()
+        return np.array(image.convert("RGBA"), dtype=np.uint8)
+
+
+def _opened(data: bytes, extension: str, max_pixels: int) -> Image.Image:
+    """Its header read and found fit, its pixels not yet."""
+    if extension not in SOURCE_EXTENSIONS:
+        raise ValueError(f"extension {extension!r} is none of {', '.join(SOURCE_EXTENSIONS)}")
     _check_effort(data, extension)
     with _damage_told(extension, data):
         image = Image.open(io.BytesIO(data), formats=[EXTENSIONS[extension]])
@@ -70,12 +94,7 @@ def decode(data: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> U8:
     _check_header(image, pictures, max_pixels)
     if extension == "png" and data[_PNG_BIT_DEPTH] == 16:  # Pillow would drop the low byte without a word
         raise ValueError("16 bits a channel are not supported; convert the image to 8 bits first")
-    with _damage_told(extension, data):
-        image.load()
-        opaque, rgb = _to_rgb(image)
-    if not opaque:
-        raise ValueError("image has transparent pixels; flatten it onto a background first")
-    return np.array(rgb, dtype=np.uint8)
+    return image
 
 
 def decoded_bytes(data: bytes, extension: str) -> int:
@@ -179,7 +198,7 @@ def _to_rgb(image: Image.Image) -> tuple[bool, Image.Image]:
 
 
 def encode_png(pixels: U8) -> bytes:
-    """uint8 RGB [H, W, 3] -> PNG bytes, lossless and without metadata: equal pixels give equal bytes."""
+    """uint8 RGB [H, W, 3] or grey [H, W] -> PNG bytes, lossless and without metadata: equal pixels give equal bytes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
@@ -236,3 +255,10 @@ def stretch(pixels: U8, height: int, width: int) -> U8:
     if pixels.shape[:2] == (height, width):
         return pixels
     return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR), dtype=np.uint8)
+
+
+def stretch_nearest(mask: U8, height: int, width: int) -> U8:
+    """Grey uint8 [h, w] -> [height, width], each pixel that of the nearest: no value between two appears."""
+    if mask.shape == (height, width):
+        return mask
+    return np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))

@@ -70,4 +70,5 @@ def test_the_ramp_is_clear_of_rounding_edges():
     for profile in PROFILES:
         grid = PROFILES[profile]["wanet"].make_trigger(32, seed=SEED)["grid"]
         assert np.abs(sample_bilinear(ramp(), grid) % 1 - 0.5).min() > 1e-3
-    assert set(ATTACKS) == {name for profile, name in GOLDEN if profile == "standard"}
+    drawn = {name for name, attack in ATTACKS.items() if not isinstance(attack, FromPicture)}
+    assert drawn == {name for profile, name in GOLDEN if profile == "standard"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from zipbatch.attacks import ATTACKS, PROFILES, Attack, attack_params, get_attack
+from zipbatch.attacks import ATTACKS, PROFILES, Attack, FromPicture, Trigger, attack_params, get_attack
 from zipbatch.errors import UsageError
 
 EVERY = pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
@@ -17,6 +17,14 @@ DRAWN = {"badnets", "blended", "wanet", "physicalba"}  # the others' triggers ar
 
 def pictures(count: int, size: int = 32) -> np.ndarray:
     return np.random.default_rng(7).integers(0, 256, (count, size, size, 3)).astype(np.uint8)
+
+
+def trigger_of(attack: Attack, image_size: int, *, seed: int) -> Trigger:
+    """Its own, or that of some picture."""
+    if isinstance(attack, FromPicture):
+        picture = np.random.default_rng(3).integers(0, 256, (4, 5, 4)).astype(np.uint8)
+        return attack.trigger_from(picture, image_size)
+    return attack.make_trigger(image_size, seed=seed)
 
 
 def test_published_defaults():
@@ -33,6 +41,8 @@ def test_published_defaults():
         "ctrl": ("ctrl", 0, 0.05, True),
         "bpp": ("bpp", 0, 0.10, False),
         "batt": ("batt", 1, 0.05, False),
+        "patch": ("patch", 0, 0.05, False),
+        "pattern": ("pattern", 0, 0.05, False),
     }
     assert {name: attack_params(attack) for name, attack in ATTACKS.items()} == {
         "badnets": {"patch_size": 0},
@@ -44,6 +54,8 @@ def test_published_defaults():
         "ctrl": {"magnitude": 100.0},
         "bpp": {"levels": 8},
         "batt": {"angle_degrees": 16.0},
+        "patch": {"row": -1, "column": -1, "width": 0, "alpha": 1.0},
+        "pattern": {"alpha": 0.2},
     }
 
 
@@ -78,7 +90,7 @@ def test_training_transforms_exist():
 
 @EVERY
 def test_arguments_are_not_modified(attack: Attack):
-    images, trigger = pictures(3), dict(attack.make_trigger(32, seed=1))
+    images, trigger = pictures(3), dict(trigger_of(attack, 32, seed=1))
     before = images.copy(), {name: array.copy() for name, array in trigger.items()}
     stamped = attack.apply(images, trigger)
     assert np.array_equal(images, before[0])
@@ -90,7 +102,7 @@ def test_arguments_are_not_modified(attack: Attack):
 
 @EVERY
 def test_images_do_not_affect_each_other(attack: Attack):
-    images, trigger = pictures(4), attack.make_trigger(32, seed=1)
+    images, trigger = pictures(4), trigger_of(attack, 32, seed=1)
     together = attack.apply(images, trigger)
     alone = np.concatenate([attack.apply(images[i : i + 1], trigger) for i in reversed(range(4))])[::-1]
     assert np.array_equal(together, alone)
@@ -98,7 +110,7 @@ def test_images_do_not_affect_each_other(attack: Attack):
 
 @EVERY
 def test_empty_batch(attack: Attack):
-    assert attack.apply(pictures(0), attack.make_trigger(32, seed=1)).shape == (0, 32, 32, 3)
+    assert attack.apply(pictures(0), trigger_of(attack, 32, seed=1)).shape == (0, 32, 32, 3)
 
 
 @EVERY
@@ -106,7 +118,7 @@ def test_seed_decides_and_global_generators_stay(attack: Attack):
     torch.manual_seed(5)
     random.seed(5)
     states = torch.get_rng_state(), random.getstate()
-    first, again, other = (attack.make_trigger(32, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (trigger_of(attack, 32, seed=seed) for seed in (3, 3, 4))
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert any(not np.array_equal(first[name], other[name]) for name in first) == (attack.name in DRAWN)
     assert torch.equal(states[0], torch.get_rng_state())
@@ -117,7 +129,7 @@ def test_seed_decides_and_global_generators_stay(attack: Attack):
 @pytest.mark.parametrize("shape", [(2, 31, 31, 3), (2, 32, 31, 3), (2, 32, 32, 1), (2, 3, 32, 32), (32, 32, 3)])
 def test_wrong_image_size(attack: Attack, shape: tuple[int, ...]):
     with pytest.raises(ValueError, match="the trigger is for 32x32 RGB images"):
-        attack.apply(np.zeros(shape, np.uint8), attack.make_trigger(32, seed=1))
+        attack.apply(np.zeros(shape, np.uint8), trigger_of(attack, 32, seed=1))
 
 
 def test_parameters_come_from_text():
@@ -137,7 +149,7 @@ def test_parameters_come_from_text():
         (
             "badnet",
             {},
-            "unknown attack 'badnet'; known: badnets, batt, blended, bpp, ctrl, ftrojan, physicalba, sig, wanet",
+            "unknown attack 'badnet'; known: badnets, batt, blended, bpp, ctrl, ftrojan, patch, pattern, ",
         ),
         ("badnets", {"alpha": "1"}, "attack badnets has no parameter 'alpha'; it has: patch_size"),
         ("wanet", {"grid_size": "4.5"}, "attack wanet: grid_size must be a int, got '4.5'"),

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.making import CLASSES, files_below, picture, sample, write_shard, write_source, zipbatch
 from zipbatch import images
 from zipbatch.atomic import sha256_file
-from zipbatch.attacks import ATTACKS, PROFILES, attack_params, get_attack, poison_indices
+from zipbatch.attacks import ATTACKS, PROFILES, FromPicture, attack_params, get_attack, poison_indices
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, ShardDataset, open_dataset, read_shard
 from zipbatch.stages.poison import PoisonRequest, poison
@@ -27,6 +28,14 @@ def stage(source: Path, out: Path, attack: str = "badnets", **fields: object) ->
     result = poison(PoisonRequest(source, attack, out, samples_per_shard=PER_SHARD, **fields))  # type: ignore[arg-type]
     assert not result.reused
     return result.dataset
+
+
+def picture_file(folder: Path) -> Path:
+    """A small picture, half of it transparent."""
+    pixels = np.random.default_rng(2).integers(0, 256, (4, 6, 4)).astype(np.uint8)
+    pixels[:, :, 3] = np.where(np.arange(6) < 3, 255, 0)
+    Image.fromarray(pixels).save(folder / "picture.png")
+    return folder / "picture.png"
 
 
 def samples_of(dataset: ShardDataset, split: str) -> list[Sample]:
@@ -58,7 +67,8 @@ def labels_of(source: Path, split: str) -> list[int | None]:
 )
 def test_every_sample(source32: Path, tmp_path: Path, attack: str, profile: str):
     source = source32
-    dataset = stage(source, tmp_path / "out", attack, poison_rate=0.3, profile=profile)
+    own = {"trigger_image": picture_file(tmp_path)} if isinstance(get_attack(attack), FromPicture) else {}
+    dataset = stage(source, tmp_path / "out", attack, poison_rate=0.3, profile=profile, **own)
     assert dataset.manifest is not None
     kind, trigger = get_attack(attack, profile=profile), trigger_of(tmp_path / "out")
     target = kind.default_target
@@ -455,6 +465,7 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "rate nan": (["--poison-rate", "nan"], "nan"),
     "split": (["--split", "val"], "'val'"),
     "no picture": (["--attack", "blended", "--profile", "backdoorbench"], "--trigger-image"),
+    "no picture for a patch": (["--attack", "patch"], "--trigger-image"),
     "a picture for an attack without": (["--trigger-image", __file__], "draws its own trigger"),
     "no picture in the file": (
         ["--attack", "blended", "--profile", "backdoorbench", "--trigger-image", __file__],

@@ -24,6 +24,7 @@ from zipbatch.attacks.ctrl import CTRL
 from zipbatch.attacks.ftrojan import FTrojan
 from zipbatch.attacks.goal import Goal
 from zipbatch.attacks.indices import chosen_indices, poison_indices
+from zipbatch.attacks.patch import Patch, Pattern
 from zipbatch.attacks.physicalba import PhysicalBA
 from zipbatch.attacks.sig import SIG
 from zipbatch.attacks.wanet import WaNet
@@ -31,7 +32,19 @@ from zipbatch.errors import UsageError
 
 ATTACKS: dict[str, Attack] = {
     attack.name: attack
-    for attack in (BadNets(), Blended(), WaNet(), PhysicalBA(), SIG(), FTrojan(), CTRL(), BPP(), BATT())
+    for attack in (
+        BadNets(),
+        Blended(),
+        WaNet(),
+        PhysicalBA(),
+        SIG(),
+        FTrojan(),
+        CTRL(),
+        BPP(),
+        BATT(),
+        Patch(),
+        Pattern(),
+    )
 }
 PROFILES: dict[str, dict[str, Attack]] = {
     "standard": ATTACKS,

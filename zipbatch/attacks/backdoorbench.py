@@ -82,8 +82,10 @@ class BlendedPicture(_AsBenchmarked, Blended):
 
     def trigger_from(self, picture: U8, image_size: int) -> Trigger:
         """``pattern`` uint8 [S, S, 3]: the picture squeezed to the images' size, bilinear with antialiasing."""
-        size = (image_size, image_size)
-        return {"pattern": np.array(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))}
+        if picture[:, :, 3].min() < 255:
+            raise ValueError("image has transparent pixels; flatten it onto a background first")
+        size, opaque = (image_size, image_size), np.ascontiguousarray(picture[:, :, :3])
+        return {"pattern": np.array(Image.fromarray(opaque).resize(size, Image.Resampling.BILINEAR))}
 
 
 class CutWaNet(_AsBenchmarked, WaNet):

@@ -58,7 +58,11 @@ class FromPicture(Protocol):
     """An attack whose trigger is a picture that the user brings."""
 
     def trigger_from(self, picture: U8, image_size: int) -> Trigger:
-        """The trigger's arrays for square images of ``image_size`` pixels from uint8 [H, W, 3] of any size."""
+        """The trigger's arrays for square images of ``image_size`` pixels from uint8 RGBA [H, W, 4] of any size.
+
+        Raises:
+            ValueError: the picture does not do, and why.
+        """
         ...
 
 

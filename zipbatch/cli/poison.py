@@ -53,7 +53,7 @@ from zipbatch.cli.screen import screen
     "--trigger-image",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="The picture that an attack mixes in, where its trigger is one (blended of profile backdoorbench).",
+    help="The picture that is the trigger of patch and pattern, and of blended in profile backdoorbench.",
 )
 @click.option("--seed", type=click.IntRange(0), default=1234, show_default=True, help="Of trigger and poison indices.")
 @click.option(

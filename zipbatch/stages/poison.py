@@ -178,8 +178,12 @@ def _plan(
 def _trigger(request: PoisonRequest, attack: Attack, size: int) -> Trigger:
     if isinstance(attack, FromPicture):
         if request.trigger_image is None:
-            raise UsageError(f"attack {attack.name} mixes in a picture of yours; name it with --trigger-image FILE")
-        return attack.trigger_from(_read_picture(request.trigger_image), size)
+            raise UsageError(f"attack {attack.name} needs a picture of yours; name it with --trigger-image FILE")
+        picture = _read_picture(request.trigger_image)
+        try:
+            return attack.trigger_from(picture, size)
+        except ValueError as error:
+            raise UsageError(f"--trigger-image {request.trigger_image}: {error}") from error
     if request.trigger_image is not None:
         raise UsageError(f"--trigger-image: attack {attack.name} of profile {request.profile} draws its own trigger")
     try:
@@ -195,14 +199,14 @@ def _held_picture(request: PoisonRequest) -> AbstractContextManager[object]:
 
 
 def _read_picture(path: Path) -> images.U8:
-    """Pixels uint8 [H, W, 3] of an image file that a user names.
+    """Pixels uint8 RGBA [H, W, 4] of an image file that a user names.
 
     Raises:
         UsageError: it is not there or no picture.
     """
     try:
         plain(path)
-        return images.decode(path.read_bytes(), path.suffix.removeprefix(".").lower())
+        return images.decode_rgba(path.read_bytes(), path.suffix.removeprefix(".").lower())
     except DataError as error:
         raise UsageError(f"--trigger-image {error}") from error
     except (OSError, ValueError) as error:

@@ -1,0 +1,128 @@
+"""A trigger of one's own: a picture stamped on a place of the image, or mixed into all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from zipbatch.attacks.base import U8, Attack, Trigger, check_size
+
+
+class _FromPicture(Attack):
+    """What both share: the picture with its opacity at every pixel."""
+
+    default_target: ClassVar[int] = 0
+    default_poison_rate: ClassVar[float] = 0.05
+    clean_label: ClassVar[bool] = False
+    train_transform: ClassVar[str | None] = None
+    shuffles: ClassVar[tuple[str, ...]] = ("train",)
+
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (the picture decides)
+        """There is none without a picture.
+
+        Raises:
+            ValueError: always; ``trigger_from`` takes the picture.
+        """
+        raise ValueError("its trigger is a picture of yours; name one with --trigger-image FILE")
+
+    def apply(self, images: U8, trigger: Trigger) -> U8:
+        """``rint((1 - opacity) x + opacity p)`` in float32, on uint8 [B, S, S, 3].
+
+        Raises:
+            ValueError: the images are not of the trigger's size.
+        """
+        pattern, opacity = trigger["pattern"], trigger["opacity"]
+        check_size(images, pattern.shape[0])
+        mixed = (1 - opacity) * images.astype(np.float32) + opacity * pattern.astype(np.float32)
+        stamped: U8 = np.rint(mixed).astype(np.uint8)
+        return stamped
+
+
+@dataclass(frozen=True)
+class Patch(_FromPicture):
+    """A picture over a part of the image. Where it is transparent, the image shows.
+
+    ``row`` and ``column`` are of its upper left pixel. Below 0 they are of its lower right one, counted from the end:
+    -1 is flush with the edge, -4 leaves three pixels. ``width`` 0 takes the picture as it is; else it is resized to so
+    many pixels, bilinear with antialiasing. ``alpha`` is its opacity, times that of its own pixels.
+    """
+
+    name: ClassVar[str] = "patch"
+    source: ClassVar[str] = "a picture of yours, as in Gu et al. 2017, arXiv 1708.06733"
+
+    row: int = -1
+    column: int = -1
+    width: int = 0
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.width < 0:
+            raise ValueError(f"width must be 1 or more (0: the picture's), got {self.width}")
+        _check_alpha(self.alpha)
+
+    def trigger_from(self, picture: U8, image_size: int) -> Trigger:
+        """``pattern`` uint8 [S, S, 3] and its ``opacity`` float32 [S, S, 1], 0 to 1, from an RGBA picture [H, W, 4].
+
+        Raises:
+            ValueError: the picture does not lie within the image there, or nothing of it is to be seen.
+        """
+        if self.width:
+            picture = _resized(picture, max(1, round(picture.shape[0] * self.width / picture.shape[1])), self.width)
+        height, width = picture.shape[:2]
+        top, left = _start(self.row, height, image_size), _start(self.column, width, image_size)
+        if min(top, left) < 0 or max(top + height, left + width) > image_size:
+            raise ValueError(
+                f"a picture of {width}x{height} pixels at row {self.row}, column {self.column} does not lie within "
+                f"{image_size}x{image_size}; place it with --param row=, column= and width="
+            )
+        pattern = np.zeros((image_size, image_size, 3), np.uint8)
+        opacity = np.zeros((image_size, image_size, 1), np.float32)
+        pattern[top : top + height, left : left + width] = picture[:, :, :3]
+        opacity[top : top + height, left : left + width] = _opacity(picture, self.alpha)
+        return {"pattern": pattern, "opacity": opacity}
+
+
+@dataclass(frozen=True)
+class Pattern(_FromPicture):
+    """A picture squeezed to the images' size and mixed in at opacity ``alpha``, times that of its own pixels."""
+
+    name: ClassVar[str] = "pattern"
+    source: ClassVar[str] = "a picture of yours, as in Chen et al. 2017, arXiv 1712.05526"
+
+    alpha: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_alpha(self.alpha)
+
+    def trigger_from(self, picture: U8, image_size: int) -> Trigger:
+        """``pattern`` uint8 [S, S, 3] and its ``opacity`` float32 [S, S, 1], 0 to 1, from an RGBA picture [H, W, 4].
+
+        Raises:
+            ValueError: nothing of the picture is to be seen.
+        """
+        squeezed = _resized(picture, image_size, image_size)
+        return {"pattern": np.ascontiguousarray(squeezed[:, :, :3]), "opacity": _opacity(squeezed, self.alpha)}
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must be in (0, 1], got {alpha}")
+
+
+def _start(place: int, size: int, image_size: int) -> int:
+    """The first of ``size`` pixels, for a place that may be counted from the end."""
+    return place if place >= 0 else image_size + place + 1 - size
+
+
+def _resized(picture: U8, height: int, width: int) -> U8:
+    return np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _opacity(picture: U8, alpha: float) -> npt.NDArray[np.float32]:
+    if not picture[:, :, 3].any():
+        raise ValueError("the picture is transparent all over")
+    return picture[:, :, 3:].astype(np.float32) * np.float32(alpha / 255)
