@@ -17,8 +17,10 @@ import torch
 from safetensors.torch import save_file
 
 from zipbatch import images
+from zipbatch.checkpoints import open_prior, write_calibration
 from zipbatch.checkpoints.victim import VictimSpec, save_victim
 from zipbatch.cli.main import _run
+from zipbatch.config import Calibration
 from zipbatch.places import Place, workbench
 from zipbatch.shards import Sample, ShardWriter
 from zipbatch.victims import build_victim
@@ -128,8 +130,9 @@ def write_prior(
     learned_sigma: bool = False,
     flat: bool = False,
     binary: bool = False,
+    calibrated: bool = True,
 ) -> Path:
-    """A tiny diffusers prior with random weights, none of them zero."""
+    """A tiny diffusers prior with random weights, none of them zero; its calibration is made up."""
     from diffusers import DDPMScheduler, UNet2DModel
 
     channels = 3 * patch**2
@@ -150,7 +153,21 @@ def write_prior(
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1 + 0.01)
     unet.save_pretrained(folder if flat else folder / "unet", safe_serialization=not binary)
     DDPMScheduler(num_train_timesteps=1000, clip_sample=False).save_pretrained(folder if flat else folder / "scheduler")
+    if calibrated:
+        calibrate_made_up(folder)
     return folder
+
+
+def calibrate_made_up(folder: Path, *, image_size: int = IMAGE_SIZE) -> None:
+    """As if clean images had residuals of these levels: some images are repainted, others are not."""
+    calibration = Calibration(
+        image_size=image_size,
+        residual_steps=(100, 300, 500),
+        levels=(0.26, 0.65, 0.86),
+        shares=(0.5, 0.03, 0.0001),
+        scores=(0.57, 0.63, 0.66),
+    )
+    write_calibration(open_prior(folder), calibration, {})
 
 
 def write_ddpm_cifar10(folder: Path, *, binary: bool = False, seed: int = 0) -> Path:

@@ -90,7 +90,7 @@ def _staged(folder: Path) -> None:
 
 def _purify(folder: Path, out: Path) -> Ran:
     return zipbatch(
-        *("purify", folder / "data", "--prior", folder / "prior", "--store", out, "--preset", "fast"),
+        *("purify", folder / "data", "--prior", folder / "prior", "--store", out, "--preset", "fast-v1"),
         *("--steps", 4, "--start-step", 500, "--transform", "blur:1"),
     )
 

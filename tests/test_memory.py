@@ -61,7 +61,7 @@ def test_images_in_hand_are_bounded_by_bytes(tmp_path: Path):
 def test_the_limit_changes_no_byte(tmp_path: Path, prior: Path):
     """Batches are smaller, canvases the same: tiles of 8 px, four to a canvas, the last one not full."""
     write_shard(tmp_path / "in" / "a.tar", [sample(f"k{i}", None, seed=i, size=8) for i in range(23)])
-    purify = ("purify", tmp_path / "in", "--prior", prior, "--preset", "fast", "--transform", "blur:2", "--store")
+    purify = ("purify", tmp_path / "in", "--prior", prior, "--preset", "fast-v1", "--transform", "blur:2", "--store")
     assert zipbatch(*purify, tmp_path / "a").code == zipbatch(*purify, tmp_path / "b", "--memory-gb", 1e-6).code == 0
     assert files_below(tmp_path / "a" / "objects") == files_below(tmp_path / "b" / "objects")
 

@@ -16,8 +16,8 @@ def test_demo_compares_no_defence_blur_and_zip(tmp_path: Path):
     ran = zipbatch("demo", "--out", tmp_path / "demo", "--limit", 24, "--json")
     assert ran.code == 0, ran.err
     rows = ran.json["rows"]
-    assert [(row["attack"], row["purifier"]) for row in rows] == [
-        (attack, purifier) for attack in ("badnets", "blended") for purifier in (None, "blur", "zip")
+    assert [(row["axes"]["attack"], row["purifier"]) for row in rows] == [
+        (attack, purifier) for attack in ("badnets", "white-corner", "blended") for purifier in (None, "blur", "chain")
     ]
     assert all(row["n_ca"] == row["n_pa"] == 24 for row in rows)
     for sheet in ran.json["sheets"]:
@@ -27,10 +27,10 @@ def test_demo_compares_no_defence_blur_and_zip(tmp_path: Path):
     again = zipbatch("demo", "--out", tmp_path / "demo", "--limit", 24, "--json")
     assert again.json["rows"] == rows
     versions = zipbatch("store", "ls", "--store", tmp_path / "demo" / "pur", "--json").json["versions"]
-    assert len(versions) == 4
+    assert len(versions) == 6
     assert zipbatch("store", "verify", "--store", tmp_path / "demo" / "pur").code == 0
-    # Both attacks share the clean split: 3 splits x 2 purifiers, one shard each.
-    assert len(list((tmp_path / "demo" / "pur" / "objects").glob("??/*.tar"))) == 6
+    # The attacks share the clean split: 4 splits x 2 purifiers, one shard each.
+    assert len(list((tmp_path / "demo" / "pur" / "objects").glob("??/*.tar"))) == 8
 
 
 def test_embedded_assets_are_what_they_claim():

@@ -47,7 +47,7 @@ def test_every_command_has_help(command: str):
     [
         ("attacks", {"badnets", "blended", "wanet", "physicalba", "sig", "ftrojan", "ctrl", "bpp", "batt"}),
         ("purifiers", {"zip", "ddnm", "diffpure", "blur", "median", "bitdepth", "jpeg", "shrinkpad"}),
-        ("pipelines", {"demo", "cifar10-presets", "cifar10-chain"}),
+        ("pipelines", {"demo", "cifar10-presets", "cifar10-unseen"}),
         ("presets", {"paper", "balanced", "blur", "resnet18", "demo"}),
         ("schedules", {"crontab", "zipbatch-purify.service", "slurm-array.sbatch", "kuberay-rayjob.yaml"}),
         ("datasets", {"cifar10", "gtsrb", "imagenette", "folder", "wds"}),

@@ -241,7 +241,7 @@ def test_what_is_assumed_is_told_and_saying_it_changes_nothing(tmp_path: Path, f
     again = imported(file, tmp_path / "p", *said, "--predict-noise")
     assert (again["reused"], again["assumed"]) == (True, {})
     alone = Path(shutil.copy(file, tmp_path / "alone.pt"))  # it is told once in a process
-    asked = ("--prior", alone, "--store", tmp_path / "pur", "--dry-run", "--resize", "stretch")
+    asked = ("--prior", alone, "--store", tmp_path / "pur", "--dry-run", "--resize", "stretch", "--preset", "fast")
     direct = zipbatch("purify", staged, *asked)
     assert direct.code == 0, direct.err
     assert f"{alone}: taken for granted: heads of 64 channels, query, key and value side by side" in direct.err

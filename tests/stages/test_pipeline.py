@@ -283,11 +283,14 @@ def test_training_on_a_version_without_train_shards_is_refused(staged: Path, tmp
     assert not (tmp_path / "v").exists()
 
 
+PICTURES = find_config("pipelines", "cifar10-unseen").parent / "triggers"
+
+
 @pytest.mark.parametrize("name", list_configs("pipelines"))
 def test_shipped_pipelines_can_be_planned(name: str, source: Path, tmp_path: Path):
     """Every preset, attack, victim and setting that they name exists and fits."""
     wanted = load_config(find_config("pipelines", name), PipelineConfig).vars
-    given = {"source": source, "prior": "embedded"}
+    given = {"source": source, "test": source, "prior": "embedded", "triggers": PICTURES}
     values = [f"--var={key}={value}" for key, value in given.items() if key in wanted]
     ran = zipbatch("run", name, *values, "--out", tmp_path / "out", "--dry-run", "--json")
     assert ran.code == 0, ran.err

@@ -14,7 +14,6 @@ from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS
 from zipbatch.purifiers.jpeg import Jpeg
 from zipbatch.stages.purifier import (
-    DEFAULT_PRESET,
     PurifierSpec,
     build_purifier,
     describe,
@@ -48,7 +47,7 @@ def test_the_seed_is_known_by_those_that_draw(method: str, prior: Path):
     one, other = (spec_of(method, prior, seed=seed).identity for seed in (0, 1))
     assert (one != other) == PURIFIERS[method].seeded
     assert ("seed" in one) == PURIFIERS[method].seeded
-    assert PURIFIERS[method].seeded == (method in {"zip", "ddnm", "diffpure", "shrinkpad", "chain"})
+    assert PURIFIERS[method].seeded == (method in {"zip", "repaint", "ddnm", "diffpure", "shrinkpad", "chain"})
 
 
 def test_what_zip_and_blur_are_known_by(prior: Path):
@@ -151,32 +150,42 @@ def test_what_cannot_be_says_why(method: str, given: dict[str, Any], named: list
         assert part in str(caught.value)
 
 
+LEARNED = {"levels", "seed_threshold", "region_threshold", "image_size"}
+"""What comes with a prior's calibration, unless it is given."""
+
+
 @pytest.mark.parametrize("preset", list_configs("purifiers"))
 def test_a_preset_says_every_setting_itself(preset: str):
     """So that it means the same whatever the defaults of its purifier come to be."""
     values = read_config(find_config("purifiers", preset))
     assert set(values) == {"method", *PURIFIERS[str(values["method"])].settings_type.model_fields}
+    for step in values.get("steps", []) if values["method"] == "chain" else []:  # type: ignore[attr-defined]
+        assert set(step) == {"method", *PURIFIERS[step["method"]].settings_type.model_fields} - LEARNED
 
 
 def test_a_method_and_its_own_preset_mean_the_same(prior: Path):
     for method in PURIFIERS:
-        preset = DEFAULT_PRESET if method == "zip" else method
+        preset = "balanced-v1" if method == "zip" else method
         assert purifier_spec(preset=preset, prior=prior).identity == spec_of(method, prior).identity
 
 
 KNOWN_BY = {
-    "balanced": "9efddb631c2aa627",
+    "balanced": "2373b63b92a07cd5",
+    "balanced-v1": "9efddb631c2aa627",
     "bitdepth": "5a4d537652bef216",
     "blur": "68775594d91243e2",
     "chain": "782efdbf128e2ef9",
     "ddnm": "428c78fe2ddea701",
     "diffpure": "18c86a92b5516a70",
-    "fast": "404d8ff16af4ea4f",
+    "fast": "79e2e46a88b79b6c",
+    "fast-v1": "404d8ff16af4ea4f",
     "jpeg": "ac12da29b41f4a60",
     "median": "d063cabd3e682c61",
     "paper": "6b2d03975a0ddba4",
     "shrinkpad": "e70245846016e6c3",
-    "strong": "d7cc9ddf5a0ec8a1",
+    "repaint": "393206b9cfb1e1e4",
+    "strong": "78b58a870f8302ba",
+    "strong-v1": "d7cc9ddf5a0ec8a1",
 }
 
 
@@ -224,10 +233,14 @@ def header_of(identity: dict[str, Any]) -> VersionHeader:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "zip"),
+        ({}, "repaint > jpeg quality=60 > zip k=100 t0=60"),
+        ({"preset": "balanced-v1"}, "zip"),
         ({"preset": "paper"}, "zip blur:2+gray k=1 t0=1000"),
-        ({"preset": "fast", "seed": 3}, "zip k=14 t0=150 seed=3"),
-        ({"resize": "stretch", "precision": "bfloat16"}, "zip resize=stretch output_size=input precision=bfloat16"),
+        ({"preset": "fast-v1", "seed": 3}, "zip k=14 t0=150 seed=3"),
+        (
+            {"preset": "balanced-v1", "resize": "stretch", "precision": "bfloat16"},
+            "zip resize=stretch output_size=input precision=bfloat16",
+        ),
         ({"method": "jpeg"}, "jpeg"),
         ({"method": "jpeg", "assigned": {"quality": 75}}, "jpeg quality=75"),
     ],

@@ -1,5 +1,6 @@
 """Model files: read, never trusted. Safetensors, or ``.bin`` with weights only; nothing is ever unpickled as code."""
 
+from zipbatch.checkpoints.calibration import read_calibration, write_calibration
 from zipbatch.checkpoints.prior import (
     PriorFolder,
     fresh_prior,
@@ -20,7 +21,9 @@ __all__ = [
     "open_prior",
     "open_victim",
     "prior_tensors",
+    "read_calibration",
     "save_prior",
     "save_victim",
+    "write_calibration",
     "write_prior",
 ]

@@ -27,6 +27,7 @@ from zipbatch.kinds import a_few, folder_kind
 from zipbatch.places import Place
 
 SCHEDULER_CONFIG = "scheduler_config.json"
+MANIFEST = "manifest.json"
 MAX_NUMBER, MAX_BLOCKS, MAX_LAYERS = 65_536, 32, 64
 """Of channels, pixels and the like; of blocks; of layers in each: far beyond any network there is."""
 _WIDTHS = (224, 448, 672, 896)
@@ -173,13 +174,18 @@ def save_prior(
     unet_config: dict[str, Any],
     scheduler_config: dict[str, Any],
     manifest: dict[str, Any],
+    *,
+    before_manifest: Callable[[PriorFolder], None] = lambda _: None,
 ) -> None:
     """Write a diffusers pipeline folder with fp16 weights and a manifest, each file atomically.
 
-    The manifest comes last: a folder that has one is whole.
+    The manifest comes last: a folder that has one is whole. ``before_manifest`` is given the folder without it, to
+    put more there.
     """
     state = {key: value.detach().cpu().half() for key, value in prior.unet.state_dict().items()}
-    write_prior(path, state, unet_config, scheduler_config, manifest)
+    _write_network(path, state, unet_config, scheduler_config)
+    before_manifest(open_prior(path))
+    atomic.write_json(path / MANIFEST, manifest)
 
 
 def write_prior(
@@ -190,6 +196,13 @@ def write_prior(
     manifest: dict[str, Any],
 ) -> None:
     """Write a diffusers pipeline folder with these tensors and a manifest, each file atomically, the manifest last."""
+    _write_network(path, state, unet_config, scheduler_config)
+    atomic.write_json(path / MANIFEST, manifest)
+
+
+def _write_network(
+    path: Path, state: dict[str, Tensor], unet_config: dict[str, Any], scheduler_config: dict[str, Any]
+) -> None:
     model_index = {
         "_class_name": "DDPMPipeline",
         "unet": ["diffusers", "UNet2DModel"],
@@ -200,7 +213,6 @@ def write_prior(
     atomic.write_json(path / "unet" / "config.json", {"_class_name": "UNet2DModel", **unet_config})
     contiguous = {key: value.contiguous() for key, value in state.items()}
     atomic.write_bytes(path / "unet" / WEIGHT_NAMES[0], save(contiguous))
-    atomic.write_json(path / "manifest.json", manifest)
 
 
 def _check_configs(unet_file: Place, unet: dict[str, Any], scheduler_file: Place, scheduler: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ COMMANDS = {
     "demo": "zipbatch.cli.run:demo",
     "poison": "zipbatch.cli.poison:poison",
     "train": "zipbatch.cli.train:train",
+    "calibrate": "zipbatch.cli.calibrate:calibrate",
     "import": "zipbatch.cli.imports:imports",
     "purify": "zipbatch.cli.purify:purify",
     "evaluate": "zipbatch.cli.evaluate:evaluate",

@@ -98,6 +98,11 @@ log = logging.getLogger(__name__)
     help="Size that resized images come out with.  [default: input; with center-crop: prior]",
 )
 @click.option(
+    "--keep-masks",
+    is_flag=True,
+    help="Add what was repainted to each purified sample, white in KEY.mask.png (purifier repaint).",
+)
+@click.option(
     "--quarantine",
     is_flag=True,
     help="Set samples that cannot be read aside, untouched, and go on.  [default: they fail their shard]",
@@ -143,6 +148,7 @@ def purify(
     precision: str,
     resize: str | None,
     output_size: OutputSize | None,
+    keep_masks: bool,
     quarantine: bool,
     other_images: Literal["refuse", "keep"],
     trust_mtime: bool,
@@ -202,6 +208,7 @@ def purify(
         precision="bfloat16" if precision == "bfloat16" else "float32",
         resize=resize,
         output_size=output_size,
+        keep_masks=keep_masks,
     )
     dataset = open_dataset(sources, name=name)
     request = PurifyRequest(

@@ -12,11 +12,12 @@ from zipbatch.config.loading import (
     read_description,
     validate,
 )
-from zipbatch.config.models import PriorConfig, Settings, Transforms, VictimConfig
+from zipbatch.config.models import Calibration, PriorConfig, Settings, Transforms, VictimConfig
 from zipbatch.config.pipeline import PipelineConfig, references, resolved
 
 __all__ = [
     "DEFAULTS",
+    "Calibration",
     "PipelineConfig",
     "PriorConfig",
     "Settings",

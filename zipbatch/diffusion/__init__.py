@@ -3,6 +3,7 @@
 from zipbatch.diffusion.noise import derived_seed, noise_streams, standard_normal, uniform_integers
 from zipbatch.diffusion.prior import Prior
 from zipbatch.diffusion.projectors import Apply, Projector, blur, gray, mean_projection, parse_projector
+from zipbatch.diffusion.residual import regions, repainted, residual_at, unexplained
 from zipbatch.diffusion.sampler import (
     NoiseAt,
     clipped,
@@ -31,7 +32,11 @@ __all__ = [
     "mean_projection",
     "noise_streams",
     "parse_projector",
+    "regions",
+    "repainted",
+    "residual_at",
     "standard_normal",
     "timesteps",
+    "unexplained",
     "uniform_integers",
 ]

@@ -10,7 +10,8 @@ from zipbatch.purifiers.base import Purifier, Resources
 from zipbatch.purifiers.blur import Blur
 from zipbatch.purifiers.chain import Chain, ChainSettings, Step
 from zipbatch.purifiers.methods import METHODS
-from zipbatch.purifiers.painter import SamplerSettings
+from zipbatch.purifiers.painter import Painter, SamplerSettings
+from zipbatch.purifiers.repaint import RepaintSettings, calibration_of
 from zipbatch.purifiers.zip import Zip
 
 PURIFIERS: dict[str, type[Purifier]] = {**METHODS, "chain": Chain}
@@ -21,9 +22,12 @@ __all__ = [
     "Blur",
     "Chain",
     "ChainSettings",
+    "Painter",
     "Purifier",
+    "RepaintSettings",
     "Resources",
     "SamplerSettings",
     "Step",
     "Zip",
+    "calibration_of",
 ]

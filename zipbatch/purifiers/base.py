@@ -26,6 +26,7 @@ class Resources:
         precision: of the network's forward pass; states stay float32.
         tick: called before each forward pass, or each image where one takes long; what it raises ends the work.
         begin_pass: called before each forward pass.
+        keep_masks: called with keys and what of their images was repainted, bool [N, H, W], on the CPU.
     """
 
     device: torch.device
@@ -34,6 +35,7 @@ class Resources:
     precision: Precision = "float32"
     tick: Callable[[], None] = lambda: None
     begin_pass: Callable[[], None] = lambda: None
+    keep_masks: Callable[[Sequence[str], Tensor], None] = lambda _keys, _masks: None
 
     def with_seed(self, seed: int) -> Resources:
         """The same, with another seed."""
@@ -50,6 +52,7 @@ class Purifier(Protocol):
         seeded: whether it draws random numbers, so that the seed matters.
         libraries: versions of those whose own arithmetic decides pixels, such as a codec's.
         version: raised whenever the same settings come to give other pixels.
+        masks: whether it finds out what of an image is not to be trusted, and tells ``keep_masks``.
         working_bytes: about what it takes in memory for each value of an image while it works, without a prior.
     """
 
@@ -59,6 +62,7 @@ class Purifier(Protocol):
     seeded: ClassVar[bool] = False
     libraries: ClassVar[Mapping[str, str]] = {}
     version: ClassVar[int] = 1
+    masks: ClassVar[bool] = False
     working_bytes: ClassVar[int] = 24
 
     def __init__(self, settings: Any, resources: Resources) -> None: ...

@@ -9,11 +9,13 @@ from zipbatch.purifiers.ddnm import Ddnm
 from zipbatch.purifiers.diffpure import DiffPure
 from zipbatch.purifiers.jpeg import Jpeg
 from zipbatch.purifiers.median import Median
+from zipbatch.purifiers.repaint import Repaint
 from zipbatch.purifiers.shrinkpad import ShrinkPad
 from zipbatch.purifiers.zip import Zip
 
 METHODS: dict[str, type[Purifier]] = {
     "zip": Zip,
+    "repaint": Repaint,
     "ddnm": Ddnm,
     "diffpure": DiffPure,
     "blur": Blur,

@@ -17,6 +17,7 @@ from zipbatch.diffusion import (
     mean_projection,
     noise_streams,
     parse_projector,
+    residual_at,
     standard_normal,
     timesteps,
 )
@@ -42,6 +43,10 @@ class SamplerSettings(Settings):
         timesteps(training_steps, steps, start_step)  # says what is wrong
         return steps, start_step
 
+    def calls(self, training_steps: int) -> int:
+        """Forward passes of the prior that an image takes, at most."""
+        return len(timesteps(training_steps, *self.grid(training_steps)))
+
 
 class Painter:
     """Lets a prior work on uint8 images. Those smaller than the prior's are tiled onto its canvas, in key order.
@@ -64,6 +69,10 @@ class Painter:
         self.alpha_bar, self.eta = self._prior.alpha_bar, settings.eta
         self.steps, self.start_step = settings.grid(len(self.alpha_bar))
 
+    def tiling(self, images: Tensor) -> Tiling:
+        """How images [N, 3, H, W] lie on the prior's canvases."""
+        return Tiling.fit(images.shape[-2], images.shape[-1], self._prior.image_size)
+
     @torch.inference_mode()
     def paint(self, images: Tensor, keys: Sequence[str], sample: Callable[[Tensor, NoiseAt], Tensor]) -> Tensor:
         """Purify uint8 images [N, 3, H, W] named by ``keys``; same shape and dtype, on the CPU.
@@ -76,16 +85,39 @@ class Painter:
         Raises:
             NonFiniteError: a result is not finite.
         """
-        tiling = Tiling.fit(images.shape[-2], images.shape[-1], self._prior.image_size)
+        tiling, y, noise_at = self._prepared(images, keys)
+        purified = tiling.unpack(sample(y, noise_at), len(images))
+        check_finite(purified, keys)
+        return to_u8(purified, "model").cpu()
+
+    @torch.inference_mode()
+    def residuals(self, images: Tensor, keys: Sequence[str], steps: Sequence[int]) -> list[Tensor]:
+        """What the prior does not explain of uint8 images [N, 3, H, W] at each timestep: float32, same shape, CPU."""
+        tiling, y, noise_at = self._prepared(images, keys)
+        return [one.cpu() for one in self.residuals_of(y, noise_at, tiling, len(images), steps)]
+
+    def residuals_of(
+        self, y: Tensor, noise_at: NoiseAt, tiling: Tiling, count: int, steps: Sequence[int]
+    ) -> list[Tensor]:
+        """The same of ``count`` images on canvases [B, 3, S, S], on their device. Its noise is none that the sampler
+        draws: counters above T.
+        """
+
+        def residual(t: int) -> Tensor:
+            noise = noise_at(len(self.alpha_bar) + 1 + t)
+            return residual_at(self.predict, y, t=t, alpha_bar=self.alpha_bar, noise=noise)
+
+        return [tiling.unpack(residual(t), count) for t in steps]
+
+    def _prepared(self, images: Tensor, keys: Sequence[str]) -> tuple[Tiling, Tensor, NoiseAt]:
+        """How images lie on canvases, these canvases, float32 [B, 3, S, S] in model units, and noise for them."""
+        tiling = self.tiling(images)
         streams = noise_streams(self._seed, keys, device=self._device)
 
         def noise_at(counter: int) -> Tensor:
             return tiling.pack(standard_normal(streams, step=counter, shape=images.shape[1:]))
 
-        y = tiling.pack(from_u8(images.to(self._device), "model"))
-        purified = tiling.unpack(sample(y, noise_at), len(images))
-        check_finite(purified, keys)
-        return to_u8(purified, "model").cpu()
+        return tiling, tiling.pack(from_u8(images.to(self._device), "model")), noise_at
 
     def paint_guided(
         self, images: Tensor, keys: Sequence[str], *, transforms: Sequence[str], guidance_exponent: float
@@ -113,7 +145,7 @@ class Painter:
 
     def _of_single_images(self, project: Apply, images: Tensor) -> Apply:
         """A map of images as one of canvases: it would reach into an image's neighbours there."""
-        tiling, count = Tiling.fit(images.shape[-2], images.shape[-1], self._prior.image_size), len(images)
+        tiling, count = self.tiling(images), len(images)
         return lambda canvases: tiling.pack(project(tiling.unpack(canvases, count)))
 
     def predict(self, x_t: Tensor, t: int) -> Tensor:

@@ -14,7 +14,7 @@ from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
 
 
 class ZipSettings(SamplerSettings):
-    """Settings of ``zip``; the defaults are those of the preset ``balanced``, the published ones are ``paper``."""
+    """Settings of ``zip``; the defaults are those of the preset ``balanced-v1``, the published ones are ``paper``."""
 
     start_step: int | None = Field(300, ge=1, description="start at the first step below it; null: T, pure noise")
     transforms: Transforms = Field(("blur:2", "blur:1"), description="what guides the sampler; several are averaged")

@@ -84,6 +84,10 @@ class Sample:
         rest = self.without_image()
         return Sample(self.key, {**rest.members, "png": encode_png(pixels)}, self.shard)
 
+    def with_member(self, extension: str, data: bytes) -> Sample:
+        """This sample with one more member."""
+        return Sample(self.key, {**self.members, extension: data}, self.shard)
+
     def without_image(self) -> Sample:
         """This sample without its image, which may be had no more: to be carried along until it has another one."""
         return Sample(

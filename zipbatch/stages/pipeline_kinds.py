@@ -149,6 +149,7 @@ class PurifySettings(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     resize: Literal["stretch", "center-crop"] | None = None
     output_size: OutputSize | None = None
+    keep_masks: bool = False
     batch_size: int = Field(32, ge=1)
     quarantine: bool = False
     other_images: Literal["refuse", "keep"] = "refuse"
@@ -184,6 +185,7 @@ def _asked(settings: PurifySettings) -> PurifierSpec:
         precision=settings.precision,
         resize=settings.resize,
         output_size=settings.output_size,
+        keep_masks=settings.keep_masks,
     )
 
 
@@ -282,7 +284,7 @@ def _purify_facts(settings: PurifySettings) -> dict[str, Any]:
 
 
 _TRAINING = frozenset(TrainSettings.model_fields)
-_PURIFIER = frozenset({"preset", "purifier", "set", "seed", "precision", "resize", "output_size"})
+_PURIFIER = frozenset({"preset", "purifier", "set", "seed", "precision", "resize", "output_size", "keep_masks"})
 
 KINDS: dict[str, Kind] = {
     "poison": Kind(

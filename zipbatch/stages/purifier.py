@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,20 +11,23 @@ from typing import Any, Literal
 
 import torch
 
-from zipbatch.checkpoints import PriorFolder, load_prior, open_prior
+from zipbatch.checkpoints import PriorFolder, load_prior, open_prior, read_calibration
 from zipbatch.config import DEFAULTS, Settings, find_config, read_config, read_description, validate
-from zipbatch.diffusion import timesteps
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
-from zipbatch.purifiers import PURIFIERS, ChainSettings, Purifier, Resources, SamplerSettings, Step
+from zipbatch.purifiers import PURIFIERS, ChainSettings, Purifier, RepaintSettings, Resources, SamplerSettings, Step
 from zipbatch.purifiers.base import Precision
 from zipbatch.store import VersionHeader
 
 log = logging.getLogger(__name__)
 DEFAULT_PRESET = DEFAULTS["purifiers"]
-CHAIN = "chain"
+SINGLE_PRESET = "balanced-v1"
+"""What single settings are of where no preset is named: they are ZIP's, and the default is a chain."""
+CHAIN, REPAINT = "chain", "repaint"
 OutputSize = Literal["input", "prior"]
 TILING = "shard order, last canvas repeats its own"
+_LEARNED = ("levels", "seed_threshold", "region_threshold", "image_size")
+"""Settings of ``repaint`` that come with a calibration."""
 _SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}
 
 
@@ -34,6 +37,7 @@ class PurifierSpec:
 
     ``libraries`` are those of the machine that resolved it; a worker with others refuses the work. ``output_size`` is
     what images that were resized to fit the prior come out with: the size they came with, or the prior's.
+    ``keep_masks``: purified samples get what was repainted of them, too.
     """
 
     method: str
@@ -44,6 +48,7 @@ class PurifierSpec:
     prior: PriorFolder | None
     libraries: Mapping[str, str] = field(default_factory=dict)
     output_size: OutputSize = "input"
+    keep_masks: bool = False
 
     def row_of(self, height: int, width: int) -> int:
         """Images of that size to a row of the network's batch; raises ``ValueError`` when they cannot be purified."""
@@ -72,9 +77,7 @@ class PurifierSpec:
             return 1
         steps = self.prior.training_steps
         return sum(
-            step.draws * len(timesteps(steps, *step.settings.grid(steps)))
-            for step in self.steps
-            if isinstance(step.settings, SamplerSettings)
+            step.draws * step.settings.calls(steps) for step in self.steps if isinstance(step.settings, SamplerSettings)
         )
 
     @property
@@ -103,6 +106,8 @@ class PurifierSpec:
             identity["libraries"] = dict(self.libraries)
         if self.needs_prior:
             identity |= {"precision": self.precision, "tiling": TILING}
+        if self.keep_masks:
+            identity["keep_masks"] = True
         if self.prior is not None:
             identity["prior_sha256"] = self.prior.digest
         return identity
@@ -137,6 +142,10 @@ def chosen_purifier(
     """
     values: dict[str, object] = {}
     where = f"--purifier {method}"
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    if preset is None and method is None and (given or assigned):
+        preset = SINGLE_PRESET
+        _tell(f"settings of zip are given, and no preset: taking {preset}, not {DEFAULT_PRESET}, which is a chain")
     if preset is not None or method is None:
         file = find_config("purifiers", preset or DEFAULT_PRESET)
         values, where = read_config(file), str(file)
@@ -147,7 +156,6 @@ def chosen_purifier(
     if method not in PURIFIERS:
         raise UsageError(f"{where}: unknown purifier {method!r}; known: {', '.join(PURIFIERS)}")
     kind = PURIFIERS[method]
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
     _check_names(kind, method, given, assigned or {})
     validate(kind.settings_type, values, where=where)
     merged = {**values, **given, **(assigned or {})}
@@ -165,6 +173,7 @@ def purifier_spec(
     precision: Precision = "float32",
     resize: str | None = None,
     output_size: OutputSize | None = None,
+    keep_masks: bool = False,
 ) -> PurifierSpec:
     """Resolve a preset (or file), flags on top of it, and the prior.
 
@@ -178,6 +187,7 @@ def purifier_spec(
         precision: of the network's forward pass.
         resize: what to do with images that the prior does not fit.
         output_size: what those come out with; None for their own size, or the prior's where they are cropped.
+        keep_masks: whether purified samples get what was repainted of them, too.
 
     Raises:
         UsageError: unknown preset or method, settings that do not fit or do not apply, no prior where one is needed.
@@ -191,6 +201,7 @@ def purifier_spec(
         precision=precision,
         resize=resize,
         output_size=output_size,
+        keep_masks=keep_masks,
     )
     return with_prior(asked, prior)
 
@@ -205,11 +216,14 @@ def asked_purifier(
     precision: Precision = "float32",
     resize: str | None = None,
     output_size: OutputSize | None = None,
+    keep_masks: bool = False,
 ) -> PurifierSpec:
     """``purifier_spec`` as far as it can be told before the prior is there; ``with_prior`` does the rest."""
     method, settings = chosen_purifier(preset=preset, method=method, overrides=overrides, assigned=assigned)
     size, libraries = _output_size(resize, output_size), _libraries(method, settings)
-    spec = PurifierSpec(method, settings, seed, precision, resize, None, libraries, size)
+    spec = PurifierSpec(method, settings, seed, precision, resize, None, libraries, size, keep_masks)
+    if keep_masks and not any(step.kind.masks for step in spec.steps):
+        raise UsageError("--keep-masks is for purifiers that mask what they repaint: none of these does; take repaint")
     if resize is not None and not spec.needs_prior:
         raise UsageError(f"--resize does not apply to the purifier {method}: it takes images of any size")
     return spec
@@ -260,7 +274,10 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
     for name in flags:
         flag = f"--{name.replace('_', '-')}"
         if method == CHAIN:
-            raise UsageError(f"{flag} does not apply to a chain: say it in the step, as in --chain 'zip {name}=…'")
+            raise UsageError(
+                f"{flag} does not apply to a chain of purifiers, as several presets are: say it in the step, "
+                f"--chain 'zip {name}=…', or take one purifier: --preset {SINGLE_PRESET}"
+            )
         if name not in known:
             raise UsageError(f"{flag} does not apply to the purifier {method}")
         if name in assigned:
@@ -280,6 +297,8 @@ def _resolved(settings: Settings, folder: PriorFolder) -> Settings:
     if not isinstance(settings, SamplerSettings):
         return settings
     try:
+        if isinstance(settings, RepaintSettings) and settings.levels is None:
+            settings = settings.calibrated(read_calibration(folder))
         steps, start_step = settings.grid(folder.training_steps)
     except ValueError as error:
         raise UsageError(f"{folder.path}: {error}") from error
@@ -292,6 +311,7 @@ def build_purifier(
     *,
     tick: Callable[[], None] = lambda: None,
     begin_pass: Callable[[], None] = lambda: None,
+    keep_masks: Callable[[Sequence[str], torch.Tensor], None] = lambda _keys, _masks: None,
     local: Callable[[Place], Place] = lambda place: place,
 ) -> Purifier:
     """Load what the purifier needs onto ``device``.
@@ -301,6 +321,7 @@ def build_purifier(
         device: where it computes.
         tick: called between pieces of work, each forward pass of the prior among them.
         begin_pass: called before each forward pass of the prior.
+        keep_masks: called with keys and what of their images is repainted, bool [N, H, W].
         local: where a file that ``spec`` names can be read on this machine.
 
     Raises:
@@ -317,7 +338,7 @@ def build_purifier(
         torch.backends.cudnn.deterministic = True
     if spec.prior is not None:
         prior = load_prior(spec.prior.read_through(local)).to(device)
-    resources = Resources(device, prior, spec.seed, spec.precision, tick, begin_pass)
+    resources = Resources(device, prior, spec.seed, spec.precision, tick, begin_pass, keep_masks)
     return PURIFIERS[spec.method](spec.settings, resources)
 
 
@@ -335,10 +356,19 @@ def describe(identity: Mapping[str, Any]) -> str:
     if identity["method"] == CHAIN:
         many = [f"{step['draws']}x " if "draws" in step else "" for step in steps_of(identity)]
         return " > ".join(count + describe(step) for count, step in zip(many, steps_of(identity), strict=True))
-    settings = identity.get("settings", {})
+    settings = _worth_telling(identity)
     known = [name for name in _SYMBOLS if name in settings]
     parts = [_part(name, settings[name]) for name in (*known, *(name for name in settings if name not in known))]
     return " ".join([str(identity["method"]), *parts])
+
+
+def _worth_telling(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Its settings; of ``repaint`` without those of a calibration, and of shares and timesteps only what one chose."""
+    settings = dict(step.get("settings", {}))
+    if step["method"] != REPAINT:
+        return settings
+    changed = _changed(step)
+    return {name: value for name, value in settings.items() if name in _SYMBOLS or name in changed}
 
 
 def preset_text(name: str) -> str:
@@ -364,7 +394,12 @@ def _changed(step: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are not its purifier's defaults."""
     settings, kind = step.get("settings", {}), PURIFIERS.get(step["method"])
     defaults = {} if kind is None else kind.settings_type().model_dump(mode="json")
-    return {name: value for name, value in settings.items() if name not in defaults or defaults[name] != value}
+    learned = _LEARNED if step["method"] == REPAINT else ()
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in learned and (name not in defaults or defaults[name] != value)
+    }
 
 
 def _part(name: str, value: object) -> str:

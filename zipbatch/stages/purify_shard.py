@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.digest import listed_digest
+from zipbatch.stages.masks import MASK, encoded, keep_masks, kept_masks
 from zipbatch.stages.passes import Passes, begin_pass
 from zipbatch.stages.publish import despite_gc
 from zipbatch.stages.purifier import PurifierSpec, build_purifier
@@ -111,6 +112,14 @@ class _Batch:
     size: int
 
 
+@dataclass(frozen=True)
+class _Purified:
+    """What became of a batch: pixels uint8 [N, 3, H, W], and masks by key, bool [H, W], where they are kept."""
+
+    pixels: torch.Tensor
+    masks: Mapping[str, torch.Tensor]
+
+
 class _Counted:
     """Counts what passes: the samples that went in, independent of those that came out."""
 
@@ -136,7 +145,12 @@ class PurifyWorker:
         self._store = Store(setup.store)
         self._device = pick_device(context.device)
         self._purifier: Purifier = build_purifier(
-            setup.spec, self._device, tick=context.tick, begin_pass=begin_pass, local=context.local
+            setup.spec,
+            self._device,
+            tick=context.tick,
+            begin_pass=begin_pass,
+            keep_masks=keep_masks,
+            local=context.local,
         )
         self._lanes = 1 if self._device.type == "cuda" else context.lanes
         self._held = context.memory // 2 // context.in_flight
@@ -216,6 +230,9 @@ class PurifyWorker:
     def _read(self, sample: Sample) -> _Readable:
         if not self._keep and (others := sample.other_images):
             raise DataError(sample.shard, _refusal(sample, others), key=sample.key)
+        if self._spec.keep_masks and MASK in sample.members:
+            reason = f"has a member {MASK} of its own, where --keep-masks puts the mask; purify it without"
+            raise DataError(sample.shard, reason, key=sample.key)
         image = original = sample.image()
         try:
             if self._spec.resize is not None and self._spec.prior is not None:
@@ -237,7 +254,7 @@ class PurifyWorker:
 
         ``runs`` gains where each one was.
         """
-        window: deque[tuple[_Batch, Future[torch.Tensor]]] = deque()
+        window: deque[tuple[_Batch, Future[_Purified]]] = deque()
         try:
             for batch in self._batches(samples):
                 while window and sum(one.size for one, _ in window) + batch.size > self._held:
@@ -272,7 +289,12 @@ class PurifyWorker:
         if held:
             yield _batch(held)
 
-    def _compute(self, batch: _Batch, passes: Passes) -> torch.Tensor:
+    def _compute(self, batch: _Batch, passes: Passes) -> _Purified:
+        with kept_masks() as masks:
+            pixels = self._compute_pixels(batch, passes)
+        return _Purified(pixels, masks if self._spec.keep_masks else {})
+
+    def _compute_pixels(self, batch: _Batch, passes: Passes) -> torch.Tensor:
         """Purify a batch, in smaller pieces from the moment the GPU's memory proves too small for whole ones."""
         keys = [sample.key for sample in batch.samples]
         pieces: list[torch.Tensor] = []
@@ -334,8 +356,11 @@ def _note(batch: _Batch, runs: list[SlotRun]) -> None:
     runs.append(SlotRun(samples=samples, width=width, height=height, slots=batch.unit))
 
 
-def _results(batch: _Batch, future: Future[torch.Tensor]) -> Iterator[Sample]:
+def _results(batch: _Batch, future: Future[_Purified]) -> Iterator[Sample]:
     """The samples of a finished batch, their image replaced by the purified one as PNG, all else untouched."""
-    purified = future.result().permute(0, 2, 3, 1).numpy()
-    for sample, pixels, (height, width) in zip(batch.samples, purified, batch.out, strict=True):
-        yield sample.with_image(images.stretch(np.ascontiguousarray(pixels), height, width))
+    purified = future.result()
+    pixels = purified.pixels.permute(0, 2, 3, 1).numpy()
+    for sample, image, (height, width) in zip(batch.samples, pixels, batch.out, strict=True):
+        done = sample.with_image(images.stretch(np.ascontiguousarray(image), height, width))
+        mask = purified.masks.get(sample.key)
+        yield done if mask is None else done.with_member(MASK, encoded(mask, height, width))

@@ -13,7 +13,7 @@ import torch
 from zipbatch import atomic
 from zipbatch.diffusion import mean_projection, parse_projector
 from zipbatch.errors import UsageError
-from zipbatch.images import U8, stretch
+from zipbatch.images import U8, decode, stretch, stretch_nearest
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.places import Place
 from zipbatch.report import Mark, SheetColumn, SheetRow, contact_sheet
@@ -24,6 +24,7 @@ from zipbatch.shards.labels import Label
 from zipbatch.stages.evaluate import EvaluatePlan, labelling, wanted_answers
 from zipbatch.stages.evaluate_pieces import EvaluateTask
 from zipbatch.stages.evaluate_shard import by_size
+from zipbatch.stages.masks import MASK
 from zipbatch.stages.purifier import describe, steps_of
 from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask, class_name
@@ -80,6 +81,9 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
         )
         for form, given in zip(forms, answers, strict=True)
     ]
+    if masks := _masks(plan, task, [keys[i] for i in chosen]):
+        shown = [_spotlit(picture, mask) for picture, mask in zip(columns[suspect].images, masks, strict=True)]
+        columns.insert(suspect + 1, SheetColumn("repainted", shown, [""] * len(chosen), ["unknown"] * len(chosen)))
     purified = len(forms) > suspect + 1
     titles = [_row_title(kinds[i] if purified else None, int(truth[i]), classes) for i in chosen]
     attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
@@ -150,6 +154,25 @@ def _pictures(form: _Form, keys: Collection[str], *, shown: bool = False) -> lis
             if len(found) == len(wanted):
                 break
     return [found[key] for key in keys]
+
+
+def _masks(plan: EvaluatePlan, task: EvaluateTask, keys: Sequence[str]) -> list[U8]:
+    """What the first version that has masks repainted of these images, grey [H, W]; empty where none has."""
+    for version, path in zip(plan.versions, task.purified, strict=True):
+        if path is not None and version.header.purifier.get("keep_masks"):
+            found = {
+                sample.key: decode(sample.members[MASK], "png")[:, :, 0]
+                for sample in _samples(path, path.stem)
+                if sample.key in keys and MASK in sample.members
+            }
+            return [found[key] for key in keys] if len(found) == len(keys) else []
+    return []
+
+
+def _spotlit(picture: U8, mask: U8) -> U8:
+    """The picture, dark where it was left as it is."""
+    lit = stretch_nearest(mask, *picture.shape[:2])[:, :, None] > 0
+    return np.where(lit, picture, picture // 4)
 
 
 def _for_a_cell(image: U8) -> U8:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zipbatch import __version__, atomic, images
-from zipbatch.checkpoints import fresh_prior, open_prior, save_prior
+from zipbatch.checkpoints import PriorFolder, fresh_prior, open_prior, save_prior, write_calibration
 from zipbatch.config import PriorConfig
 from zipbatch.diffusion import Prior, guided_sample, noise_streams, standard_normal
 from zipbatch.errors import UsageError
@@ -26,6 +26,7 @@ from zipbatch.memory import check_fits, in_batches
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.report.progress import Part, Progress
 from zipbatch.sources import SourceImage
+from zipbatch.stages.calibrate import about, measured
 from zipbatch.stages.source import Source
 from zipbatch.stages.training import (
     Budget,
@@ -163,9 +164,22 @@ def train_prior(
         "device": str(device),
         "versions": {"zipbatch": __version__, "torch": torch.__version__},
     }
-    save_prior(out, prior, unet, schedule, manifest)
+    save_prior(
+        out, prior, unet, schedule, manifest, before_manifest=lambda saved: _calibrate(saved, held_out, where, run)
+    )
     run.checkpoint.remove()
     return TrainedPrior(out, run.budget.step, loss, reused=False)
+
+
+def _calibrate(saved: PriorFolder, held_out: Tensor, split: str, run: _Run) -> None:
+    """Learn from the held-out images what the prior makes of clean ones, unless they or its schedule are too small."""
+    keys = [str(i) for i in range(len(held_out))]
+    try:
+        calibration = measured(saved, held_out, keys, device=run.device)
+    except UsageError as error:
+        log.warning("not calibrated, so that 'repaint' cannot use it yet: %s", error)
+        return
+    write_calibration(saved, calibration, about(images=len(held_out), split=split))
 
 
 def _load(source: Source, held_out: int, sha256: str) -> tuple[Tensor, Tensor, str]:

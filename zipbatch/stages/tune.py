@@ -14,9 +14,11 @@ import yaml
 
 from zipbatch import atomic
 from zipbatch.cluster import Workers
+from zipbatch.config import Settings
 from zipbatch.errors import UsageError
 from zipbatch.metrics import Judgement, choose_rung, judge
 from zipbatch.places import Place
+from zipbatch.purifiers import ChainSettings
 from zipbatch.report.progress import Progress
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
@@ -84,15 +86,15 @@ def ladder(
         UsageError: a preset without a guidance exponent, or an exponent that cannot be.
     """
     middle = purifier_spec(preset=preset, prior=prior, seed=seed, precision="bfloat16" if bfloat16 else "float32")
-    own = getattr(middle.settings, STRENGTH, None)
+    own = _exponent(middle)
     if own is None:
-        raise UsageError(f"the purifier {middle.method} has no strength to tune; take a preset of zip")
+        raise UsageError(f"the purifier {middle.method} has no strength to tune; take a preset with a step of zip")
     if bad := [value for value in exponents if not 0 < value < math.inf]:
         raise UsageError(f"--guidance-exponent must be above 0, got {bad[0]:g}")
     values = sorted({own, *(exponents or [own * factor for factor in FACTORS])}, reverse=True)
     if len(values) < 2:
         raise UsageError("nothing to compare: name exponents other than the preset's own")
-    rungs = tuple(replace(middle, settings=middle.settings.model_copy(update={STRENGTH: value})) for value in values)
+    rungs = tuple(replace(middle, settings=with_exponent(middle.settings, value)) for value in values)
     return rungs, values.index(own)
 
 
@@ -219,5 +221,17 @@ def write_preset(path: Path, result: TuneResult) -> None:
     atomic.write_bytes(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
 
 
-def _exponent(spec: PurifierSpec) -> float:
-    return float(getattr(spec.settings, STRENGTH))
+def with_exponent(settings: Settings, value: float) -> Settings:
+    """The settings at another strength: of a chain, that of its last step that has one."""
+    if not isinstance(settings, ChainSettings):
+        return settings.model_copy(update={STRENGTH: value})
+    steps = list(settings.steps)
+    last = max(number for number, step in enumerate(steps) if hasattr(step.settings, STRENGTH))
+    steps[last] = steps[last].model_copy(update={"settings": with_exponent(steps[last].settings, value)})
+    return settings.model_copy(update={"steps": tuple(steps)})
+
+
+def _exponent(spec: PurifierSpec) -> float | None:
+    """Of the last step that has one, as ``with_exponent`` sets it; None where none has."""
+    found = [getattr(step.settings, STRENGTH) for step in spec.steps if hasattr(step.settings, STRENGTH)]
+    return float(found[-1]) if found else None

@@ -1,0 +1,57 @@
+"""What a prior makes of clean images, in ``calibration.json`` beside its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zipbatch import atomic
+from zipbatch.checkpoints.prior import PriorFolder
+from zipbatch.checkpoints.tensors import read_json
+from zipbatch.config import Calibration, validate
+from zipbatch.errors import UsageError
+
+CALIBRATION = "calibration.json"
+_OF_THE_FILE = ("format_version", "prior_sha256", "measured_on", "versions")
+
+
+def read_calibration(prior: PriorFolder) -> Calibration:
+    """What was measured of this very prior.
+
+    Raises:
+        UsageError: there is none, it is damaged, or it was measured of other weights; says what to do.
+    """
+    again = f"measure it with clean images of yours: 'zipbatch calibrate {prior.path} SOURCE'"
+    if prior.guided is not None:
+        raise UsageError(
+            f"{prior.path}: not calibrated, which 'repaint' needs: 'zipbatch import prior' makes it a folder, which "
+            "'zipbatch calibrate' takes; or take --preset fast, which needs none"
+        )
+    file = prior.path / CALIBRATION
+    if not file.is_file():
+        raise UsageError(
+            f"{prior.path}: not calibrated, which 'repaint' needs: {again}; or take --preset fast, which needs none"
+        )
+    values = read_json(file)
+    if values.get("format_version") != 1:
+        raise UsageError(f"{file}: format_version must be 1, got {values.get('format_version')!r}; {again}")
+    if values.get("prior_sha256") != prior.digest:
+        raise UsageError(f"{file}: was measured with other weights than lie there; {again}")
+    own = {name: value for name, value in values.items() if name not in _OF_THE_FILE}
+    return validate(Calibration, own, where=str(file))
+
+
+def write_calibration(prior: PriorFolder, calibration: Calibration, about: dict[str, Any]) -> Path:
+    """Put it beside the weights, whole or not at all; ``about`` says what it was measured on and with.
+
+    Raises:
+        UsageError: the prior is one file, or lies where it cannot be written.
+    """
+    if prior.guided is not None:
+        raise UsageError(f"{prior.path}: is one file; make it a folder first: 'zipbatch import prior'")
+    if not isinstance(prior.path, Path):
+        raise UsageError(f"{prior.path}: is not on a disk of this machine; calibrate a copy and put it there whole")
+    file = prior.path / CALIBRATION
+    values = calibration.model_dump(mode="json")
+    atomic.write_json(file, {"format_version": 1, "prior_sha256": prior.digest, **values, **about})
+    return file
