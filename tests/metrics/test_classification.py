@@ -9,7 +9,9 @@ from zipbatch.metrics import (
     Share,
     attack_success,
     clean_accuracy,
+    collapsed,
     defence_effectiveness,
+    disrupted,
     false_positives,
     flips,
     poisoned_accuracy,
@@ -120,3 +122,15 @@ def test_flips_of_different_numbers():
 def test_defence_effectiveness(ca: float | None, asr: float | None, expected: float | None):
     found = defence_effectiveness(ca, asr, ca_before=0.9, asr_before=1.0)
     assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_what_becomes_of_images():
+    """Recovered (RA), kept (ASR) and disrupted are all there is of stamped images; collapsed is of clean ones."""
+    original, target = np.array([0, 1, 2, 3, 1]), np.full(5, 1)
+    predicted = np.array([0, 1, 1, 0, 2])  # recovered, of the target itself, kept, disrupted, of the target itself
+    assert disrupted(predicted, target, original) == Share(1, 3)
+    assert robust_accuracy(predicted, target, original) + attack_success(predicted, target, original) == Share(2, 6)
+    before, after = np.array([0, 1, 2, 0]), np.array([0, 2, 1, 3])
+    assert collapsed(before, after, np.array([0, 1, 2, 3])) == Share(2, 3)
+    with pytest.raises(ValueError, match="differ in number"):
+        collapsed(before, after[:2], before)

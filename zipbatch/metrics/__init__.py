@@ -4,28 +4,35 @@ from zipbatch.metrics.classification import (
     Share,
     attack_success,
     clean_accuracy,
+    collapsed,
     defence_effectiveness,
+    disrupted,
     false_positives,
     flips,
     poisoned_accuracy,
     robust_accuracy,
 )
 from zipbatch.metrics.fidelity import Fidelity, fidelity
+from zipbatch.metrics.paired import Paired, paired
 from zipbatch.metrics.strength import Judgement, Rung, choose_rung, judge
 
 __all__ = [
     "Fidelity",
     "Judgement",
+    "Paired",
     "Rung",
     "Share",
     "attack_success",
     "choose_rung",
     "clean_accuracy",
+    "collapsed",
     "defence_effectiveness",
+    "disrupted",
     "false_positives",
     "fidelity",
     "flips",
     "judge",
+    "paired",
     "poisoned_accuracy",
     "robust_accuracy",
 ]

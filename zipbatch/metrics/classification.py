@@ -74,6 +74,26 @@ def robust_accuracy(predicted: Ints, target: Ints, original: Ints) -> Share:
     return _share(predicted[eligible] == original[eligible])
 
 
+def disrupted(predicted: Ints, target: Ints, original: Ints) -> Share:
+    """Stamped images, without those of the target class, that are taken for neither the target nor what they are: what
+    RA (recovered) and ASR (kept) leave. Arrays [N].
+    """
+    eligible = original != target
+    return _share((predicted != target)[eligible] & (predicted != original)[eligible])
+
+
+def collapsed(before: Ints, after: Ints, label: Ints) -> Share:
+    """Clean images whose label was answered as they came, and is no longer. Arrays [N].
+
+    Raises:
+        ValueError: the arrays differ in length.
+    """
+    if before.shape != after.shape:
+        raise ValueError(f"answers before and after differ in number: {len(before)} and {len(after)}")
+    right = before == label
+    return _share(after[right] != label[right])
+
+
 def defence_effectiveness(
     ca: float | None, asr: float | None, *, ca_before: float | None, asr_before: float | None
 ) -> float | None:

@@ -34,6 +34,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
         *(Column(name.upper(), right=True, rank=0 if name in {"ca", "asr", "fpr"} else 3) for name in names),
         Column("flips", right=True, rank=4 if labelled else 0),
         *((Column("DER", right=True, rank=7),) if labelled else ()),
+        *((Column("collapsed", right=True, rank=8), Column("p CA", right=True, rank=8)) if labelled else ()),
         Column("PSNR dB", right=True, rank=5),
         Column("SSIM", right=True, rank=6),
     ]
@@ -45,6 +46,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
             *(_share(row, name) for name in names),
             _number(row["flip_rate"], ".3f"),
             *((_number(row.get("der"), ".3f"),) if labelled else ()),
+            *((_number(row.get("collapsed"), ".3f"), _p(row, "ca")) if labelled else ()),
             _number(row["psnr_poisoned_db"] or row["psnr_clean_db"], ".1f"),
             _number(row["ssim_poisoned"] or row["ssim_clean"], ".3f"),
         )
@@ -91,6 +93,12 @@ def _share(row: Mapping[str, Any], name: str) -> str:
         return NOTHING
     low, high = row[f"{name}_ci95"]
     return f"{share_text(row[name])} ±{share_text((high - low) / 2)}"
+
+
+def _p(row: Mapping[str, Any], name: str) -> str:
+    """McNemar's p-value against the first purified form."""
+    pair = (row.get("paired") or {}).get(name)
+    return NOTHING if pair is None else _number(pair["p"], ".2g")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -255,11 +255,22 @@ def evaluate(
     about = {"n_quarantined": quarantined, "n_unlabelled": unlabelled.count, "unlabelled_reason": unlabelled.first}
     return [
         _row(plan, source.label, number, tallies[v][number], fidelity[number - 1] if number else {})
-        | {"der": _effectiveness(tallies[v], number)}
+        | {"der": _effectiveness(tallies[v], number), "paired": _paired(plan, tallies[v][number])}
         | about
         for v, source in enumerate(plan.request.victims)
         for number in range(forms)
     ]
+
+
+def _paired(plan: EvaluatePlan, tally: Tally) -> dict[str, Any] | None:
+    """A purified form against the first one, on the same images; None where it is that, or labels do not fit."""
+    if not tally.paired or tally.beyond.count:
+        return None
+    counts = {
+        name: {"only_here": pair.only_here, "only_there": pair.only_there, "n": pair.n, "p": pair.p}
+        for name, pair in tally.paired.items()
+    }
+    return {"against": plan.request.purified[0], **counts}
 
 
 def _effectiveness(forms: Sequence[Tally], number: int) -> float | None:

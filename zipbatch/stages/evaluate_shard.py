@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 
 import numpy as np
@@ -17,12 +17,16 @@ from zipbatch.errors import DataError
 from zipbatch.images import U8
 from zipbatch.metrics import (
     Fidelity,
+    Paired,
     Share,
     attack_success,
     clean_accuracy,
+    collapsed,
+    disrupted,
     false_positives,
     fidelity,
     flips,
+    paired,
     poisoned_accuracy,
     robust_accuracy,
 )
@@ -34,7 +38,9 @@ from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask
 from zipbatch.victims import Classifier, VictimSource
 
-SHARES = ("ca", "asr", "fpr", "pa", "ra")
+SHARES = ("ca", "asr", "fpr", "pa", "ra", "disrupted", "collapsed")
+COMPARED = ("ca", "asr")
+"""Measures by which a purified form is held against the first one, image by image."""
 
 
 @dataclass
@@ -49,6 +55,9 @@ class Tally:
     fpr: Share = Share()
     pa: Share = Share()
     ra: Share = Share()
+    disrupted: Share = Share()
+    collapsed: Share = Share()
+    paired: dict[str, Paired] = field(default_factory=dict)
     flips: Counter[tuple[int, int]] | None = None
     beyond: Unlabelled = Unlabelled()
 
@@ -62,6 +71,8 @@ class Tally:
         self.beyond += other.beyond
         for name in SHARES:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name, counts in other.paired.items():
+            self.paired[name] = self.paired.get(name, Paired()) + counts
         if other.flips is not None:
             self.flips = other.flips if self.flips is None else self.flips + other.flips
 
@@ -290,8 +301,22 @@ def _tallies(
         tally.beyond = _beyond(task, victim, form, promised=promised)
         if number and answers[0] is not None:
             tally.flips = flips(answers[0], given)
+            if task.split != POISONED_SPLIT:
+                known = form.originals >= 0
+                tally.collapsed = collapsed(answers[0][known], given[known], form.labels[known])
+        if number > 1 and answers[1] is not None:
+            tally.paired = _held_against(answers[1], given, form, stamped=task.split == POISONED_SPLIT)
         tallies.append(tally)
     return tallies
+
+
+def _held_against(
+    first: npt.NDArray[np.int64], given: npt.NDArray[np.int64], form: FormImages, *, stamped: bool
+) -> dict[str, Paired]:
+    """The answers of a purified form beside those of the first purified one, on images that have a label."""
+    counted = (form.originals >= 0) & (~np.bool_(stamped) | (form.originals != form.labels))
+    wanted = form.labels[counted]
+    return {"asr" if stamped else "ca": paired(given[counted] == wanted, first[counted] == wanted)}
 
 
 def _beyond(task: EvaluateTask, victim: KnownVictim, form: FormImages, *, promised: bool) -> Unlabelled:
@@ -322,6 +347,7 @@ def _tally(
         tally.asr = attack_success(predicted, labels, originals)
         tally.pa = poisoned_accuracy(predicted, originals)
         tally.ra = robust_accuracy(predicted, labels, originals)
+        tally.disrupted = disrupted(predicted, labels, originals)
     else:
         tally.ca = clean_accuracy(predicted, labels)
         if wanted is not None and labels.max(initial=-1) < len(wanted):
