@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.diffusion.test_sampler import ALPHA_BAR, T
-from zipbatch.diffusion import regions, repainted, residual_at, unexplained
-from zipbatch.diffusion.residual import filled
+from zipbatch.diffusion import filled, regions, repainted, residual_at, unexplained
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -61,6 +60,27 @@ def test_regions_grow_from_seeds_and_not_from_elsewhere():
     assert not regions(score, seed_threshold=3.0, region_threshold=1.0).any(), "nothing sticks out"
 
 
+def grown_step_by_step(score: Tensor, seed: float, region: float) -> Tensor:
+    mask, within = score > seed, score > region
+    for _ in range(score[0].numel()):
+        mask = (torch.nn.functional.max_pool2d(mask.float(), 3, stride=1, padding=1) > 0) & within
+    return mask
+
+
+@pytest.mark.parametrize("level", [0.2, 0.5, 0.8])
+def test_regions_are_those_of_growing_step_by_step(level: float):
+    """Random fields, dense and sparse, and a region that winds through the whole image."""
+    score = torch.rand(6, 1, 20, 24, generator=torch.Generator().manual_seed(int(10 * level)))
+    assert torch.equal(
+        regions(score, seed_threshold=0.97, region_threshold=level), grown_step_by_step(score, 0.97, level)
+    )
+    comb = torch.zeros(1, 1, 21, 21)
+    comb[0, 0, ::2] = 1.0
+    comb[0, 0, 1::4, -1] = comb[0, 0, 3::4, 0] = 1.0
+    comb[0, 0, 0, 0] = 2.0
+    assert torch.equal(regions(comb, seed_threshold=1.5, region_threshold=0.5), comb > 0.5)
+
+
 def test_a_hole_is_filled_from_around_it():
     images = torch.full((1, 3, 8, 8), 0.25)
     mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
@@ -87,6 +107,7 @@ def test_what_is_not_masked_stays_and_nothing_of_what_was_there_gets_through(eta
             lambda x, _t: 0.3 * x,
             suspects,
             mask,
+            filled(suspects, mask),
             alpha_bar=ALPHA_BAR,
             steps=20,
             start_step=min(300, T),

@@ -10,13 +10,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from tests.diffusion.test_sampler import ALPHA_BAR
 from tests.purifiers.test_painter import made_up
-from tests.purifiers.test_zip import SIZE, apart, keys, pictures
+from tests.purifiers.test_zip import SIZE, EpsUNet, apart, keys, pictures
 from zipbatch.attacks import get_attack
 from zipbatch.checkpoints import load_prior, open_prior, read_calibration
 from zipbatch.config import Calibration
 from zipbatch.diffusion import Prior
 from zipbatch.purifiers import PURIFIERS, RepaintSettings, Resources
+from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.purifiers.repaint import Repaint, calibration_of
 from zipbatch.shards import read_shard
 from zipbatch.stages.assets import embedded_prior
@@ -193,3 +195,31 @@ def test_a_calibration_says_what_is_usual():
 def test_the_shipped_calibration_is_of_the_shipped_prior():
     folder = open_prior(Path(embedded_prior()))
     assert read_calibration(folder).residual_steps == settings().residual_steps
+
+
+class SomeNan(EpsUNet):
+    """NaN for the second image of a batch."""
+
+    def forward(self, x: Tensor, *rest: object, **more: object) -> tuple[Tensor]:
+        out = super().forward(x, *rest, **more)[0].clone()
+        out[1:2] = float("nan")
+        return (out,)
+
+
+def test_what_is_not_finite_does_not_pass_for_clean():
+    prior = Prior(SomeNan(), in_channels=3, out_channels=3, sample_size=SIZE, alpha_bar=ALPHA_BAR)
+    with pytest.raises(NonFiniteError) as caught:
+        Repaint(settings(**GIVEN, steps=4), Resources(CPU, prior))(pictures(3), keys(3))
+    assert caught.value.key == keys(3)[1]
+
+
+def test_a_hole_is_filled_from_its_own_image_on_a_canvas():
+    """Of four images on a canvas, one is black and masked in a corner that touches white neighbours."""
+    images = torch.full((4, 3, SIZE, SIZE), 255, dtype=torch.uint8)
+    images[0] = 0
+    images[0, :, -3:, -3:] = 255
+    made, alone = [], []
+    for prior, batch, out in ((made_up(2 * SIZE), images, made), (made_up(), images[:1], alone)):
+        own = settings(**{**GIVEN, "seed_threshold": 0.6, "region_threshold": 0.6}, steps=1000, start_step=1)
+        out.append(Repaint(own, Resources(CPU, prior))(batch, keys(len(batch))))
+    assert apart(made[0][:1], alone[0]) <= 1

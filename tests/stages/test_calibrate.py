@@ -11,7 +11,9 @@ import pytest
 
 from tests.making import sample, write_prior, write_shard, write_source, zipbatch
 from zipbatch.checkpoints import open_prior, read_calibration
-from zipbatch.stages.purifier import describe, purifier_spec
+from zipbatch.errors import UsageError
+from zipbatch.stages.calibrate import spaced
+from zipbatch.stages.purifier import describe, purifier_spec, uncalibrated
 
 IMAGES = 600
 
@@ -142,7 +144,10 @@ def test_what_calibrate_refuses(bare: Path, tmp_path: Path):
     write_shard(tmp_path / "mixed" / "test-0.tar", [sample("a", None, seed=0), sample("b", None, seed=1, size=24)])
     assert "key 'b' is 24x24" in told(tmp_path / "mixed")
     write_shard(tmp_path / "odd" / "test-0.tar", [sample("a", None, seed=0, size=12)])
-    assert "neither equals nor tiles" in told(tmp_path / "odd")
+    assert "--image-size 16 resizes them" in told(tmp_path / "odd")
+    assert "residual_steps must be below" in told(
+        tmp_path / "mixed", "--residual-steps", "100,1000", "--image-size", 16
+    )
     assert "no split 'val'" in told(tmp_path / "mixed", "--split", "val")
 
 
@@ -153,3 +158,72 @@ def test_a_trained_prior_is_calibrated(source: Path, photos: Path, tmp_path: Pat
     few = zipbatch("train", "prior", source, "--out", tmp_path / "few", "--steps", 2, "--batch-size", 2)
     assert few.code == 0, few.err
     assert zipbatch("purify", source, "--prior", tmp_path / "few", "--store", tmp_path / "pur").code == 2
+
+
+def test_it_learns_at_other_timesteps(bare: Path, photos: Path):
+    assert zipbatch("calibrate", bare, photos, "--residual-steps", "200,400", "--limit", 500).code == 0
+    spec = purifier_spec(method="repaint", assigned={"residual_steps": "200,400"}, prior=bare)
+    assert spec.settings.levels == read_calibration(open_prior(bare)).levels  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="--residual-steps"):
+        purifier_spec(prior=bare)
+
+
+def test_the_shipped_prior_is_left_as_it_is(photos: Path):
+    ran = zipbatch("calibrate", "embedded", photos)
+    assert (ran.code, "copy it first" in ran.err) == (2, True)
+
+
+def test_a_few_images_of_a_source_are_of_all_of_it():
+    assert spaced(10, 4) == [0, 2, 5, 7]
+    assert spaced(3, 100) == [0, 1, 2]
+    assert spaced(5, 0) == [0]
+
+
+def test_a_large_calibration_is_refused(source: Path, tmp_path: Path):
+    prior = write_prior(tmp_path / "prior")
+    file = prior / "calibration.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"levels": [""] * 50_000}))
+    assert "that is no calibration" in refused(source, prior, tmp_path)
+
+
+def test_what_tune_writes_is_of_any_prior(tmp_path: Path):
+    prior = write_prior(tmp_path / "prior")
+    spec = purifier_spec(prior=prior)
+    step = uncalibrated(spec).model_dump(mode="json")["steps"][0]
+    assert (step["levels"], step["seed_threshold"], step["image_size"]) == (None, None, None)
+    own = {"levels": [0.1, 0.2, 0.3], "seed_threshold": 2.0, "region_threshold": 1.0}
+    chosen = purifier_spec(method="repaint", assigned=own, prior=prior)
+    assert uncalibrated(chosen) == chosen.settings
+
+
+def test_a_pipeline_follows_the_calibration_and_only_where_it_matters(source: Path, photos: Path, tmp_path: Path):
+    """Of a prior at a path, and of one that another stage made."""
+    prior = write_prior(tmp_path / "prior")
+    pipeline = {
+        "matrix": {"defence": ["repaint", "balanced-v1"]},
+        "stages": {
+            "shards": {"run": "poison", "source": str(source), "attack": "badnets", "splits": ["test"]},
+            "made": {"run": "train prior", "per": [], "source": str(photos), "preset": "small32", "set": {"steps": 2}},
+            "given": {"run": "purify", "data": "${shards}", "prior": str(prior), "preset": "${defence}"},
+            "own": {"run": "purify", "data": "${shards}", "prior": "${made}", "preset": "${defence}"},
+        },
+    }
+    (tmp_path / "p.yaml").write_text(json.dumps(pipeline))
+
+    def ran() -> list[str]:
+        found = zipbatch("run", tmp_path / "p.yaml", "--out", tmp_path / "out", "--dry-run", "--json")
+        assert found.code == 0, found.err
+        due = [
+            f"{s['stage']} {s['axes'].get('defence', '')}".strip() for s in found.json["stages"] if s["state"] != "done"
+        ]
+        assert zipbatch("run", tmp_path / "p.yaml", "--out", tmp_path / "out").code == 0
+        return due
+
+    first = ran()
+    assert len(first) == 6
+    assert ran() == []
+    made = next((tmp_path / "out" / "made").iterdir())
+    for folder in (prior, made):
+        assert zipbatch("calibrate", folder, photos, "--limit", 300).code == 0
+    assert sorted(ran()) == ["given repaint", "own repaint"]
+    assert ran() == []

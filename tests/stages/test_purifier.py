@@ -177,7 +177,7 @@ KNOWN_BY = {
     "chain": "782efdbf128e2ef9",
     "ddnm": "428c78fe2ddea701",
     "diffpure": "18c86a92b5516a70",
-    "fast": "79e2e46a88b79b6c",
+    "fast": "782efdbf128e2ef9",
     "fast-v1": "404d8ff16af4ea4f",
     "jpeg": "ac12da29b41f4a60",
     "median": "d063cabd3e682c61",

@@ -1,6 +1,6 @@
 """Model files: read, never trusted. Safetensors, or ``.bin`` with weights only; nothing is ever unpickled as code."""
 
-from zipbatch.checkpoints.calibration import read_calibration, write_calibration
+from zipbatch.checkpoints.calibration import CALIBRATION, check_writable, read_calibration, write_calibration
 from zipbatch.checkpoints.prior import (
     PriorFolder,
     fresh_prior,
@@ -13,8 +13,10 @@ from zipbatch.checkpoints.prior import (
 from zipbatch.checkpoints.victim import VictimFolder, load_victim, open_victim, save_victim
 
 __all__ = [
+    "CALIBRATION",
     "PriorFolder",
     "VictimFolder",
+    "check_writable",
     "fresh_prior",
     "load_prior",
     "load_victim",

@@ -6,6 +6,7 @@ import click
 
 from zipbatch.cli.options import DEVICE, JSON, emit_json
 from zipbatch.cli.screen import screen
+from zipbatch.errors import UsageError
 
 
 @click.command()
@@ -14,10 +15,24 @@ from zipbatch.cli.screen import screen
 @click.option("--split", metavar="NAME", help="Split to learn from.  [default: the first of test, val, train]")
 @click.option("--limit", type=click.IntRange(1), default=4000, show_default=True, metavar="N", help="Images at most.")
 @click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Resize to PX x PX.  [default: the source's]")
+@click.option(
+    "--residual-steps",
+    default="100,300,500",
+    show_default=True,
+    metavar="T,…",
+    help="Timesteps to measure at, as 'repaint' has them.",
+)
 @DEVICE
 @JSON
 def calibrate(
-    prior: str, source: str, split: str | None, limit: int, image_size: int | None, device: str, as_json: bool
+    prior: str,
+    source: str,
+    split: str | None,
+    limit: int,
+    image_size: int | None,
+    residual_steps: str,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Learn from clean images what PRIOR, a folder, makes of such: then 'repaint' can tell what sticks out.
 
@@ -31,13 +46,18 @@ def calibrate(
     """
     from zipbatch.checkpoints import open_prior
     from zipbatch.cluster import pick_device
+    from zipbatch.config import validate
+    from zipbatch.purifiers import RepaintSettings
     from zipbatch.report.progress import Part, Progress
-    from zipbatch.stages.assets import prior_path, source_place
+    from zipbatch.stages.assets import embedded_prior, prior_path, source_place
     from zipbatch.stages.calibrate import calibrate as run
     from zipbatch.stages.source import open_source
 
     folder = open_prior(prior_path(prior))
-    opened = open_source(source_place(source), (split,) if split else (), limit, labelled=False)
+    if folder.path == embedded_prior():
+        raise UsageError(f"{folder.path}: ships with zipbatch and is calibrated; to calibrate it anew, copy it first")
+    settings = validate(RepaintSettings, {"residual_steps": residual_steps}, where="--residual-steps")
+    opened = open_source(source_place(source), (split,) if split else (), labelled=False)
     with screen() as shown:
         what = f"calibrating {folder.path.name}"
         shown.begin(what, f"{prior} on {source}")
@@ -45,7 +65,15 @@ def calibrate(
         def show(done: int, total: int) -> None:
             shown.show(Progress(what, (Part("images", done, total),)))
 
-        done = run(folder, opened, device=pick_device(device), image_size=image_size, on_progress=show)
+        done = run(
+            folder,
+            opened,
+            device=pick_device(device),
+            image_size=image_size,
+            limit=limit,
+            settings=settings,
+            on_progress=show,
+        )
     if as_json:
         emit_json({"file": str(done.file), "images": done.images, "split": done.split, **done.calibration.model_dump()})
         return

@@ -26,6 +26,8 @@ _BRACKET = re.compile(r"[\[\]{}]")
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError)
 """What PyYAML makes of text that is none, and of tags whose values are not of their kind."""
+_LISTED = 50
+"""Mistakes that are told one by one."""
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
@@ -194,8 +196,10 @@ def problems(error: ValidationError) -> str:
     """What is wrong with each field, a line each. A list that lost its unfit items is not called too short as well."""
     found = error.errors(include_url=False)
     deeper = {e["loc"][:1] for e in found if len(e["loc"]) > 1}
-    return "\n".join(
+    lines = [
         f"  {'.'.join(map(str, e['loc'])) or 'settings'} = {_SHORT.repr(e['input'])}: {e['msg']}"
         for e in found
         if not (e["type"] == "too_short" and e["loc"][:1] in deeper)
-    )
+    ]
+    more = [f"  and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+    return "\n".join(lines[:_LISTED] + more)

@@ -94,19 +94,22 @@ class Calibration(Settings):
     SHARES: ClassVar[tuple[float, ...]] = (0.5, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
     LEAST_PIXELS: ClassVar[int] = 10
     """Clean pixels that a score must be held against."""
+    LEAST: ClassVar[float] = 1e-4
 
     image_size: int = Field(ge=1)
     residual_steps: tuple[int, ...] = Field(min_length=1, max_length=32)
-    levels: tuple[float, ...]
+    levels: tuple[float, ...] = Field(max_length=32)
     shares: tuple[float, ...] = Field(min_length=2, max_length=100)
-    scores: tuple[float, ...]
+    scores: tuple[float, ...] = Field(max_length=100)
 
     @model_validator(mode="after")
     def _fits(self) -> Calibration:
         if len(self.levels) != len(self.residual_steps) or len(self.scores) != len(self.shares):
             raise ValueError("levels go with residual_steps, scores with shares, one for one")
-        if min(self.levels) <= 0 or not 0 < min(self.shares) <= max(self.shares) < 1 or min(self.scores) <= 0:
-            raise ValueError("levels and scores must be above 0, shares between 0 and 1")
+        if min(self.levels) < self.LEAST or min(self.scores) < self.LEAST:
+            raise ValueError(f"levels and scores must be above 0, {self.LEAST:g} or more")
+        if not 0 < min(self.shares) <= max(self.shares) < 1:
+            raise ValueError("shares must be between 0 and 1")
         if list(self.shares) != sorted(self.shares, reverse=True) or list(self.scores) != sorted(self.scores):
             raise ValueError("shares must go down, scores up")
         return self

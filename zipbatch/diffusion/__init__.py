@@ -3,7 +3,7 @@
 from zipbatch.diffusion.noise import derived_seed, noise_streams, standard_normal, uniform_integers
 from zipbatch.diffusion.prior import Prior
 from zipbatch.diffusion.projectors import Apply, Projector, blur, gray, mean_projection, parse_projector
-from zipbatch.diffusion.residual import regions, repainted, residual_at, unexplained
+from zipbatch.diffusion.residual import filled, regions, repainted, residual_at, unexplained
 from zipbatch.diffusion.sampler import (
     NoiseAt,
     clipped,
@@ -27,6 +27,7 @@ __all__ = [
     "denoise",
     "derived_seed",
     "diffuse",
+    "filled",
     "gray",
     "guided_sample",
     "mean_projection",

@@ -50,7 +50,10 @@ def unexplained(residuals: Sequence[Tensor], levels: Sequence[float]) -> Tensor:
     Returns:
         float32 [B, 1, H, W].
     """
-    mean = torch.stack([one / level for one, level in zip(residuals, levels, strict=True)]).mean(dim=0)
+    total = torch.zeros_like(residuals[0])
+    for residual, level in zip(residuals, levels, strict=True):
+        total += residual / level
+    mean = total / len(residuals)
     return _smoothed(_smoothed(mean.abs().mean(dim=1, keepdim=True)))
 
 
@@ -65,17 +68,34 @@ def regions(score: Tensor, *, seed_threshold: float, region_threshold: float) ->
     Returns:
         bool [B, 1, H, W].
     """
-    mask, within = score > seed_threshold, score > min(region_threshold, seed_threshold)
+    seeds, within = score > seed_threshold, score > min(region_threshold, seed_threshold)
+    label = _connected(within)
+    seeded = torch.zeros(len(score), score[0].numel() + 1, device=score.device)
+    seeded.scatter_reduce_(1, label.flatten(1), seeds.flatten(1).float(), "amax")
+    return (seeded.gather(1, label.flatten(1)) > 0).view(score.shape) & within
+
+
+def _connected(within: Tensor) -> Tensor:
+    """One number for each connected region, int64 [B, 1, H, W]: a pixel's own, counted from 1; 0 outside of all.
+
+    Each pixel points to one of its region with a number no less; regions that touch hook their roots together, and
+    pointers are halved: a winding region takes little longer than a round one.
+    """
+    batch, size = len(within), within[0].numel()
+    own = torch.arange(1, size + 1, device=within.device, dtype=torch.float64).view(1, *within.shape[1:])
+    label = torch.where(within, own, 0.0)
     while True:
-        grown = dilated(mask) & within
-        if torch.equal(grown, mask):
-            return mask
-        mask = grown
-
-
-def dilated(mask: Tensor) -> Tensor:
-    """A mask and the pixels that touch it by a side or a corner."""
-    return F.max_pool2d(mask.float(), _WINDOW, stride=1, padding=_WINDOW // 2) > 0
+        near = F.max_pool2d(label, _WINDOW, stride=1, padding=_WINDOW // 2).where(within, 0.0)
+        pointers = torch.cat([label.new_zeros(batch, 1), label.flatten(1)], dim=1)
+        pointers.scatter_reduce_(1, label.flatten(1).long(), near.flatten(1), "amax")
+        pointers[:, 0] = 0
+        pointers = torch.maximum(pointers, torch.cat([label.new_zeros(batch, 1), near.flatten(1)], dim=1))
+        for _ in range(2):
+            pointers = pointers.gather(1, pointers.long())
+        next_label = pointers[:, 1:].reshape(label.shape)
+        if torch.equal(next_label, label):
+            return label.long()
+        label = next_label
 
 
 def filled(images: Tensor, mask: Tensor) -> Tensor:
@@ -98,6 +118,7 @@ def repainted(
     predict_eps: PredictEps,
     images: Tensor,
     mask: Tensor,
+    guess: Tensor,
     *,
     alpha_bar: AlphaBar,
     steps: int,
@@ -107,13 +128,14 @@ def repainted(
 ) -> Tensor:
     """Paint the masked pixels anew, from their surroundings and the prior; the others stay what they are.
 
-    The loop starts from the filled image under the noise of the first t below ``start_step``, and the clean estimate
+    The loop starts from a guess under the noise of the first t below ``start_step``, and the clean estimate
     gets the known pixels back at every step, as in DDNM's inpainting (Wang et al. 2022, arXiv 2212.00490).
 
     Args:
         predict_eps: (state [B, C, H, W], t) -> noise estimate of that shape.
         images: float32 [B, C, H, W], model units.
         mask: what is painted, bool [B, 1, H, W].
+        guess: the images with their masked pixels ``filled``.
         alpha_bar: the prior's schedule, float64 [T].
         steps: S, sampling steps over the whole schedule.
         start_step: where the loop starts.
@@ -130,7 +152,7 @@ def repainted(
 
     return denoise(
         clipped(predict_eps, alpha_bar),
-        diffuse(filled(images, mask), noise_at(len(alpha_bar)), t=schedule[0][0], alpha_bar=alpha_bar),
+        diffuse(guess, noise_at(len(alpha_bar)), t=schedule[0][0], alpha_bar=alpha_bar),
         schedule=schedule,
         alpha_bar=alpha_bar,
         guide_at=hold,

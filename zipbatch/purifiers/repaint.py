@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from zipbatch.config import Calibration, Settings
-from zipbatch.diffusion import NoiseAt, regions, repainted, unexplained
-from zipbatch.purifiers.base import Purifier, Resources
+from zipbatch.diffusion import NoiseAt, filled, regions, repainted, unexplained
+from zipbatch.purifiers.base import Purifier, Resources, check_finite
 from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
 
 
@@ -74,7 +74,8 @@ class RepaintSettings(SamplerSettings):
             return self
         if self.residual_steps != calibration.residual_steps:
             raise ValueError(
-                f"residual_steps are {self.residual_steps}, the prior was calibrated at {calibration.residual_steps}"
+                f"residual_steps are {self.residual_steps}, the prior was calibrated at {calibration.residual_steps}; "
+                "'zipbatch calibrate --residual-steps' does it at others"
             )
         return self.model_copy(
             update={
@@ -121,6 +122,8 @@ class Repaint(Purifier):
 
         def sample(y: Tensor, noise_at: NoiseAt) -> Tensor:
             residuals = painter.residuals_of(y, noise_at, tiling, len(images), self._steps)
+            for residual in residuals:  # what is not finite is above no threshold, and must not pass for clean
+                check_finite(residual, keys)
             score = unexplained(residuals, self._levels)
             masks = regions(score, seed_threshold=self._seed, region_threshold=self._region)
             self._keep_masks(keys, masks[:, 0].cpu())
@@ -128,10 +131,12 @@ class Repaint(Purifier):
             rows = mask.flatten(1).any(dim=1).nonzero()[:, 0]
             if not len(rows):
                 return y
+            guess = tiling.pack(filled(tiling.unpack(y, len(images)), masks))  # from the image's own surroundings
             painted = repainted(
                 painter.predict,
                 y[rows],
                 mask[rows],
+                guess[rows],
                 alpha_bar=painter.alpha_bar,
                 steps=painter.steps,
                 start_step=painter.start_step,

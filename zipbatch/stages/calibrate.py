@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,17 @@ import torch
 from torch import Tensor
 
 from zipbatch import __version__, images
-from zipbatch.checkpoints import PriorFolder, load_prior, write_calibration
+from zipbatch.checkpoints import PriorFolder, check_writable, load_prior, write_calibration
 from zipbatch.config import Calibration
+from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import Painter, RepaintSettings, Resources, calibration_of
-from zipbatch.stages.source import Source
+from zipbatch.stages.purifier import exact_on
+from zipbatch.stages.source import Source, Survey
 
 log = logging.getLogger(__name__)
 MAX_PIXELS = 4 * 1024**2
-"""Of all images together: a tail of one in 10,000 pixels is told well by then, and residuals take 60 bytes a pixel."""
+"""Of all images together: a tail of one in 10,000 pixels is told well by then."""
 _HELD_OUT = ("test", "val", "train")
 _BATCH = 32
 
@@ -43,6 +44,7 @@ def calibrate(
     *,
     device: torch.device,
     image_size: int | None = None,
+    limit: int = 4000,
     settings: RepaintSettings | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Calibrated:
@@ -53,9 +55,10 @@ def calibrate(
 
     Args:
         prior: the diffusion model.
-        source: clean images, up to its limit.
+        source: clean images.
         device: where the prior computes.
         image_size: resize images to so many pixels; None for the source's own size.
+        limit: images at most.
         settings: with the timesteps to measure at; None for the defaults.
         on_progress: called with the images done so far and in all.
 
@@ -64,9 +67,12 @@ def calibrate(
             nothing can be written.
         DataError: an image cannot be read; it names the shard or file and the key.
     """
+    check_writable(prior)
     split = next(split for split in (*_HELD_OUT, *source.splits) if split in source.splits)
     survey = source.survey(split)
-    pixels, keys = _read(source, split, survey.sha256, image_size)
+    pixels, keys = _read(source, split, survey, image_size, limit)
+    if len(keys) < survey.images:
+        log.warning("%s: learning from %d of %d images, evenly spaced", source.place, len(keys), survey.images)
     calibration = measured(prior, pixels, keys, device=device, settings=settings, on_progress=on_progress)
     told = about(images=len(keys), split=split, source_sha256=survey.sha256)
     return Calibrated(write_calibration(prior, calibration, told), calibration, len(keys), split)
@@ -88,28 +94,46 @@ def measured(
 ) -> Calibration:
     """What a prior makes of clean images, uint8 [N, 3, S, S], named by ``keys``; else as ``calibrate``."""
     settings = settings or RepaintSettings.model_validate({})
+    chosen = spaced(len(keys), MAX_PIXELS // pixels.shape[-1] ** 2)
+    pixels, keys = pixels[chosen], [keys[i] for i in chosen]
     try:
+        exact_on(device)
         painter = Painter(settings, Resources(device, load_prior(prior).to(device)))
         batch = _BATCH * painter.tiling(pixels).slots
-        parts: list[list[Tensor]] = []
+        residuals = [torch.empty(pixels.shape) for _ in settings.residual_steps]
         for start in range(0, len(keys), batch):
             rows = slice(start, start + batch)
-            parts.append(painter.residuals(pixels[rows], keys[rows], settings.residual_steps))
+            made = painter.residuals(pixels[rows], keys[rows], settings.residual_steps)
+            for whole, part in zip(residuals, made, strict=True):
+                whole[rows] = part
             on_progress(min(start + batch, len(keys)), len(keys))
-        residuals = [torch.cat(each) for each in zip(*parts, strict=True)]
         calibration = calibration_of(residuals, settings.residual_steps, image_size=int(pixels.shape[-1]))
         settings.calibrated(calibration)  # says what is wrong
+    except DoesNotTileError as error:
+        size, side = pixels.shape[-1], prior.image_size
+        raise UsageError(
+            f"{prior.path}: images of {size} px neither equal nor tile the prior's {side} px; --image-size {side} "
+            "resizes them"
+        ) from error
     except ValueError as error:
         raise UsageError(f"{prior.path}: {error}") from error
     return calibration
 
 
-def _read(source: Source, split: str, sha256: str, image_size: int | None) -> tuple[Tensor, list[str]]:
-    """Images uint8 [N, 3, S, S] and their keys, as many as ``MAX_PIXELS`` allows."""
+def spaced(total: int, limit: int) -> list[int]:
+    """At most ``limit`` numbers of ``total``, evenly spaced: sources often come class by class."""
+    count = min(total, max(1, limit))
+    return [i * total // count for i in range(count)]
+
+
+def _read(source: Source, split: str, survey: Survey, image_size: int | None, limit: int) -> tuple[Tensor, list[str]]:
+    """Images uint8 [N, 3, S, S] and their keys, as many as the limits allow, evenly spaced over the split."""
     size = image_size or source.image_size()
-    count = max(1, MAX_PIXELS // size**2)
+    wanted = set(spaced(survey.images, min(limit, MAX_PIXELS // size**2)))
     found, keys = [], []
-    for image in islice(source.images(split, sha256=sha256), count):
+    for number, image in enumerate(source.images(split, sha256=survey.sha256)):
+        if number not in wanted:
+            continue
         pixels = image.pixels()
         if image_size is None and pixels.shape[:2] != (size, size):
             height, width = pixels.shape[:2]

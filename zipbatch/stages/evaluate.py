@@ -31,7 +31,7 @@ from zipbatch.store import Store, Version, Versions
 from zipbatch.victims import VictimSource
 
 log = logging.getLogger(__name__)
-MEASURES_VERSION = 2
+MEASURES_VERSION = 3
 """Raised whenever an evaluation of the same things comes to say something else."""
 
 

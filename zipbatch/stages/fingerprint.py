@@ -25,7 +25,7 @@ class Fingerprints:
                 self._known = known
         except (OSError, ValueError):
             pass  # a lost cache costs reading the files once more
-        self._of: dict[Place, str] = {}
+        self._of: dict[tuple[Place, str], str] = {}
 
     def anew(self) -> Fingerprints:
         """The same, to be asked how things are now."""
@@ -33,8 +33,9 @@ class Fingerprints:
         other._known = self._known
         return other
 
-    def of(self, path: Place, where: str) -> str:
-        """SHA-256 over the names and contents of the files below ``path``, or of the file itself.
+    def of(self, path: Place, where: str, *, without: str = "") -> str:
+        """SHA-256 over the names and contents of the files below ``path``, or of the file itself; a file right in it
+        that is called ``without`` does not count.
 
         Of what is at a URL, over sizes and ETags (or times, where the store has none) instead of contents.
 
@@ -42,22 +43,22 @@ class Fingerprints:
             UsageError: there is no such file or folder; says ``where`` it was asked for.
         """
         path = path.absolute()
-        if path not in self._of:
+        if (path, without) not in self._of:
             if not path.exists():
                 raise UsageError(f"{where}: {path}: no such file or folder")
             if isinstance(path, Path):
-                self._of[path] = self._file(path) if path.is_file() else self._folder(path)
+                self._of[path, without] = self._file(path) if path.is_file() else self._folder(path, without)
             else:
-                self._of[path] = _remote(path)
-        return self._of[path]
+                self._of[path, without] = _remote(path, without)
+        return self._of[path, without]
 
     def save(self) -> None:
         """Write the cache."""
         atomic.write_json(self._cache, self._known)
 
-    def _folder(self, folder: Path) -> str:
-        files = sorted(_files_below(folder, frozenset()))
-        return atomic.sha256_json([[file.relative_to(folder).as_posix(), self._file(file)] for file in files])
+    def _folder(self, folder: Path, without: str) -> str:
+        named = [(file.relative_to(folder).as_posix(), file) for file in sorted(_files_below(folder, frozenset()))]
+        return atomic.sha256_json([[name, self._file(file)] for name, file in named if name != without])
 
     def _file(self, file: Path) -> str:
         stamp = places.stamp(file)
@@ -71,9 +72,11 @@ class Fingerprints:
         return digest
 
 
-def _remote(url: Url) -> str:
+def _remote(url: Url, without: str) -> str:
     stamps = [("", places.stamp(url))] if url.is_file() else list(places.stamps_below(url))
-    return atomic.sha256_json([[name, stamp.size, stamp.changed] for name, stamp in stamps])
+    return atomic.sha256_json(
+        [[name, stamp.size, stamp.changed] for name, stamp in stamps if not name or name != without]
+    )
 
 
 def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:

@@ -38,6 +38,12 @@ def kept_masks() -> Iterator[dict[str, Tensor]]:
         _KEPT.reset(token)
 
 
+def forget_masks(kept: dict[str, Tensor], keys: Sequence[str]) -> None:
+    """Drop those of images whose purification is begun anew."""
+    for key in keys:
+        kept.pop(key, None)
+
+
 def encoded(mask: Tensor, height: int, width: int) -> bytes:
     """A mask, bool [H, W], as a grey PNG of that size."""
     pixels: U8 = mask.numpy().astype(np.uint8) * 255

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zipbatch import atomic, places
-from zipbatch.checkpoints import open_prior, open_victim
+from zipbatch.checkpoints import CALIBRATION, open_prior, open_victim, read_calibration
 from zipbatch.config import PipelineConfig, references, resolved, validate
 from zipbatch.errors import UsageError
 from zipbatch.stages.assets import prior_path, source_place, victim_path
 from zipbatch.stages.fingerprint import Fingerprints
 from zipbatch.stages.pipeline_instance import Input, Instance
 from zipbatch.stages.pipeline_kinds import KINDS
+from zipbatch.stages.purifier import learns
 from zipbatch.stages.source import source_paths
 
 _NAMED: Mapping[str, Callable[[str], str]] = {
@@ -164,13 +165,30 @@ def _identity(
     where: str,
 ) -> dict[str, Any]:
     contents = {name: [_content(name, item, prints, where) for item in made] for name, made in inputs.items()}
-    return {"run": kind, "facts": facts, "inputs": contents}
+    return {"run": kind, "facts": {**facts, **_learned(facts, inputs.get("prior", ()), where)}, "inputs": contents}
+
+
+def _learned(facts: Mapping[str, Any], priors: Sequence[Instance | str], where: str) -> dict[str, Any]:
+    """The calibration of a prior at a path, of a purifier that takes its thresholds from it.
+
+    Raises:
+        UsageError: the prior has none that does.
+    """
+    paths = [item for item in priors if isinstance(item, str)]
+    if not paths or not learns(facts):
+        return {}
+    try:
+        return {"calibration": read_calibration(open_prior(places.place(paths[0]))).model_dump(mode="json")}
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _content(name: str, item: Instance | str, prints: Fingerprints, where: str) -> object:
     """What an input is known by."""
     if isinstance(item, Instance):
         return item.id
+    if name == "prior":  # its calibration is among the facts, where it matters
+        return prints.of(places.place(item), where, without=CALIBRATION)
     if name != "source":
         return prints.of(places.place(item), where)
     kind, paths = source_paths(item)

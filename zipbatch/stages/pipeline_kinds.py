@@ -33,7 +33,7 @@ from zipbatch.stages.staging import whole_dataset
 from zipbatch.stages.train_prior import train_prior
 from zipbatch.stages.train_victim import train_victim
 from zipbatch.stages.training import is_trained, training_facts
-from zipbatch.store import Versions, lost_objects
+from zipbatch.store import VersionHeader, Versions, lost_objects
 
 Report = Callable[[Progress], None]
 """Called with what is being done and how far it is."""
@@ -225,9 +225,21 @@ def _is_purified(instance: Instance, place: Place) -> bool:
         if Versions(place.store).tag(dataset, tag) is None:
             return False
         version = Versions(place.store).read(f"{dataset}@{tag}")
+        if not _is_of_its_prior(instance, place, version.header):
+            return False
     except (UsageError, DataError):
         return False
     return not lost_objects(place.store, [name for row in version.rows for name in row.objects])
+
+
+def _is_of_its_prior(instance: Instance, place: Place, header: VersionHeader) -> bool:
+    """Whether a version has the thresholds that its prior's calibration says by now, where another stage made that."""
+    assert isinstance(instance.settings, PurifySettings)
+    asked, made = _asked(instance.settings), instance.inputs["prior"]
+    if not made or isinstance(made[0], str) or not asked.uncalibrated:
+        return True
+    identity = with_prior(asked, _at(made[0], place)).identity
+    return atomic.canonical_json(identity) == atomic.canonical_json(header.purifier)
 
 
 def _is_evaluated(instance: Instance, place: Place) -> bool:

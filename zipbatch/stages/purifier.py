@@ -66,6 +66,11 @@ class PurifierSpec:
         return any(step.kind.needs_prior for step in self.steps)
 
     @property
+    def uncalibrated(self) -> bool:
+        """Whether any of them has yet to learn its thresholds, from the calibration of a prior."""
+        return any(isinstance(step.settings, RepaintSettings) and step.settings.levels is None for step in self.steps)
+
+    @property
     def working_bytes(self) -> int:
         """The most that one of them takes in memory for each value of an image, without a prior."""
         return max(step.kind.working_bytes for step in self.steps)
@@ -305,6 +310,27 @@ def _resolved(settings: Settings, folder: PriorFolder) -> Settings:
     return settings.model_copy(update={"steps": steps, "start_step": start_step})
 
 
+def uncalibrated(spec: PurifierSpec) -> Settings:
+    """A spec's settings as a preset has them: without what comes with the prior's calibration, which may be another one
+    by the time, or another prior's.
+    """
+
+    def bare(settings: Settings) -> Settings:
+        if isinstance(settings, ChainSettings):
+            each = [step.model_copy(update={"settings": bare(step.settings)}) for step in settings.steps]
+            return settings.model_copy(update={"steps": tuple(each)})
+        if not isinstance(settings, RepaintSettings) or spec.prior is None:
+            return settings
+        without = settings.model_copy(update=dict.fromkeys(_LEARNED))
+        try:
+            learned = without.calibrated(read_calibration(spec.prior))
+        except (UsageError, ValueError):
+            return settings
+        return without if learned == settings else settings
+
+    return bare(spec.settings)
+
+
 def build_purifier(
     spec: PurifierSpec,
     device: torch.device,
@@ -333,13 +359,18 @@ def build_purifier(
             f"{spec.method} depends on {_versions(spec.libraries)}, this worker has {_versions(libraries)}; "
             "install the same on all machines"
         )
-    if device.type == "cuda":  # float32 means float32: TF32 keeps 10 bits, and results would differ between devices
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.deterministic = True
+    exact_on(device)
     if spec.prior is not None:
         prior = load_prior(spec.prior.read_through(local)).to(device)
     resources = Resources(device, prior, spec.seed, spec.precision, tick, begin_pass, keep_masks)
     return PURIFIERS[spec.method](spec.settings, resources)
+
+
+def exact_on(device: torch.device) -> None:
+    """Let float32 mean float32 on a GPU: TF32 keeps 10 bits, and results would differ between devices and runs."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
 
 
 def _versions(libraries: Mapping[str, str]) -> str:
@@ -349,6 +380,12 @@ def _versions(libraries: Mapping[str, str]) -> str:
 def steps_of(identity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The purifiers that an identity consists of, mostly itself alone."""
     return list(identity["settings"]["steps"]) if identity["method"] == CHAIN else [identity]
+
+
+def learns(identity: Mapping[str, Any]) -> bool:
+    """Whether an identity without its prior has a step that takes its thresholds from the prior's calibration."""
+    steps = steps_of(identity) if "method" in identity else []
+    return any(step["method"] == REPAINT and step["settings"]["levels"] is None for step in steps)
 
 
 def describe(identity: Mapping[str, Any]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.digest import listed_digest
-from zipbatch.stages.masks import MASK, encoded, keep_masks, kept_masks
+from zipbatch.stages.masks import MASK, encoded, forget_masks, keep_masks, kept_masks
 from zipbatch.stages.passes import Passes, begin_pass
 from zipbatch.stages.publish import despite_gc
 from zipbatch.stages.purifier import PurifierSpec, build_purifier
@@ -291,10 +292,12 @@ class PurifyWorker:
 
     def _compute(self, batch: _Batch, passes: Passes) -> _Purified:
         with kept_masks() as masks:
-            pixels = self._compute_pixels(batch, passes)
+            pixels = self._compute_pixels(batch, passes, forget=partial(forget_masks, masks))
         return _Purified(pixels, masks if self._spec.keep_masks else {})
 
-    def _compute_pixels(self, batch: _Batch, passes: Passes) -> torch.Tensor:
+    def _compute_pixels(
+        self, batch: _Batch, passes: Passes, *, forget: Callable[[Sequence[str]], None]
+    ) -> torch.Tensor:
         """Purify a batch, in smaller pieces from the moment the GPU's memory proves too small for whole ones."""
         keys = [sample.key for sample in batch.samples]
         pieces: list[torch.Tensor] = []
@@ -311,6 +314,7 @@ class PurifyWorker:
                 raise DataError(batch.samples[0].shard, str(error), key=error.key) from error
             except torch.OutOfMemoryError:
                 pass  # the exception holds on to the memory: go on outside of it
+            forget(keys[rows])  # of what was begun
             self._halve()
         return torch.cat(pieces)
 

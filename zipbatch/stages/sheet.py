@@ -159,7 +159,8 @@ def _pictures(form: _Form, keys: Collection[str], *, shown: bool = False) -> lis
 def _masks(plan: EvaluatePlan, task: EvaluateTask, keys: Sequence[str]) -> list[U8]:
     """What the first version that has masks repainted of these images, grey [H, W]; empty where none has."""
     for version, path in zip(plan.versions, task.purified, strict=True):
-        if path is not None and version.header.purifier.get("keep_masks"):
+        whole = version.header.purifier.get("resize") != "center-crop"  # else a mask is of the middle square
+        if path is not None and whole and version.header.purifier.get("keep_masks"):
             found = {
                 sample.key: decode(sample.members[MASK], "png")[:, :, 0]
                 for sample in _samples(path, path.stem)

@@ -176,8 +176,12 @@ def _calibrate(saved: PriorFolder, held_out: Tensor, split: str, run: _Run) -> N
     keys = [str(i) for i in range(len(held_out))]
     try:
         calibration = measured(saved, held_out, keys, device=run.device)
-    except UsageError as error:
-        log.warning("not calibrated, so that 'repaint' cannot use it yet: %s", error)
+    except (
+        UsageError,
+        RuntimeError,
+        MemoryError,
+    ) as error:  # what was trained is kept
+        log.warning("not calibrated, so that 'repaint' cannot use it yet; 'zipbatch calibrate' does it: %s", error)
         return
     write_calibration(saved, calibration, about(images=len(held_out), split=split))
 

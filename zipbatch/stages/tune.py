@@ -25,7 +25,7 @@ from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate, results
 from zipbatch.stages.evaluate_progress import EvaluateProgress
 from zipbatch.stages.evaluate_shard import Tally, add_tallies
-from zipbatch.stages.purifier import PurifierSpec, purifier_spec
+from zipbatch.stages.purifier import PurifierSpec, purifier_spec, uncalibrated
 from zipbatch.stages.purify import PurifyProgress, purify
 from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.victim import class_name
@@ -67,7 +67,7 @@ class TuneResult:
     def settings(self) -> dict[str, Any]:
         """The chosen rung as a preset."""
         spec = self.request.rungs[self.chosen]
-        return {"method": spec.method, **spec.settings.model_dump(mode="json")}
+        return {"method": spec.method, **uncalibrated(spec).model_dump(mode="json")}
 
 
 def ladder(
