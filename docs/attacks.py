@@ -9,6 +9,7 @@ in 100 of the changed values fit the scale. Run it again after a change to an at
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from zipbatch.attacks import ATTACKS, PROFILES, Attack
+from zipbatch.attacks import ATTACKS, PROFILES, Attack, FromPicture, Trigger
+from zipbatch.images import decode_rgba
 from zipbatch.shards import Sample, open_dataset, read_shard
 from zipbatch.stages.assets import sample_source
 
@@ -25,6 +27,8 @@ U8 = npt.NDArray[np.uint8]
 OUT = Path(__file__).with_suffix(".png")
 SEED = 1234
 LABELS = (1, 7, 8)  # of CIFAR-10: a car, a horse, a ship
+PICTURES = Path(__file__).parent.parent / "pipelines" / "triggers"
+OWN = {"patch": ("cross", {"row": 13, "column": 14}), "pattern": ("sun", {})}
 ROLES = ("clean", "stamped", "added")
 
 
@@ -44,11 +48,21 @@ def rows() -> Iterator[tuple[str, str, Attack]]:
     """Title, the line under it and the attack, for each row; the ZIP code's WaNet after the paper's."""
     for attack in ATTACKS.values():
         notes = ["clean label"] if attack.clean_label else []
+        notes += ["a picture of yours"] if isinstance(attack, FromPicture) else []
         notes += ["transforms in training too"] if attack.train_transform else []
         yield attack.name, ", ".join(notes), attack
         other = PROFILES["zip-code"].get(attack.name, attack)
         if other != attack:
             yield attack.name, "--profile zip-code", other
+
+
+def trigger_of(attack: Attack, image_size: int) -> tuple[Attack, Trigger]:
+    """The attack with its trigger; those of a picture with one of ``PICTURES``, where it is put."""
+    if not isinstance(attack, FromPicture):
+        return attack, attack.make_trigger(image_size, seed=SEED)
+    name, params = OWN[attack.name]
+    placed = replace(attack, **params)  # type: ignore[type-var]
+    return placed, placed.trigger_from(decode_rgba((PICTURES / f"{name}.png").read_bytes(), "png"), image_size)
 
 
 def added(clean: U8, stamped: U8) -> tuple[U8, float]:
@@ -70,7 +84,8 @@ def main() -> None:
         **{"left": 0.165, "right": 0.995, "top": 0.975, "bottom": 0.005, "wspace": 0.05, "hspace": 0.05},
     )
     for i, (title, note, attack) in enumerate(table):
-        stamped = attack.apply(clean, attack.make_trigger(clean.shape[1], seed=SEED))
+        placed, trigger = trigger_of(attack, clean.shape[1])
+        stamped = placed.apply(clean, trigger)
         difference, factor = added(clean, stamped)
         for j, forms in enumerate(zip(clean, stamped, difference, strict=True)):
             for k, tile in enumerate(forms):

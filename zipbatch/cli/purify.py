@@ -172,9 +172,10 @@ def purify(
       zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --chain 'jpeg quality=60' \\
           --chain 'zip start_step=60 guidance_exponent=40'
       zipbatch purify 'incoming/day-{000..009}.tar' --prior priors/cifar10 --store pur/ --gpus 8
-      zipbatch purify shards/imagenette-badnets --prior 256x256_diffusion_uncond.pt --store pur/ --gpus 8
+      zipbatch purify shards/imagenette-badnets --prior 256x256_diffusion_uncond.pt --preset fast \\
+          --store pur/ --gpus 8
       zipbatch purify 's3://in/day-{000..009}.tar' --prior s3://models/prior --store s3://out/pur --gpus 8
-      zipbatch purify shards/cifar10-badnets --prior hub:google/ddpm-cifar10-32 --store pur/
+      zipbatch purify shards/cifar10-badnets --prior hub:google/ddpm-cifar10-32 --preset fast --store pur/
       zipbatch -q purify incoming/ --prior priors/mine --store pur/ --gpus 8 --lock skip --max-hours 6 \\
           --summary /var/lib/zipbatch/purify.json --metrics /var/lib/node_exporter/zipbatch.prom
     """
