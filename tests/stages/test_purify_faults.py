@@ -20,7 +20,20 @@ from tests.making import Ran, files_below, write_source, zipbatch
 
 SHARDS = 10
 WAIT_S = 120.0
-SETTINGS = ("--steps", 80, "--transform", "blur:2", "--batch-size", 1, "--device", "cpu", "--name", "slow")
+SETTINGS = (
+    "--preset",
+    "balanced-v1",
+    "--steps",
+    80,
+    "--transform",
+    "blur:2",
+    "--batch-size",
+    1,
+    "--device",
+    "cpu",
+    "--name",
+    "slow",
+)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zipbatch.report.progress import Progress
     from zipbatch.stages.pipeline import PipelinePlan, PipelineResult
 
-_DEMO_IMAGES, _DEMO_CORE_S = 1000, 0.15
+_DEMO_IMAGES, _DEMO_CORE_S = 1000, 0.23
 _OUT = click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Results.  [default: the pipeline's name, + '-out']"
 )
@@ -98,7 +98,7 @@ def demo(
 ) -> None:
     """Poison, purify and evaluate the embedded CIFAR-10 sample, with the embedded prior and victims.
 
-    No training, no download; a minute or two on two CPU cores. It is 'zipbatch run demo'.
+    No training, no download; two minutes or so on two CPU cores. It is 'zipbatch run demo'.
     """
 
     plan = _plan("demo", out, who.resolve(), {"limit": str(limit or "null")})
