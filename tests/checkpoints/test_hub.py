@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.making import sample, write_ddpm_cifar10, write_shard
+from tests.making import calibrate_made_up, sample, write_ddpm_cifar10, write_shard
 from zipbatch.atomic import sha256_file
-from zipbatch.checkpoints import open_prior
+from zipbatch.checkpoints import open_prior, read_calibration
 
 MODEL = "google/ddpm-cifar10-32"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -120,6 +120,13 @@ def test_named_models_are_fetched_once(hub: tuple[str, list[str], Path], tmp_pat
     again = plan({**env, "HF_HUB_OFFLINE": "1"}, shard, f"hub:{MODEL}")
     assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
     assert asked == []
+
+
+def test_a_calibration_comes_along(hub: tuple[str, list[str], Path], tmp_path: Path):
+    address, _, folder = hub
+    calibrate_made_up(folder, image_size=32)
+    (there,) = answers(environment(tmp_path, address), f"hub:{MODEL}")
+    assert read_calibration(open_prior(Path(there))) == read_calibration(open_prior(folder))
 
 
 ASK = """

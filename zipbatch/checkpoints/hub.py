@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zipbatch.checkpoints.calibration import CALIBRATION
 from zipbatch.checkpoints.prior import SCHEDULER_CONFIG
 from zipbatch.checkpoints.weights import parts_named, pick_weights
 from zipbatch.errors import UsageError
@@ -57,7 +58,7 @@ def _download(name: str, revision: str | None) -> Path:
         files = (f"{unet}config.json", f"{scheduler}{SCHEDULER_CONFIG}")
         names = [file.removeprefix(unet) for file in there if file.startswith(unet)]
         if there.issuperset(files) and (weights := pick_weights(names)):
-            paths = [fetched(file) for file in files]
+            paths = [fetched(file) for file in (*files, *there.intersection({CALIBRATION}))]
             for part in parts_named(Path(fetched(unet + weights))):
                 fetched(unet + part)
             return _root(paths[0], files[0])
