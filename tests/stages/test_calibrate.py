@@ -151,11 +151,26 @@ def test_what_calibrate_refuses(bare: Path, tmp_path: Path):
     assert "no split 'val'" in told(tmp_path / "mixed", "--split", "val")
 
 
+def tiny_training(file: Path) -> Path:
+    """A preset of a prior that is trained and measured in a second or two."""
+    unet = {
+        "block_out_channels": [8, 16],
+        "down_block_types": ["DownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "UpBlock2D"],
+        "layers_per_block": 1,
+        "add_attention": False,
+        "norm_num_groups": 4,
+    }
+    file.write_text(json.dumps({"unet": unet, "batch_size": 2}))
+    return file
+
+
 def test_a_trained_prior_is_calibrated(source: Path, photos: Path, tmp_path: Path):
-    ran = zipbatch("train", "prior", photos, "--out", tmp_path / "prior", "--steps", 2, "--batch-size", 2)
+    steps = ("--steps", 2, "--preset", tiny_training(tmp_path / "tiny.yaml"))
+    ran = zipbatch("train", "prior", photos, "--out", tmp_path / "prior", *steps)
     assert ran.code == 0, ran.err
     assert read_calibration(open_prior(tmp_path / "prior")).image_size == 16
-    few = zipbatch("train", "prior", source, "--out", tmp_path / "few", "--steps", 2, "--batch-size", 2)
+    few = zipbatch("train", "prior", source, "--out", tmp_path / "few", *steps)
     assert few.code == 0, few.err
     assert zipbatch("purify", source, "--prior", tmp_path / "few", "--store", tmp_path / "pur").code == 2
 
@@ -198,12 +213,12 @@ def test_what_tune_writes_is_of_any_prior(tmp_path: Path):
 
 def test_a_pipeline_follows_the_calibration_and_only_where_it_matters(source: Path, photos: Path, tmp_path: Path):
     """Of a prior at a path, and of one that another stage made."""
-    prior = write_prior(tmp_path / "prior")
+    prior, tiny = write_prior(tmp_path / "prior"), tiny_training(tmp_path / "tiny.yaml")
     pipeline = {
         "matrix": {"defence": ["repaint", "balanced-v1"]},
         "stages": {
             "shards": {"run": "poison", "source": str(source), "attack": "badnets", "splits": ["test"]},
-            "made": {"run": "train prior", "per": [], "source": str(photos), "preset": "small32", "set": {"steps": 2}},
+            "made": {"run": "train prior", "per": [], "source": str(photos), "preset": str(tiny), "set": {"steps": 2}},
             "given": {"run": "purify", "data": "${shards}", "prior": str(prior), "preset": "${defence}"},
             "own": {"run": "purify", "data": "${shards}", "prior": "${made}", "preset": "${defence}"},
         },
