@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.making import sample, write_prior, write_shard, write_source, zipbatch
+from tests.stages.test_train_prior import UNET
 from zipbatch.checkpoints import open_prior, read_calibration
 from zipbatch.errors import UsageError
 from zipbatch.stages.calibrate import spaced
@@ -153,15 +154,7 @@ def test_what_calibrate_refuses(bare: Path, tmp_path: Path):
 
 def tiny_training(file: Path) -> Path:
     """A preset of a prior that is trained and measured in a second or two."""
-    unet = {
-        "block_out_channels": [8, 16],
-        "down_block_types": ["DownBlock2D", "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", "UpBlock2D"],
-        "layers_per_block": 1,
-        "add_attention": False,
-        "norm_num_groups": 4,
-    }
-    file.write_text(json.dumps({"unet": unet, "batch_size": 2}))
+    file.write_text(json.dumps({"unet": UNET, "batch_size": 2}))
     return file
 
 

@@ -12,7 +12,7 @@ from zipbatch.config.loading import (
     read_description,
     validate,
 )
-from zipbatch.config.models import Calibration, PriorConfig, Settings, Transforms, VictimConfig
+from zipbatch.config.models import Calibration, PriorConfig, Settings, Transforms, VictimConfig, listed
 from zipbatch.config.pipeline import PipelineConfig, references, resolved
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "find_config",
     "list_configs",
     "list_schedules",
+    "listed",
     "load_config",
     "parse_scalar",
     "problems",

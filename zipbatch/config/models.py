@@ -22,13 +22,13 @@ def _transform(text: str) -> str:
     return text
 
 
-def _listed(value: object) -> object:
+def listed(value: object) -> object:
     """``blur:2,gray`` as a list; anything else as it is."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 Transform = Annotated[str, AfterValidator(_transform)]
-Transforms = Annotated[tuple[Transform, ...], BeforeValidator(_listed), Field(min_length=1)]
+Transforms = Annotated[tuple[Transform, ...], BeforeValidator(listed), Field(min_length=1)]
 
 
 class Settings(BaseModel):

@@ -6,7 +6,7 @@ What one takes away another leaves: a chain of weak steps may keep more of a pic
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -115,6 +115,11 @@ class ChainSettings(Settings):
         validate_default=True,
         description="purifiers with their settings, and draws: K for the mean of K",
     )
+
+    def with_each(self, change: Callable[[Settings], Settings]) -> ChainSettings:
+        """The same steps, the settings of each changed."""
+        steps = [step.model_copy(update={"settings": change(step.settings)}) for step in self.steps]
+        return self.model_copy(update={"steps": tuple(steps)})
 
 
 class Chain(Purifier):

@@ -10,7 +10,7 @@ import torch
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
-from zipbatch.config import Calibration, Settings
+from zipbatch.config import Calibration, Settings, listed
 from zipbatch.diffusion import NoiseAt, filled, regions, repainted, unexplained
 from zipbatch.purifiers.base import Purifier, Resources, check_finite
 from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
@@ -18,9 +18,7 @@ from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
 
 def _listed(value: object) -> object:
     """``100,300`` as a list; a single number, which YAML reads as such, too."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",")]
-    return [value] if isinstance(value, int | float) else value
+    return [value] if isinstance(value, int | float) else listed(value)
 
 
 class RepaintSettings(SamplerSettings):

@@ -25,7 +25,7 @@ class Fingerprints:
                 self._known = known
         except (OSError, ValueError):
             pass  # a lost cache costs reading the files once more
-        self._of: dict[tuple[Place, str], str] = {}
+        self._of: dict[tuple[Place, str | None], str] = {}
 
     def anew(self) -> Fingerprints:
         """The same, to be asked how things are now."""
@@ -33,7 +33,7 @@ class Fingerprints:
         other._known = self._known
         return other
 
-    def of(self, path: Place, where: str, *, without: str = "") -> str:
+    def of(self, path: Place, where: str, *, without: str | None = None) -> str:
         """SHA-256 over the names and contents of the files below ``path``, or of the file itself; a file right in it
         that is called ``without`` does not count.
 
@@ -56,7 +56,7 @@ class Fingerprints:
         """Write the cache."""
         atomic.write_json(self._cache, self._known)
 
-    def _folder(self, folder: Path, without: str) -> str:
+    def _folder(self, folder: Path, without: str | None) -> str:
         named = [(file.relative_to(folder).as_posix(), file) for file in sorted(_files_below(folder, frozenset()))]
         return atomic.sha256_json([[name, self._file(file)] for name, file in named if name != without])
 
@@ -72,11 +72,9 @@ class Fingerprints:
         return digest
 
 
-def _remote(url: Url, without: str) -> str:
+def _remote(url: Url, without: str | None) -> str:
     stamps = [("", places.stamp(url))] if url.is_file() else list(places.stamps_below(url))
-    return atomic.sha256_json(
-        [[name, stamp.size, stamp.changed] for name, stamp in stamps if not name or name != without]
-    )
+    return atomic.sha256_json([[name, stamp.size, stamp.changed] for name, stamp in stamps if name != without])
 
 
 def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:

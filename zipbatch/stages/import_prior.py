@@ -13,14 +13,12 @@ from torch import Tensor
 from zipbatch import __version__, atomic
 from zipbatch.checkpoints import PriorFolder, open_prior, prior_tensors, write_prior
 from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
-from zipbatch.checkpoints.prior import alpha_bar_of
+from zipbatch.checkpoints.prior import MANIFEST, alpha_bar_of
 from zipbatch.errors import UsageError
 from zipbatch.kinds import taken_by
 from zipbatch.places import Place
 from zipbatch.stages.staging import new_folder
 from zipbatch.stages.training import finished_manifest
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)

@@ -165,22 +165,32 @@ def _identity(
     where: str,
 ) -> dict[str, Any]:
     contents = {name: [_content(name, item, prints, where) for item in made] for name, made in inputs.items()}
-    return {"run": kind, "facts": {**facts, **_learned(facts, inputs.get("prior", ()), where)}, "inputs": contents}
+    return {
+        "run": kind,
+        "facts": {**facts, **_learned(facts, inputs.get("prior", ()), prints, where)},
+        "inputs": contents,
+    }
 
 
-def _learned(facts: Mapping[str, Any], priors: Sequence[Instance | str], where: str) -> dict[str, Any]:
-    """The calibration of a prior at a path, of a purifier that takes its thresholds from it.
+def _learned(
+    facts: Mapping[str, Any], priors: Sequence[Instance | str], prints: Fingerprints, where: str
+) -> dict[str, Any]:
+    """The calibration of a prior at a path, of a purifier that takes its thresholds from it; held against the prior's
+    weights, which are large, only where it is used.
 
     Raises:
-        UsageError: the prior has none that does.
+        UsageError: the prior has none.
     """
     paths = [item for item in priors if isinstance(item, str)]
     if not paths or not learns(facts):
         return {}
-    try:
-        return {"calibration": read_calibration(open_prior(places.place(paths[0]))).model_dump(mode="json")}
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
+    file = places.place(paths[0]) / CALIBRATION
+    if not file.is_file():
+        try:
+            read_calibration(open_prior(places.place(paths[0])))  # says what to do
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
+    return {"calibration": prints.of(file, where)}
 
 
 def _content(name: str, item: Instance | str, prints: Fingerprints, where: str) -> object:

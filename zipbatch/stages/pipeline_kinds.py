@@ -24,7 +24,7 @@ from zipbatch.stages.evaluate import MEASURES_VERSION, EvaluateRequest, evaluate
 from zipbatch.stages.pipeline_instance import Input, Instance, Place
 from zipbatch.stages.poison import PoisonRequest, poison, requested_options
 from zipbatch.stages.publish import check_tagged
-from zipbatch.stages.purifier import OutputSize, PurifierSpec, asked_purifier, with_prior
+from zipbatch.stages.purifier import OutputSize, PurifierSpec, asked_purifier, learns, with_prior
 from zipbatch.stages.purify import purify
 from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.sheet import write_sheet
@@ -236,7 +236,7 @@ def _is_of_its_prior(instance: Instance, place: Place, header: VersionHeader) ->
     """Whether a version has the thresholds that its prior's calibration says by now, where another stage made that."""
     assert isinstance(instance.settings, PurifySettings)
     asked, made = _asked(instance.settings), instance.inputs["prior"]
-    if not made or isinstance(made[0], str) or not asked.uncalibrated:
+    if not made or isinstance(made[0], str) or not learns(asked.identity):
         return True
     identity = with_prior(asked, _at(made[0], place)).identity
     return atomic.canonical_json(identity) == atomic.canonical_json(header.purifier)

@@ -66,11 +66,6 @@ class PurifierSpec:
         return any(step.kind.needs_prior for step in self.steps)
 
     @property
-    def uncalibrated(self) -> bool:
-        """Whether any of them has yet to learn its thresholds, from the calibration of a prior."""
-        return any(isinstance(step.settings, RepaintSettings) and step.settings.levels is None for step in self.steps)
-
-    @property
     def working_bytes(self) -> int:
         """The most that one of them takes in memory for each value of an image, without a prior."""
         return max(step.kind.working_bytes for step in self.steps)
@@ -297,8 +292,7 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
 def _resolved(settings: Settings, folder: PriorFolder) -> Settings:
     """Settings held against the prior's schedule; null is T, a start above T is T: one behaviour, one identity."""
     if isinstance(settings, ChainSettings):
-        each = [step.model_copy(update={"settings": _resolved(step.settings, folder)}) for step in settings.steps]
-        return settings.model_copy(update={"steps": tuple(each)})
+        return settings.with_each(lambda own: _resolved(own, folder))
     if not isinstance(settings, SamplerSettings):
         return settings
     try:
@@ -317,8 +311,7 @@ def uncalibrated(spec: PurifierSpec) -> Settings:
 
     def bare(settings: Settings) -> Settings:
         if isinstance(settings, ChainSettings):
-            each = [step.model_copy(update={"settings": bare(step.settings)}) for step in settings.steps]
-            return settings.model_copy(update={"steps": tuple(each)})
+            return settings.with_each(bare)
         if not isinstance(settings, RepaintSettings) or spec.prior is None:
             return settings
         without = settings.model_copy(update=dict.fromkeys(_LEARNED))

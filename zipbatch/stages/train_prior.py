@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zipbatch import __version__, atomic, images
 from zipbatch.checkpoints import PriorFolder, fresh_prior, open_prior, save_prior, write_calibration
+from zipbatch.checkpoints.prior import MANIFEST
 from zipbatch.config import PriorConfig
 from zipbatch.diffusion import Prior, guided_sample, noise_streams, standard_normal
 from zipbatch.errors import UsageError
@@ -43,7 +44,6 @@ from zipbatch.stages.training import (
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
-MANIFEST = "manifest.json"
 _REPORT_EVERY, _REPORT_EVERY_S = 25, 1.0
 _CHECKPOINT_EVERY = 1000
 _CHUNK, _CHUNK_BYTES = 256, 64 * 1024**2
