@@ -43,7 +43,8 @@ from zipbatch.sources.gtsrb import find_gtsrb
 from zipbatch.sources.image_folder import find_image_folder
 from zipbatch.sources.plain_pickle import load_plain
 from zipbatch.stages.import_files import match_by_map
-from zipbatch.stages.purifier import describe, purifier_spec
+from zipbatch.stages.purifier import purifier_spec
+from zipbatch.stages.purifier_identity import describe
 from zipbatch.stages.purify_shard import PurifySetup, PurifyTask, PurifyWorker
 from zipbatch.store import RememberedInputs, Store, Versions, verify
 from zipbatch.store.records import QUARANTINE

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from tests.making import Ran, files_below, sample, write_shard, zipbatch
 from zipbatch.purifiers import METHODS, PURIFIERS, ChainSettings, Resources
 from zipbatch.purifiers.chain import MAX_DRAWS, Chain
-from zipbatch.stages.purifier import describe, describe_settings, purifier_spec
+from zipbatch.stages.purifier import purifier_spec
+from zipbatch.stages.purifier_identity import describe, describe_settings
 from zipbatch.store import Store, Versions
 
 CPU = Resources(torch.device("cpu"), seed=3)

@@ -14,7 +14,8 @@ from tests.stages.test_train_prior import UNET
 from zipbatch.checkpoints import open_prior, read_calibration
 from zipbatch.errors import UsageError
 from zipbatch.stages.calibrate import spaced
-from zipbatch.stages.purifier import describe, purifier_spec, uncalibrated
+from zipbatch.stages.purifier import purifier_spec, uncalibrated
+from zipbatch.stages.purifier_identity import describe
 
 IMAGES = 600
 

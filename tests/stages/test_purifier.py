@@ -13,13 +13,8 @@ from zipbatch.config import find_config, list_configs, read_config
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS
 from zipbatch.purifiers.jpeg import Jpeg
-from zipbatch.stages.purifier import (
-    PurifierSpec,
-    build_purifier,
-    describe,
-    describe_settings,
-    purifier_spec,
-)
+from zipbatch.stages.purifier import PurifierSpec, build_purifier, purifier_spec
+from zipbatch.stages.purifier_identity import describe, describe_settings
 from zipbatch.store import VersionHeader
 
 PLAIN = ["blur", "median", "bitdepth", "jpeg", "shrinkpad"]

@@ -341,7 +341,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool, preset: str | None) -> None:
 def _plan_for_people(plan: PurifyPlan, preset: str | None, size: int, guess: Estimate | None) -> dict[str, str]:
     from zipbatch.report import plain_text
     from zipbatch.report.units import size_text
-    from zipbatch.stages.purifier import describe, preset_text
+    from zipbatch.stages.purifier_identity import describe, preset_text
 
     request, left = plan.request, plan.images_left
     unknown = sum(task.sha256 is None for task in plan.tasks)

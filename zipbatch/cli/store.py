@@ -30,7 +30,7 @@ def store() -> None:
 def ls(store: Place, wide: bool, as_json: bool) -> None:
     """List datasets, their versions and tags, with settings, images, bytes and age."""
     from zipbatch.report import versions_table
-    from zipbatch.stages.purifier import describe_settings
+    from zipbatch.stages.purifier_identity import describe_settings
     from zipbatch.store import Store, Versions
     from zipbatch.store.sizes import version_sizes
 
@@ -59,7 +59,7 @@ def ls(store: Place, wide: bool, as_json: bool) -> None:
 def show(reference: str, store: Place, wide: bool, as_json: bool) -> None:
     """Show a version: purifier, images, bytes, what was computed and what reused, and its shards."""
     from zipbatch.report import version_text
-    from zipbatch.stages.purifier import describe
+    from zipbatch.stages.purifier_identity import describe
     from zipbatch.store import Store, Versions, reused
     from zipbatch.store.sizes import object_sizes
 

@@ -26,6 +26,9 @@ class RepaintSettings(SamplerSettings):
     ``calibration.json``, where they are not given.
     """
 
+    LEARNED: ClassVar[tuple[str, ...]] = ("levels", "seed_threshold", "region_threshold", "image_size")
+    """Settings that come with a calibration."""
+
     start_step: int = Field(100, ge=1, description="repaint from the first step below it on")
     residual_steps: Annotated[tuple[int, ...], BeforeValidator(_listed), Field(min_length=1, max_length=32)] = Field(
         (100, 300, 500), description="timesteps whose clean estimates an image is held against"

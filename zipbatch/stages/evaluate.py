@@ -25,7 +25,7 @@ from zipbatch.stages.evaluate_shard import (
     Tally,
     add_tallies,
 )
-from zipbatch.stages.purifier import describe
+from zipbatch.stages.purifier_identity import describe
 from zipbatch.stages.victim import class_name, num_classes
 from zipbatch.store import Store, Version, Versions
 from zipbatch.victims import VictimSource

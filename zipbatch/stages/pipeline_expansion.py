@@ -14,7 +14,7 @@ from zipbatch.stages.assets import prior_path, source_place, victim_path
 from zipbatch.stages.fingerprint import Fingerprints
 from zipbatch.stages.pipeline_instance import Input, Instance
 from zipbatch.stages.pipeline_kinds import KINDS
-from zipbatch.stages.purifier import learns
+from zipbatch.stages.purifier_identity import learns
 from zipbatch.stages.source import source_paths
 
 _NAMED: Mapping[str, Callable[[str], str]] = {

@@ -24,7 +24,8 @@ from zipbatch.stages.evaluate import MEASURES_VERSION, EvaluateRequest, evaluate
 from zipbatch.stages.pipeline_instance import Input, Instance, Place
 from zipbatch.stages.poison import PoisonRequest, poison, requested_options
 from zipbatch.stages.publish import check_tagged
-from zipbatch.stages.purifier import OutputSize, PurifierSpec, asked_purifier, learns, with_prior
+from zipbatch.stages.purifier import OutputSize, PurifierSpec, asked_purifier, with_prior
+from zipbatch.stages.purifier_identity import learns
 from zipbatch.stages.purify import purify
 from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.sheet import write_sheet

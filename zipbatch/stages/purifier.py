@@ -12,23 +12,19 @@ from typing import Any, Literal
 import torch
 
 from zipbatch.checkpoints import PriorFolder, load_prior, open_prior, read_calibration
-from zipbatch.config import DEFAULTS, Settings, find_config, read_config, read_description, validate
+from zipbatch.config import DEFAULTS, Settings, find_config, read_config, validate
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
 from zipbatch.purifiers import PURIFIERS, ChainSettings, Purifier, RepaintSettings, Resources, SamplerSettings, Step
 from zipbatch.purifiers.base import Precision
-from zipbatch.store import VersionHeader
 
 log = logging.getLogger(__name__)
 DEFAULT_PRESET = DEFAULTS["purifiers"]
 SINGLE_PRESET = "balanced-v1"
 """What single settings are of where no preset is named: they are ZIP's, and the default is a chain."""
-CHAIN, REPAINT = "chain", "repaint"
+CHAIN = "chain"
 OutputSize = Literal["input", "prior"]
 TILING = "shard order, last canvas repeats its own"
-_LEARNED = ("levels", "seed_threshold", "region_threshold", "image_size")
-"""Settings of ``repaint`` that come with a calibration."""
-_SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}
 
 
 @dataclass(frozen=True)
@@ -314,7 +310,7 @@ def uncalibrated(spec: PurifierSpec) -> Settings:
             return settings.with_each(bare)
         if not isinstance(settings, RepaintSettings) or spec.prior is None:
             return settings
-        without = settings.model_copy(update=dict.fromkeys(_LEARNED))
+        without = settings.model_copy(update=dict.fromkeys(RepaintSettings.LEARNED))
         try:
             learned = without.calibrated(read_calibration(spec.prior))
         except (UsageError, ValueError):
@@ -368,72 +364,3 @@ def exact_on(device: torch.device) -> None:
 
 def _versions(libraries: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in libraries.items()) or "none"
-
-
-def steps_of(identity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The purifiers that an identity consists of, mostly itself alone."""
-    return list(identity["settings"]["steps"]) if identity["method"] == CHAIN else [identity]
-
-
-def learns(identity: Mapping[str, Any]) -> bool:
-    """Whether an identity without its prior has a step that takes its thresholds from the prior's calibration."""
-    steps = steps_of(identity) if "method" in identity else []
-    return any(step["method"] == REPAINT and step["settings"]["levels"] is None for step in steps)
-
-
-def describe(identity: Mapping[str, Any]) -> str:
-    """One line for tables: ``zip blur:2+gray k=1 S=20 eta=1 t0=1000``, ``jpeg quality=50``."""
-    if identity["method"] == CHAIN:
-        many = [f"{step['draws']}x " if "draws" in step else "" for step in steps_of(identity)]
-        return " > ".join(count + describe(step) for count, step in zip(many, steps_of(identity), strict=True))
-    settings = _worth_telling(identity)
-    known = [name for name in _SYMBOLS if name in settings]
-    parts = [_part(name, settings[name]) for name in (*known, *(name for name in settings if name not in known))]
-    return " ".join([str(identity["method"]), *parts])
-
-
-def _worth_telling(step: Mapping[str, Any]) -> dict[str, Any]:
-    """Its settings; of ``repaint`` without those of a calibration, and of shares and timesteps only what one chose."""
-    settings = dict(step.get("settings", {}))
-    if step["method"] != REPAINT:
-        return settings
-    changed = _changed(step)
-    return {name: value for name, value in settings.items() if name in _SYMBOLS or name in changed}
-
-
-def preset_text(name: str) -> str:
-    """A preset and what it says of itself: ``balanced (default): As much …``."""
-    about = read_description(find_config("purifiers", name))
-    return f"{name}{' (default)' if name == DEFAULT_PRESET else ''}{': ' if about else ''}{about}"
-
-
-def describe_settings(header: VersionHeader) -> str:
-    """What a version was purified with, as far as it differs from its purifier's defaults: ``zip k=14 t0=150``.
-
-    A preset is not known any more, its settings are. A default of null, which a prior resolves, is told by its value.
-    """
-    identity = header.purifier
-    steps = [{**step, "settings": _changed(step)} for step in steps_of(identity)]
-    changed = {"steps": steps} if identity["method"] == CHAIN else steps[0]["settings"]
-    usual = {"resize": None, "output_size": None, "seed": 0, "precision": "float32"}
-    more = [_part(name, identity[name]) for name, value in usual.items() if identity.get(name, value) != value]
-    return " ".join([describe({**identity, "settings": changed}), *more])
-
-
-def _changed(step: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are not its purifier's defaults."""
-    settings, kind = step.get("settings", {}), PURIFIERS.get(step["method"])
-    defaults = {} if kind is None else kind.settings_type().model_dump(mode="json")
-    learned = _LEARNED if step["method"] == REPAINT else ()
-    return {
-        name: value
-        for name, value in settings.items()
-        if name not in learned and (name not in defaults or defaults[name] != value)
-    }
-
-
-def _part(name: str, value: object) -> str:
-    if name == "transforms" and isinstance(value, list | tuple):
-        return "+".join(map(str, value))
-    symbol = _SYMBOLS.get(name, name)
-    return f"{symbol}={value:g}" if isinstance(value, int | float) else f"{symbol}={value}"

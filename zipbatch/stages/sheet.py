@@ -25,7 +25,7 @@ from zipbatch.stages.evaluate import EvaluatePlan, labelling, wanted_answers
 from zipbatch.stages.evaluate_pieces import EvaluateTask
 from zipbatch.stages.evaluate_shard import by_size
 from zipbatch.stages.masks import MASK
-from zipbatch.stages.purifier import describe, steps_of
+from zipbatch.stages.purifier_identity import describe, steps_of
 from zipbatch.stages.quarantine import quarantined_keys
 from zipbatch.stages.victim import ask, class_name
 
