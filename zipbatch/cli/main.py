@@ -118,13 +118,16 @@ def main() -> None:
     run = Running()
     stop = Stop(lambda code: _end(run, _End(code, f"stopped at once; {run.left()}{_GO_ON}")))
     stop.install()
-    _leave(_run(run, stop))
+    code = _run(run, stop)
+    _leave(code, at_once=stop.came or "ray" in sys.modules)
 
 
-def _leave(code: int) -> None:
+def _leave(code: int, *, at_once: bool) -> None:
     """End the process with this code, also where nobody reads what is printed any more.
 
-    Where Ray was, at once: its library may wait for somebody who does not answer, or abort, as the interpreter ends.
+    At once where Ray was, whose library may wait for somebody who does not answer, or abort, as the interpreter ends;
+    and after a signal: the interpreter remembers one that reached it within ``exec`` (of a dataclass, say), and
+    under ``python -m`` would end by SIGINT, whatever code we leave with.
     """
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -132,7 +135,7 @@ def _leave(code: int) -> None:
         except (OSError, ValueError):
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if "ray" in sys.modules:
+    if at_once:
         os._exit(code)
     sys.exit(code)
 

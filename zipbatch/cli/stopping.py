@@ -33,6 +33,11 @@ class Stop:
         self._at_once = at_once
         self._first_at: float | None = None
 
+    @property
+    def came(self) -> bool:
+        """Whether a signal has come."""
+        return self._first_at is not None
+
     def install(self) -> None:
         """Handle the signals that the caller does not have ignored, as nohup does."""
         for number in _SIGNALS:
