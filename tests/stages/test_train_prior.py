@@ -11,8 +11,9 @@ from tests.making import sample, write_shard, write_source, zipbatch
 from zipbatch.checkpoints import load_prior, open_prior
 from zipbatch.config import PriorConfig
 from zipbatch.errors import UsageError
+from zipbatch.stages.denoising import DenoisingProgress
 from zipbatch.stages.source import open_source
-from zipbatch.stages.train_prior import PriorProgress, train_prior
+from zipbatch.stages.train_prior import train_prior
 from zipbatch.stages.training import Budget, cosine_rate
 
 UNET = {
@@ -64,11 +65,11 @@ def test_it_learns(tmp_path: Path):
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("zipbatch.stages.train_prior._CHECKPOINT_EVERY", 5)
-    monkeypatch.setattr("zipbatch.stages.train_prior._REPORT_EVERY", 1)
+    monkeypatch.setattr("zipbatch.stages.denoising._CHECKPOINT_EVERY", 5)
+    monkeypatch.setattr("zipbatch.stages.denoising._REPORT_EVERY", 1)
     train_prior(open_source(source, ()), tmp_path / "whole", config(), device=CPU)
 
-    def interrupt(progress: PriorProgress) -> None:
+    def interrupt(progress: DenoisingProgress) -> None:
         if progress.step == 8:
             raise KeyboardInterrupt
 

@@ -9,6 +9,7 @@ import click
 from zipbatch.cli.options import DEVICE, JSON, Number, emit_json
 from zipbatch.cli.screen import screen
 from zipbatch.config import DEFAULTS
+from zipbatch.errors import UsageError
 from zipbatch.places import Place, place
 
 
@@ -144,8 +145,9 @@ def prior(
     from zipbatch.cluster import pick_device
     from zipbatch.config import PriorConfig, find_config, load_config
     from zipbatch.stages.assets import source_place
+    from zipbatch.stages.denoising import DenoisingProgress
     from zipbatch.stages.source import open_source
-    from zipbatch.stages.train_prior import PriorProgress, train_prior
+    from zipbatch.stages.train_prior import train_prior
 
     overrides = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "seed": seed}
     config = load_config(find_config("priors", preset), PriorConfig, overrides)
@@ -154,7 +156,7 @@ def prior(
         what = f"training {out.name}"
         shown.begin(what, f"a prior on {source}, {_limits(config.steps, 'steps', config.minutes)}")
 
-        def show(p: PriorProgress) -> None:
+        def show(p: DenoisingProgress) -> None:
             shown.show(p.shown(what))
 
         result = train_prior(opened, out, config, device=pick_device(device), on_progress=show)
@@ -163,6 +165,77 @@ def prior(
         return
     state = "already trained" if result.reused else "trained"
     click.echo(f"{out}: {state}, {result.steps} steps, held-out eps-MSE {result.held_out:.4f}, {out / 'samples.png'}")
+
+
+@train.command()
+@click.argument("prior", metavar="PRIOR")
+@click.argument("source")
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Optimizer steps.  [default: 6000]")
+@click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="[default: 32]")
+@click.option("--lr", type=Number(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay).")
+@click.option(
+    "--plain", type=Number(0, 1), metavar="SHARE", help="Images that are compressed and noised alone.  [default: 0.5]"
+)
+@click.option("--seed", type=click.IntRange(0), metavar="N")
+@DEVICE
+@JSON
+def restorer(
+    prior: str,
+    source: str,
+    steps: int | None,
+    minutes: float | None,
+    batch_size: int | None,
+    lr: float | None,
+    plain: float | None,
+    seed: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Teach PRIOR, a folder, to undo damage in one call: then 'restore' can be a step of a preset.
+
+    It learns from clean images of SOURCE (as for 'zipbatch poison'; labels are not needed), which get patches, pictures
+    mixed in and warps, drawn anew each time, and are compressed and noised. What it learns goes into
+    PRIOR/restorer.safetensors; the prior itself stays as it is. A run that was stopped goes on from its checkpoint when
+    the same command is given again.
+
+    \b
+    Example:
+      zipbatch train restorer priors/mine photos/ --minutes 60
+      zipbatch purify 'incoming/*.tar' --prior priors/mine --chain 'jpeg quality=60' --chain restore --store pur/
+    """
+    from zipbatch.checkpoints import open_prior
+    from zipbatch.cluster import pick_device
+    from zipbatch.config import RestorerConfig, validate
+    from zipbatch.stages.assets import embedded_prior, prior_path, source_place
+    from zipbatch.stages.denoising import DenoisingProgress
+    from zipbatch.stages.source import open_source
+    from zipbatch.stages.train_restorer import train_restorer
+
+    folder = open_prior(prior_path(prior))
+    if folder.path == embedded_prior():
+        raise UsageError(f"{folder.path}: ships with zipbatch and has a restorer; to teach it anew, copy it first")
+    given = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "plain": plain, "seed": seed}
+    asked = {name: value for name, value in given.items() if value is not None}
+    config = validate(RestorerConfig, asked, where="settings given as flags")
+    opened = open_source(source_place(source), (), labelled=False)
+    with screen() as shown:
+        what = f"training the restorer of {folder.path.name}"
+        shown.begin(what, f"on {source}, {_limits(config.steps, 'steps', config.minutes)}")
+
+        def show(p: DenoisingProgress) -> None:
+            shown.show(p.shown(what))
+
+        result = train_restorer(folder, opened, config, device=pick_device(device), on_progress=show)
+    errors = {"held_out": result.held_out, "before": result.before}
+    if as_json:
+        emit_json({"file": str(result.path), "steps": result.steps, "reused": result.reused, **errors})
+        return
+    state = "already trained" if result.reused else "trained"
+    click.echo(
+        f"{result.path}: {state}, {result.steps} steps, held-out error {result.held_out:.4f} (of the damaged images "
+        f"{result.before:.4f}), {result.path.with_name('restorer.png')}"
+    )
 
 
 def _limits(count: int, unit: str, minutes: float | None) -> str:
