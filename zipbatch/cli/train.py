@@ -30,6 +30,7 @@ def train() -> None:
 )
 @click.option("--purified", metavar="NAME[@TAG]", help="Train on the purified form of the train split; needs --store.")
 @click.option("--store", type=place, metavar="DIR|URL", help="The store of the purified version.")
+@click.option("--start", type=place, metavar="VICTIM", help="Begin with the weights of this victim's folder.")
 @click.option("--arch", metavar="NAME", help="resnet20, resnet18, resnet34 or torchvision:NAME.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N")
 @click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
@@ -45,6 +46,7 @@ def victim(
     preset: str,
     purified: str | None,
     store: Place | None,
+    start: Place | None,
     arch: str | None,
     epochs: int | None,
     minutes: float | None,
@@ -64,7 +66,9 @@ def victim(
       zipbatch train victim shards/cifar10-badnets --out victims/badnets --arch resnet20 --epochs 30
       zipbatch purify shards/cifar10-badnets --split train --prior embedded --store pur/ --tag train
       zipbatch train victim shards/cifar10-badnets --purified cifar10-badnets@train --store pur/ --out victims/cleaned
+      zipbatch train victim shards/cifar10-sig --start victims/clean --lr 0.05 --epochs 5 --out victims/sig
     """
+    from zipbatch.checkpoints import open_victim
     from zipbatch.cluster import pick_device
     from zipbatch.config import VictimConfig, find_config, load_config
     from zipbatch.shards import open_dataset
@@ -94,7 +98,8 @@ def victim(
         def show(p: TrainProgress) -> None:
             shown.show(p.shown(what))
 
-        result = train_victim(dataset, out, config, device=pick_device(device), on_progress=show)
+        begin = None if start is None else open_victim(start)
+        result = train_victim(dataset, out, config, device=pick_device(device), start=begin, on_progress=show)
     shares = {"ca": result.ca, "asr": result.asr}
     if as_json:
         values = {name: None if s is None else s.value for name, s in shares.items()}

@@ -233,6 +233,17 @@ def held_out_loss(run: Denoising) -> float:
     return total / len(run.images.held_out)
 
 
+def training_digest(source: Source) -> str:
+    """What the split ``train`` of a source is known by.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if "train" not in source.splits:
+        raise UsageError(f"{source.place}: has no split train to learn from; it has: {', '.join(source.splits)}")
+    return source.survey("train").sha256
+
+
 def load_images(source: Source, held_out: int, sha256: str) -> Images:
     """The images of split ``train``, and the first of ``test`` or ``val``, which are never trained on; without either,
     the last of ``train``, which are then left out of training.

@@ -38,7 +38,11 @@ _LEARNED_FROM: Mapping[str, tuple[str, str, Callable[[PriorFolder], object]]] = 
 }
 """Method -> what it takes from a prior's folder: the name of the fact, the file, and who reads it."""
 _BESIDE_A_PRIOR = frozenset({CALIBRATION, RESTORER, RESTORER_WEIGHTS})
-_OPENED: Mapping[str, Callable[[places.Place], object]] = {"prior": open_prior, "victim": open_victim}
+_OPENED: Mapping[str, Callable[[places.Place], object]] = {
+    "prior": open_prior,
+    "victim": open_victim,
+    "start": open_victim,
+}
 """What is to be told of an unfit file before anything is run, not when its stage is."""
 
 
@@ -179,7 +183,11 @@ def _identity(
     prints: Fingerprints,
     where: str,
 ) -> dict[str, Any]:
-    contents = {name: [_content(name, item, prints, where) for item in made] for name, made in inputs.items()}
+    contents = {
+        name: [_content(name, item, prints, where) for item in made]
+        for name, made in inputs.items()
+        if made or not KINDS[kind].inputs[name].later
+    }
     return {
         "run": kind,
         "facts": {**facts, **_learned(facts, inputs.get("prior", ()), prints, where)},

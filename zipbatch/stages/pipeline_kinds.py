@@ -119,11 +119,13 @@ def _train_victim(instance: Instance, place: Place, report: Report) -> None:
     if instance.inputs["purified"]:
         version = Versions(place.store).read("@".join(_reference(instance.one("purified"), place)))
         dataset = with_purified(dataset, version, place.store, split="train")
+    start = instance.inputs["start"]
     train_victim(
         dataset,
         instance.path(place),
         _victim_config(instance.settings),
         device=pick_device(place.workers.device),
+        start=open_victim(_at(start[0], place)) if start else None,
         on_progress=lambda p: report(p.shown(instance.label)),
     )
 
@@ -311,7 +313,11 @@ KINDS: dict[str, Kind] = {
     ),
     "train victim": Kind(
         TrainSettings,
-        {"data": Input(("poison",)), "purified": Input(("purify",), path=False, needed=_maybe)},
+        {
+            "data": Input(("poison",)),
+            "purified": Input(("purify",), path=False, needed=_maybe),
+            "start": Input(("train victim",), needed=_maybe, later=True),
+        },
         _train_victim,
         lambda instance, place: is_trained(instance.path(place), open_victim),
         lambda settings: training_facts(_victim_config(settings)),

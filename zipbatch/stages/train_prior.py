@@ -30,6 +30,7 @@ from zipbatch.stages.denoising import (
     held_out_loss,
     load_images,
     picture,
+    training_digest,
 )
 from zipbatch.stages.source import Source
 from zipbatch.stages.training import finished_manifest, prepare_out, training_identity
@@ -70,7 +71,7 @@ def train_prior(
         UsageError: no split train, settings that diffusers cannot build, ``out`` holds another prior.
         DataError: images that cannot be decoded or differ in size.
     """
-    source_sha256 = source.survey("train").sha256
+    source_sha256 = training_digest(source)
     identity = training_identity(config, source_sha256)
     if (done := finished_manifest(out, MANIFEST, identity, opened=open_prior)) is not None:
         (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file

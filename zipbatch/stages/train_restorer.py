@@ -28,6 +28,7 @@ from zipbatch.stages.denoising import (
     held_out_loss,
     load_images,
     picture,
+    training_digest,
 )
 from zipbatch.stages.source import Source
 from zipbatch.stages.training import training_identity
@@ -69,7 +70,7 @@ def train_restorer(
     """
     check_writable(prior)
     assert isinstance(prior.path, Path)
-    source_sha256 = source.survey("train").sha256
+    source_sha256 = training_digest(source)
     identity = training_identity(config, [prior.digest, source_sha256])
     if (done := _finished(prior, identity)) is not None:
         (prior.path / _CHECKPOINT).unlink(missing_ok=True)
