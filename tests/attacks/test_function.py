@@ -38,5 +38,5 @@ def test_it_is_called_with_a_copy_and_known_by_its_digest():
 )
 def test_anything_else_is_an_error(call: Callable[[np.ndarray], object], got: str):
     attack = attack_of(call)
-    with pytest.raises(ValueError, match=rf"mine\.py:stamp must return a uint8 array of \(3, 32, 32, 3\).*got {got}"):
+    with pytest.raises(ValueError, match=rf"must return a uint8 array of \(3, 32, 32, 3\).*got {got}"):
         attack.apply(images(), attack.make_trigger(32, seed=1))

@@ -46,5 +46,5 @@ class FunctionAttack(Attack):
             what = (
                 f"{stamped.dtype} {stamped.shape}" if isinstance(stamped, np.ndarray) else f"a {type(stamped).__name__}"
             )
-            raise ValueError(f"{self.function} must return a uint8 array of {images.shape} as it was given, got {what}")
+            raise ValueError(f"must return a uint8 array of {images.shape} as it was given, got {what}")
         return stamped

@@ -38,10 +38,19 @@ class Material:
         Raises:
             UsageError: one is not there, a folder holds no picture, or they are too many.
         """
-        found = tuple(file for named in self.pictures for file in _files(named))
+        found = tuple(file for named in self.pictures for file in _pictures(named))
         if len(found) > MAX_PICTURES:
             raise UsageError(f"--trigger-image: {len(found)} pictures, {MAX_PICTURES} at most")
         return found
+
+    def not_taken(self) -> Tally:
+        """What lies in the folders and is no picture, strays aside."""
+        others = Tally()
+        for folder in self.pictures:
+            for file in _within(folder) if folder.is_dir() else ():
+                if not _is_picture(file):
+                    others.add(str(file))
+        return others
 
     def identity(self, attack: Attack) -> dict[str, object]:
         """What of it decides staged bytes, as the staged options hold it."""
@@ -76,6 +85,8 @@ def find_attack(name: str, params: Mapping[str, str], *, profile: str) -> Attack
         UsageError: as ``get_attack``; no such file or function, or parameters for it.
     """
     if not name.startswith(PYTHON):
+        if ".py:" in name:
+            raise UsageError(f"unknown attack {name!r}; a function of yours is named as {PYTHON}FILE.py:FUNCTION")
         return get_attack(name, params, profile=profile)
     if params or profile != "standard":
         raise UsageError(f"--attack {name}: a function has no --param and no --profile")
@@ -95,6 +106,8 @@ def make_trigger(attack: Attack, material: Material, image_size: int, *, seed: i
     if material.array is not None and isinstance(attack, FromArray):
         array = _read_array(material.array)
         return _told(f"--trigger-array {material.array}", lambda: attack.trigger_from_array(array, image_size))
+    if (others := material.not_taken()).count:
+        log.warning("--trigger-image: not taken, as they are no pictures: %s", others)
     if material.pictures and isinstance(attack, FromPictures):
         pictures = _read_pictures(attack, material.files(), image_size)
         where = f"--trigger-image {' '.join(map(str, material.pictures[:4]))}"
@@ -142,20 +155,22 @@ def _told(where: str, make: Callable[[], _T]) -> _T:
         raise UsageError(f"{where}: {error}") from error
 
 
-def _files(named: Path) -> list[Path]:
+def _within(folder: Path) -> Iterator[Path]:
+    return files_below(folder, folder)
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix[1:].lower() in images.SOURCE_EXTENSIONS
+
+
+def _pictures(named: Path) -> list[Path]:
+    """The file itself, or the pictures in a folder."""
     if not named.is_dir():
         return [named]
-    strays, pictures, others = Tally(), [], Tally()
-    for file in files_below(named, named, strays=strays):
-        if file.suffix[1:].lower() in images.SOURCE_EXTENSIONS:
-            pictures.append(file)
-        else:
-            others.add(file.relative_to(named).as_posix())
-    if others.count:
-        log.warning("--trigger-image %s: not taken, no pictures: %s", named, others)
-    if not pictures:
+    found = [file for file in _within(named) if _is_picture(file)]
+    if not found:
         raise UsageError(f"--trigger-image {named}: holds no picture ({', '.join(images.SOURCE_EXTENSIONS)})")
-    return pictures
+    return found
 
 
 def _found(file: Path, option: str) -> str:
