@@ -296,7 +296,7 @@ def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
     return {
         **settings.model_dump(mode="json", exclude={"profile", "skip_unreadable", *_MATERIAL}),
         "train_transform": attack.train_transform,
-        **requested_options(request, attack),
+        **requested_options(request, attack, request.find_material()),
         **({"skip_unreadable": True} if settings.skip_unreadable else {}),
     }
 

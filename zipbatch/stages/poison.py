@@ -36,7 +36,7 @@ from zipbatch.sources.folders import Left
 from zipbatch.stages.poison_choice import Chosen, attack_goal, choose_training, shuffled_splits
 from zipbatch.stages.source import Source, Survey, open_source
 from zipbatch.stages.staging import stage_folder
-from zipbatch.stages.trigger import Material, find_attack, make_trigger, stamp
+from zipbatch.stages.trigger import Material, find_attack, find_material, make_trigger, stamp
 from zipbatch.stages.unreadable import Unreadable, find_unreadable
 
 log = logging.getLogger(__name__)
@@ -76,12 +76,9 @@ class PoisonRequest:
     cover_rate: float | None = None
     trigger_array: Path | None = None
 
-    @property
-    def material(self) -> Material:
-        """What the trigger is made of, beside the seed."""
-        named = self.trigger_image
-        pictures = named if isinstance(named, tuple) else () if named is None else (named,)
-        return Material(pictures, self.trigger_array)
+    def find_material(self) -> Material:
+        """What the trigger is made of, beside the seed; see ``trigger.find_material``."""
+        return find_material(self.trigger_image, self.trigger_array)
 
     def find_attack(self) -> Attack:
         """The attack with its parameters; see ``trigger.find_attack``."""
@@ -146,7 +143,7 @@ def poison(
         DataError: an image or label of the source is unfit; it names the shard or file and the key, of all images that
             cannot be read.
     """
-    attack = request.find_attack()
+    attack, material = request.find_attack(), request.find_material()
     source = open_source(request.source, request.splits, request.limit)
     wanted = tuple(
         dict.fromkeys([*source.splits, *(shuffled_splits(source, attack) if "train" in source.splits else ())])
@@ -157,9 +154,10 @@ def poison(
             "%s: skipped %d images that cannot be read; the first: %s", source.place, len(skipped), skipped[0][2]
         )
     try:
-        with request.material.held():
-            plan = _plan(request, replace(source, skip=skipped.skip), attack, skipped, on_progress)
-            options = _options(plan)
+        with material.held():
+            usable = replace(source, skip=skipped.skip)
+            plan = _plan(request, usable, skipped, attack=attack, material=material, on_progress=on_progress)
+            options = _options(plan, material)
         dataset, reused = stage_folder(request.out, options, partial(_write_all, plan))
     except UnreadableImageError as error:
         every = find_unreadable(source, wanted)
@@ -170,8 +168,10 @@ def poison(
 def _plan(
     request: PoisonRequest,
     source: Source,
-    attack: Attack,
     skipped: Unreadable,
+    *,
+    attack: Attack,
+    material: Material,
     on_progress: Callable[[int, int], None],
 ) -> _Plan:
     rate = attack.default_poison_rate if request.poison_rate is None else request.poison_rate
@@ -180,7 +180,7 @@ def _plan(
     for option, share in (("--poison-rate", rate), ("--cover-rate", cover_rate)):
         if not 0 <= share <= 1:
             raise UsageError(f"{option} must be in [0, 1], got {share}")
-    trigger = make_trigger(attack, request.material, size, seed=request.seed)
+    trigger = make_trigger(attack, material, size, seed=request.seed)
     surveys = {split: source.survey(split) for split in source.splits}
     classes = source.class_names(surveys.values())
     goal = attack_goal(
@@ -219,12 +219,13 @@ def _staged_as(source: Source, split: str) -> tuple[str, ...]:
     return (split,)
 
 
-def requested_options(request: PoisonRequest, attack: Attack) -> dict[str, object]:
+def requested_options(request: PoisonRequest, attack: Attack, material: Material) -> dict[str, object]:
     """What decides the staged bytes beside the source, with defaults filled in; a pipeline's stage is known by it, too.
 
     Args:
         request: what to stage.
         attack: its own, as ``find_attack`` gives it.
+        material: its own, as ``find_material`` gives it.
 
     Raises:
         UsageError: a file that the trigger is made of is not there.
@@ -243,14 +244,14 @@ def requested_options(request: PoisonRequest, attack: Attack) -> dict[str, objec
         "resize": request.resize,
         **({} if attack.variant is None else {"variant": attack.variant}),
         **({"cover_rate": cover_rate} if cover_rate or attack.default_cover_rate else {}),
-        **request.material.identity(attack),
+        **material.identity(attack),
     }
 
 
-def _options(plan: _Plan) -> dict[str, object]:
+def _options(plan: _Plan, material: Material) -> dict[str, object]:
     """Everything that decides the staged bytes, for the manifest and for "is this already done?"."""
     return {
-        **requested_options(plan.request, plan.attack),
+        **requested_options(plan.request, plan.attack, material),
         "classes": plan.classes,
         "image_size": plan.image_size,
         "target": plan.goal.target,

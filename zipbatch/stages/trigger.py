@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,52 +27,51 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Material:
-    """What a user brings for a trigger: picture files, or folders of them, and a file with an array."""
+    """What a user brings for a trigger: picture files, and a file with an array. ``others`` lie in a folder of pictures
+    and are none.
+    """
 
     pictures: tuple[Path, ...] = ()
     array: Path | None = None
-
-    def files(self) -> tuple[Path, ...]:
-        """The pictures' files: as they were named, those of a folder in its place and by their names within.
-
-        Raises:
-            UsageError: one is not there, a folder holds no picture, or they are too many.
-        """
-        found = tuple(file for named in self.pictures for file in _pictures(named))
-        if len(found) > MAX_PICTURES:
-            raise UsageError(f"--trigger-image: {len(found)} pictures, {MAX_PICTURES} at most")
-        return found
-
-    def not_taken(self) -> Tally:
-        """What lies in the folders and is no picture, strays aside."""
-        others = Tally()
-        for folder in self.pictures:
-            for file in _within(folder) if folder.is_dir() else ():
-                if not _is_picture(file):
-                    others.add(str(file))
-        return others
+    others: Tally = field(default_factory=Tally)
 
     def identity(self, attack: Attack) -> dict[str, object]:
         """What of it decides staged bytes, as the staged options hold it."""
         told: dict[str, object] = {}
         if self.pictures:
-            digests = [_found(file, "--trigger-image") for file in self.files()]
+            digests = [_digest(file, "--trigger-image") for file in self.pictures]
             if isinstance(attack, FromPictures):
                 told["trigger_images"] = {"count": len(digests), "sha256": atomic.sha256_json(digests)}
             else:
                 told["trigger_image_sha256"] = digests[0]
         if self.array is not None:
-            told["trigger_array_sha256"] = _found(self.array, "--trigger-array")
+            told["trigger_array_sha256"] = _digest(self.array, "--trigger-array")
         return told
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Within, every file stays as it is: it is read, and its digest is taken."""
         with ExitStack() as stack:
-            for file in (*self.files(), *(() if self.array is None else (self.array,))):
+            for file in (*self.pictures, *(() if self.array is None else (self.array,))):
                 if file.is_file():
                     stack.enter_context(held_to(file, None))
             yield
+
+
+def find_material(named: Path | Sequence[Path] | None, array: Path | None) -> Material:
+    """The files that a user names: pictures as they were named, those of a folder in its place and by their names
+    within it.
+
+    Raises:
+        UsageError: a folder holds no picture, or they are too many.
+    """
+    found: list[Path] = []
+    others = Tally()
+    for place in (named,) if isinstance(named, Path) else named or ():
+        found += _pictures_in(place, others) if place.is_dir() else [place]
+    if len(found) > MAX_PICTURES:
+        raise UsageError(f"--trigger-image: {len(found)} pictures, {MAX_PICTURES} at most")
+    return Material(tuple(found), array, others)
 
 
 def find_attack(name: str, params: Mapping[str, str], *, profile: str) -> Attack:
@@ -106,14 +105,14 @@ def make_trigger(attack: Attack, material: Material, image_size: int, *, seed: i
     if material.array is not None and isinstance(attack, FromArray):
         array = _read_array(material.array)
         return _told(f"--trigger-array {material.array}", lambda: attack.trigger_from_array(array, image_size))
-    if (others := material.not_taken()).count:
-        log.warning("--trigger-image: not taken, as they are no pictures: %s", others)
+    if material.others.count:
+        log.warning("--trigger-image: not taken, as they are no pictures: %s", material.others)
     if material.pictures and isinstance(attack, FromPictures):
-        pictures = _read_pictures(attack, material.files(), image_size)
+        pictures = _read_pictures(attack, material.pictures, image_size)
         where = f"--trigger-image {' '.join(map(str, material.pictures[:4]))}"
         return _told(where, lambda: attack.trigger_from_pictures(pictures, image_size, seed=seed))
     if material.pictures and isinstance(attack, FromPicture):
-        file = material.files()[0]
+        file = material.pictures[0]
         picture = _read_picture(file)
         return _told(f"--trigger-image {file}", lambda: attack.trigger_from(picture, image_size))
     try:
@@ -144,8 +143,8 @@ def _check_wanted(attack: Attack, material: Material) -> None:
         raise UsageError(f"--trigger-array: attack {attack.name} takes none")
     if attack.needs is not None and not material.pictures and material.array is None:
         raise UsageError(f"attack {attack.name} needs {attack.needs}")
-    if isinstance(attack, FromPicture) and len(material.files()) > 1:
-        raise UsageError(f"--trigger-image: attack {attack.name} takes one picture, got {len(material.files())}")
+    if isinstance(attack, FromPicture) and len(material.pictures) > 1:
+        raise UsageError(f"--trigger-image: attack {attack.name} takes one picture, got {len(material.pictures)}")
 
 
 def _told(where: str, make: Callable[[], _T]) -> _T:
@@ -155,25 +154,19 @@ def _told(where: str, make: Callable[[], _T]) -> _T:
         raise UsageError(f"{where}: {error}") from error
 
 
-def _within(folder: Path) -> Iterator[Path]:
-    return files_below(folder, folder)
-
-
-def _is_picture(file: Path) -> bool:
-    return file.suffix[1:].lower() in images.SOURCE_EXTENSIONS
-
-
-def _pictures(named: Path) -> list[Path]:
-    """The file itself, or the pictures in a folder."""
-    if not named.is_dir():
-        return [named]
-    found = [file for file in _within(named) if _is_picture(file)]
+def _pictures_in(folder: Path, others: Tally) -> list[Path]:
+    found: list[Path] = []
+    for file in files_below(folder, folder):
+        if file.suffix[1:].lower() in images.SOURCE_EXTENSIONS:
+            found.append(file)
+        else:
+            others.add(str(file))
     if not found:
-        raise UsageError(f"--trigger-image {named}: holds no picture ({', '.join(images.SOURCE_EXTENSIONS)})")
+        raise UsageError(f"--trigger-image {folder}: holds no picture ({', '.join(images.SOURCE_EXTENSIONS)})")
     return found
 
 
-def _found(file: Path, option: str) -> str:
+def _digest(file: Path, option: str) -> str:
     if not file.is_file():
         raise UsageError(f"{option} {file}: no such file")
     return atomic.sha256_file(file)
