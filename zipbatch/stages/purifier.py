@@ -17,6 +17,7 @@ from zipbatch.errors import UsageError
 from zipbatch.places import Place
 from zipbatch.purifiers import PURIFIERS, ChainSettings, Purifier, RepaintSettings, Resources, SamplerSettings, Step
 from zipbatch.purifiers.base import Precision
+from zipbatch.stages.step_settings import is_of_step, with_step_settings
 
 log = logging.getLogger(__name__)
 DEFAULT_PRESET = DEFAULTS["purifiers"]
@@ -136,12 +137,28 @@ def chosen_purifier(
 
     Args and errors as in ``purifier_spec``; settings are not held against a prior yet.
     """
-    values: dict[str, object] = {}
-    where = f"--purifier {method}"
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    of_steps = {name: value for name, value in (assigned or {}).items() if is_of_step(name)}
+    assigned = {name: value for name, value in (assigned or {}).items() if name not in of_steps}
     if preset is None and method is None and (given or assigned):
         preset = SINGLE_PRESET
         _tell(f"settings of zip are given, and no preset: taking {preset}, not {DEFAULT_PRESET}, which is a chain")
+    method, values, where = _preset_or_method(preset, method)
+    kind = PURIFIERS[method]
+    _check_names(kind, method, given, assigned)
+    validate(kind.settings_type, values, where=where)
+    merged = {**values, **given, **assigned}
+    settings = validate(kind.settings_type, merged, where="settings given as flags")
+    if not of_steps:
+        return method, settings
+    merged["steps"] = _steps_with(of_steps, merged.get("steps", ChainSettings.DEFAULT_STEPS), method)
+    return method, validate(kind.settings_type, merged, where="settings given as flags")
+
+
+def _preset_or_method(preset: str | None, method: str | None) -> tuple[str, dict[str, object], str]:
+    """A purifier's name, the settings that a preset has of it, and where both are from, for messages."""
+    values: dict[str, object] = {}
+    where = f"--purifier {method}"
     if preset is not None or method is None:
         file = find_config("purifiers", preset or DEFAULT_PRESET)
         values, where = read_config(file), str(file)
@@ -151,11 +168,19 @@ def chosen_purifier(
         method = chosen
     if method not in PURIFIERS:
         raise UsageError(f"{where}: unknown purifier {method!r}; known: {', '.join(PURIFIERS)}")
-    kind = PURIFIERS[method]
-    _check_names(kind, method, given, assigned or {})
-    validate(kind.settings_type, values, where=where)
-    merged = {**values, **given, **(assigned or {})}
-    return method, validate(kind.settings_type, merged, where="settings given as flags")
+    return method, values, where
+
+
+def _steps_with(assigned: Mapping[str, object], steps: object, method: str) -> list[Mapping[str, object]]:
+    """Steps, as they are written and found sound, with single settings written into them."""
+    if method != CHAIN:
+        name, value = next(iter(assigned.items()))
+        raise UsageError(
+            f"--set {name}={value}: the purifier {method} is no chain, so its settings have no step before them; "
+            f"it has: {', '.join(PURIFIERS[method].settings_type.model_fields)}"
+        )
+    assert isinstance(steps, list | tuple)
+    return with_step_settings(steps, assigned)
 
 
 def purifier_spec(
@@ -177,7 +202,8 @@ def purifier_spec(
         preset: a name in ``configs/purifiers`` or a file; None for the method's defaults (no method: the default).
         method: a name in ``PURIFIERS``; None for the preset's.
         overrides: settings by name that replace the preset's; None leaves one as it is.
-        assigned: the same of ``--set``, where None is a value.
+        assigned: the same of ``--set``, where None is a value; a chain's steps are set by ``NUMBER.NAME`` and
+            ``METHOD.NAME``.
         prior: the diffusion model's folder.
         seed: of all that is random.
         precision: of the network's forward pass.
@@ -271,8 +297,8 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
         flag = f"--{name.replace('_', '-')}"
         if method == CHAIN:
             raise UsageError(
-                f"{flag} does not apply to a chain of purifiers, as several presets are: say it in the step, "
-                f"--chain 'zip {name}=…', or take one purifier: --preset {SINGLE_PRESET}"
+                f"{flag} does not apply to a chain of purifiers, as several presets are: say it of a step, "
+                f"--set zip.{name}=…, or take one purifier: --preset {SINGLE_PRESET}"
             )
         if name not in known:
             raise UsageError(f"{flag} does not apply to the purifier {method}")
@@ -280,8 +306,9 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
             raise UsageError(f"{flag} and --set {name}={assigned[name]} both set {name}; give one")
     for name, value in assigned.items():
         if name not in known:
+            more = f"; of a step it is set by its number or method: --set 1.{name}={value}" if method == CHAIN else ""
             raise UsageError(
-                f"--set {name}={value}: the purifier {method} has no such setting; it has: {', '.join(known)}"
+                f"--set {name}={value}: the purifier {method} has no such setting; it has: {', '.join(known)}{more}"
             )
 
 
