@@ -13,10 +13,11 @@ from zipbatch.config.loading import (
     validate,
 )
 from zipbatch.config.models import Calibration, PriorConfig, Settings, Transforms, VictimConfig, listed
-from zipbatch.config.pipeline import PipelineConfig, references, resolved
+from zipbatch.config.pipeline import SEED, PipelineConfig, references, resolved
 
 __all__ = [
     "DEFAULTS",
+    "SEED",
     "Calibration",
     "PipelineConfig",
     "PriorConfig",
