@@ -39,6 +39,8 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
         *((Column("collapsed", right=True, rank=8), Column("p CA", right=True, rank=8)) if labelled else ()),
         Column("PSNR dB", right=True, rank=5),
         Column("SSIM", right=True, rank=6),
+        Column("calls", right=True, rank=5),
+        Column("s/image", right=True, rank=6),
     ]
     cells = [
         (
@@ -52,10 +54,13 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
             *((_spread(row, "collapsed", ".3f"), _p(row, "ca")) if labelled else ()),
             _spread(row, "psnr_poisoned_db" if row["psnr_poisoned_db"] else "psnr_clean_db", ".1f"),
             _spread(row, "ssim_poisoned" if row["ssim_poisoned"] else "ssim_clean", ".3f"),
+            _calls(row),
+            _spread(row, "seconds_per_image", ".2g"),
         )
         for row in rows
     ]
-    return table_text(columns, cells, look) + _notes(rows, names) + _verdicts(rows, axes, victims, look)
+    notes = _notes(rows, names) + (_about_seconds(rows, look) if look.wide or not labelled else "")
+    return table_text(columns, cells, look) + notes + _verdicts(rows, axes, victims, look)
 
 
 def _name(row: Mapping[str, Any], column: str) -> str:
@@ -105,6 +110,20 @@ def _spread(row: Mapping[str, Any], name: str, form: str) -> str:
     """A number, over seeds with its standard deviation."""
     spread = row.get(f"{name}_sd")
     return _number(row.get(name), form) + ("" if spread is None else f" ±{spread:{form}}")
+
+
+def _calls(row: Mapping[str, Any]) -> str:
+    """Network calls an image: ``2``, ``5 to 7``."""
+    least, most = row.get("calls_least"), row.get("calls_most")
+    return NOTHING if most is None else str(most) if least == most else f"{least} to {most}"
+
+
+def _about_seconds(rows: Sequence[Mapping[str, Any]], look: Look) -> str:
+    machines = list(dict.fromkeys(row["seconds_on"] for row in rows if row.get("seconds_on") is not None))
+    if not machines:
+        return ""
+    text = f"s/image: of one CPU core or GPU, reading and writing apart; on {'; '.join(machines)}"
+    return styled(text, "none", look)
 
 
 def _p(row: Mapping[str, Any], name: str) -> str:

@@ -36,6 +36,8 @@ def _over(case: Sequence[CombinedRow]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in values[0]:
         fields |= _field(name, [row.get(name) for row in values])
+    if fields.get("seconds_on") is None:  # several machines: their seconds have no mean
+        fields |= {"seconds_per_image": None, "seconds_per_image_sd": None}
     names = {name: text for name, text in case[0].names.items() if fields.get(name) is None}
     if "victim_stage" in values[0]:
         names["victim_stage"] = case[0].names["victim"]

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from zipbatch.config import SEED
+from zipbatch.errors import DataError, UsageError
+from zipbatch.stages.cost import NO_COST, cost_of
 from zipbatch.stages.pipeline_instance import Instance, Place
 from zipbatch.stages.pipeline_kinds import read_rows
 from zipbatch.stages.pipeline_seeds import axes_but_seed
+from zipbatch.store import Versions
 
 Maker = Instance | str | None
 
@@ -54,7 +57,7 @@ def combined_rows(
             own = _axes_of_row(instance, victim, form)
             if siblings:
                 own = _with_or_without_seed(own, instance, siblings, number)
-            named = {"axes": {axis: own.get(axis) for axis in axes}, **row}
+            named = {"axes": {axis: own.get(axis) for axis in axes}, **_with_cost(row, place)}
             if isinstance(victim, Instance):
                 named["victim_stage"] = victim.label
             key = (str(row["data"]), str(row["victim"]), str(row["purified"]), json.dumps(named["axes"]))
@@ -64,6 +67,19 @@ def combined_rows(
             case = (instance.stage, number, *(own.get(axis) for axis in axes if axis != SEED))
             rows.append(CombinedRow(named, case, _names(instance.one("data"), victim)))
     return rows
+
+
+def _with_cost(row: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """A row, also of an evaluation that was done before rows told what purification took."""
+    if "calls_most" in row:
+        return dict(row)
+    if row["purified"] is None:
+        return {**row, **NO_COST}
+    try:
+        version = Versions(place.store).read(f"{row['purified'].partition('@')[0]}@{row['version']}")
+    except (UsageError, DataError):
+        return {**row, **NO_COST}
+    return {**row, **cost_of(version, place.store, {listed.shard for listed in version.rows})}
 
 
 def _cases(instance: Instance) -> Iterator[tuple[int, Instance | str, Maker]]:

@@ -69,13 +69,20 @@ class PurifierSpec:
 
     @property
     def passes(self) -> int:
-        """Forward passes of the prior that an image takes; 1 where there is no prior."""
+        """Forward passes of the prior that progress counts an image by; 1 where there is no prior."""
+        return 1 if self.prior is None else self.calls[1]
+
+    @property
+    def calls(self) -> tuple[int, int]:
+        """Forward passes of the prior that an image takes, at least and at most."""
         if self.prior is None:
-            return 1
-        steps = self.prior.training_steps
-        return sum(
-            step.draws * step.settings.calls(steps) for step in self.steps if isinstance(step.settings, SamplerSettings)
-        )
+            return 0, 0
+        steps, total = self.prior.training_steps, [0, 0]
+        for step in self.steps:
+            if isinstance(step.settings, SamplerSettings):
+                total[0] += step.draws * step.settings.least_calls(steps)
+                total[1] += step.draws * step.settings.calls(steps)
+        return total[0], total[1]
 
     @property
     def files(self) -> tuple[Path, ...]:
