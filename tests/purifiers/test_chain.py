@@ -15,6 +15,7 @@ from zipbatch.config import find_config, read_config
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import METHODS, PURIFIERS, ChainSettings, Resources
 from zipbatch.purifiers.chain import MAX_DRAWS, Chain
+from zipbatch.stages.pipeline_kinds import KINDS
 from zipbatch.stages.purifier import purifier_spec
 from zipbatch.stages.purifier_identity import describe, describe_settings
 from zipbatch.store import Store, Versions
@@ -182,6 +183,17 @@ def test_a_step_set_by_itself_is_known_by_what_a_file_with_its_value_is_known_by
         by_file = purifier_spec(preset=str(written), prior=prior).identity
         assert purifier_spec(assigned={f"{address}.quality": given}, prior=prior).identity == by_file
         assert by_file != purifier_spec(prior=prior).identity
+
+
+def test_a_pipeline_sets_what_a_step_has_and_its_stage_is_known_by_that(tmp_path: Path):
+    values = read_config(find_config("purifiers", "fast"))
+    values["steps"][0]["quality"] = 70  # type: ignore[index]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    kind = KINDS["purify"]
+    written = kind.decides(kind.settings(preset=str(tmp_path / "mine.yaml")))
+    assert kind.decides(kind.settings(preset="fast", set={"1.quality": 70})) == written
+    assert kind.decides(kind.settings(preset="fast", set={"jpeg.quality": "70"})) == written
+    assert kind.decides(kind.settings(preset="fast")) != written
 
 
 def test_several_settings_of_several_steps_and_draws(prior: Path):

@@ -142,7 +142,7 @@ def _train_prior(instance: Instance, place: Place, report: Report) -> None:
 
 
 class PurifySettings(Settings):
-    """As the options of ``zipbatch purify``; ``set`` are single settings over the preset."""
+    """As the options of ``zipbatch purify``; ``set`` are single settings, as of ``--set``, over the preset."""
 
     preset: str | None = None
     purifier: str | None = None
