@@ -142,7 +142,7 @@ def _pipelines() -> list[dict[str, object]]:
     for name in list_configs("pipelines"):
         file = find_config("pipelines", name)
         config = load_config(file, PipelineConfig)
-        matrix = {axis: list(cases) for axis, cases in config.matrix.items()}
+        matrix = {axis: list(cases) for axis, cases in config.axes.items()}
         rows.append({"name": name, "about": config.about, "vars": config.vars, "matrix": matrix, "file": str(file)})
     return rows
 

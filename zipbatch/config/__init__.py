@@ -22,10 +22,11 @@ from zipbatch.config.models import (
     VictimConfig,
     listed,
 )
-from zipbatch.config.pipeline import PipelineConfig, references, resolved
+from zipbatch.config.pipeline import SEED, PipelineConfig, references, resolved
 
 __all__ = [
     "DEFAULTS",
+    "SEED",
     "Calibration",
     "DenoiserConfig",
     "PipelineConfig",

@@ -32,6 +32,10 @@ class PriorSettings(Settings):
         """Forward passes of a network that an image takes, at most, with a schedule of T steps."""
         raise NotImplementedError
 
+    def least_calls(self, training_steps: int) -> int:
+        """Those that every image takes."""
+        return self.calls(training_steps)
+
 
 class SamplerSettings(PriorSettings):
     """How a prior is sampled, the same for every purifier that samples one."""

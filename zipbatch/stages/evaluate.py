@@ -16,6 +16,7 @@ from zipbatch.places import Place
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import ALL_TO_ONE, CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
 from zipbatch.shards.labels import Labelling, Unlabelled
+from zipbatch.stages.cost import NO_COST, cost_of
 from zipbatch.stages.evaluate_pieces import EvaluateTask
 from zipbatch.stages.evaluate_progress import EvaluateProgress, Measured
 from zipbatch.stages.evaluate_shard import (
@@ -261,14 +262,22 @@ def evaluate(
         quarantined += result.quarantined
         unlabelled += result.unlabelled
     _say_what_labels_lack(unlabelled, tallies)
+    costs = [NO_COST, *(_cost(plan, version) for version in plan.versions)]
     about = {"n_quarantined": quarantined, "n_unlabelled": unlabelled.count, "unlabelled_reason": unlabelled.first}
     return [
         _row(plan, source.label, number, tallies[v][number], fidelity[number - 1] if number else {})
         | {"der": _effectiveness(tallies[v], number), "paired": _paired(plan, tallies[v][number])}
         | about
+        | costs[number]
         for v, source in enumerate(plan.request.victims)
         for number in range(forms)
     ]
+
+
+def _cost(plan: EvaluatePlan, version: Version) -> dict[str, Any]:
+    """What the shards took that are measured."""
+    assert plan.request.store is not None  # a version is of one
+    return cost_of(version, plan.request.store, {task.name for task in plan.tasks})
 
 
 def _paired(plan: EvaluatePlan, tally: Tally) -> dict[str, Any] | None:

@@ -17,12 +17,13 @@ from zipbatch.checkpoints import (
     read_calibration,
     read_restorer,
 )
-from zipbatch.config import PipelineConfig, references, resolved, validate
+from zipbatch.config import SEED, PipelineConfig, references, resolved, validate
 from zipbatch.errors import UsageError
 from zipbatch.stages.assets import prior_path, source_place, victim_path
 from zipbatch.stages.fingerprint import Fingerprints
 from zipbatch.stages.pipeline_instance import Input, Instance
 from zipbatch.stages.pipeline_kinds import KINDS
+from zipbatch.stages.pipeline_seeds import check_trigger_known, once_for_all_seeds, says_seed, with_seed
 from zipbatch.stages.purifier_identity import learned
 from zipbatch.stages.source import source_paths
 
@@ -61,7 +62,10 @@ def expanded(
         UsageError: unknown names, stages that need each other, settings or inputs that do not fit; names the stage.
     """
     expansion = _Expansion(config, values, prints, where)
-    return tuple(instance for stage in _order(config, where) for instance in expansion.expand(stage))
+    instances = tuple(instance for stage in _order(config, where) for instance in expansion.expand(stage))
+    if config.seeds and not any(SEED in instance.axes for instance in instances):
+        raise UsageError(f"{where}: seeds: no stage comes out otherwise with another seed; leave seeds out")
+    return instances
 
 
 class _Expansion:
@@ -75,8 +79,9 @@ class _Expansion:
     def expand(self, stage: str) -> list[Instance]:
         """The instances of a stage whose inputs are expanded already."""
         axes = self._axes_of(stage)
-        choices = itertools.product(*(self._config.matrix[axis] for axis in axes))
-        self._made[stage] = [self._instance(stage, dict(zip(axes, choice, strict=True))) for choice in choices]
+        choices = itertools.product(*(self._config.axes[axis] for axis in axes))
+        made = [self._instance(stage, dict(zip(axes, choice, strict=True))) for choice in choices]
+        self._made[stage] = once_for_all_seeds(made) if self._config.seeds else made
         return self._made[stage]
 
     def _axes_of(self, stage: str) -> list[str]:
@@ -84,13 +89,21 @@ class _Expansion:
         fields = self._config.stages[stage]
         named = references({key: value for key, value in fields.items() if key != "per"})
         axes = {axis for name in named & set(self._made) for instance in self._made[name] for axis in instance.axes}
-        axes |= named & set(self._config.matrix)
+        axes |= named & set(self._config.axes)
+        if self._takes_seed(stage):
+            axes.add(SEED)
         if "per" in fields:
             per = fields["per"]
             if not isinstance(per, list) or not all(isinstance(axis, str) and axis in axes for axis in per):
                 raise UsageError(f"{self._where}: {stage}: per = {per!r}: a list out of {', '.join(sorted(axes))}")
-            axes = set(per)
-        return [axis for axis in self._config.matrix if axis in axes]
+            axes = {*per, *(axes & {SEED} if self._config.seeds else ())}
+        return [axis for axis in self._config.axes if axis in axes]
+
+    def _takes_seed(self, stage: str) -> bool:
+        """Whether the pipeline's seeds are this stage's."""
+        fields = self._config.stages[stage]
+        path = KINDS[fields["run"]].seed
+        return bool(self._config.seeds and path) and not says_seed(fields, path)
 
     def _instance(self, stage: str, axes: dict[str, str]) -> Instance:
         where = f"{self._where}: {stage}"
@@ -102,6 +115,8 @@ class _Expansion:
         except ValueError as error:
             raise UsageError(f"{where}: {error}") from error
         assert isinstance(values, dict)
+        if self._takes_seed(stage):
+            values = with_seed(values, kind.seed, int(axes[SEED]))
         given = {name: values.pop(name, None) for name in kind.inputs}
         settings = validate(kind.settings, values, where=where)
         try:
@@ -114,6 +129,8 @@ class _Expansion:
             for name, (rule, needed) in rules.items()
         }
         self._check_inputs(inputs, where)
+        if self._config.seeds and kind_name == "evaluate":
+            check_trigger_known(inputs, self._takes_seed, where)
         identity = _identity(kind_name, facts, inputs, self._prints, where)
         return Instance(stage, kind_name, axes, settings, inputs, atomic.sha256_json(identity)[:8], identity)
 
@@ -138,12 +155,12 @@ class _Expansion:
             ]
         if name in self._values:
             return self._values[name]
-        if name in self._config.matrix and name not in axes:
+        if name in self._config.axes and name not in axes:
             raise UsageError(f"{where}: ${{{reference}}}: {name} is not in its 'per'")
         if name not in axes:
-            names = sorted({*self._values, *self._config.matrix, *self._config.stages})
+            names = sorted({*self._values, *self._config.axes, *self._config.stages})
             raise UsageError(f"{where}: nothing is named {name!r} here; there are: {', '.join(names)}")
-        case = self._config.matrix[name][axes[name]]
+        case = self._config.axes[name][axes[name]]
         if not field:
             return axes[name] if isinstance(case, dict) else case
         if not isinstance(case, dict) or field not in case:

@@ -53,6 +53,7 @@ class Kind:
         told: the settings that facts hold in their own way, or that decide nothing.
         is_done: whether all that it makes is there.
         discard: takes back what it has made, so that nothing takes it for done.
+        seed: where among its fields its seed is said; nowhere where it takes none.
     """
 
     settings: type[Settings]
@@ -62,6 +63,7 @@ class Kind:
     facts: Callable[[Any], dict[str, Any]]
     told: frozenset[str]
     discard: Callable[[Instance, Place], None]
+    seed: tuple[str, ...] = ()
 
     def decides(self, settings: Settings) -> dict[str, Any]:
         """What a stage with these settings is known by: its facts, and every setting that they do not tell of.
@@ -152,7 +154,7 @@ def _train_prior(instance: Instance, place: Place, report: Report) -> None:
 
 
 class PurifySettings(Settings):
-    """As the options of ``zipbatch purify``; ``set`` are single settings over the preset."""
+    """As the options of ``zipbatch purify``; ``set`` are single settings, as of ``--set``, over the preset."""
 
     preset: str | None = None
     purifier: str | None = None
@@ -324,6 +326,7 @@ KINDS: dict[str, Kind] = {
         _poison_facts,
         frozenset(PoisonSettings.model_fields),
         _remove_folder,
+        ("seed",),
     ),
     "train victim": Kind(
         TrainSettings,
@@ -337,6 +340,7 @@ KINDS: dict[str, Kind] = {
         lambda settings: training_facts(_victim_config(settings)),
         _TRAINING,
         _remove_folder,
+        ("set", "seed"),
     ),
     "train prior": Kind(
         TrainSettings,
@@ -346,6 +350,7 @@ KINDS: dict[str, Kind] = {
         lambda settings: training_facts(_prior_config(settings)),
         _TRAINING,
         _remove_folder,
+        ("set", "seed"),
     ),
     "purify": Kind(
         PurifySettings,
@@ -355,6 +360,7 @@ KINDS: dict[str, Kind] = {
         _purify_facts,
         _PURIFIER | {"splits", "batch_size"},
         _remove_tag,
+        ("seed",),
     ),
     "evaluate": Kind(
         EvaluateSettings,

@@ -27,6 +27,7 @@ from zipbatch.purifiers import (
     Step,
 )
 from zipbatch.purifiers.base import Precision
+from zipbatch.stages.step_settings import is_of_step, with_step_settings
 
 log = logging.getLogger(__name__)
 DEFAULT_PRESET = DEFAULTS["purifiers"]
@@ -79,13 +80,20 @@ class PurifierSpec:
 
     @property
     def passes(self) -> int:
-        """Forward passes of a network that an image takes; 1 where there is no prior."""
+        """Forward passes of the prior that progress counts an image by; 1 where there is no prior."""
+        return 1 if self.prior is None else self.calls[1]
+
+    @property
+    def calls(self) -> tuple[int, int]:
+        """Forward passes of the prior that an image takes, at least and at most."""
         if self.prior is None:
-            return 1
-        steps = self.prior.training_steps
-        return sum(
-            step.draws * step.settings.calls(steps) for step in self.steps if isinstance(step.settings, PriorSettings)
-        )
+            return 0, 0
+        steps, total = self.prior.training_steps, [0, 0]
+        for step in self.steps:
+            if isinstance(step.settings, PriorSettings):
+                total[0] += step.draws * step.settings.least_calls(steps)
+                total[1] += step.draws * step.settings.calls(steps)
+        return total[0], total[1]
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -149,12 +157,28 @@ def chosen_purifier(
 
     Args and errors as in ``purifier_spec``; settings are not held against a prior yet.
     """
-    values: dict[str, object] = {}
-    where = f"--purifier {method}"
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    of_steps = {name: value for name, value in (assigned or {}).items() if is_of_step(name)}
+    assigned = {name: value for name, value in (assigned or {}).items() if name not in of_steps}
     if preset is None and method is None and (given or assigned):
         preset = SINGLE_PRESET
         _tell(f"settings of zip are given, and no preset: taking {preset}, not {DEFAULT_PRESET}, which is a chain")
+    method, values, where = _preset_or_method(preset, method)
+    kind = PURIFIERS[method]
+    _check_names(kind, method, given, assigned)
+    validate(kind.settings_type, values, where=where)
+    merged = {**values, **given, **assigned}
+    settings = validate(kind.settings_type, merged, where="settings given as flags")
+    if not of_steps:
+        return method, settings
+    merged["steps"] = _steps_with(of_steps, merged.get("steps", ChainSettings.DEFAULT_STEPS), method)
+    return method, validate(kind.settings_type, merged, where="settings given as flags")
+
+
+def _preset_or_method(preset: str | None, method: str | None) -> tuple[str, dict[str, object], str]:
+    """A purifier's name, the settings that a preset has of it, and where both are from, for messages."""
+    values: dict[str, object] = {}
+    where = f"--purifier {method}"
     if preset is not None or method is None:
         file = find_config("purifiers", preset or DEFAULT_PRESET)
         values, where = read_config(file), str(file)
@@ -164,11 +188,19 @@ def chosen_purifier(
         method = chosen
     if method not in PURIFIERS:
         raise UsageError(f"{where}: unknown purifier {method!r}; known: {', '.join(PURIFIERS)}")
-    kind = PURIFIERS[method]
-    _check_names(kind, method, given, assigned or {})
-    validate(kind.settings_type, values, where=where)
-    merged = {**values, **given, **(assigned or {})}
-    return method, validate(kind.settings_type, merged, where="settings given as flags")
+    return method, values, where
+
+
+def _steps_with(assigned: Mapping[str, object], steps: object, method: str) -> list[Mapping[str, object]]:
+    """Steps, as they are written and found sound, with single settings written into them."""
+    if method != CHAIN:
+        name, value = next(iter(assigned.items()))
+        raise UsageError(
+            f"--set {name}={value}: the purifier {method} is no chain, so its settings have no step before them; "
+            f"it has: {', '.join(PURIFIERS[method].settings_type.model_fields)}"
+        )
+    assert isinstance(steps, list | tuple)
+    return with_step_settings(steps, assigned)
 
 
 def purifier_spec(
@@ -190,7 +222,8 @@ def purifier_spec(
         preset: a name in ``configs/purifiers`` or a file; None for the method's defaults (no method: the default).
         method: a name in ``PURIFIERS``; None for the preset's.
         overrides: settings by name that replace the preset's; None leaves one as it is.
-        assigned: the same of ``--set``, where None is a value.
+        assigned: the same of ``--set``, where None is a value; a chain's steps are set by ``NUMBER.NAME`` and
+            ``METHOD.NAME``.
         prior: the diffusion model's folder.
         seed: of all that is random.
         precision: of the network's forward pass.
@@ -286,8 +319,8 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
         flag = f"--{name.replace('_', '-')}"
         if method == CHAIN:
             raise UsageError(
-                f"{flag} does not apply to a chain of purifiers, as several presets are: say it in the step, "
-                f"--chain 'zip {name}=…', or take one purifier: --preset {SINGLE_PRESET}"
+                f"{flag} does not apply to a chain of purifiers, as several presets are: say it of a step, "
+                f"--set zip.{name}=…, or take one purifier: --preset {SINGLE_PRESET}"
             )
         if name not in known:
             raise UsageError(f"{flag} does not apply to the purifier {method}")
@@ -295,8 +328,9 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
             raise UsageError(f"{flag} and --set {name}={assigned[name]} both set {name}; give one")
     for name, value in assigned.items():
         if name not in known:
+            more = f"; of a step it is set by its number or method: --set 1.{name}={value}" if method == CHAIN else ""
             raise UsageError(
-                f"--set {name}={value}: the purifier {method} has no such setting; it has: {', '.join(known)}"
+                f"--set {name}={value}: the purifier {method} has no such setting; it has: {', '.join(known)}{more}"
             )
 
 
