@@ -47,6 +47,10 @@ class SamplerSettings(Settings):
         """Forward passes of the prior that an image takes, at most."""
         return len(timesteps(training_steps, *self.grid(training_steps)))
 
+    def least_calls(self, training_steps: int) -> int:
+        """Those that every image takes."""
+        return self.calls(training_steps)
+
 
 class Painter:
     """Lets a prior work on uint8 images. Those smaller than the prior's are tiled onto its canvas, in key order.

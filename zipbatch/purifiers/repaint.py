@@ -65,6 +65,10 @@ class RepaintSettings(SamplerSettings):
         """Those that look, and those that paint where something was found."""
         return len(self.residual_steps) + super().calls(training_steps)
 
+    def least_calls(self, training_steps: int) -> int:  # noqa: ARG002
+        """Those that look: where nothing is found, nothing is painted."""
+        return len(self.residual_steps)
+
     def calibrated(self, calibration: Calibration) -> RepaintSettings:
         """With what is usual on clean images, as far as it is not given.
 

@@ -69,12 +69,17 @@ class PurifierSpec:
     @property
     def passes(self) -> int:
         """Forward passes of the prior that an image takes; 1 where there is no prior."""
+        return 1 if self.prior is None else self.calls[1]
+
+    @property
+    def calls(self) -> tuple[int, int]:
+        """Forward passes of the prior that an image takes, at least and at most; none where there is no prior."""
         if self.prior is None:
-            return 1
+            return 0, 0
         steps = self.prior.training_steps
-        return sum(
-            step.draws * step.settings.calls(steps) for step in self.steps if isinstance(step.settings, SamplerSettings)
-        )
+        samplers = [(step.draws, step.settings) for step in self.steps if isinstance(step.settings, SamplerSettings)]
+        least = sum(draws * settings.least_calls(steps) for draws, settings in samplers)
+        return least, sum(draws * settings.calls(steps) for draws, settings in samplers)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -238,9 +243,25 @@ def with_prior(asked: PurifierSpec, prior: Place | None) -> PurifierSpec:
             f"the purifier {asked.method} needs a diffusion model: --prior DIR, FILE.pt or hub:NAME "
             "(or --prior embedded)"
         )
+    return with_opened(asked, opened_prior(prior))
+
+
+def opened_prior(prior: Place) -> PriorFolder:
+    """A prior's folder or file; of one file it is told what cannot be seen in it.
+
+    Raises:
+        UsageError: there is none, or it is unfit.
+    """
     folder = open_prior(prior)
     if folder.guided is not None:
         _tell(f"{prior}: taken for granted: {folder.guided.flags.told}; 'zipbatch import prior' takes others")
+    return folder
+
+
+def with_opened(asked: PurifierSpec, folder: PriorFolder) -> PurifierSpec:
+    """As ``with_prior``, of a prior that is open."""
+    if not asked.needs_prior:
+        return asked
     return replace(asked, settings=_resolved(asked.settings, folder), prior=folder)
 
 

@@ -45,6 +45,7 @@ class Source:
         limit: how many images of each split, None for all.
         labelled: whether an image without a label is an error.
         skip: (origin, key) of images that are passed over as if they were not there.
+        size: the side of the square that images are stretched to; None leaves them as they are.
     """
 
     place: str
@@ -54,6 +55,7 @@ class Source:
     limit: int | None
     labelled: bool = True
     skip: frozenset[tuple[str, str]] = frozenset()
+    size: int | None = None
 
     def images(self, split: str, *, sha256: str | None = None) -> Iterator[SourceImage]:
         """The images of a split in the source's order, up to the limit.
@@ -72,7 +74,7 @@ class Source:
                 raise DataError(image.origin, "has no label (.cls or .json); a source needs one", key=image.key)
             if sha256 is not None:
                 digest.update(_content(image))
-            yield image
+            yield image if self.size is None else replace(image, size=self.size)
         if sha256 not in {None, digest.hexdigest()}:
             raise DataError(self.place, f"its split {split} {CHANGED}")
 
@@ -106,12 +108,14 @@ class Source:
         return left
 
     def image_size(self) -> int:
-        """Side of the first image, pixels.
+        """Side of all images where they are stretched to one, else that of the first, pixels.
 
         Raises:
             UsageError: it is not square, or there is none.
             DataError: it cannot be decoded.
         """
+        if self.size is not None:
+            return self.size
         image = next(self.images(self.splits[0]), None)
         if image is None:
             raise UsageError(f"{self.place}: split {self.splits[0]} is empty")

@@ -22,7 +22,7 @@ from zipbatch.checkpoints import PriorFolder, fresh_prior, open_prior, save_prio
 from zipbatch.checkpoints.prior import MANIFEST
 from zipbatch.config import PriorConfig
 from zipbatch.diffusion import Prior, guided_sample, noise_streams, standard_normal
-from zipbatch.errors import UsageError
+from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.memory import check_fits, in_batches
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.report.progress import Part, Progress
@@ -136,7 +136,8 @@ def train_prior(
         DataError: images that cannot be decoded or differ in size.
     """
     source_sha256 = source.survey("train").sha256
-    identity = training_identity(config, source_sha256)
+    learned_from = source_sha256 if source.size is None else {"source": source_sha256, "image_size": source.size}
+    identity = training_identity(config, learned_from)
     if (done := finished_manifest(out, MANIFEST, identity, opened=open_prior)) is not None:
         (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return TrainedPrior(out, done["steps"], done["held_out_eps_mse"]["value"], reused=True)
@@ -176,14 +177,32 @@ def _calibrate(saved: PriorFolder, held_out: Tensor, split: str, run: _Run) -> N
     keys = [str(i) for i in range(len(held_out))]
     try:
         calibration = measured(saved, held_out, keys, device=run.device)
-    except (
-        UsageError,
-        RuntimeError,
-        MemoryError,
-    ) as error:  # what was trained is kept
+    except (UsageError, WorkFailed, RuntimeError, MemoryError) as error:  # what was trained is kept
         log.warning("not calibrated, so that 'repaint' cannot use it yet; 'zipbatch calibrate' does it: %s", error)
         return
     write_calibration(saved, calibration, about(images=len(held_out), split=split))
+
+
+def held_out_of(source: Source, config: PriorConfig, split: str | None) -> int | None:
+    """How many images at the end of a split are not trained on: None for all, as of those that are never trained on.
+
+    Args:
+        source: with all its splits.
+        config: of the training.
+        split: that is asked about; None for the first that is not trained on, or else what is left of ``train``.
+
+    Raises:
+        UsageError: no split train, or one that is trained on whole.
+    """
+    if "train" not in source.splits:
+        raise UsageError(
+            f"{source.place}: has no split train to train a prior on, only {', '.join(source.splits)}; "
+            "take a prior that is there"
+        )
+    apart = [name for name in _HELD_OUT_SPLITS if name in source.splits]
+    if split == "train" and apart:
+        raise UsageError(f"{source.place}: the prior is trained on split train; take {apart[0]} or leave the split out")
+    return None if apart else config.held_out
 
 
 def _load(source: Source, held_out: int, sha256: str) -> tuple[Tensor, Tensor, str]:
