@@ -72,6 +72,7 @@ def calibrate(
     source = replace(source, size=image_size)
     split = held_out_split(source)
     survey = source.survey(split)
+    source.left()
     some = list(some_images(source, split, survey, limit=min(limit, MAX_PIXELS // source.image_size() ** 2)))
     keys, pixels = [image.key for image, _ in some], stacked([pixels for _, pixels in some])
     if len(keys) < survey.images:

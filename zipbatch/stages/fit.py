@@ -204,6 +204,7 @@ def plan_fit(request: FitRequest) -> FitPlan:
     if not fitting:
         raise UsageError(f"{request.source.place}: no preset takes images of {prior_size} px; name --image-size")
     survey = request.source.survey(request.split)
+    request.source.left()
     steps = {step: _why_learn(request, step, prior_size) for one in fitting for step in needed(one.spec.settings)}
     why = {step: reason for step, reason in steps.items() if reason is not None}
     return FitPlan(replace(request, candidates=fitting), survey, size, prior_size, why)
