@@ -163,7 +163,11 @@ def test_images_are_stretched_to_what_the_victim_takes(victim: Path, prior: Path
     write_shard(tmp_path / "mixed" / "test-0.tar", mixed)
     ran = fit(victim, tmp_path / "mixed", prior, "--json")
     assert ran.code == 0, ran.err
-    assert (ran.json["fit"]["image_size"], ran.json["fit"]["prior_size"]) == (16, 16)
+    assert (ran.json["fit"]["image_size"], ran.json["fit"]["prior_size"], ran.json["fit"]["stretched"]) == (
+        16,
+        16,
+        True,
+    )
     told = fit(scores(tmp_path), tmp_path / "mixed", prior, "--resize", "stretch")
     assert (told.code, "name --image-size" in told.err) == (2, True), told.err
 
@@ -290,7 +294,15 @@ def found(**changes: object) -> dict[str, object]:
         }
         for name, least, kept in (("fast", 7, 0.91), ("strong", 5, 0.8))
     ]
-    about = {"split": "test", "images": 300, "image_size": 32, "prior_size": 32, "max_loss": 0.1, "learned": []}
+    about = {
+        "split": "test",
+        "images": 300,
+        "image_size": 32,
+        "prior_size": 32,
+        "stretched": False,
+        "max_loss": 0.1,
+        "learned": [],
+    }
     return {**about, "presets": rows, "ca_before": 0.49, "within": True, **changes}
 
 

@@ -54,7 +54,8 @@ def _with_interval(value: float, interval: tuple[float, float]) -> str:
 
 
 def _about(found: Mapping[str, Any], *, labelled: bool) -> str:
-    where = f"{found['images']} clean images, split {found['split']}, {found['image_size']} px"
+    size = f"{'stretched to ' if found['stretched'] else ''}{found['image_size']} px"
+    where = f"{found['images']} clean images, split {found['split']}, {size}"
     seen = "" if found["prior_size"] == found["image_size"] else f", purified at {found['prior_size']} px"
     return where + seen + (f"; CA without a defence {share_text(found['ca_before'])}" if labelled else "")
 

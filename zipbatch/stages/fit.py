@@ -360,6 +360,7 @@ def fit_report(result: FitResult) -> dict[str, Any]:
         "split": request.split,
         "images": result.agreed[0].n,
         "image_size": plan.size,
+        "stretched": request.source.size is not None,
         "prior": str(request.prior.path),
         "prior_size": plan.prior_size,
         "resize": result.chosen.spec.resize,
