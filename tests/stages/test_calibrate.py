@@ -13,7 +13,7 @@ from tests.making import sample, write_prior, write_shard, write_source, zipbatc
 from tests.stages.test_train_prior import UNET
 from zipbatch.checkpoints import open_prior, read_calibration
 from zipbatch.errors import UsageError
-from zipbatch.stages.calibrate import spaced
+from zipbatch.stages.clean_images import spaced
 from zipbatch.stages.purifier import purifier_spec, uncalibrated
 from zipbatch.stages.purifier_identity import describe
 

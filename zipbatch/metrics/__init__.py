@@ -1,5 +1,6 @@
 """Measures of a victim and of purified images. Pure, on arrays."""
 
+from zipbatch.metrics.agreement import Choice, agreement, strongest_within
 from zipbatch.metrics.classification import (
     Share,
     attack_success,
@@ -17,11 +18,13 @@ from zipbatch.metrics.paired import Paired, paired
 from zipbatch.metrics.strength import Judgement, Rung, choose_rung, judge
 
 __all__ = [
+    "Choice",
     "Fidelity",
     "Judgement",
     "Paired",
     "Rung",
     "Share",
+    "agreement",
     "attack_success",
     "choose_rung",
     "clean_accuracy",
@@ -35,4 +38,5 @@ __all__ = [
     "paired",
     "poisoned_accuracy",
     "robust_accuracy",
+    "strongest_within",
 ]

@@ -69,7 +69,7 @@ class RepaintSettings(SamplerSettings):
         return len(self.residual_steps) + super().calls(training_steps)
 
     def least_calls(self, training_steps: int) -> int:  # noqa: ARG002
-        """Those that look."""
+        """Those that look: where nothing is found, nothing is painted."""
         return len(self.residual_steps)
 
     def calibrated(self, calibration: Calibration) -> RepaintSettings:

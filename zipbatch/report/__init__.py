@@ -3,6 +3,7 @@
 from zipbatch.report.columns import Column, Look, pairs_text, table_text
 from zipbatch.report.curve import StrengthLine, strength_curve
 from zipbatch.report.figure import check_figure
+from zipbatch.report.fit_table import fit_table
 from zipbatch.report.sheet import Mark, SheetColumn, SheetRow, contact_sheet
 from zipbatch.report.tables import evaluation_table, plain_text, tune_table, version_text, versions_table
 
@@ -16,6 +17,7 @@ __all__ = [
     "check_figure",
     "contact_sheet",
     "evaluation_table",
+    "fit_table",
     "pairs_text",
     "plain_text",
     "strength_curve",

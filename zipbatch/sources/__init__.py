@@ -8,10 +8,12 @@ from zipbatch.sources.cifar10 import CIFAR10
 from zipbatch.sources.gtsrb import GTSRB
 from zipbatch.sources.image_folder import FOLDER, class_names, is_image_folder, read_image_folder
 from zipbatch.sources.imagenette import IMAGENETTE
+from zipbatch.sources.plain_folder import PLAIN_FOLDER
 
 SOURCES = (CIFAR10, GTSRB, IMAGENETTE, FOLDER)
 
 __all__ = [
+    "PLAIN_FOLDER",
     "SOURCES",
     "SPLITS",
     "UNLABELLED",

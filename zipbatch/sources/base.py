@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from zipbatch.errors import DataError
-from zipbatch.images import SOURCE_EXTENSIONS, U8, decode
+from zipbatch.images import SOURCE_EXTENSIONS, U8, decode, resize
 from zipbatch.places import Place, stamp
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class SourceImage:
         extension: what they are.
         label: its class, or UNLABELLED.
         fault: why it is none, where that shows without decoding; ``data`` is then empty.
+        size: the side of the square that it is stretched to when it is decoded; None leaves it as it is.
     """
 
     key: str
@@ -54,6 +55,7 @@ class SourceImage:
     extension: str
     label: int
     fault: str = ""
+    size: int | None = None
 
     def check(self) -> None:
         """Raises ``UnreadableImageError`` for its fault, if it has one."""
@@ -68,9 +70,10 @@ class SourceImage:
         """
         self.check()
         try:
-            return decode(self.data, self.extension)
+            pixels = decode(self.data, self.extension)
         except ValueError as error:
             raise UnreadableImageError(self.origin, str(error), key=self.key) from error
+        return pixels if self.size is None else resize(pixels, self.size)
 
 
 class Archive(Protocol):

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from zipbatch import __version__, images
+from zipbatch import __version__
 from zipbatch.checkpoints import PriorFolder, check_writable, load_prior, write_calibration
 from zipbatch.config import Calibration
 from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import Painter, RepaintSettings, Resources, calibration_of
+from zipbatch.stages.clean_images import held_out_split, some_images, spaced, stacked
+from zipbatch.stages.halving import Halving
 from zipbatch.stages.purifier import exact_on
-from zipbatch.stages.source import Source, Survey
+from zipbatch.stages.source import Source
 
 log = logging.getLogger(__name__)
 MAX_PIXELS = 4 * 1024**2
 """Of all images together: a tail of one in 10,000 pixels is told well by then."""
-_HELD_OUT = ("test", "val", "train")
 _BATCH = 32
 
 
@@ -66,11 +66,15 @@ def calibrate(
         UsageError: too few images, images of different sizes or that do not fit the prior, or a prior that lies where
             nothing can be written.
         DataError: an image cannot be read; it names the shard or file and the key.
+        WorkFailed: the GPU's memory does not take a single row.
     """
     check_writable(prior)
-    split = next(split for split in (*_HELD_OUT, *source.splits) if split in source.splits)
+    source = replace(source, size=image_size)
+    split = held_out_split(source)
     survey = source.survey(split)
-    pixels, keys = _read(source, split, survey, image_size, limit)
+    source.left()
+    some = list(some_images(source, split, survey, limit=min(limit, MAX_PIXELS // source.image_size() ** 2)))
+    keys, pixels = [image.key for image, _ in some], stacked([pixels for _, pixels in some])
     if len(keys) < survey.images:
         log.warning("%s: learning from %d of %d images, evenly spaced", source.place, len(keys), survey.images)
     calibration = measured(prior, pixels, keys, device=device, settings=settings, on_progress=on_progress)
@@ -99,14 +103,16 @@ def measured(
     try:
         exact_on(device)
         painter = Painter(settings, Resources(device, load_prior(prior).to(device)))
-        batch = _BATCH * painter.tiling(pixels).slots
         residuals = [torch.empty(pixels.shape) for _ in settings.residual_steps]
-        for start in range(0, len(keys), batch):
-            rows = slice(start, start + batch)
+
+        def measure(rows: slice) -> int:
             made = painter.residuals(pixels[rows], keys[rows], settings.residual_steps)
             for whole, part in zip(residuals, made, strict=True):
                 whole[rows] = part
-            on_progress(min(start + batch, len(keys)), len(keys))
+            return min(int(rows.stop), len(keys))
+
+        for done in Halving(_BATCH).pieces(len(keys), measure, unit=painter.tiling(pixels).slots):
+            on_progress(done, len(keys))
         calibration = calibration_of(residuals, settings.residual_steps, image_size=int(pixels.shape[-1]))
         settings.calibrated(calibration)  # says what is wrong
     except DoesNotTileError as error:
@@ -118,29 +124,3 @@ def measured(
     except ValueError as error:
         raise UsageError(f"{prior.path}: {error}") from error
     return calibration
-
-
-def spaced(total: int, limit: int) -> list[int]:
-    """At most ``limit`` numbers of ``total``, evenly spaced: sources often come class by class."""
-    count = min(total, max(1, limit))
-    return [i * total // count for i in range(count)]
-
-
-def _read(source: Source, split: str, survey: Survey, image_size: int | None, limit: int) -> tuple[Tensor, list[str]]:
-    """Images uint8 [N, 3, S, S] and their keys, as many as the limits allow, evenly spaced over the split."""
-    size = image_size or source.image_size()
-    wanted = set(spaced(survey.images, min(limit, MAX_PIXELS // size**2)))
-    found, keys = [], []
-    for number, image in enumerate(source.images(split, sha256=survey.sha256)):
-        if number not in wanted:
-            continue
-        pixels = image.pixels()
-        if image_size is None and pixels.shape[:2] != (size, size):
-            height, width = pixels.shape[:2]
-            raise UsageError(
-                f"{image.origin}: key {image.key!r} is {width}x{height}, the first image is {size} px; "
-                "name --image-size to resize all"
-            )
-        found.append(torch.from_numpy(np.ascontiguousarray(images.resize(pixels, size).transpose(2, 0, 1))))
-        keys.append(image.key)
-    return torch.stack(found), keys

@@ -244,6 +244,33 @@ def training_digest(source: Source) -> str:
     return source.survey("train").sha256
 
 
+def learned_from(source: Source, sha256: str) -> object:
+    """What a network learns from, for its identity: a source's digest, and the size that images are stretched to."""
+    return sha256 if source.size is None else {"source": sha256, "image_size": source.size}
+
+
+def held_out_of(source: Source, config: DenoiserConfig, split: str | None) -> int | None:
+    """How many images at the end of a split are not trained on: None for all, as of those that are never trained on.
+
+    Args:
+        source: with all its splits.
+        config: of the training.
+        split: that is asked about; None for the first that is not trained on, or else what is left of ``train``.
+
+    Raises:
+        UsageError: no split train, or one that is trained on whole.
+    """
+    if "train" not in source.splits:
+        raise UsageError(
+            f"{source.place}: has no split train to train a prior on, only {', '.join(source.splits)}; "
+            "take a prior that is there"
+        )
+    apart = [name for name in _HELD_OUT_SPLITS if name in source.splits]
+    if split == "train" and apart:
+        raise UsageError(f"{source.place}: the prior is trained on split train; take {apart[0]} or leave the split out")
+    return None if apart else config.held_out
+
+
 def load_images(source: Source, held_out: int, sha256: str) -> Images:
     """The images of split ``train``, and the first of ``test`` or ``val``, which are never trained on; without either,
     the last of ``train``, which are then left out of training.

@@ -284,9 +284,25 @@ def with_prior(asked: PurifierSpec, prior: Place | None) -> PurifierSpec:
             f"the purifier {asked.method} needs a diffusion model: --prior DIR, FILE.pt or hub:NAME "
             "(or --prior embedded)"
         )
+    return with_opened(asked, opened_prior(prior))
+
+
+def opened_prior(prior: Place) -> PriorFolder:
+    """A prior's folder or file; of one file it is told what cannot be seen in it.
+
+    Raises:
+        UsageError: there is none, or it is unfit.
+    """
     folder = open_prior(prior)
     if folder.guided is not None:
         _tell(f"{prior}: taken for granted: {folder.guided.flags.told}; 'zipbatch import prior' takes others")
+    return folder
+
+
+def with_opened(asked: PurifierSpec, folder: PriorFolder) -> PurifierSpec:
+    """As ``with_prior``, of a prior that is open."""
+    if not asked.needs_prior:
+        return asked
     restores = any(isinstance(step.settings, RestoreSettings) for step in asked.steps)
     restorer = read_restorer(folder) if restores else None
     return replace(asked, settings=_resolved(asked.settings, folder, restorer), prior=folder, restorer=restorer)

@@ -9,7 +9,9 @@ from typing import Any
 
 from zipbatch import places
 from zipbatch.cluster import Workers
+from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import UsageError
+from zipbatch.purifiers import RepaintSettings
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.stages.purifier import PurifierSpec
@@ -147,16 +149,36 @@ def check_request_tag(tag: str, *, latest: bool | None) -> None:
 
 
 def _check_size(request: PurifyRequest) -> None:
-    """What a manifest says of the image size is held against the purifier before any work is handed out."""
+    """What a manifest says of the image size is held against the purifier before any work is handed out.
+
+    Images that fit the prior stay as they are, and only others are resized to its size. Where nobody says how large
+    they are, they may be either.
+    """
     spec, manifest = request.spec, request.dataset.manifest
     size = None if manifest is None else manifest.image_size
-    if spec.resize is not None and spec.prior is not None:
-        size = spec.prior.image_size
     try:
         if size is not None:
-            spec.row_of(size, size)
+            _check_images(spec, size)
+        elif spec.resize is not None and spec.prior is not None and not _for_tiles(spec, spec.prior.image_size):
+            spec.row_of(spec.prior.image_size, spec.prior.image_size)
     except ValueError as error:
         raise UsageError(f"{request.dataset.name}: {error}") from error
+
+
+def _for_tiles(spec: PurifierSpec, prior_size: int) -> bool:
+    """Whether thresholds are of images smaller than the prior, which are not resized."""
+    sizes = [step.settings.image_size for step in spec.steps if isinstance(step.settings, RepaintSettings)]
+    return any(size not in {None, prior_size} for size in sizes)
+
+
+def _check_images(spec: PurifierSpec, size: int) -> None:
+    """Raises ``ValueError`` for images of a size that cannot be purified, be they resized where they do not fit."""
+    try:
+        spec.row_of(size, size)
+    except DoesNotTileError:
+        if spec.resize is None or spec.prior is None:
+            raise
+        spec.row_of(spec.prior.image_size, spec.prior.image_size)
 
 
 def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...]:

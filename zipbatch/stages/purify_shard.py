@@ -17,7 +17,7 @@ import torch
 from zipbatch import __version__, images, places
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.diffusion.tiling import DoesNotTileError
-from zipbatch.errors import DataError, WorkFailed
+from zipbatch.errors import DataError
 from zipbatch.logs import utc
 from zipbatch.memory import Room, total
 from zipbatch.places import Place, Stamp
@@ -26,6 +26,7 @@ from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.digest import listed_digest
 from zipbatch.stages.busy import Busy
+from zipbatch.stages.halving import Halving
 from zipbatch.stages.masks import MASK, encoded, forget_masks, keep_masks, kept_masks
 from zipbatch.stages.passes import Passes, begin_pass
 from zipbatch.stages.publish import despite_gc
@@ -158,7 +159,7 @@ class PurifyWorker:
         self._lanes = 1 if self._device.type == "cuda" else context.lanes
         self._held = context.memory // 2 // context.in_flight
         self._room = Room(context.memory // 2 if setup.spec.prior is None else total() // 2)
-        self._batch_rows = self._rows_that_fit = setup.batch_size
+        self._batch_rows, self._halving = setup.batch_size, Halving(setup.batch_size)
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=torch.set_num_threads, initargs=(1,))
 
     def __call__(self, task: PurifyTask) -> PurifyResult:
@@ -305,25 +306,21 @@ class PurifyWorker:
     def _compute_pixels(
         self, batch: _Batch, passes: Passes, *, forget: Callable[[Sequence[str]], None]
     ) -> torch.Tensor:
-        """Purify a batch, in smaller pieces from the moment the GPU's memory proves too small for whole ones."""
+        """Purify a batch, in pieces that fit."""
         keys = [sample.key for sample in batch.samples]
-        pieces: list[torch.Tensor] = []
-        start = 0
-        while start < len(keys):
+
+        def purified(rows: slice) -> torch.Tensor:
             self._context.tick()
-            rows = slice(start, start + self._rows_that_fit * batch.unit)
             try:
                 with self._room.take(self._cost(batch, rows), tick=self._context.tick), passes.piece(len(keys[rows])):
-                    pieces.append(self._purifier(batch.pixels[rows], keys[rows]))
-                start = rows.stop
-                continue
+                    return self._purifier(batch.pixels[rows], keys[rows])
             except NonFiniteError as error:
                 raise DataError(batch.samples[0].shard, str(error), key=error.key) from error
-            except torch.OutOfMemoryError:
-                pass  # the exception holds on to the memory: go on outside of it
-            forget(keys[rows])  # of what was begun
-            self._halve()
-        return torch.cat(pieces)
+
+        def undo(rows: slice) -> None:
+            forget(keys[rows])
+
+        return torch.cat(list(self._halving.pieces(len(keys), purified, unit=batch.unit, undo=undo)))
 
     def _cost(self, batch: _Batch, rows: slice) -> int:
         """About what purifying these rows takes in this machine's memory."""
@@ -332,13 +329,6 @@ class PurifyWorker:
         if self._spec.prior is not None:
             return len(batch.samples[rows]) * self._spec.prior.canvas_bytes // batch.unit
         return batch.pixels[rows].nbytes * self._spec.working_bytes
-
-    def _halve(self) -> None:
-        if self._rows_that_fit == 1:
-            raise WorkFailed("out of GPU memory with a single row; use a smaller prior or --precision bfloat16")
-        self._rows_that_fit //= 2
-        torch.cuda.empty_cache()
-        log.warning("out of GPU memory: going on with batches of %d", self._rows_that_fit)
 
     def _device_name(self) -> str:
         return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"

@@ -15,13 +15,13 @@ from zipbatch.kinds import head_of, instead
 from zipbatch.places import CHANGED
 from zipbatch.shards.opening import expand_paths
 from zipbatch.shards.source import SHARDS
-from zipbatch.sources import SOURCES, SPLITS, UNLABELLED, Archive, SourceImage
+from zipbatch.sources import PLAIN_FOLDER, SOURCES, SPLITS, UNLABELLED, Archive, SourceImage
 from zipbatch.sources.base import CLASSES
 from zipbatch.sources.folders import Left
 
 log = logging.getLogger(__name__)
-KINDS = (*SOURCES, SHARDS)
-"""Every kind of source; the first that recognises a bare path reads it."""
+KINDS = (*SOURCES, SHARDS, PLAIN_FOLDER)
+"""Every kind of source; the first that recognises a bare path reads it, the last only where no labels are needed."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Source:
         limit: how many images of each split, None for all.
         labelled: whether an image without a label is an error.
         skip: (origin, key) of images that are passed over as if they were not there.
+        size: the side of the square that images are stretched to; None leaves them as they are.
     """
 
     place: str
@@ -54,6 +55,7 @@ class Source:
     limit: int | None
     labelled: bool = True
     skip: frozenset[tuple[str, str]] = frozenset()
+    size: int | None = None
 
     def images(self, split: str, *, sha256: str | None = None) -> Iterator[SourceImage]:
         """The images of a split in the source's order, up to the limit.
@@ -72,7 +74,7 @@ class Source:
                 raise DataError(image.origin, "has no label (.cls or .json); a source needs one", key=image.key)
             if sha256 is not None:
                 digest.update(_content(image))
-            yield image
+            yield image if self.size is None else replace(image, size=self.size)
         if sha256 not in {None, digest.hexdigest()}:
             raise DataError(self.place, f"its split {split} {CHANGED}")
 
@@ -106,12 +108,14 @@ class Source:
         return left
 
     def image_size(self) -> int:
-        """Side of the first image, pixels.
+        """Side of all images where they are stretched to one, else that of the first, pixels.
 
         Raises:
             UsageError: it is not square, or there is none.
             DataError: it cannot be decoded.
         """
+        if self.size is not None:
+            return self.size
         image = next(self.images(self.splits[0]), None)
         if image is None:
             raise UsageError(f"{self.place}: split {self.splits[0]} is empty")
@@ -162,7 +166,7 @@ def open_source(
         UsageError: nothing there, nothing usable in it, or a split that it lacks.
         DataError: its list of classes is damaged.
     """
-    archive = _recognise(source)
+    archive = _recognise(source, labelled=labelled)
     available = archive.splits
     missing = [split for split in splits if split not in available]
     if missing:
@@ -192,7 +196,7 @@ def _odd_file(place: str) -> str | None:
     return instead(head_of(path), "an archive of images", fit={"tar", "gzip"}) if path.is_file() else None
 
 
-def _recognise(source: str | Path) -> Archive:
+def _recognise(source: str | Path, *, labelled: bool) -> Archive:
     place, kinds = str(source), {kind.name: kind for kind in KINDS}
     name, colon, rest = place.partition(":")
     if isinstance(source, str) and colon and name in kinds:
@@ -200,11 +204,14 @@ def _recognise(source: str | Path) -> Archive:
         if archive is None:
             raise UsageError(f"{place}: {_odd_file(rest) or 'not there'}; {name}: takes {kinds[name].form}")
         return archive
-    found = {kind.name: archive for kind in KINDS if (archive := kind.find(place)) is not None}
+    bare = [kind for kind in KINDS if kind is not PLAIN_FOLDER]
+    found = {kind.name: archive for kind in bare if (archive := kind.find(place)) is not None}
     if {"wds", "folder"} <= found.keys():
         raise UsageError(f"{place}: holds shards and an image-folder tree; say wds:{place} or folder:{place}")
     if found:
         return next(iter(found.values()))
+    if not labelled and (images := PLAIN_FOLDER.find(place)) is not None:
+        return images
     if told := _odd_file(place):
         raise UsageError(f"{place}: {told}; 'zipbatch ls datasets' lists what SOURCE may be")
     if not Path(place).exists():

@@ -18,7 +18,7 @@ from zipbatch.checkpoints import PriorFolder, fresh_prior, open_prior, save_prio
 from zipbatch.checkpoints.prior import BELOW, MANIFEST
 from zipbatch.config import PriorConfig
 from zipbatch.diffusion import guided_sample, noise_streams, standard_normal
-from zipbatch.errors import UsageError
+from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.pixels import from_u8
 from zipbatch.stages.calibrate import about, measured
 from zipbatch.stages.denoising import (
@@ -28,6 +28,7 @@ from zipbatch.stages.denoising import (
     begun,
     fit,
     held_out_loss,
+    learned_from,
     load_images,
     picture,
     training_digest,
@@ -72,7 +73,7 @@ def train_prior(
         DataError: images that cannot be decoded or differ in size.
     """
     source_sha256 = training_digest(source)
-    identity = training_identity(config, source_sha256)
+    identity = training_identity(config, learned_from(source, source_sha256))
     if (done := finished_manifest(out, MANIFEST, identity, opened=open_prior)) is not None:
         (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return TrainedPrior(out, done["steps"], done["held_out_eps_mse"]["value"], reused=True)
@@ -120,11 +121,7 @@ def _calibrate(saved: PriorFolder, images: Images, device: torch.device) -> None
     keys = [str(i) for i in range(len(images.held_out))]
     try:
         calibration = measured(saved, images.held_out, keys, device=device)
-    except (
-        UsageError,
-        RuntimeError,
-        MemoryError,
-    ) as error:  # what was trained is kept
+    except (UsageError, WorkFailed, RuntimeError, MemoryError) as error:  # what was trained is kept
         log.warning("not calibrated, so that 'repaint' cannot use it yet; 'zipbatch calibrate' does it: %s", error)
         return
     write_calibration(saved, calibration, about(images=len(keys), split=images.split))

@@ -26,6 +26,7 @@ from zipbatch.stages.denoising import (
     begun,
     fit,
     held_out_loss,
+    learned_from,
     load_images,
     picture,
     training_digest,
@@ -71,7 +72,7 @@ def train_restorer(
     check_writable(prior)
     assert isinstance(prior.path, Path)
     source_sha256 = training_digest(source)
-    identity = training_identity(config, [prior.digest, source_sha256])
+    identity = training_identity(config, [prior.digest, learned_from(source, source_sha256)])
     if (done := _finished(prior, identity)) is not None:
         (prior.path / _CHECKPOINT).unlink(missing_ok=True)
         error = done["held_out_error"]

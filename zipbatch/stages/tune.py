@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from zipbatch import atomic
@@ -19,15 +17,12 @@ from zipbatch.errors import UsageError
 from zipbatch.metrics import Judgement, choose_rung, judge
 from zipbatch.places import Place
 from zipbatch.purifiers import ChainSettings
-from zipbatch.report.progress import Progress
+from zipbatch.purifiers.base import Precision
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import CLEAN_SPLIT, POISONED_SPLIT
-from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate, results
-from zipbatch.stages.evaluate_progress import EvaluateProgress
-from zipbatch.stages.evaluate_shard import Tally, add_tallies
+from zipbatch.stages.asking import Asking, Report
+from zipbatch.stages.evaluate_shard import Tally
 from zipbatch.stages.purifier import PurifierSpec, purifier_spec, uncalibrated
-from zipbatch.stages.purify import PurifyProgress, purify
-from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.victim import class_name
 from zipbatch.store import Store
 from zipbatch.victims import VictimSource
@@ -35,7 +30,6 @@ from zipbatch.victims import VictimSource
 STRENGTH = "guidance_exponent"
 FACTORS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 """Of the preset's exponent, weakest first: the rungs that are tried unless others are given."""
-Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -66,8 +60,17 @@ class TuneResult:
     @property
     def settings(self) -> dict[str, Any]:
         """The chosen rung as a preset."""
-        spec = self.request.rungs[self.chosen]
-        return {"method": spec.method, **uncalibrated(spec).model_dump(mode="json")}
+        return preset_settings(self.request.rungs[self.chosen])
+
+    @property
+    def about(self) -> str:
+        """What the preset says of itself."""
+        return f"Chosen by 'zipbatch tune' for the victim {self.request.victim.name}."
+
+
+def preset_settings(spec: PurifierSpec) -> dict[str, Any]:
+    """A purifier as a preset; thresholds are in it only where they are not those that its prior comes with."""
+    return {"method": spec.method, **uncalibrated(spec).model_dump(mode="json")}
 
 
 def ladder(
@@ -85,10 +88,13 @@ def ladder(
     Raises:
         UsageError: a preset without a guidance exponent, or an exponent that cannot be.
     """
-    middle = purifier_spec(preset=preset, prior=prior, seed=seed, precision="bfloat16" if bfloat16 else "float32")
-    own = _exponent(middle)
-    if own is None:
-        raise UsageError(f"the purifier {middle.method} has no strength to tune; take a preset with a step of zip")
+    precision: Precision = "bfloat16" if bfloat16 else "float32"
+    return rungs_around(purifier_spec(preset=preset, prior=prior, seed=seed, precision=precision), exponents)
+
+
+def rungs_around(middle: PurifierSpec, exponents: Sequence[float]) -> tuple[tuple[PurifierSpec, ...], int]:
+    """As ``ladder``, of a purifier that is resolved."""
+    own = check_strength(middle)
     if bad := [value for value in exponents if not 0 < value < math.inf]:
         raise UsageError(f"--guidance-exponent must be above 0, got {bad[0]:g}")
     values = sorted({own, *(exponents or [own * factor for factor in FACTORS])}, reverse=True)
@@ -96,6 +102,14 @@ def ladder(
         raise UsageError("nothing to compare: name exponents other than the preset's own")
     rungs = tuple(replace(middle, settings=with_exponent(middle.settings, value)) for value in values)
     return rungs, values.index(own)
+
+
+def check_strength(spec: PurifierSpec) -> float:
+    """The guidance exponent of a purifier; raises ``UsageError`` where it has none."""
+    own = _exponent(spec)
+    if own is None:
+        raise UsageError(f"the purifier {spec.method} has no strength to tune; take a preset with a step of zip")
+    return own
 
 
 def some_shards(dataset: ShardDataset, splits: Sequence[str], count: int | None) -> ShardDataset:
@@ -123,61 +137,15 @@ def tune(request: TuneRequest, *, report: Report = lambda _progress: None) -> Tu
         UsageError: data that does not fit the victim or the prior.
         WorkFailed: shards could not be purified or measured.
     """
-    request = replace(request, victim=request.victim.pinned())
-    plan_evaluate(_evaluation(request, ()))  # a victim that does not fit is told before any work
-    references = []
-    for number, spec in enumerate(request.rungs):
-        what = f"purifying, exponent {_exponent(spec):g} ({number + 1}/{len(request.rungs)})"
-        report(Progress(what))
-        plan = plan_purify(
-            PurifyRequest(
-                request.dataset,
-                spec,
-                request.store,
-                request.workers,
-                splits=request.dataset.splits,
-                batch_size=request.batch_size,
-            )
-        )
-        done = purify(plan, on_progress=partial(_show, report, what))
-        references.append(f"{request.dataset.name}@{done.version}")
-    return _judged(request, references, report)
-
-
-def _show(report: Report, what: str, progress: PurifyProgress) -> None:
-    report(progress.shown(what))
-
-
-def _judged(request: TuneRequest, references: Sequence[str], report: Report) -> TuneResult:
-    plan = plan_evaluate(_evaluation(request, references))
-    classes = plan.victims[0].num_classes
-    tallies = tuple(Tally(classes) for _ in range(1 + len(references)))
-    answers = [np.empty((1 + len(references), 0), np.int64)]
-
-    def asked(progress: EvaluateProgress) -> None:
-        report(progress.shown("asking the victim"))
-
-    for result in results(plan, keep_answers=True, on_progress=asked):
-        forms = result.answers[0]
-        answers.append(np.stack([form for form in forms if form is not None]))
-        add_tallies(tallies, result.tallies[0])
-    joined = np.concatenate(answers, axis=1)
-    judgement = judge(joined[0], joined[1:], classes=classes)
+    asking = Asking(
+        request.victim, request.dataset, request.data_label, request.store, request.workers, request.batch_size
+    ).pinned()
+    asking.check()
+    named = [f"exponent {_exponent(spec):g}" for spec in request.rungs]
+    answers = asking.answers(request.rungs, named, report)
+    judgement = judge(answers.forms[0], answers.forms[1:], classes=answers.classes)
     chosen = choose_rung(judgement, own=request.own, limit=request.limit)
-    return TuneResult(request, joined.shape[1], judgement, chosen, tallies)
-
-
-def _evaluation(request: TuneRequest, references: Sequence[str]) -> EvaluateRequest:
-    return EvaluateRequest(
-        victims=(request.victim,),
-        dataset=request.dataset,
-        data_label=request.data_label,
-        purified=tuple(references),
-        store=request.store,
-        workers=request.workers,
-        splits=request.dataset.splits,
-        labels_needed=False,
-    )
+    return TuneResult(request, answers.forms.shape[1], judgement, chosen, answers.tallies)
 
 
 def tune_report(result: TuneResult) -> dict[str, Any]:
@@ -214,10 +182,9 @@ def tune_report(result: TuneResult) -> dict[str, Any]:
     }
 
 
-def write_preset(path: Path, result: TuneResult) -> None:
-    """The chosen settings as a file for ``purify --preset``."""
-    about = f"Chosen by 'zipbatch tune' for the victim {result.request.victim.name}."
-    values = {"description": about, **result.settings}
+def write_preset(path: Path, settings: Mapping[str, Any], about: str) -> None:
+    """Settings as a file for ``purify --preset``, with a line about them."""
+    values = {"description": about, **settings}
     atomic.write_bytes(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
 
 

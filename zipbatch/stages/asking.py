@@ -1,0 +1,115 @@
+"""A victim's answers on the same images as they came and purified in several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from zipbatch.cluster import Workers
+from zipbatch.report.progress import Progress
+from zipbatch.shards import ShardDataset
+from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate, results
+from zipbatch.stages.evaluate_progress import EvaluateProgress
+from zipbatch.stages.evaluate_shard import Tally, add_tallies
+from zipbatch.stages.purifier import PurifierSpec
+from zipbatch.stages.purify import PurifyProgress, purify
+from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
+from zipbatch.store import Store
+from zipbatch.victims import VictimSource
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """``forms`` int64 [1 + R, N]: on N images as they came, then purified in R ways; ``tallies`` are what labels say of
+    each, where there are any. ``classes`` is how many the victim knows.
+    """
+
+    forms: npt.NDArray[np.int64]
+    tallies: tuple[Tally, ...]
+    classes: int
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Whom to ask about which data, and where its purified forms are kept, for later runs, too."""
+
+    victim: VictimSource
+    dataset: ShardDataset
+    data_label: str
+    store: Store
+    workers: Workers = Workers()
+    batch_size: int = 32
+
+    def pinned(self) -> Asking:
+        """The same, of the victim's files as they are now."""
+        return replace(self, victim=self.victim.pinned())
+
+    def check(self) -> None:
+        """Tell before any work that the victim does not fit.
+
+        Raises:
+            UsageError: it does not fit the data, or does not answer.
+        """
+        plan_evaluate(self._evaluation(()))
+
+    def answers(self, specs: Sequence[PurifierSpec], named: Sequence[str], report: Report) -> Answers:
+        """Purify the data with each purifier, whose name is shown meanwhile, and ask about all of it.
+
+        Raises:
+            UsageError: data that does not fit the victim or a prior.
+            WorkFailed: shards could not be purified or measured.
+        """
+        references = []
+        for number, (spec, name) in enumerate(zip(specs, named, strict=True)):
+            what = f"purifying, {name} ({number + 1}/{len(specs)})"
+            report(Progress(what))
+            references.append(self._purified(spec, partial(_show, report, what)))
+        return self._asked(references, report)
+
+    def _purified(self, spec: PurifierSpec, show: Callable[[PurifyProgress], None]) -> str:
+        request = PurifyRequest(
+            self.dataset,
+            spec,
+            self.store,
+            self.workers,
+            splits=self.dataset.splits,
+            batch_size=self.batch_size,
+        )
+        return f"{self.dataset.name}@{purify(plan_purify(request), on_progress=show).version}"
+
+    def _asked(self, references: Sequence[str], report: Report) -> Answers:
+        plan = plan_evaluate(self._evaluation(references))
+        classes = plan.victims[0].num_classes
+        tallies = tuple(Tally(classes) for _ in range(1 + len(references)))
+        answers = [np.empty((1 + len(references), 0), np.int64)]
+
+        def asked(progress: EvaluateProgress) -> None:
+            report(progress.shown("asking the victim"))
+
+        for result in results(plan, keep_answers=True, on_progress=asked):
+            forms = result.answers[0]
+            answers.append(np.stack([form for form in forms if form is not None]))
+            add_tallies(tallies, result.tallies[0])
+        return Answers(np.concatenate(answers, axis=1), tallies, classes)
+
+    def _evaluation(self, references: Sequence[str]) -> EvaluateRequest:
+        return EvaluateRequest(
+            victims=(self.victim,),
+            dataset=self.dataset,
+            data_label=self.data_label,
+            purified=tuple(references),
+            store=self.store,
+            workers=self.workers,
+            splits=self.dataset.splits,
+            labels_needed=False,
+        )
+
+
+def _show(report: Report, what: str, progress: PurifyProgress) -> None:
+    report(progress.shown(what))
