@@ -70,7 +70,9 @@ def calibrate(
     check_writable(prior)
     split = next(split for split in (*_HELD_OUT, *source.splits) if split in source.splits)
     survey = source.survey(split)
-    pixels, keys = _read(source, split, survey, image_size, limit)
+    size = image_size or source.image_size()
+    count = min(limit, MAX_PIXELS // size**2)
+    pixels, keys = spaced_images(source, split, survey, count=count, image_size=image_size)
     if len(keys) < survey.images:
         log.warning("%s: learning from %d of %d images, evenly spaced", source.place, len(keys), survey.images)
     calibration = measured(prior, pixels, keys, device=device, settings=settings, on_progress=on_progress)
@@ -126,10 +128,17 @@ def spaced(total: int, limit: int) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
-def _read(source: Source, split: str, survey: Survey, image_size: int | None, limit: int) -> tuple[Tensor, list[str]]:
-    """Images uint8 [N, 3, S, S] and their keys, as many as the limits allow, evenly spaced over the split."""
+def spaced_images(
+    source: Source, split: str, survey: Survey, *, count: int, image_size: int | None
+) -> tuple[Tensor, list[str]]:
+    """At most ``count`` images, uint8 [N, 3, S, S], evenly spaced over the split, and their keys.
+
+    Raises:
+        UsageError: they differ in size and are not resized to ``image_size``.
+        DataError: one cannot be read; it names the shard or file and the key.
+    """
     size = image_size or source.image_size()
-    wanted = set(spaced(survey.images, min(limit, MAX_PIXELS // size**2)))
+    wanted = set(spaced(survey.images, count))
     found, keys = [], []
     for number, image in enumerate(source.images(split, sha256=survey.sha256)):
         if number not in wanted:
