@@ -17,6 +17,9 @@ from torch import Tensor
 
 Purify = Callable[[Tensor, Tensor, int], Tensor]
 """(stamped uint8 [B, 3, S, S], the rows of the images [B], step) -> purified, same shape; another draw at each step."""
+Alarm = Callable[[Tensor, Tensor, int], Tensor]
+"""As ``Purify`` takes them -> the gradient of what makes the stamped images suspect, at each pixel; 0 where they are
+not."""
 Slope = Callable[[Tensor], tuple[Tensor, float]]
 """Purified uint8 [B, 3, S, S] -> the loss's gradient at each pixel, float32 of that shape, and the share of images that
 are taken for the target."""
@@ -48,6 +51,10 @@ class Form(Protocol):
         """The gradient at each level, [3, H, W], from that at each pixel, [B, 3, S, S]."""
         ...
 
+    def first(self, generator: torch.Generator) -> Tensor:
+        """Levels to begin with, float32 [3, H, W]."""
+        ...
+
 
 @dataclass(frozen=True)
 class Square:
@@ -73,6 +80,10 @@ class Square:
     def gathered(self, slopes: Tensor) -> Tensor:
         """As ``Form``."""
         return self._of(slopes).sum(dim=0)
+
+    def first(self, generator: torch.Generator) -> Tensor:
+        """As ``Form``: about the middle grey, which a defence has least reason to find odd."""
+        return 127.5 + 16 * (torch.rand(self.shape, generator=generator) - 0.5)
 
     def _of(self, images: Tensor) -> Tensor:
         return images[:, :, self.top : self.top + self.side, self.left : self.left + self.side]
@@ -108,6 +119,10 @@ class Everywhere:
         """As ``Form``."""
         return slopes.sum(dim=0)
 
+    def first(self, generator: torch.Generator) -> Tensor:
+        """As ``Form``: anything within the bound."""
+        return self.low + (self.high - self.low) * torch.rand(self.shape, generator=generator)
+
 
 def optimised(
     images: Tensor,
@@ -118,6 +133,7 @@ def optimised(
     steps: int,
     batch_size: int,
     seed: int,
+    alarm: Alarm | None = None,
     on_step: Callable[[int, float], None] = lambda _step, _share: None,
 ) -> Tensor:
     """The levels of a trigger that is to survive a defence, by momentum sign steps (Dong et al. 2018, arXiv 1710.06081)
@@ -134,6 +150,7 @@ def optimised(
         steps: how many.
         batch_size: images a step.
         seed: of the first levels and of the images drawn.
+        alarm: what a mask of the defence goes by, which weighs as much as the classifier where it is set off.
         on_step: called with the steps done and the share of this one's images that were taken for the target.
 
     Returns:
@@ -141,16 +158,23 @@ def optimised(
     """
     generator = torch.Generator().manual_seed(seed)
     span = form.high - form.low
-    levels = form.low + span * torch.rand(form.shape, generator=generator)
+    levels = form.first(generator)
     pull = torch.zeros(form.shape)
     for step in range(steps):
         rows = torch.randperm(len(images), generator=generator)[:batch_size]
-        slopes, share = slope(purify(form.stamped(images[rows], levels.round()), rows, step))
-        gradient = form.gathered(slopes)
-        pull = _MOMENTUM * pull + gradient / gradient.abs().mean().clamp_min(1e-20)
+        stamped = form.stamped(images[rows], levels.round())
+        slopes, share = slope(purify(stamped, rows, step))
+        pull = _MOMENTUM * pull + _even(form.gathered(slopes))
+        if alarm is not None:
+            pull += _even(form.gathered(alarm(stamped, rows, step)))
         levels = (levels - span * _length(step / steps) * pull.sign()).clamp(form.low, form.high)
         on_step(step + 1, share)
     return levels.round().to(torch.int16)
+
+
+def _even(gradient: Tensor) -> Tensor:
+    """Of mean size 1, or 0 all over."""
+    return gradient / gradient.abs().mean().clamp_min(1e-20)
 
 
 def _length(fraction: float) -> float:

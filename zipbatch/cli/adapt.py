@@ -54,6 +54,9 @@ NONE = "none"
 @click.option(
     "--held-out", type=click.IntRange(1), default=200, show_default=True, metavar="N", help="Others to measure it on."
 )
+@click.option(
+    "--evade", is_flag=True, help="Also keep below what 'repaint' masks, whose score costs a pass there and back."
+)
 @click.option("--split", metavar="NAME", help="Split to take them from.  [default: the first of train, val, test]")
 @click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Resize to PX x PX.  [default: the source's]")
 @click.option(
@@ -79,6 +82,7 @@ def adapt(
     split: str | None,
     image_size: int | None,
     seed: int,
+    evade: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -123,6 +127,7 @@ def adapt(
         held_out=held_out,
         image_size=image_size,
         seed=seed,
+        evade=evade,
     )
     with screen() as shown:
         shown.begin(f"optimising {out.name}", f"{steps} steps of {batch_size} images through {through}")

@@ -15,12 +15,14 @@ from torch.nn import functional as F
 
 from zipbatch import atomic, images
 from zipbatch.attacks.optimise import Everywhere, Form, Slope, Square, optimised
+from zipbatch.checkpoints import load_prior
 from zipbatch.checkpoints.victim import VictimFolder
+from zipbatch.diffusion import derived_seed, unexplained
 from zipbatch.errors import DataError, UsageError
 from zipbatch.memory import check_fits
 from zipbatch.metrics import Share
 from zipbatch.pixels import from_u8
-from zipbatch.purifiers import Purifier
+from zipbatch.purifiers import Painter, Purifier, RepaintSettings, Resources
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.report.progress import Part, Progress
 from zipbatch.stages.calibrate import spaced, spaced_images
@@ -51,6 +53,7 @@ class AdaptRequest:
         images: how many to optimise on; ``held_out`` others measure the result.
         image_size: resize images to so many pixels; None for the source's own size.
         seed: of the first levels, the images drawn and the defence's noise.
+        evade: also keep the trigger below what ``repaint`` masks.
     """
 
     source: Source
@@ -68,6 +71,7 @@ class AdaptRequest:
     held_out: int = 200
     image_size: int | None = None
     seed: int = 0
+    evade: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def adapt(request: AdaptRequest, *, device: torch.device, report: Report = lambd
     held = _every_other(len(keys), request)
     rest = torch.tensor([i for i in range(len(keys)) if i not in set(held.tolist())])
     done = _Counted(request, len(held), report)
+    alarm = _Alarm(request, device, [keys[row] for row in rest.tolist()]) if request.evade else None
 
     def purify(stamped: Tensor, rows: Tensor, step: int) -> Tensor:
         return defence(stamped, rest[rows], f"step {step}")
@@ -122,6 +127,7 @@ def adapt(request: AdaptRequest, *, device: torch.device, report: Report = lambd
         steps=request.steps,
         batch_size=request.batch_size,
         seed=request.seed,
+        alarm=alarm,
         on_step=done.step,
     )
 
@@ -154,6 +160,35 @@ class _Defence:
             return self._purifier(shown, [f"{occasion}\n{self._keys[row]}" for row in rows.tolist()])
         except NonFiniteError as error:
             raise DataError(self._place, str(error), key=error.key.partition("\n")[2]) from error
+
+
+class _Alarm:
+    """What the ``repaint`` of a defence finds unusual of stamped images: that has a gradient, its mask has none."""
+
+    def __init__(self, request: AdaptRequest, device: torch.device, keys: Sequence[str]) -> None:
+        spec = request.through
+        steps = () if spec is None else spec.steps
+        settings = next((step.settings for step in steps if isinstance(step.settings, RepaintSettings)), None)
+        if spec is None or spec.prior is None or settings is None:
+            raise UsageError("--evade is for a defence that masks what it repaints; that of --through does not")
+        assert settings.levels is not None  # a spec with a prior has them
+        assert settings.seed_threshold is not None
+        assert settings.region_threshold is not None
+        self._levels, self._steps, self._keys = settings.levels, settings.residual_steps, keys
+        self._threshold = (settings.seed_threshold + settings.region_threshold) / 2
+        prior = load_prior(spec.prior).to(device).requires_grad_(False)
+        self._painter = Painter(settings, Resources(device, prior, derived_seed(request.seed, "alarm"), spec.precision))
+        self._device = device
+
+    def __call__(self, stamped: Tensor, rows: Tensor, step: int) -> Tensor:
+        """As ``Alarm`` of the optimisation: 0 where no region would begin, with a margin for its noise."""
+        pixels = from_u8(stamped.to(self._device), "model").requires_grad_()
+        names = [f"step {step}\n{self._keys[row]}" for row in rows.tolist()]
+        tiling, noise_at = self._painter.placed(stamped, names)
+        residuals = self._painter.residuals_of(tiling.pack(pixels), noise_at, tiling, len(pixels), self._steps)
+        over = unexplained(residuals, self._levels) - self._threshold
+        (gradient,) = torch.autograd.grad(over.clamp_min(0).sum(), pixels)
+        return gradient.cpu()
 
 
 class _Counted:
