@@ -118,3 +118,22 @@ def test_a_gradient_is_gathered_from_all_images(form: Form):
     slopes = torch.randn(5, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     whole = form.stamped(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), torch.full(form.shape, 1.0))[0] > 0
     assert torch.allclose(form.gathered(slopes).flatten(), slopes.sum(dim=0)[whole])
+
+
+def test_an_alarm_weighs_as_much_as_the_classifier_where_it_is_set_off():
+    """It pulls to black what the classifier leaves alone, and stays silent where it does not matter."""
+    form, told = Square(2, 0, 0), []
+
+    def flat(shown: Tensor) -> tuple[Tensor, float]:
+        return torch.zeros(shown.shape), 0.0
+
+    def alarm(stamped: Tensor, rows: Tensor, step: int) -> Tensor:
+        told.append((step, len(rows), stamped.dtype))
+        return (stamped > 0).float()
+
+    settings = {"purify": halved, "steps": 20, "batch_size": 4, "seed": 0}
+    levels = optimised(pictures(), form, slope=flat, alarm=alarm, **settings)
+    assert told == [(step, 4, torch.uint8) for step in range(20)]
+    assert int(levels.max()) == 0
+    silent = optimised(pictures(), form, slope=linear(), alarm=lambda s, _r, _n: torch.zeros(s.shape), **settings)
+    assert torch.equal(silent, optimised(pictures(), form, slope=linear(), **settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from zipbatch.checkpoints.victim import VictimSpec, save_victim
 from zipbatch.images import decode
 from zipbatch.pixels import from_u8
 from zipbatch.shards import open_dataset, read_shard
+from zipbatch.stages.purifier import purifier_spec
+from zipbatch.stages.white_box import MaskAlarm
 from zipbatch.victims import build_victim
 
 FEW = ("--steps", 2, "--batch-size", 4, "--images", 12, "--held-out", 6)
@@ -148,3 +151,34 @@ def test_a_surrogate_that_answers_the_target_anyway_is_refused(photos: Path, vic
     )
     assert ran.code == 2
     assert "name another --target" in ran.err
+
+
+def test_what_a_mask_goes_by_has_a_gradient(photos: Path, prior: Path):
+    """Down its slope an image has less of what would be masked; where nothing would be, there is no slope."""
+    spec = purifier_spec(method="repaint", prior=prior)
+    alarm, keys = MaskAlarm(spec, torch.device("cpu"), seed=0), [str(i) for i in range(6)]
+    shown = torch.from_numpy(np.stack([picture(i) for i in range(6)]).transpose(0, 3, 1, 2).copy())
+    before = alarm.excess(from_u8(shown, "model"), keys)
+    slope = alarm.slope(shown, keys)
+    assert float(before.sum()) > 0
+    after = alarm.excess(from_u8(shown, "model") - 0.02 * slope.sign(), keys)
+    assert float(after.sum()) < 0.9 * float(before.sum())
+    calm = spec.settings.model_copy(update={"seed_threshold": 9.0, "region_threshold": 9.0})
+    none = MaskAlarm(replace(spec, settings=calm), torch.device("cpu"), seed=0).slope(shown, keys)
+    assert not bool(none.any())
+
+
+def test_evading_is_repeatable_and_only_for_what_masks(photos: Path, surrogate: Path, prior: Path, tmp_path: Path):
+    patch = ("--prior", prior, "--patch-size", 5, *FEW)
+    for name, more in (("a", ["--evade"]), ("b", ["--evade"]), ("c", [])):
+        adapted(photos, surrogate, tmp_path / f"{name}.png", *patch, *more)
+    a, b, c = files_below(tmp_path).values()
+    assert a == b
+    assert a != c
+    for through in ("jpeg", "none", "fast"):
+        ran = zipbatch(
+            *("adapt", photos, "--surrogate", surrogate, "--out", tmp_path / "d.png", *patch, "--evade"),
+            *("--through", through),
+        )
+        assert ran.code == 2
+        assert "--evade is for a defence that masks" in ran.err

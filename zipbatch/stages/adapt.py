@@ -11,23 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zipbatch import atomic, images
-from zipbatch.attacks.optimise import Everywhere, Form, Slope, Square, optimised
-from zipbatch.checkpoints import load_prior
+from zipbatch.attacks.optimise import Alarm, Everywhere, Form, Square, optimised
 from zipbatch.checkpoints.victim import VictimFolder
-from zipbatch.diffusion import derived_seed, unexplained
-from zipbatch.errors import DataError, UsageError
+from zipbatch.errors import UsageError
 from zipbatch.memory import check_fits
 from zipbatch.metrics import Share
-from zipbatch.pixels import from_u8
-from zipbatch.purifiers import Painter, Purifier, RepaintSettings, Resources
-from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.report.progress import Part, Progress
 from zipbatch.stages.calibrate import spaced, spaced_images
-from zipbatch.stages.purifier import PurifierSpec, build_purifier, exact_on
+from zipbatch.stages.purifier import PurifierSpec, exact_on
 from zipbatch.stages.source import Source
+from zipbatch.stages.white_box import Defence, MaskAlarm, answers, slope_of
 from zipbatch.victims import Victim
 
 log = logging.getLogger(__name__)
@@ -96,6 +91,22 @@ class Adapted:
     clean: Share
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """Images uint8 [N, 3, S, S] and their keys."""
+
+    pixels: Tensor
+    keys: tuple[str, ...]
+
+    def rows(self, chosen: Sequence[int]) -> _Shown:
+        """Some of them."""
+        return _Shown(self.pixels[list(chosen)], tuple(self.keys[i] for i in chosen))
+
+    def named(self, chosen: Sequence[int], occasion: str) -> list[str]:
+        """Keys of some of them under which noise is drawn on one occasion alone."""
+        return [f"{occasion}\n{self.keys[i]}" for i in chosen]
+
+
 def adapt(request: AdaptRequest, *, device: torch.device, report: Report = lambda _: None) -> Adapted:
     """Optimise a trigger and write it to ``request.out``: the same request gives the same bytes on one kind of machine.
 
@@ -107,88 +118,45 @@ def adapt(request: AdaptRequest, *, device: torch.device, report: Report = lambd
     """
     _check(request)
     exact_on(device)
-    victim, split = _white_box(request, device), _split(request.source)
-    pixels, keys = _images(request, split, victim)
-    form = _form(request, int(pixels.shape[-1]))
-    defence = _Defence(request, device, keys)
-    held = _every_other(len(keys), request)
-    rest = torch.tensor([i for i in range(len(keys)) if i not in set(held.tolist())])
-    done = _Counted(request, len(held), report)
-    alarm = _Alarm(request, device, [keys[row] for row in rest.tolist()]) if request.evade else None
-
-    def purify(stamped: Tensor, rows: Tensor, step: int) -> Tensor:
-        return defence(stamped, rest[rows], f"step {step}")
-
+    victim, split = _surrogate(request, device), _split(request.source)
+    shown = _images(request, split, victim)
+    form = _form(request, int(shown.pixels.shape[-1]))
+    learned, held_out = _parted(shown, request)
+    defence = Defence(request.through, device, request.source.place)
+    done = _Counted(request, len(held_out.keys), report)
     levels = optimised(
-        pixels[rest],
+        learned.pixels,
         form,
-        purify=purify,
+        purify=lambda pixels, rows, step: defence(pixels, learned.named(rows.tolist(), f"step {step}")),
         slope=slope_of(victim, request.target, device),
         steps=request.steps,
         batch_size=request.batch_size,
         seed=request.seed,
-        alarm=alarm,
+        alarm=_alarm(request, device, learned),
         on_step=done.step,
     )
 
-    def taken(shown: Tensor) -> Share:
-        return Share(int((answers(victim, shown, device) == request.target).sum()), len(shown))
+    stamped = form.stamped(held_out.pixels, levels)
 
-    stamped = form.stamped(pixels[held], levels)
-    shares = [taken(stamped)]
-    for shown, name in ((stamped, "stamped"), (pixels[held], "clean")):
-        parts = [
-            defence(shown[i : i + request.batch_size], held[i : i + request.batch_size], name)
-            for i in done.measured(len(held), request.batch_size)
-        ]
-        shares.append(taken(torch.cat(parts)))
+    def purified(pixels: Tensor, occasion: str) -> Tensor:
+        batches = torch.split(torch.arange(len(pixels)), request.batch_size)
+        return torch.cat([done.told(defence(pixels[b], held_out.named(b.tolist(), occasion))) for b in batches])
+
+    told = (stamped, purified(stamped, "stamped"), purified(held_out.pixels, "clean"))
+    shares = (_share(answers(victim, pixels, device) == request.target) for pixels in told)
     write_trigger(request.out, levels)
-    return Adapted(request.out, levels, len(rest), split, *shares)
+    return Adapted(request.out, levels, len(learned.keys), split, *shares)
 
 
-class _Defence:
-    """The purifier as the optimisation meets it: other noise for every occasion, by other keys."""
-
-    def __init__(self, request: AdaptRequest, device: torch.device, keys: Sequence[str]) -> None:
-        spec, self._keys, self._place = request.through, keys, request.source.place
-        self._purifier: Purifier | None = None if spec is None else build_purifier(spec, device)
-
-    def __call__(self, shown: Tensor, rows: Tensor, occasion: str) -> Tensor:
-        if self._purifier is None:
-            return shown
-        try:
-            return self._purifier(shown, [f"{occasion}\n{self._keys[row]}" for row in rows.tolist()])
-        except NonFiniteError as error:
-            raise DataError(self._place, str(error), key=error.key.partition("\n")[2]) from error
+def _share(taken: Tensor) -> Share:
+    return Share(int(taken.sum()), len(taken))
 
 
-class _Alarm:
-    """What the ``repaint`` of a defence finds unusual of stamped images: that has a gradient, its mask has none."""
-
-    def __init__(self, request: AdaptRequest, device: torch.device, keys: Sequence[str]) -> None:
-        spec = request.through
-        steps = () if spec is None else spec.steps
-        settings = next((step.settings for step in steps if isinstance(step.settings, RepaintSettings)), None)
-        if spec is None or spec.prior is None or settings is None:
-            raise UsageError("--evade is for a defence that masks what it repaints; that of --through does not")
-        assert settings.levels is not None  # a spec with a prior has them
-        assert settings.seed_threshold is not None
-        assert settings.region_threshold is not None
-        self._levels, self._steps, self._keys = settings.levels, settings.residual_steps, keys
-        self._threshold = (settings.seed_threshold + settings.region_threshold) / 2
-        prior = load_prior(spec.prior).to(device).requires_grad_(False)
-        self._painter = Painter(settings, Resources(device, prior, derived_seed(request.seed, "alarm"), spec.precision))
-        self._device = device
-
-    def __call__(self, stamped: Tensor, rows: Tensor, step: int) -> Tensor:
-        """As ``Alarm`` of the optimisation: 0 where no region would begin, with a margin for its noise."""
-        pixels = from_u8(stamped.to(self._device), "model").requires_grad_()
-        names = [f"step {step}\n{self._keys[row]}" for row in rows.tolist()]
-        tiling, noise_at = self._painter.placed(stamped, names)
-        residuals = self._painter.residuals_of(tiling.pack(pixels), noise_at, tiling, len(pixels), self._steps)
-        over = unexplained(residuals, self._levels) - self._threshold
-        (gradient,) = torch.autograd.grad(over.clamp_min(0).sum(), pixels)
-        return gradient.cpu()
+def _alarm(request: AdaptRequest, device: torch.device, learned: _Shown) -> Alarm | None:
+    if not request.evade:
+        return None
+    alarm = MaskAlarm(request.through, device, seed=request.seed)
+    return lambda pixels, rows, step: alarm.slope(pixels, learned.named(rows.tolist(), f"step {step}"))
 
 
 class _Counted:
@@ -198,42 +166,24 @@ class _Counted:
         self._what, self._report = f"optimising {request.out.name}", report
         self._steps, self._batch = request.steps, request.batch_size
         self._all = request.steps * request.batch_size + 2 * held_out
-        self._done, self._share = 0, 0.0
+        self._step, self._done, self._share = 0, 0, 0.0
 
     def step(self, step: int, share: float) -> None:
-        self._share = share if step == 1 else 0.9 * self._share + 0.1 * share
-        self._tell(step, self._batch)
+        """A step is done, of whose images that share was taken for the target."""
+        self._step, self._share = step, share if step == 1 else 0.9 * self._share + 0.1 * share
+        self._tell(self._batch)
 
-    def measured(self, count: int, batch_size: int) -> Sequence[int]:
-        """Where batches of ``count`` images begin; telling so before each."""
-        for start in range(0, count, batch_size):
-            self._tell(self._steps, min(batch_size, count - start))
-        return range(0, count, batch_size)
+    def told(self, purified: Tensor) -> Tensor:
+        """What was purified to measure."""
+        self._tell(len(purified))
+        return purified
 
-    def _tell(self, step: int, more: int) -> None:
+    def _tell(self, more: int) -> None:
         self._done += more
-        parts = (Part("steps", step, self._steps),)
         notes = (f"taken for the target {self._share:.2f}",)
-        self._report(Progress(self._what, parts, self._done / self._all, notes=notes))
-
-
-def slope_of(victim: Victim, target: int, device: torch.device) -> Slope:
-    """The gradient of a classifier's cross entropy for the target, at each pixel of uint8 images [B, 3, S, S]."""
-
-    def slope(shown: Tensor) -> tuple[Tensor, float]:
-        unit = from_u8(shown.to(device), "unit").requires_grad_()
-        scores = victim(unit)
-        wanted = torch.full((len(unit),), target, device=device)
-        (gradient,) = torch.autograd.grad(F.cross_entropy(scores, wanted), unit)
-        return gradient.cpu(), float((scores.argmax(dim=1) == wanted).float().mean())
-
-    return slope
-
-
-@torch.inference_mode()
-def answers(victim: Victim, shown: Tensor, device: torch.device) -> Tensor:
-    """The class of each of uint8 images [N, 3, S, S], int64 [N]."""
-    return torch.cat([victim(from_u8(rows.to(device), "unit")).argmax(dim=1).cpu() for rows in torch.split(shown, 128)])
+        self._report(
+            Progress(self._what, (Part("steps", self._step, self._steps),), self._done / self._all, notes=notes)
+        )
 
 
 def write_trigger(out: Path, levels: Tensor) -> None:
@@ -256,7 +206,7 @@ def _check(request: AdaptRequest) -> None:
         raise UsageError(f"--out {request.out}: {kind} is written as a {suffix} file in a folder that is there")
 
 
-def _white_box(request: AdaptRequest, device: torch.device) -> Victim:
+def _surrogate(request: AdaptRequest, device: torch.device) -> Victim:
     folder = request.surrogate
     if request.target >= folder.spec.num_classes:
         raise UsageError(f"--target {request.target}: {folder.path} knows classes 0 to {folder.spec.num_classes - 1}")
@@ -273,8 +223,8 @@ def _split(source: Source) -> str:
     return next(split for split in (*_LEARNED_ON, *source.splits) if split in source.splits)
 
 
-def _images(request: AdaptRequest, split: str, victim: Victim) -> tuple[Tensor, list[str]]:
-    """Those that the surrogate does not take for the target anyway, uint8 [N, 3, S, S], and their keys."""
+def _images(request: AdaptRequest, split: str, victim: Victim) -> _Shown:
+    """Those that the surrogate does not take for the target anyway."""
     source, size = request.source, request.image_size or request.source.image_size()
     if size != request.surrogate.image_size:
         raise UsageError(
@@ -295,7 +245,7 @@ def _images(request: AdaptRequest, split: str, victim: Victim) -> tuple[Tensor, 
         )
     if len(keys) < count:
         log.warning("%s: split %s has %d images, %d are wanted", source.place, split, len(keys), count)
-    return pixels[rows], [keys[row] for row in rows.tolist()]
+    return _Shown(pixels, tuple(keys)).rows(rows.tolist())
 
 
 def _check_size(request: AdaptRequest, size: int) -> None:
@@ -306,10 +256,11 @@ def _check_size(request: AdaptRequest, size: int) -> None:
         raise UsageError(f"--through: {error}") from error
 
 
-def _every_other(count: int, request: AdaptRequest) -> Tensor:
-    """The rows that are held out: the share that was asked for, evenly spaced, one at least."""
-    share = request.held_out / (request.images + request.held_out)
-    return torch.tensor(spaced(count, min(count - 1, max(1, round(count * share)))))
+def _parted(shown: _Shown, request: AdaptRequest) -> tuple[_Shown, _Shown]:
+    """Those to optimise on, and those held out: the share that was asked for, evenly spaced, one at least."""
+    count, share = len(shown.keys), request.held_out / (request.images + request.held_out)
+    held_out = spaced(count, min(count - 1, max(1, round(count * share))))
+    return shown.rows([i for i in range(count) if i not in set(held_out)]), shown.rows(held_out)
 
 
 def _form(request: AdaptRequest, image_size: int) -> Form:
