@@ -114,7 +114,7 @@ def _shards(folder: Path) -> list[bytes]:
 def _read_shard(path: Path) -> None:
     for each in read_shard(path, limits=Limits(max_member_bytes=1_000_000)):
         each.original_label()
-        each.poisoned()
+        each.stamped()
         each.image(max_pixels=100_000)
 
 

@@ -247,7 +247,7 @@ def test_an_attacks_transform_sees_which_images_are_poisoned(
     train(dataset, tmp_path / "v", CONFIG.model_copy(update={"epochs": 1}))
     samples = [s for shard in dataset.split("train") for s in read_shard(shard.path)]
     expected = [
-        (from_u8(torch.from_numpy(s.image()).permute(2, 0, 1), "unit").contiguous().numpy().tobytes(), s.poisoned())
+        (from_u8(torch.from_numpy(s.image()).permute(2, 0, 1), "unit").contiguous().numpy().tobytes(), s.stamped())
         for s in samples
     ]
     assert sum(flag for _, flag in expected) == 6

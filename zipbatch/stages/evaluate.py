@@ -94,6 +94,7 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
             tuple(aside[shard.name] for aside in quarantines if shard.name in aside),
             shard.sha256,
             listed.get(clean.get(shard.name, shard.path)),
+            _is_of_some_classes(request.dataset),
         )
         for shard in shards
     )
@@ -184,6 +185,11 @@ def _clean_twins(dataset: ShardDataset) -> dict[str, Place]:
     return {name: clean[twin] for name, twin in twins.items() if twin in clean}
 
 
+def _is_of_some_classes(dataset: ShardDataset) -> bool:
+    """Whether its poisoned split holds images of some classes alone."""
+    return dataset.manifest is not None and dataset.manifest.attack.source_classes is not None
+
+
 def labelling(request: EvaluateRequest) -> Labelling:
     """How the labels of the data are read: a staged dataset promises them, bare shards may have others' or none."""
     dataset = request.dataset
@@ -191,13 +197,16 @@ def labelling(request: EvaluateRequest) -> Labelling:
 
 
 def wanted_answers(dataset: ShardDataset) -> tuple[int, ...] | None:
-    """Class -> what the attack wants images of it to be taken for; None where the data does not say."""
+    """Class -> what the attack wants images of it to be taken for, itself where it is not after them; None where the
+    data does not say.
+    """
     if dataset.manifest is None:
         return None
     attack, all_to_one = dataset.manifest.attack, dataset.manifest.attack.target_mode == ALL_TO_ONE
     if all_to_one and attack.target is None:
         return None
-    goal = Goal(len(dataset.manifest.classes), attack.target if all_to_one else None)
+    sources = attack.source_classes or ()
+    goal = Goal(len(dataset.manifest.classes), attack.target if all_to_one else None, sources=sources)
     return tuple(goal.answer(label) for label in range(goal.classes))
 
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from zipbatch import atomic, places
-from zipbatch.attacks import get_attack
 from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.cluster import pick_device
 from zipbatch.config import PriorConfig, Settings, VictimConfig, find_config, load_config
@@ -34,6 +33,7 @@ from zipbatch.stages.staging import whole_dataset
 from zipbatch.stages.train_prior import train_prior
 from zipbatch.stages.train_victim import train_victim
 from zipbatch.stages.training import is_trained, training_facts
+from zipbatch.stages.trigger import PYTHON
 from zipbatch.store import VersionHeader, Versions, lost_objects
 
 Report = Callable[[Progress], None]
@@ -88,8 +88,18 @@ class PoisonSettings(Settings):
     image_size: int | None = Field(None, ge=8)
     samples_per_shard: int = Field(1000, ge=1)
     resize: Literal["stretch", "center-crop"] = "stretch"
-    trigger_image: Path | None = None
+    trigger_image: Path | tuple[Path, ...] | None = None
     skip_unreadable: bool = False
+    cover_rate: float | None = None
+    trigger_array: Path | None = None
+
+    @field_validator("attack")
+    @classmethod
+    def _runs_no_code(cls, name: str) -> str:
+        """A pipeline is data, and may be another's: a function is run only where a command line names it."""
+        if name.startswith(PYTHON):
+            raise ValueError("functions of yours are run by 'zipbatch poison --attack python:…' alone")
+        return name
 
 
 def _poison(instance: Instance, place: Place, report: Report) -> None:
@@ -275,14 +285,18 @@ def _maybe(_settings: Settings) -> None:
     return None
 
 
+_MATERIAL = ("trigger_image", "trigger_array", "cover_rate")
+"""Settings of which the staged options tell, where they matter."""
+
+
 def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
     """The attack as it will be, wherever its parameters come from."""
     request = _poison_request(settings, source="", out=Path())
-    attack = get_attack(request.attack, request.params, profile=request.profile)
+    attack = request.find_attack()
     return {
-        **settings.model_dump(mode="json", exclude={"profile", "trigger_image", "skip_unreadable"}),
+        **settings.model_dump(mode="json", exclude={"profile", "skip_unreadable", *_MATERIAL}),
         "train_transform": attack.train_transform,
-        **requested_options(request),
+        **requested_options(request, attack),
         **({"skip_unreadable": True} if settings.skip_unreadable else {}),
     }
 
@@ -377,7 +391,10 @@ def _prior_config(settings: TrainSettings) -> PriorConfig:
 
 
 def _texts(params: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in params.items()}
+    """As ``--param`` has them: a list of numbers with commas."""
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in params.items()
+    }
 
 
 def _text(item: Instance | str) -> str:

@@ -243,7 +243,7 @@ def _epoch(data: LoadedSplit, run: _Run) -> None:
 def _augmented(data: LoadedSplit, rows: Tensor, run: _Run, generator: torch.Generator) -> Tensor:
     unit = from_u8(data.images[rows], "unit")
     if run.transform is not None:
-        return run.transform(unit, data.poisoned[rows], generator=generator)
+        return run.transform(unit, data.stamped[rows], generator=generator)
     return crop_and_flip(unit, generator=generator) if run.config.augment else unit
 
 
