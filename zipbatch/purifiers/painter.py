@@ -25,8 +25,16 @@ from zipbatch.pixels import from_u8, to_u8
 from zipbatch.purifiers.base import Precision, Resources, check_finite
 
 
-class SamplerSettings(Settings):
-    """How a prior is sampled, the same for every purifier that has one."""
+class PriorSettings(Settings):
+    """Settings of a purifier with a prior."""
+
+    def calls(self, training_steps: int) -> int:
+        """Forward passes of a network that an image takes, at most, with a schedule of T steps."""
+        raise NotImplementedError
+
+
+class SamplerSettings(PriorSettings):
+    """How a prior is sampled, the same for every purifier that samples one."""
 
     steps: int | None = Field(20, ge=1, description="S, sampling steps over the whole schedule; null: all T")
     eta: float = Field(1.0, ge=0, le=1, description="0 deterministic (DDIM) to 1 ancestral")
@@ -46,6 +54,15 @@ class SamplerSettings(Settings):
     def calls(self, training_steps: int) -> int:
         """Forward passes of the prior that an image takes, at most."""
         return len(timesteps(training_steps, *self.grid(training_steps)))
+
+    def highest(self, training_steps: int) -> int:
+        """The highest timestep that the network is asked about."""
+        return timesteps(training_steps, *self.grid(training_steps))[0][0]
+
+    def check_learned(self, training_steps: int, below: int) -> None:
+        """Raises ``ValueError`` where the network is asked about timesteps that it never learned: ``below`` and on."""
+        if (highest := self.highest(training_steps)) >= below:
+            raise ValueError(f"learned the timesteps below {below} alone, and would be asked at {highest}")
 
 
 class Painter:

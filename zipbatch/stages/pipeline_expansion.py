@@ -7,14 +7,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zipbatch import atomic, places
-from zipbatch.checkpoints import CALIBRATION, open_prior, open_victim, read_calibration
+from zipbatch.checkpoints import (
+    CALIBRATION,
+    RESTORER,
+    RESTORER_WEIGHTS,
+    PriorFolder,
+    open_prior,
+    open_victim,
+    read_calibration,
+    read_restorer,
+)
 from zipbatch.config import PipelineConfig, references, resolved, validate
 from zipbatch.errors import UsageError
 from zipbatch.stages.assets import prior_path, source_place, victim_path
 from zipbatch.stages.fingerprint import Fingerprints
 from zipbatch.stages.pipeline_instance import Input, Instance
 from zipbatch.stages.pipeline_kinds import KINDS
-from zipbatch.stages.purifier_identity import learns
+from zipbatch.stages.purifier_identity import learned
 from zipbatch.stages.source import source_paths
 
 _NAMED: Mapping[str, Callable[[str], str]] = {
@@ -23,7 +32,17 @@ _NAMED: Mapping[str, Callable[[str], str]] = {
     "victim": lambda text: str(victim_path(text)),
 }
 """Inputs for which names stand beside paths."""
-_OPENED: Mapping[str, Callable[[places.Place], object]] = {"prior": open_prior, "victim": open_victim}
+_LEARNED_FROM: Mapping[str, tuple[str, str, Callable[[PriorFolder], object]]] = {
+    "repaint": ("calibration", CALIBRATION, read_calibration),
+    "restore": ("restorer", RESTORER, read_restorer),
+}
+"""Method -> what it takes from a prior's folder: the name of the fact, the file, and who reads it."""
+_BESIDE_A_PRIOR = frozenset({CALIBRATION, RESTORER, RESTORER_WEIGHTS})
+_OPENED: Mapping[str, Callable[[places.Place], object]] = {
+    "prior": open_prior,
+    "victim": open_victim,
+    "start": open_victim,
+}
 """What is to be told of an unfit file before anything is run, not when its stage is."""
 
 
@@ -164,7 +183,11 @@ def _identity(
     prints: Fingerprints,
     where: str,
 ) -> dict[str, Any]:
-    contents = {name: [_content(name, item, prints, where) for item in made] for name, made in inputs.items()}
+    contents = {
+        name: [_content(name, item, prints, where) for item in made]
+        for name, made in inputs.items()
+        if made or not KINDS[kind].inputs[name].later
+    }
     return {
         "run": kind,
         "facts": {**facts, **_learned(facts, inputs.get("prior", ()), prints, where)},
@@ -175,30 +198,32 @@ def _identity(
 def _learned(
     facts: Mapping[str, Any], priors: Sequence[Instance | str], prints: Fingerprints, where: str
 ) -> dict[str, Any]:
-    """The calibration of a prior at a path, of a purifier that takes its thresholds from it; held against the prior's
+    """What a purifier takes from the folder of a prior at a path, its calibration or its restorer; held against
     weights, which are large, only where it is used.
 
     Raises:
         UsageError: the prior has none.
     """
     paths = [item for item in priors if isinstance(item, str)]
-    if not paths or not learns(facts):
-        return {}
-    file = places.place(paths[0]) / CALIBRATION
-    if not file.is_file():
-        try:
-            read_calibration(open_prior(places.place(paths[0])))  # says what to do
-        except UsageError as error:
-            raise UsageError(f"{where}: {error}") from error
-    return {"calibration": prints.of(file, where)}
+    facts_learned: dict[str, Any] = {}
+    for method in learned(facts) if paths else ():
+        name, file_name, read = _LEARNED_FROM[method]
+        file = places.place(paths[0]) / file_name
+        if not file.is_file():
+            try:
+                read(open_prior(places.place(paths[0])))  # says what to do
+            except UsageError as error:
+                raise UsageError(f"{where}: {error}") from error
+        facts_learned[name] = prints.of(file, where)
+    return facts_learned
 
 
 def _content(name: str, item: Instance | str, prints: Fingerprints, where: str) -> object:
     """What an input is known by."""
     if isinstance(item, Instance):
         return item.id
-    if name == "prior":  # its calibration is among the facts, where it matters
-        return prints.of(places.place(item), where, without=CALIBRATION)
+    if name == "prior":  # what is learned from it is among the facts, where it matters
+        return prints.of(places.place(item), where, without=_BESIDE_A_PRIOR)
     if name != "source":
         return prints.of(places.place(item), where)
     kind, paths = source_paths(item)

@@ -24,7 +24,7 @@ from zipbatch.stages.pipeline_instance import Input, Instance, Place
 from zipbatch.stages.poison import PoisonRequest, poison, requested_options
 from zipbatch.stages.publish import check_tagged
 from zipbatch.stages.purifier import OutputSize, PurifierSpec, asked_purifier, with_prior
-from zipbatch.stages.purifier_identity import learns
+from zipbatch.stages.purifier_identity import learned
 from zipbatch.stages.purify import purify
 from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.sheet import write_sheet
@@ -129,11 +129,13 @@ def _train_victim(instance: Instance, place: Place, report: Report) -> None:
     if instance.inputs["purified"]:
         version = Versions(place.store).read("@".join(_reference(instance.one("purified"), place)))
         dataset = with_purified(dataset, version, place.store, split="train")
+    start = instance.inputs["start"]
     train_victim(
         dataset,
         instance.path(place),
         _victim_config(instance.settings),
         device=pick_device(place.workers.device),
+        start=open_victim(_at(start[0], place)) if start else None,
         on_progress=lambda p: report(p.shown(instance.label)),
     )
 
@@ -244,10 +246,10 @@ def _is_purified(instance: Instance, place: Place) -> bool:
 
 
 def _is_of_its_prior(instance: Instance, place: Place, header: VersionHeader) -> bool:
-    """Whether a version has the thresholds that its prior's calibration says by now, where another stage made that."""
+    """Whether a version has the settings that come with its prior by now, where another stage made that."""
     assert isinstance(instance.settings, PurifySettings)
     asked, made = _asked(instance.settings), instance.inputs["prior"]
-    if not made or isinstance(made[0], str) or not learns(asked.identity):
+    if not made or isinstance(made[0], str) or not learned(asked.identity):
         return True
     identity = with_prior(asked, _at(made[0], place)).identity
     return atomic.canonical_json(identity) == atomic.canonical_json(header.purifier)
@@ -325,7 +327,11 @@ KINDS: dict[str, Kind] = {
     ),
     "train victim": Kind(
         TrainSettings,
-        {"data": Input(("poison",)), "purified": Input(("purify",), path=False, needed=_maybe)},
+        {
+            "data": Input(("poison",)),
+            "purified": Input(("purify",), path=False, needed=_maybe),
+            "start": Input(("train victim",), needed=_maybe, later=True),
+        },
         _train_victim,
         lambda instance, place: is_trained(instance.path(place), open_victim),
         lambda settings: training_facts(_victim_config(settings)),

@@ -11,11 +11,21 @@ from typing import Any, Literal
 
 import torch
 
-from zipbatch.checkpoints import PriorFolder, load_prior, open_prior, read_calibration
+from zipbatch.checkpoints import PriorFolder, Restorer, load_prior, open_prior, read_calibration, read_restorer
 from zipbatch.config import DEFAULTS, Settings, find_config, read_config, validate
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
-from zipbatch.purifiers import PURIFIERS, ChainSettings, Purifier, RepaintSettings, Resources, SamplerSettings, Step
+from zipbatch.purifiers import (
+    PURIFIERS,
+    ChainSettings,
+    PriorSettings,
+    Purifier,
+    RepaintSettings,
+    Resources,
+    RestoreSettings,
+    SamplerSettings,
+    Step,
+)
 from zipbatch.purifiers.base import Precision
 
 log = logging.getLogger(__name__)
@@ -45,6 +55,7 @@ class PurifierSpec:
     libraries: Mapping[str, str] = field(default_factory=dict)
     output_size: OutputSize = "input"
     keep_masks: bool = False
+    restorer: Restorer | None = None
 
     def row_of(self, height: int, width: int) -> int:
         """Images of that size to a row of the network's batch; raises ``ValueError`` when they cannot be purified."""
@@ -68,19 +79,21 @@ class PurifierSpec:
 
     @property
     def passes(self) -> int:
-        """Forward passes of the prior that an image takes; 1 where there is no prior."""
+        """Forward passes of a network that an image takes; 1 where there is no prior."""
         if self.prior is None:
             return 1
         steps = self.prior.training_steps
         return sum(
-            step.draws * step.settings.calls(steps) for step in self.steps if isinstance(step.settings, SamplerSettings)
+            step.draws * step.settings.calls(steps) for step in self.steps if isinstance(step.settings, PriorSettings)
         )
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Files on this machine's disk that ``build_purifier`` reads."""
-        files = () if self.prior is None else self.prior.files
-        return tuple(file for file in files if isinstance(file, Path))
+        folders = (self.prior, None if self.restorer is None else self.restorer.folder)
+        return tuple(
+            file for folder in folders if folder is not None for file in folder.files if isinstance(file, Path)
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -241,7 +254,9 @@ def with_prior(asked: PurifierSpec, prior: Place | None) -> PurifierSpec:
     folder = open_prior(prior)
     if folder.guided is not None:
         _tell(f"{prior}: taken for granted: {folder.guided.flags.told}; 'zipbatch import prior' takes others")
-    return replace(asked, settings=_resolved(asked.settings, folder), prior=folder)
+    restores = any(isinstance(step.settings, RestoreSettings) for step in asked.steps)
+    restorer = read_restorer(folder) if restores else None
+    return replace(asked, settings=_resolved(asked.settings, folder, restorer), prior=folder, restorer=restorer)
 
 
 def _output_size(resize: str | None, asked: OutputSize | None) -> OutputSize:
@@ -285,19 +300,23 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
             )
 
 
-def _resolved(settings: Settings, folder: PriorFolder) -> Settings:
+def _resolved(settings: Settings, folder: PriorFolder, restorer: Restorer | None) -> Settings:
     """Settings held against the prior's schedule; null is T, a start above T is T: one behaviour, one identity."""
     if isinstance(settings, ChainSettings):
-        return settings.with_each(lambda own: _resolved(own, folder))
-    if not isinstance(settings, SamplerSettings):
-        return settings
+        return settings.with_each(lambda own: _resolved(own, folder, restorer))
     try:
+        if isinstance(settings, RestoreSettings) and restorer is not None:
+            return settings.taught(restorer.sha256, restorer.max_step)
+        if not isinstance(settings, SamplerSettings):
+            return settings
         if isinstance(settings, RepaintSettings) and settings.levels is None:
             settings = settings.calibrated(read_calibration(folder))
         steps, start_step = settings.grid(folder.training_steps)
+        resolved = settings.model_copy(update={"steps": steps, "start_step": start_step})
+        resolved.check_learned(folder.training_steps, folder.trained_below)
     except ValueError as error:
         raise UsageError(f"{folder.path}: {error}") from error
-    return settings.model_copy(update={"steps": steps, "start_step": start_step})
+    return resolved
 
 
 def uncalibrated(spec: PurifierSpec) -> Settings:
@@ -308,12 +327,12 @@ def uncalibrated(spec: PurifierSpec) -> Settings:
     def bare(settings: Settings) -> Settings:
         if isinstance(settings, ChainSettings):
             return settings.with_each(bare)
-        if not isinstance(settings, RepaintSettings) or spec.prior is None:
+        if not settings.LEARNED or spec.prior is None:
             return settings
-        without = settings.model_copy(update=dict.fromkeys(RepaintSettings.LEARNED))
+        without = settings.model_copy(update=dict.fromkeys(settings.LEARNED))
         try:
-            learned = without.calibrated(read_calibration(spec.prior))
-        except (UsageError, ValueError):
+            learned = _resolved(without, spec.prior, spec.restorer)
+        except UsageError:
             return settings
         return without if learned == settings else settings
 
@@ -342,16 +361,18 @@ def build_purifier(
     Raises:
         UsageError: the prior cannot be loaded, or this machine's libraries would make other pixels.
     """
-    prior, libraries = None, _libraries(spec.method, spec.settings)
+    libraries = _libraries(spec.method, spec.settings)
     if libraries != spec.libraries:
         raise UsageError(
             f"{spec.method} depends on {_versions(spec.libraries)}, this worker has {_versions(libraries)}; "
             "install the same on all machines"
         )
     exact_on(device)
-    if spec.prior is not None:
-        prior = load_prior(spec.prior.read_through(local)).to(device)
-    resources = Resources(device, prior, spec.seed, spec.precision, tick, begin_pass, keep_masks)
+    prior, restorer = (
+        None if folder is None else load_prior(folder.read_through(local)).to(device)
+        for folder in (spec.prior, None if spec.restorer is None else spec.restorer.folder)
+    )
+    resources = Resources(device, prior, spec.seed, spec.precision, tick, begin_pass, keep_masks, restorer)
     return PURIFIERS[spec.method](spec.settings, resources)
 
 
