@@ -32,6 +32,7 @@ from zipbatch.config import DEFAULTS
         "store import",
         "run",
         "tune",
+        "adapt",
         "ls",
     ],
 )

@@ -340,4 +340,6 @@ def test_what_it_begins_with_has_the_form_of_what_is_trained(staged: Path, whole
     ran = zipbatch("train", "victim", staged, "--start", whole, "--arch", "resnet18", "--out", tmp_path / "v")
     assert ran.code == 2
     assert "its arch is resnet20, what is to be trained has resnet18" in ran.err
+    ran = zipbatch("train", "victim", staged, "--start", "embedded:nothing", "--out", tmp_path / "v")
+    assert (ran.code, "there are embedded:badnets," in ran.err) == (2, True)
     assert not (tmp_path / "v").exists()

@@ -30,7 +30,7 @@ def train() -> None:
 )
 @click.option("--purified", metavar="NAME[@TAG]", help="Train on the purified form of the train split; needs --store.")
 @click.option("--store", type=place, metavar="DIR|URL", help="The store of the purified version.")
-@click.option("--start", type=place, metavar="VICTIM", help="Begin with the weights of this victim's folder.")
+@click.option("--start", metavar="VICTIM", help="Begin with the weights of this victim's folder, or embedded:ATTACK.")
 @click.option("--arch", metavar="NAME", help="resnet20, resnet18, resnet34 or torchvision:NAME.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N")
 @click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
@@ -46,7 +46,7 @@ def victim(
     preset: str,
     purified: str | None,
     store: Place | None,
-    start: Place | None,
+    start: str | None,
     arch: str | None,
     epochs: int | None,
     minutes: float | None,
@@ -72,6 +72,7 @@ def victim(
     from zipbatch.cluster import pick_device
     from zipbatch.config import VictimConfig, find_config, load_config
     from zipbatch.shards import open_dataset
+    from zipbatch.stages.assets import victim_path
     from zipbatch.stages.evaluate import with_purified
     from zipbatch.stages.train_victim import TrainProgress, train_victim
     from zipbatch.store import Store, Versions
@@ -98,7 +99,7 @@ def victim(
         def show(p: TrainProgress) -> None:
             shown.show(p.shown(what))
 
-        begin = None if start is None else open_victim(start)
+        begin = None if start is None else open_victim(victim_path(start))
         result = train_victim(dataset, out, config, device=pick_device(device), start=begin, on_progress=show)
     shares = {"ca": result.ca, "asr": result.asr}
     if as_json:

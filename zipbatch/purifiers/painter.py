@@ -132,13 +132,18 @@ class Painter:
 
     def _prepared(self, images: Tensor, keys: Sequence[str]) -> tuple[Tiling, Tensor, NoiseAt]:
         """How images lie on canvases, these canvases, float32 [B, 3, S, S] in model units, and noise for them."""
+        tiling, noise_at = self.placed(images, keys)
+        return tiling, tiling.pack(from_u8(images.to(self._device), "model")), noise_at
+
+    def placed(self, images: Tensor, keys: Sequence[str]) -> tuple[Tiling, NoiseAt]:
+        """How images [N, 3, H, W] named by ``keys`` lie on canvases, and noise for these."""
         tiling = self.tiling(images)
         streams = noise_streams(self._seed, keys, device=self._device)
 
         def noise_at(counter: int) -> Tensor:
             return tiling.pack(standard_normal(streams, step=counter, shape=images.shape[1:]))
 
-        return tiling, tiling.pack(from_u8(images.to(self._device), "model")), noise_at
+        return tiling, noise_at
 
     def paint_guided(
         self, images: Tensor, keys: Sequence[str], *, transforms: Sequence[str], guidance_exponent: float

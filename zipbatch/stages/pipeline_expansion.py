@@ -31,6 +31,7 @@ _NAMED: Mapping[str, Callable[[str], str]] = {
     "source": source_place,
     "prior": lambda text: str(prior_path(text)),
     "victim": lambda text: str(victim_path(text)),
+    "start": lambda text: str(victim_path(text)),
 }
 """Inputs for which names stand beside paths."""
 _LEARNED_FROM: Mapping[str, tuple[str, str, Callable[[PriorFolder], object]]] = {
