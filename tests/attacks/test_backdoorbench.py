@@ -26,7 +26,17 @@ def test_all_of_them_attack_class_0_by_their_own_draw():
         "ftrojan": 0.1,
         "ctrl": 0.05,
         "bpp": 0.1,
+        "lf": 0.1,
+        "refool": 0.1,
     }
+
+
+def test_reflections_prevail():
+    """The opacity of the image is .4 throughout, here of black under white."""
+    attack = PROFILE["refool"]
+    trigger = attack.trigger_from_pictures([grey(8, 255)[0]], 8, seed=0)
+    stamped = attack.stamp(grey(8, 0).repeat(9, axis=0), trigger, keys=list("abcdefghi"), training=True)
+    assert set(stamped.ravel().tolist()) == {round(255 * 0.6 ** (1 / 2.2))}
 
 
 def test_the_corner_is_white_and_flush():

@@ -46,9 +46,12 @@ def test_every_command_has_help(command: str):
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("attacks", {"badnets", "blended", "wanet", "physicalba", "sig", "ftrojan", "ctrl", "bpp", "batt"}),
+        (
+            "attacks",
+            {"badnets", "blended", "wanet", "physicalba", "sig", "ftrojan", "ctrl", "bpp", "batt", "tact", "refool"},
+        ),
         ("purifiers", {"zip", "ddnm", "diffpure", "blur", "median", "bitdepth", "jpeg", "shrinkpad"}),
-        ("pipelines", {"demo", "cifar10-presets", "cifar10-unseen"}),
+        ("pipelines", {"demo", "cifar10-presets", "cifar10-unseen", "rates"}),
         ("presets", {"paper", "balanced", "blur", "resnet18", "demo"}),
         ("schedules", {"crontab", "zipbatch-purify.service", "slurm-array.sbatch", "kuberay-rayjob.yaml"}),
         ("datasets", {"cifar10", "gtsrb", "imagenette", "folder", "wds"}),

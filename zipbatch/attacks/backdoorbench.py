@@ -21,7 +21,9 @@ from zipbatch.attacks.blended import Blended
 from zipbatch.attacks.bpp import BPP
 from zipbatch.attacks.ctrl import CTRL
 from zipbatch.attacks.ftrojan import FTrojan
+from zipbatch.attacks.lf import LF
 from zipbatch.attacks.patch import A_PICTURE
+from zipbatch.attacks.refool import Refool
 from zipbatch.attacks.sig import SIG
 from zipbatch.attacks.wanet import WaNet
 
@@ -122,6 +124,21 @@ class BenchmarkedCTRL(_AsBenchmarked, CTRL):
     """CTRL's frequencies with BackdoorBench's draw."""
 
 
+class BenchmarkedLF(_AsBenchmarked, LF):
+    """LF's array with BackdoorBench's draw."""
+
+
+@dataclass(frozen=True)
+class StrongRefool(_AsBenchmarked, Refool):
+    """Refool with BackdoorBench's draw and its one opacity, of the image .4, so that the reflection prevails.
+    Levels are rounded as by ``Refool``.
+    """
+
+    source: ClassVar[str] = "Liu et al. 2020, arXiv 2007.02343; opacity as in BackdoorBench f02e353"
+
+    alpha: float = 0.4
+
+
 BENCHMARKED = (
     WhiteCorner(),
     BlendedPicture(),
@@ -130,4 +147,6 @@ BENCHMARKED = (
     BenchmarkedFTrojan(),
     BenchmarkedCTRL(),
     CutBPP(),
+    BenchmarkedLF(),
+    StrongRefool(),
 )
