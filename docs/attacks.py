@@ -9,7 +9,7 @@ in 100 of the changed values fit the scale. Run it again after a change to an at
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from zipbatch.attacks import ATTACKS, PROFILES, Attack, FromPicture, Trigger
+from zipbatch.attacks import ATTACKS, PROFILES, Attack, FromArray, FromPicture, FromPictures, Trigger
 from zipbatch.images import decode_rgba
 from zipbatch.shards import Sample, open_dataset, read_shard
 from zipbatch.stages.assets import sample_source
@@ -29,6 +29,7 @@ SEED = 1234
 LABELS = (1, 7, 8)  # of CIFAR-10: a car, a horse, a ship
 PICTURES = Path(__file__).parent.parent / "pipelines" / "triggers"
 OWN = {"patch": ("cross", {"row": 13, "column": 14}), "pattern": ("sun", {})}
+KEYS = ("car", "horse", "ship")
 ROLES = ("clean", "stamped", "added")
 
 
@@ -38,31 +39,58 @@ def samples() -> Iterator[Sample]:
         yield from read_shard(shard.path)
 
 
-def pictures() -> U8:
-    """The first image of each of ``LABELS``, uint8 [3, 32, 32, 3]."""
-    first = [next(islice((s for s in samples() if s.label() == label), 1)) for label in LABELS]
+def pictures(*, skip: int = 0) -> U8:
+    """An image of each of ``LABELS``, the first or a later one, uint8 [3, 32, 32, 3]."""
+    first = [next(islice((s for s in samples() if s.label() == label), skip, None)) for label in LABELS]
     return np.stack([sample.image() for sample in first])
 
 
-def rows() -> Iterator[tuple[str, str, Attack]]:
-    """Title, the line under it and the attack, for each row; the ZIP code's WaNet after the paper's."""
+@dataclass(frozen=True)
+class Row:
+    """Title, the line under it, the attack, and whether it is seen as in training."""
+
+    title: str
+    note: str
+    attack: Attack
+    training: bool = False
+
+
+def rows() -> Iterator[Row]:
+    """The ZIP code's WaNet after the paper's; what training differs in after the test."""
     for attack in ATTACKS.values():
         notes = ["clean label"] if attack.clean_label else []
-        notes += ["a picture of yours"] if isinstance(attack, FromPicture) else []
+        notes += [attack.needs.partition(";")[0]] if attack.needs else []
         notes += ["transforms in training too"] if attack.train_transform else []
-        yield attack.name, ", ".join(notes), attack
+        notes += ["works on one class alone"] if attack.source_classes else []
+        yield Row(attack.name, ", ".join(notes), attack)
         other = PROFILES["zip-code"].get(attack.name, attack)
         if other != attack:
-            yield attack.name, "--profile zip-code", other
+            yield Row(attack.name, "--profile zip-code", other)
+        if attack.name.startswith("adaptive"):
+            yield Row(attack.name, "in training", attack, training=True)
 
 
 def trigger_of(attack: Attack, image_size: int) -> tuple[Attack, Trigger]:
-    """The attack with its trigger; those of a picture with one of ``PICTURES``, where it is put."""
-    if not isinstance(attack, FromPicture):
+    """The attack with its trigger; those of a picture with one of ``PICTURES``, where it is put, an array of waves, and
+    other images of the sample to be reflected.
+    """
+    if attack.needs is None:
         return attack, attack.make_trigger(image_size, seed=SEED)
+    if isinstance(attack, FromArray):
+        return attack, attack.trigger_from_array(waves(image_size), image_size)
+    if isinstance(attack, FromPictures):
+        return attack, attack.trigger_from_pictures(list(pictures(skip=1)), image_size, seed=SEED)
+    assert isinstance(attack, FromPicture)
     name, params = OWN[attack.name]
     placed = replace(attack, **params)  # type: ignore[type-var]
     return placed, placed.trigger_from(decode_rgba((PICTURES / f"{name}.png").read_bytes(), "png"), image_size)
+
+
+def waves(image_size: int) -> npt.NDArray[np.float64]:
+    """A smooth pattern of up to 40 levels, another in each channel, [S, S, 3]."""
+    row, column = np.mgrid[:image_size, :image_size] / image_size
+    turns = [(1.5, 1.0), (-1.0, 1.5), (0.5, -1.5)]
+    return np.stack([20 + 20 * np.sin(2 * np.pi * (a * row + b * column)) for a, b in turns], axis=2)
 
 
 def added(clean: U8, stamped: U8) -> tuple[U8, float]:
@@ -76,16 +104,17 @@ def added(clean: U8, stamped: U8) -> tuple[U8, float]:
 def main() -> None:
     """Draw every row and write the PNG."""
     clean, table = pictures(), list(rows())
-    figure = Figure(figsize=(10.2, 0.96 * len(table) + 0.3), dpi=110)
+    height = 0.96 * len(table) + 0.3
+    figure = Figure(figsize=(10.2, height), dpi=110)
     FigureCanvasAgg(figure)
     places = figure.add_gridspec(
         *(len(table), 4 * len(clean) - 1),
         width_ratios=([1, 1, 1, 0.12] * len(clean))[:-1],  # a gap after each image's three tiles
-        **{"left": 0.165, "right": 0.995, "top": 0.975, "bottom": 0.005, "wspace": 0.05, "hspace": 0.05},
+        **{"left": 0.165, "right": 0.995, "top": 1 - 0.3 / height, "bottom": 0.005, "wspace": 0.05, "hspace": 0.05},
     )
-    for i, (title, note, attack) in enumerate(table):
-        placed, trigger = trigger_of(attack, clean.shape[1])
-        stamped = placed.apply(clean, trigger)
+    for i, row in enumerate(table):
+        placed, trigger = trigger_of(row.attack, clean.shape[1])
+        stamped = placed.stamp(clean, trigger, keys=KEYS, training=row.training)
         difference, factor = added(clean, stamped)
         for j, forms in enumerate(zip(clean, stamped, difference, strict=True)):
             for k, tile in enumerate(forms):
@@ -96,8 +125,8 @@ def main() -> None:
                     axes.set_title(ROLES[k], fontsize=9, pad=3)
         box = places[i, 0].get_position(figure)
         middle = (box.y0 + box.y1) / 2
-        figure.text(0.012, middle + 0.006, title, fontsize=11, weight="bold", va="bottom")
-        figure.text(0.012, middle + 0.003, f"added × {factor:.0f}\n{note}", fontsize=8, va="top", color="#555555")
+        figure.text(0.012, middle + 0.004, row.title, fontsize=11, weight="bold", va="bottom")
+        figure.text(0.012, middle + 0.002, f"added × {factor:.0f}\n{row.note}", fontsize=8, va="top", color="#555555")
     figure.savefig(OUT, metadata={"Software": None})
 
 

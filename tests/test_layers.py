@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"sources", "checkpoints", "endpoints", "report"},
     {"purifiers"},
     {"attacks", "diffusion", "victims", "metrics"},
-    {"images", "kinds", "pixels", "keys", "strays", "tars"},
+    {"arrays", "images", "kinds", "pixels", "keys", "strays", "tars"},
     {"config", "errors", "atomic", "filesystem", "logs", "memory", "places", "__init__"},
 ]
 HEIGHT = {name: len(LAYERS) - i for i, names in enumerate(LAYERS) for name in names}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -216,6 +217,30 @@ CASES = {
         lambda folder, out: zipbatch(
             *("poison", folder / "data", "--attack", "blended", "--profile", "backdoorbench"),
             *("--trigger-image", folder / "own.png", "--out", out),
+        ),
+        _folder,
+    ),
+    "poison with an array": Case(
+        lambda folder: (_shards(folder), np.save(folder / "own.npy", np.full((16, 16, 3), 9)))[0],
+        {"own.npy": lambda file: np.save(file, np.full((16, 16, 3), 7))},
+        lambda folder, out: zipbatch(
+            *("poison", folder / "data", "--attack", "lf", "--trigger-array", folder / "own.npy", "--out", out)
+        ),
+        _folder,
+    ),
+    "poison with a pool": Case(
+        lambda folder: (_shards(folder), write_images(folder / "pool", "a.png", "b.png"))[0],
+        {"pool/b.png": lambda file: file.write_bytes(images.encode_png(picture(99)))},
+        lambda folder, out: zipbatch(
+            *("poison", folder / "data", "--attack", "refool", "--trigger-image", folder / "pool", "--out", out)
+        ),
+        _folder,
+    ),
+    "poison with a function": Case(
+        lambda folder: (_shards(folder), (folder / "mine.py").write_text("def f(images): return 255 - images\n"))[0],
+        {"mine.py": lambda file: file.write_text("def f(images): return 254 - images\n")},
+        lambda folder, out: zipbatch(
+            *("poison", folder / "data", "--attack", f"python:{folder}/mine.py:f", "--out", out)
         ),
         _folder,
     ),

@@ -53,7 +53,7 @@ def test_false_is_false(tmp_path: Path, text: str):
 def test_a_benign_victim_of_the_depth_asked_for_is_trained_and_evaluated(source: Path, tmp_path: Path, arch: str):
     staged, out = tmp_path / "benign", tmp_path / "v"
     assert zipbatch("poison", source, "--attack", "badnets", "--poison-rate", 0, "--out", staged).code == 0
-    assert not any(s.poisoned() for shard in open_dataset([str(staged)]).split("train") for s in read_shard(shard.path))
+    assert not any(s.stamped() for shard in open_dataset([str(staged)]).split("train") for s in read_shard(shard.path))
     options = ("--arch", arch, "--epochs", 1, "--batch-size", 8, "--device", "cpu")
     assert zipbatch("train", "victim", staged, "--out", out, *options).code == 0
     spec = open_victim(out).spec

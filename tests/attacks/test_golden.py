@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.attacks.test_wanet import sample_bilinear
-from zipbatch.attacks import ATTACKS, PROFILES, FromPicture
+from zipbatch.attacks import ATTACKS, PROFILES
 
 SEED = 1234
 GOLDEN = {
@@ -25,6 +25,10 @@ GOLDEN = {
     ("standard", "ctrl"): "e02317b0ef10be72fd062772d957b789d60012af82fd084fa3c7daf59071560b",
     ("standard", "bpp"): "f7e9b5c1d0e74d94d442a747eb97114bb7e10321858f777f278cc2658ee7f20f",
     ("standard", "batt"): "eed583833a4c144f24b6d61c3ce745d4f665db1809d3e7f37027b6121aedd4d0",
+    ("standard", "adaptive-blend"): "94d75e1a664868cde0b8634b26e521ff0f11f6e359b52cfe4663f2d363605030",
+    ("standard", "adaptive-patch"): "96e346c26917790661d864d8fd548b2be5ed1042d05d447ad28104fd3da526a1",
+    ("standard", "tact"): "81d870fb245bfc7dfae6bafb731aff5862f09b726fe72727fa57029fe3c4c605",
+    ("standard", "label-consistent"): "0452d321b9e4e05f6b72efb3f782648c3d425fc07d17a6203b2bf2b7d277fba3",
     ("zip-code", "badnets"): "81d870fb245bfc7dfae6bafb731aff5862f09b726fe72727fa57029fe3c4c605",
     ("zip-code", "blended"): "896a98756f2823fe1aa4c5282ff28a3bb9128c421abd994c9dfb3971ea55834d",
     ("zip-code", "wanet"): "aa6c28ea182739038ea921846e6b07977c964657c2fd2d5783a7a42212d2b750",
@@ -45,10 +49,7 @@ def ramp() -> np.ndarray:
 
 
 WITHOUT_A_PICTURE = [
-    (profile, name)
-    for profile in PROFILES
-    for name, attack in PROFILES[profile].items()
-    if not isinstance(attack, FromPicture)
+    (profile, name) for profile in PROFILES for name, attack in PROFILES[profile].items() if attack.needs is None
 ]
 
 
@@ -70,5 +71,5 @@ def test_the_ramp_is_clear_of_rounding_edges():
     for profile in PROFILES:
         grid = PROFILES[profile]["wanet"].make_trigger(32, seed=SEED)["grid"]
         assert np.abs(sample_bilinear(ramp(), grid) % 1 - 0.5).min() > 1e-3
-    drawn = {name for name, attack in ATTACKS.items() if not isinstance(attack, FromPicture)}
+    drawn = {name for name, attack in ATTACKS.items() if attack.needs is None}
     assert drawn == {name for profile, name in GOLDEN if profile == "standard"}

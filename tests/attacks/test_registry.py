@@ -8,11 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from zipbatch.attacks import ATTACKS, PROFILES, Attack, FromPicture, Trigger, attack_params, get_attack
+from zipbatch.attacks import (
+    ATTACKS,
+    PROFILES,
+    Attack,
+    FromArray,
+    FromPicture,
+    FromPictures,
+    Trigger,
+    attack_params,
+    get_attack,
+)
 from zipbatch.errors import UsageError
 
 EVERY = pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
-DRAWN = {"badnets", "blended", "wanet", "physicalba"}  # the others' triggers are formulas without chance
+DRAWN = {"badnets", "blended", "wanet", "physicalba", "adaptive-blend", "adaptive-patch", "tact", "refool"}
+"""The others' triggers are formulas without chance."""
 
 
 def pictures(count: int, size: int = 32) -> np.ndarray:
@@ -20,11 +31,16 @@ def pictures(count: int, size: int = 32) -> np.ndarray:
 
 
 def trigger_of(attack: Attack, image_size: int, *, seed: int) -> Trigger:
-    """Its own, or that of some picture."""
-    if isinstance(attack, FromPicture):
-        picture = np.random.default_rng(3).integers(0, 256, (4, 5, 4)).astype(np.uint8)
-        return attack.trigger_from(picture, image_size)
-    return attack.make_trigger(image_size, seed=seed)
+    """Its own, or that of some picture, pictures or array."""
+    rng = np.random.default_rng(3)
+    if attack.needs is None:
+        return attack.make_trigger(image_size, seed=seed)
+    if isinstance(attack, FromArray):
+        return attack.trigger_from_array(rng.integers(0, 52, (image_size, image_size, 3)), image_size)
+    if isinstance(attack, FromPictures):
+        return attack.trigger_from_pictures(list(pictures(3, image_size)), image_size, seed=seed)
+    assert isinstance(attack, FromPicture)
+    return attack.trigger_from(rng.integers(0, 256, (4, 5, 4)).astype(np.uint8), image_size)
 
 
 def test_published_defaults():
@@ -43,6 +59,12 @@ def test_published_defaults():
         "batt": ("batt", 1, 0.05, False),
         "patch": ("patch", 0, 0.05, False),
         "pattern": ("pattern", 0, 0.05, False),
+        "adaptive-blend": ("adaptive-blend", 0, 0.003, False),
+        "adaptive-patch": ("adaptive-patch", 0, 0.01, False),
+        "tact": ("tact", 0, 0.003, False),
+        "label-consistent": ("label-consistent", 2, 0.025, True),
+        "lf": ("lf", 0, 0.10, False),
+        "refool": ("refool", 0, 0.10, False),
     }
     assert {name: attack_params(attack) for name, attack in ATTACKS.items()} == {
         "badnets": {"patch_size": 0},
@@ -56,7 +78,16 @@ def test_published_defaults():
         "batt": {"angle_degrees": 16.0},
         "patch": {"row": -1, "column": -1, "width": 0, "alpha": 1.0},
         "pattern": {"alpha": 0.2},
+        "adaptive-blend": {"alpha": 0.2, "test_alpha": 0.2, "pieces": 16, "mask_rate": 0.5},
+        "adaptive-patch": {"alphas": [0.5, 0.5, 0.2, 0.3], "test_alphas": [1.0, 1.0]},
+        "tact": {"patch_size": 0, "source_classes": [1], "cover_classes": [5, 7]},
+        "label-consistent": {"patch_size": 3, "alpha": 1.0},
+        "lf": {"scale": 1.0},
+        "refool": {"alpha": 0.0, "ghost_rate": 0.49, "reference_size": 560},
     }
+    covers = {name: attack.default_cover_rate for name, attack in ATTACKS.items() if attack.default_cover_rate}
+    assert covers == {"adaptive-blend": 0.003, "adaptive-patch": 0.02, "tact": 0.003}
+    assert {name for name, attack in ATTACKS.items() if attack.source_classes or attack.cover_classes} == {"tact"}
 
 
 def test_published_code_as_a_profile():
@@ -109,6 +140,18 @@ def test_images_do_not_affect_each_other(attack: Attack):
 
 
 @EVERY
+@pytest.mark.parametrize("training", [True, False])
+def test_what_an_image_gets_depends_on_its_key_alone(attack: Attack, *, training: bool):
+    images, trigger, keys = pictures(4), trigger_of(attack, 32, seed=1), ["a", "b", "c/d", "e"]
+    together = attack.stamp(images, trigger, keys=keys, training=training)
+    for i, key in enumerate(keys):
+        alone = attack.stamp(images[i : i + 1], trigger, keys=[key], training=training)
+        assert np.array_equal(together[i : i + 1], alone)
+    if not training and attack.name != "refool":
+        assert np.array_equal(together, attack.apply(images, trigger))
+
+
+@EVERY
 def test_empty_batch(attack: Attack):
     assert attack.apply(pictures(0), trigger_of(attack, 32, seed=1)).shape == (0, 32, 32, 3)
 
@@ -149,7 +192,7 @@ def test_parameters_come_from_text():
         (
             "badnet",
             {},
-            "unknown attack 'badnet'; known: badnets, batt, blended, bpp, ctrl, ftrojan, patch, pattern, ",
+            "unknown attack 'badnet'; known: adaptive-blend, adaptive-patch, badnets, batt, blended, ",
         ),
         ("badnets", {"alpha": "1"}, "attack badnets has no parameter 'alpha'; it has: patch_size"),
         ("wanet", {"grid_size": "4.5"}, "attack wanet: grid_size must be a int, got '4.5'"),
@@ -162,6 +205,22 @@ def test_parameters_come_from_text():
         ("ftrojan", {"magnitude": "nan"}, "attack ftrojan: magnitude must be finite, got nan"),
         ("ctrl", {"magnitude": "x"}, "attack ctrl: magnitude must be a float, got 'x'"),
         ("blended", {"alpha": "nan"}, r"attack blended: alpha must be in \(0, 1\], got nan"),
+        ("tact", {"source_classes": "1,x"}, "attack tact: source_classes must be ints such as 1,2, got '1,x'"),
+        ("tact", {"source_classes": ""}, "attack tact: source_classes must be ints such as 1,2, got ''"),
+        ("tact", {"cover_classes": "5,5"}, "attack tact: cover_classes must be different class numbers"),
+        ("tact", {"source_classes": "-1"}, "attack tact: source_classes must be different class numbers"),
+        ("tact", {"source_classes": "5"}, "class 5 cannot be both a source class and a cover class"),
+        ("adaptive-blend", {"pieces": "15"}, "pieces must be a square number of 1 to 1024, such as 16, got 15"),
+        ("adaptive-blend", {"mask_rate": "1"}, "mask_rate must leave a piece to be seen"),
+        ("adaptive-blend", {"mask_rate": "0.99"}, "mask_rate must leave a piece to be seen"),
+        ("adaptive-blend", {"test_alpha": "0"}, r"test_alpha must be in \(0, 1\], got 0"),
+        ("adaptive-patch", {"alphas": "0.5"}, "test_alphas are of the first patches"),
+        ("adaptive-patch", {"test_alphas": "2"}, r"test_alphas must be in \(0, 1\], got 2"),
+        ("label-consistent", {"patch_size": "0"}, "patch_size must be 1 or more, got 0"),
+        ("lf", {"scale": "0"}, "scale must be finite and not 0, got 0"),
+        ("refool", {"alpha": "1"}, r"alpha must be in \[0, 1\), 0 to draw it for each image, got 1"),
+        ("refool", {"reference_size": "4"}, "reference_size must be in 8 to 65536, got 4"),
+        ("refool", {"ghost_rate": "-1"}, r"ghost_rate must be in \[0, 1\], got -1"),
     ],
 )
 def test_wrong_requests(name: str, params: dict[str, str], message: str):

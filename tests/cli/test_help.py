@@ -32,6 +32,7 @@ from zipbatch.config import DEFAULTS
         "store import",
         "run",
         "tune",
+        "adapt",
         "ls",
     ],
 )
@@ -69,7 +70,7 @@ def test_ls_attacks_shows_defaults_of_each_profile():
     assert rows["sig"]["params"] == {"standard": sig, "backdoorbench": sig}
     corner = rows["badnets"]["profiles"]["backdoorbench"]
     assert (corner["target"], corner["poison_rate"]) == (0, 0.1)
-    assert {name for name, row in rows.items() if row["clean_label"]} == {"sig", "ctrl"}
+    assert {name for name, row in rows.items() if row["clean_label"]} == {"sig", "ctrl", "label-consistent"}
     assert {name: row["train_transform"] for name, row in rows.items() if row["train_transform"]} == {
         "physicalba": "physicalba",
         "batt": "batt",

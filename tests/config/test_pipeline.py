@@ -51,11 +51,32 @@ def test_axes_are_lists_or_mappings_and_their_values_are_texts(tmp_path: Path):
         ("stages: {s: {run: poison}}\nvars: {s: 1}", "'s' names two things"),
         ("stages: {s: {run: poison}}\nstage: {}", "Extra inputs"),
         ("stages: {s: poison}", "valid dictionary"),
+        ("stages: {s: {run: poison}}\nseeds: [1, 2, 1]", "1 is there twice"),
+        ("stages: {s: {run: poison}}\nseeds: [0, -1]", "a seed is 0 to 4294967295, not -1"),
+        ("stages: {s: {run: poison}}\nseeds: [0, 4294967296]", "not 4294967296"),
+        ("stages: {s: {run: poison}}\nseeds: [0, 1.0]", "whole numbers"),
+        ("stages: {s: {run: poison}}\nseeds: [0, true]", "whole numbers"),
+        ("stages: {s: {run: poison}}\nseeds: ['0', '1']", "whole numbers"),
+        ("stages: {s: {run: poison}}\nseeds: three", "whole numbers"),
+        ("stages: {s: {run: poison}}\nseeds: []", "2 seeds or more"),
+        ("stages: {s: {run: poison}}\nseeds: 1", "2 seeds or more"),
+        ("stages: {s: {run: poison}}\nseeds: 1000000000000", "at most 1000"),
+        ("stages: {s: {run: poison}}\nseeds: 2\nmatrix: {seed: [0, 1]}", "and so is a variable, axis or stage"),
+        ("stages: {s: {run: poison}}\nseeds: 2\nvars: {seed: 0}", "and so is a variable, axis or stage"),
     ],
 )
 def test_wrong_files_are_told_with_the_field(tmp_path: Path, text: str, words: str):
     with pytest.raises(UsageError, match=words):
         config(tmp_path, text)
+
+
+def test_seeds_are_a_list_or_a_count_and_the_last_axis(tmp_path: Path):
+    text = "matrix: {a: [x]}\nstages: {s: {run: poison}}\n"
+    assert config(tmp_path, text).axes == {"a": {"x": "x"}}
+    assert config(tmp_path, text + "seeds: null").seeds == ()
+    assert config(tmp_path, text + "seeds: 3").seeds == (0, 1, 2)
+    assert config(tmp_path, text + "seeds: [7, 2]").axes == {"a": {"x": "x"}, "seed": {"7": 7, "2": 2}}
+    assert list(config(tmp_path, "stages: {s: {run: poison}}\nmatrix: {seed: [0, 1]}").axes) == ["seed"]
 
 
 def test_references_are_found_and_replaced_with_their_type():

@@ -25,6 +25,8 @@ from tests.foreign import attack_result
 from tests.fuzz.mutate import JPEG, JSON, JSON_GZ, LINES, LINES_GZ, PNG, SAFETENSORS, TAR, TAR_GZ, WEBP, ZIP, Codec
 from tests.making import picture, sample, write_prior, write_shard, write_source, write_tar, write_victim, zipbatch
 from zipbatch import images
+from zipbatch.arrays import from_npy
+from zipbatch.attacks.lf import LF
 from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.checkpoints.backdoorbench import read_attack_result
 from zipbatch.checkpoints.onnx import OnnxClassifier
@@ -114,7 +116,7 @@ def _shards(folder: Path) -> list[bytes]:
 def _read_shard(path: Path) -> None:
     for each in read_shard(path, limits=Limits(max_member_bytes=1_000_000)):
         each.original_label()
-        each.poisoned()
+        each.stamped()
         each.image(max_pixels=100_000)
 
 
@@ -409,6 +411,20 @@ def _answers(_: Path) -> list[bytes]:
     return [*whole, chunked]
 
 
+def _arrays(_: Path) -> list[bytes]:
+    seeds = []
+    for array in (np.ones((4, 4, 3), np.uint8), np.ones((1, 4, 4, 1), np.float32), np.asfortranarray(np.eye(4))):
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        seeds.append(buffer.getvalue())
+    return seeds
+
+
+def _added(data: bytes) -> None:
+    attack = LF()
+    attack.apply(np.zeros((1, 4, 4, 3), np.uint8), attack.trigger_from_array(from_npy(data), 4))
+
+
 TARGETS: dict[str, Target] = {
     "shard": Target(_shards, _file("x.tar", _read_shard), (TAR, TAR_GZ)),
     "purify": Target(_shards, _purify, (TAR, TAR_GZ), cost=4),
@@ -452,4 +468,5 @@ TARGETS: dict[str, Target] = {
         lambda _: [b"path,key\na.png,x\nb.png,y\n", b"path,key,split\na.png,x,test\nb.png,y,test\n"], _map, (LINES,)
     ),
     "http-answer": Target(_answers, _answer, (), cost=2),
+    "trigger-array": Target(_arrays, lambda _: _added, (), (ValueError,)),
 }

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
 from tests.making import Ran, files_below, sample, write_shard, zipbatch
+from zipbatch.config import find_config, read_config
+from zipbatch.errors import UsageError
 from zipbatch.purifiers import METHODS, PURIFIERS, ChainSettings, Resources
 from zipbatch.purifiers.chain import MAX_DRAWS, Chain
+from zipbatch.stages.pipeline_kinds import KINDS
 from zipbatch.stages.purifier import purifier_spec
 from zipbatch.stages.purifier_identity import describe, describe_settings
 from zipbatch.store import Store, Versions
@@ -143,7 +147,7 @@ def test_on_the_command_line_and_in_a_preset(tmp_path: Path, prior: Path):
         (("--chain", "jpeg 'quality"), "name a purifier"),
         (("--chain", "jpeg quality"), "NAME=VALUE"),
         (("--chain", "jpeg", "--preset", "fast"), "leave --preset and --purifier out"),
-        (("--chain", "jpeg", "--steps", "3"), "say it in the step"),
+        (("--chain", "jpeg", "--steps", "3"), "say it of a step, --set zip.steps=…"),
         (("--chain", "zip"), "needs a diffusion model"),
         (("--chain", "jpeg", "--resize", "stretch"), "--resize does not apply"),
     ],
@@ -164,3 +168,86 @@ def test_a_step_is_written_as_it_is_read():
     settings = ChainSettings(steps=steps)
     assert settings.model_dump(mode="json")["steps"] == list(steps)
     assert ChainSettings.model_validate(settings.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize("address", ["2", "jpeg"])
+def test_a_step_set_by_itself_is_known_by_what_a_file_with_its_value_is_known_by(
+    prior: Path, tmp_path: Path, address: str
+):
+    """Also where the value is a range, and by the pipeline's numbers as by the command line's text."""
+    values = read_config(find_config("purifiers", "balanced"))
+    written = tmp_path / "mine.yaml"
+    for value, given in ((70, "70"), (70, 70), ("40..80", "40..80")):
+        values["steps"][1]["quality"] = value  # type: ignore[index]
+        written.write_text(yaml.safe_dump(values))
+        by_file = purifier_spec(preset=str(written), prior=prior).identity
+        assert purifier_spec(assigned={f"{address}.quality": given}, prior=prior).identity == by_file
+        assert by_file != purifier_spec(prior=prior).identity
+
+
+def test_a_pipeline_sets_what_a_step_has_and_its_stage_is_known_by_that(tmp_path: Path):
+    values = read_config(find_config("purifiers", "fast"))
+    values["steps"][0]["quality"] = 70  # type: ignore[index]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    kind = KINDS["purify"]
+    written = kind.decides(kind.settings(preset=str(tmp_path / "mine.yaml")))
+    assert kind.decides(kind.settings(preset="fast", set={"1.quality": 70})) == written
+    assert kind.decides(kind.settings(preset="fast", set={"jpeg.quality": "70"})) == written
+    assert kind.decides(kind.settings(preset="fast")) != written
+
+
+def test_several_settings_of_several_steps_and_draws(prior: Path):
+    assigned = {"1.quality": "55", "zip.start_step": None, "zip.transforms": "blur:4,gray", "2.draws": "1"}
+    chain = purifier_spec(method="chain", assigned=assigned, prior=prior)
+    steps = (
+        {"method": "jpeg", "quality": 55},
+        {"method": "zip", "guidance_exponent": 40, "transforms": ["blur:4", "gray"], "start_step": None},
+    )
+    assert chain.identity == purifier_spec(method="chain", assigned={"steps": steps}, prior=prior).identity
+    assert "draws" not in chain.identity["settings"]["steps"][1]
+    many = purifier_spec(preset="fast", assigned={"zip.draws": "3"}, prior=prior)
+    assert describe(many.identity).startswith("jpeg quality=60 > 3x zip")
+
+
+@pytest.mark.parametrize(
+    ("preset", "assigned", "words"),
+    [
+        ("balanced", {"4.quality": 1}, "no step '4'; its steps are: 1 repaint, 2 jpeg, 3 zip"),
+        ("balanced", {"0.quality": 1}, "no step '0'; its steps are"),
+        ("balanced", {"median.window": 3}, "no step 'median'; its steps are"),
+        ("balanced", {"2.qualty": 1}, "step 2, jpeg, has no such setting; it has: quality, draws"),
+        ("balanced", {"2.quality": 1, "jpeg.quality": 2}, "both set quality of step 2; give one"),
+        ("balanced", {"2.quality": 0}, "--set 2.quality=0: step 2 cannot be so\n.*\n.*greater than or equal to 1"),
+        ("balanced", {"2.draws": 4}, "all draws of it are the same"),
+        ("balanced", {"quality": 70}, "has no such setting; it has: steps; .* --set 1.quality=70"),
+        ("jpeg", {"1.quality": 70}, "the purifier jpeg is no chain, .* it has: quality"),
+        (None, {"steps": 9, "2.quality": 70}, "the purifier zip is no chain"),
+    ],
+)
+def test_a_step_or_setting_that_is_not_there_is_told_with_those_that_are(
+    prior: Path, preset: str | None, assigned: dict[str, object], words: str
+):
+    with pytest.raises(UsageError, match=words):
+        purifier_spec(preset=preset, assigned=assigned, prior=prior)
+
+
+def test_a_method_that_occurs_twice_is_named_by_its_number(staged: Path, tmp_path: Path):
+    asked = (
+        "purify",
+        staged,
+        "--store",
+        tmp_path / "pur",
+        "--chain",
+        "jpeg quality=60",
+        "--chain",
+        "jpeg",
+        "--dry-run",
+    )
+    ran = zipbatch(*asked, "--set", "jpeg.quality=70")
+    assert ran.code == 2
+    assert "the steps are: 1 jpeg, 2 jpeg); say which: 1.quality or 2.quality" in ran.err
+    ran = zipbatch(*asked, "--set", "2.quality=70", "--json")
+    assert [step["settings"] for step in ran.json["purifier"]["settings"]["steps"]] == [
+        {"quality": 60},
+        {"quality": 70},
+    ]

@@ -94,6 +94,35 @@ def test_each_defended_victim_gets_a_verdict():
     assert "the attack still works" in evaluation_table(rows[:1])
 
 
+def test_rows_over_seeds_have_their_spread_and_others_none():
+    spread = {"n_seeds": 3, "seeds": [0, 1, 4], "ca_sd": 0.0123, "der": 0.987, "der_sd": 0.004, "asr_sd": 0.001}
+    of_seeds = measured("a", 0.007, settings="zip", purifier="zip", axes={"attack": "a"}, **spread)
+    of_seeds |= {"findings": {"nothing left": 3}}
+    whatever = measured("a", 1.0, axes={"attack": "a"}, n_seeds=0, seeds=[])
+    lines = evaluation_table([whatever, of_seeds], ["attack"], Look(wide=True)).splitlines()
+    assert lines[0].split()[2:5] == ["seeds", "CA", "ASR"]
+    assert lines[1].split()[3:6] == ["–", ".900", "1.000"]
+    assert lines[2].split()[2:7] == ["3", ".900", "±.012", ".007", "±.001"]
+    assert "0.987 ±0.004" in lines[2]
+    assert "mean ± standard deviation (n - 1) over the seeds 0, 1, 4" in lines
+    assert not any("Wilson" in line for line in lines)
+    assert lines[-1] == "a: no more than plain errors is left with any of 3 seeds (mean ASR .007, plain errors .008)"
+    assert width(evaluation_table([whatever, of_seeds], ["attack"])) <= 80
+
+
+@pytest.mark.parametrize(
+    ("findings", "words"),
+    [
+        ({"nothing left": 1, "something left": 2}, "the attack still works with 2 of 3 seeds"),
+        ({"nothing left": 2, "too few": 1}, "too few images to tell with 1 of 3 seeds"),
+        ({"nothing left": 3}, "no more than plain errors is left with any of 3 seeds"),
+    ],
+)
+def test_the_worst_seed_decides(findings: dict[str, int], words: str):
+    row = measured("a", 0.2, settings="zip", purifier="zip", n_seeds=3, seeds=[0, 1, 2], findings=findings)
+    assert words in evaluation_table([row], look=Look(wide=True))
+
+
 def test_colours_are_for_terminals():
     rows = [measured("a", 1.0), measured("a", 0.007, settings="zip", purifier="zip")]
     plain, coloured = evaluation_table(rows), evaluation_table(rows, look=Look(colour=True))

@@ -27,7 +27,7 @@ def test_masks_lie_beside_what_they_are_of(staged: Path, prior: Path, tmp_path: 
     assert (with_masks.code, without.code) == (0, 0), with_masks.err
     assert with_masks.json["version"] != without.json["version"]
     kept, plain = (
-        {(s.key, s.label(), s.poisoned()): s for s in objects(tmp_path / name)} for name in ("with", "without")
+        {(s.key, s.label(), s.stamped()): s for s in objects(tmp_path / name)} for name in ("with", "without")
     )
     assert kept.keys() == plain.keys()
     shares = []

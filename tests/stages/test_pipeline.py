@@ -290,7 +290,13 @@ PICTURES = find_config("pipelines", "cifar10-unseen").parent / "triggers"
 def test_shipped_pipelines_can_be_planned(name: str, source: Path, tmp_path: Path):
     """Every preset, attack, victim and setting that they name exists and fits."""
     wanted = load_config(find_config("pipelines", name), PipelineConfig).vars
-    given = {"source": source, "test": source, "prior": "embedded", "triggers": PICTURES}
+    given = {
+        "source": source,
+        "test": source,
+        "prior": "embedded",
+        "triggers": PICTURES,
+        "image": PICTURES / "cross.png",
+    }
     values = [f"--var={key}={value}" for key, value in given.items() if key in wanted]
     ran = zipbatch("run", name, *values, "--out", tmp_path / "out", "--dry-run", "--json")
     assert ran.code == 0, ran.err

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.making import CLASSES, files_below, picture, sample, write_shard, write_source, zipbatch
+from tests.making import CLASSES, files_below, picture, sample, write_images, write_shard, write_source, zipbatch
 from zipbatch import images
 from zipbatch.atomic import sha256_file
-from zipbatch.attacks import ATTACKS, PROFILES, FromPicture, attack_params, get_attack, poison_indices
+from zipbatch.attacks import ATTACKS, PROFILES, FromArray, attack_params, get_attack, poison_indices
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, ShardDataset, open_dataset, read_shard
 from zipbatch.stages.poison import PoisonRequest, poison
@@ -61,13 +61,26 @@ def labels_of(source: Path, split: str) -> list[int | None]:
     return [s.label() for _, s in of_source(source, split)]
 
 
+def brought_for(attack: str, folder: Path) -> dict[str, Path]:
+    """What the attack's trigger is made of, where it draws none."""
+    if isinstance(get_attack(attack), FromArray):
+        np.save(folder / "added.npy", np.random.default_rng(3).integers(0, 52, (32, 32, 3)))
+        return {"trigger_array": folder / "added.npy"}
+    if attack == "refool":
+        return {"trigger_image": write_images(folder / "pool", "b.png", "a/c.png")}
+    return {} if get_attack(attack).needs is None else {"trigger_image": picture_file(folder)}
+
+
+WITHOUT_COVER = [name for name, attack in ATTACKS.items() if not attack.default_cover_rate]
+
+
 @pytest.mark.parametrize(
     ("attack", "profile"),
-    [*((name, "standard") for name in ATTACKS), *((name, "zip-code") for name in PROFILES["zip-code"])],
+    [*((name, "standard") for name in WITHOUT_COVER), *((name, "zip-code") for name in PROFILES["zip-code"])],
 )
 def test_every_sample(source32: Path, tmp_path: Path, attack: str, profile: str):
     source = source32
-    own = {"trigger_image": picture_file(tmp_path)} if isinstance(get_attack(attack), FromPicture) else {}
+    own = brought_for(attack, tmp_path)
     dataset = stage(source, tmp_path / "out", attack, poison_rate=0.3, profile=profile, **own)
     assert dataset.manifest is not None
     kind, trigger = get_attack(attack, profile=profile), trigger_of(tmp_path / "out")
@@ -93,8 +106,9 @@ def test_every_sample(source32: Path, tmp_path: Path, attack: str, profile: str)
             assert set(s.members) == {"png", "cls", "json"}
             assert s.metadata() == expected
             assert (s.label(), s.original_label()) == (label, clean.label())
-            pixels = kind.apply(clean.image()[None], trigger)[0] if stamped else clean.image()
-            assert (s.image() == pixels).all()
+            image, training = clean.image()[None], split == "train"
+            expected_pixels = kind.stamp(image, trigger, keys=[s.key], training=training) if stamped else image
+            assert (s.image() == expected_pixels[0]).all()
 
 
 def test_the_trigger_changes_pixels(staged: Path):

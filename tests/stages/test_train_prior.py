@@ -11,9 +11,10 @@ from tests.making import sample, write_shard, write_source, zipbatch
 from zipbatch.checkpoints import load_prior, open_prior
 from zipbatch.config import PriorConfig
 from zipbatch.errors import UsageError
+from zipbatch.stages.denoising import DenoisingProgress
 from zipbatch.stages.source import open_source
-from zipbatch.stages.train_prior import PriorProgress, train_prior
-from zipbatch.stages.training import Budget, cosine_rate
+from zipbatch.stages.train_prior import train_prior
+from zipbatch.stages.training import Budget, cosine_rate, training_facts
 
 UNET = {
     "block_out_channels": [8, 16],
@@ -64,11 +65,11 @@ def test_it_learns(tmp_path: Path):
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("zipbatch.stages.train_prior._CHECKPOINT_EVERY", 5)
-    monkeypatch.setattr("zipbatch.stages.train_prior._REPORT_EVERY", 1)
+    monkeypatch.setattr("zipbatch.stages.denoising._CHECKPOINT_EVERY", 5)
+    monkeypatch.setattr("zipbatch.stages.denoising._REPORT_EVERY", 1)
     train_prior(open_source(source, ()), tmp_path / "whole", config(), device=CPU)
 
-    def interrupt(progress: PriorProgress) -> None:
+    def interrupt(progress: DenoisingProgress) -> None:
         if progress.step == 8:
             raise KeyboardInterrupt
 
@@ -120,3 +121,41 @@ def test_a_run_cut_before_its_weights_are_saved_is_not_finished(
             train_prior(open_source(source, ()), tmp_path / "p", config(), device=CPU)
     assert not train_prior(open_source(source, ()), tmp_path / "p", config(), device=CPU).reused
     load_prior(open_prior(tmp_path / "p"))
+
+
+def test_a_source_without_training_images_is_told(tmp_path: Path):
+    source = write_source(tmp_path / "in", counts={"test": 4}, labelled=False)
+    ran = zipbatch("train", "prior", source, "--out", tmp_path / "prior")
+    assert ran.code == 2
+    assert "has no split train to learn from; it has: test" in ran.err
+
+
+def test_small_timesteps_alone(source: Path, staged: Path, tmp_path: Path):
+    """A prior of those says so, and is asked for no others."""
+    out = tmp_path / "prior"
+    train_prior(open_source(source, ()), out, config(max_step=50, min_snr=5.0), device=CPU)
+    assert open_prior(out).trained_below == 50
+    assert (out / "samples.png").read_bytes().startswith(b"\x89PNG")
+    load_prior(open_prior(out))
+    given = ("purify", staged, "--prior", out, "--store", tmp_path / "pur", "--steps", 4, "--preset", "balanced-v1")
+    ran = zipbatch(*given, "--start-step", 100)
+    assert ran.code == 2
+    assert "learned the timesteps below 50 alone, and would be asked at 75" in ran.err
+    assert zipbatch(*given, "--start-step", 50).code == 0
+
+
+def test_what_came_later_leaves_identities_as_they_were():
+    assert not {"max_step", "min_snr"} & set(training_facts(config())["config"])
+    assert training_facts(config(min_snr=5.0))["config"]["min_snr"] == 5.0
+    with pytest.raises(ValueError, match="max_step must be at most training_steps"):
+        config(max_step=101)
+
+
+def test_min_snr_weighs_only_what_is_learned(source: Path, tmp_path: Path):
+    """Held-out losses stay comparable; the weights that are learned differ."""
+    losses = {
+        gamma: train_prior(open_source(source, ()), tmp_path / str(gamma), config(min_snr=gamma), device=CPU).held_out
+        for gamma in (None, 0.5)
+    }
+    assert losses[None] != losses[0.5]
+    assert losses[None] == pytest.approx(losses[0.5], rel=0.3)

@@ -247,7 +247,7 @@ def test_an_attacks_transform_sees_which_images_are_poisoned(
     train(dataset, tmp_path / "v", CONFIG.model_copy(update={"epochs": 1}))
     samples = [s for shard in dataset.split("train") for s in read_shard(shard.path)]
     expected = [
-        (from_u8(torch.from_numpy(s.image()).permute(2, 0, 1), "unit").contiguous().numpy().tobytes(), s.poisoned())
+        (from_u8(torch.from_numpy(s.image()).permute(2, 0, 1), "unit").contiguous().numpy().tobytes(), s.stamped())
         for s in samples
     ]
     assert sum(flag for _, flag in expected) == 6
@@ -319,3 +319,27 @@ def test_a_limit_on_files_is_told_as_one(staged: Path, tmp_path: Path):
     assert f"error: {tmp_path / 'v' / CHECKPOINT}: larger than a file may be here (ulimit -f)" in ran.err
     assert files_below(tmp_path) == {}
     assert zipbatch("train", "victim", staged, "--out", tmp_path / "v", *options).code == 0
+
+
+def test_it_may_begin_with_the_weights_of_another(staged: Path, whole: Path, tmp_path: Path):
+    """With hardly a learning rate the weights stay what they were; the manifest says whose they were."""
+    options = ["--arch", "resnet20", "--epochs", 1, "--batch-size", 8, "--device", "cpu", "--lr", 1e-12]
+    given = ("train", "victim", staged, "--start", whole, *options)
+    ran = zipbatch(*given, "--out", tmp_path / "v", "--json")
+    assert ran.code == 0, ran.err
+    before, after = (load_victim(open_victim(folder)).parameters() for folder in (whole, tmp_path / "v"))
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(before, after, strict=True))
+    told = json.loads((tmp_path / "v" / "manifest.json").read_text())["start"]
+    assert told == {"name": whole.name, "sha256": open_victim(whole).pinned().sha256}
+    assert zipbatch(*given, "--out", tmp_path / "v", "--json").json["reused"]
+    ran = zipbatch("train", "victim", staged, *options, "--out", tmp_path / "v")
+    assert (ran.code, "holds the result of other settings" in ran.err) == (2, True)
+
+
+def test_what_it_begins_with_has_the_form_of_what_is_trained(staged: Path, whole: Path, tmp_path: Path):
+    ran = zipbatch("train", "victim", staged, "--start", whole, "--arch", "resnet18", "--out", tmp_path / "v")
+    assert ran.code == 2
+    assert "its arch is resnet20, what is to be trained has resnet18" in ran.err
+    ran = zipbatch("train", "victim", staged, "--start", "embedded:nothing", "--out", tmp_path / "v")
+    assert (ran.code, "there are embedded:badnets," in ran.err) == (2, True)
+    assert not (tmp_path / "v").exists()

@@ -10,23 +10,29 @@ the warp a jitter of each pixel. ``backdoorbench`` has those of the field's larg
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
-from typing import get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, get_args, get_origin, get_type_hints
 
+from zipbatch.attacks.adaptive import AdaptiveBlend, AdaptivePatch
 from zipbatch.attacks.backdoorbench import BENCHMARKED
 from zipbatch.attacks.badnets import BadNets
-from zipbatch.attacks.base import Attack, FromPicture, Trigger
+from zipbatch.attacks.base import Attack, FromArray, FromPicture, FromPictures, Trigger
 from zipbatch.attacks.batt import BATT
 from zipbatch.attacks.blended import Blended
 from zipbatch.attacks.bpp import BPP
 from zipbatch.attacks.ctrl import CTRL
 from zipbatch.attacks.ftrojan import FTrojan
+from zipbatch.attacks.function import FunctionAttack
 from zipbatch.attacks.goal import Goal
-from zipbatch.attacks.indices import chosen_indices, poison_indices
+from zipbatch.attacks.indices import chosen_indices, cover_indices, poison_indices
+from zipbatch.attacks.label_consistent import LabelConsistent
+from zipbatch.attacks.lf import LF
 from zipbatch.attacks.patch import Patch, Pattern
 from zipbatch.attacks.physicalba import PhysicalBA
+from zipbatch.attacks.refool import Refool
 from zipbatch.attacks.sig import SIG
+from zipbatch.attacks.tact import TaCT
 from zipbatch.attacks.wanet import WaNet
 from zipbatch.errors import UsageError
 
@@ -44,6 +50,12 @@ ATTACKS: dict[str, Attack] = {
         BATT(),
         Patch(),
         Pattern(),
+        AdaptiveBlend(),
+        AdaptivePatch(),
+        TaCT(),
+        LabelConsistent(),
+        LF(),
+        Refool(),
     )
 }
 PROFILES: dict[str, dict[str, Attack]] = {
@@ -54,7 +66,8 @@ PROFILES: dict[str, dict[str, Attack]] = {
 
 
 def get_attack(name: str, params: Mapping[str, str] | None = None, *, profile: str = "standard") -> Attack:
-    """The attack of that name, its parameters overridden from strings such as ``{"grid_size": "256"}``.
+    """The attack of that name, its parameters overridden from strings such as ``{"grid_size": "256"}``, lists of
+    numbers from ``"5,7"``.
 
     Raises:
         UsageError: unknown profile, attack or parameter, an attack that the profile lacks, or a value that is not a
@@ -74,9 +87,9 @@ def get_attack(name: str, params: Mapping[str, str] | None = None, *, profile: s
         if key not in known:
             raise UsageError(f"attack {name} has no parameter {key!r}; it has: {', '.join(known) or 'none'}")
         try:
-            changes[key] = known[key](text)
+            changes[key] = _reader(known[key])(text)
         except ValueError:
-            raise UsageError(f"attack {name}: {key} must be a {known[key].__name__}, got {text!r}") from None
+            raise UsageError(f"attack {name}: {key} must be {_called(known[key])}, got {text!r}") from None
     try:
         return replace(attack, **changes)  # type: ignore[type-var]
     except ValueError as error:
@@ -85,18 +98,39 @@ def get_attack(name: str, params: Mapping[str, str] | None = None, *, profile: s
 
 def attack_params(attack: Attack) -> dict[str, object]:
     """The attack's own parameters, for a manifest."""
-    return asdict(attack)  # type: ignore[call-overload, no-any-return]
+    values = {field.name: getattr(attack, field.name) for field in fields(attack)}  # type: ignore[arg-type]
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if not callable(value)
+    }
+
+
+def _reader(kind: Any) -> Callable[[str], object]:
+    """What makes a parameter of its text; raises ``ValueError``."""
+    if get_origin(kind) is not tuple:
+        return kind  # type: ignore[no-any-return]
+    number = get_args(kind)[0]
+    return lambda text: tuple(number(part) for part in text.split(","))
+
+
+def _called(kind: Any) -> str:
+    return f"{get_args(kind)[0].__name__}s such as 1,2" if get_origin(kind) is tuple else f"a {kind.__name__}"
 
 
 __all__ = [
     "ATTACKS",
     "PROFILES",
     "Attack",
+    "FromArray",
     "FromPicture",
+    "FromPictures",
+    "FunctionAttack",
     "Goal",
     "Trigger",
     "attack_params",
     "chosen_indices",
+    "cover_indices",
     "get_attack",
     "poison_indices",
 ]

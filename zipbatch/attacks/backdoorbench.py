@@ -21,6 +21,7 @@ from zipbatch.attacks.blended import Blended
 from zipbatch.attacks.bpp import BPP
 from zipbatch.attacks.ctrl import CTRL
 from zipbatch.attacks.ftrojan import FTrojan
+from zipbatch.attacks.patch import A_PICTURE
 from zipbatch.attacks.sig import SIG
 from zipbatch.attacks.wanet import WaNet
 
@@ -71,6 +72,7 @@ class BlendedPicture(_AsBenchmarked, Blended):
 
     source: ClassVar[str] = "Chen et al. 2017, arXiv 1712.05526; as in BackdoorBench f02e353"
     default_poison_rate: ClassVar[float] = 0.10
+    needs: ClassVar[str | None] = A_PICTURE
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (the picture decides)
         """There is none without a picture.
@@ -78,7 +80,7 @@ class BlendedPicture(_AsBenchmarked, Blended):
         Raises:
             ValueError: always; ``trigger_from`` takes the picture.
         """
-        raise ValueError("its trigger is a picture of yours; name one with --trigger-image FILE")
+        raise ValueError(f"its trigger is made of {self.needs}")
 
     def trigger_from(self, picture: U8, image_size: int) -> Trigger:
         """``pattern`` uint8 [S, S, 3]: the picture squeezed to the images' size, bilinear with antialiasing."""

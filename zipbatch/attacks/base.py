@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,12 +22,14 @@ class Attack(Protocol):
         name: what users type.
         source: paper and reference implementation whose behaviour is reproduced.
         default_target: class that triggered images are to be taken for.
-        default_poison_rate: share of the training images that get the trigger.
+        default_poison_rate: share of the training images that get the trigger and the target's label.
+        default_cover_rate: share of the training images that get the trigger and keep their true label.
         clean_label: whether those are drawn from the target class alone, so that no label is wrong.
         train_transform: name of a training-time augmentation that belongs to the attack, or None.
         shuffles: splits shuffled one after another before the poisoned training indices are read off the last
             (the published code shuffles once per dataset it builds, so the attack's place in it matters).
         draw: how they are drawn.
+        needs: what of the user's the trigger is made of, as a message names it; None where ``make_trigger`` draws one.
         variant: whose pixels and draw these are where one name and the same parameters stand for several; None for
             those that had the name first. Part of what decides staged data.
         version: raised whenever the same parameters come to give other pixels or another training-time augmentation,
@@ -40,22 +43,51 @@ class Attack(Protocol):
     clean_label: ClassVar[bool]
     train_transform: ClassVar[str | None]
     shuffles: ClassVar[tuple[str, ...]]
+    default_cover_rate: ClassVar[float] = 0.0
     draw: ClassVar[Draw] = "shuffle"
+    needs: ClassVar[str | None] = None
     variant: ClassVar[str | None] = None
     version: ClassVar[int] = 1
 
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
-        """The trigger's arrays for square images of ``image_size`` pixels; the same seed gives the same trigger."""
-        ...
+    @property
+    def source_classes(self) -> tuple[int, ...]:
+        """The classes whose images alone are poisoned, and stamped for the test; empty for all."""
+        return ()
+
+    @property
+    def cover_classes(self) -> tuple[int, ...]:
+        """The classes whose images alone become cover; empty for all."""
+        return ()
+
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (what is drawn knows both)
+        """The trigger's arrays for square images of ``image_size`` pixels; the same seed gives the same trigger.
+
+        Raises:
+            ValueError: the size does not do, or the trigger is made of what a user brings (``needs``).
+        """
+        raise ValueError(f"its trigger is made of {self.needs}")
 
     def apply(self, images: U8, trigger: Trigger) -> U8:
         """Put the trigger on uint8 images [B, H, W, 3]; the result has the same shape, the argument is not modified."""
         ...
 
+    def stamp(
+        self,
+        images: U8,
+        trigger: Trigger,
+        *,
+        keys: Sequence[str],  # noqa: ARG002 (most triggers know none)
+        training: bool,  # noqa: ARG002
+    ) -> U8:
+        """As ``apply``, on the images of these keys [B] for training or for the test: what of the trigger each of them
+        gets may depend on both. By default it does not.
+        """
+        return self.apply(images, trigger)
+
 
 @runtime_checkable
 class FromPicture(Protocol):
-    """An attack whose trigger is a picture that the user brings."""
+    """An attack whose trigger is made of a picture that the user brings, or may bring."""
 
     def trigger_from(self, picture: U8, image_size: int) -> Trigger:
         """The trigger's arrays for square images of ``image_size`` pixels from uint8 RGBA [H, W, 4] of any size.
@@ -64,6 +96,46 @@ class FromPicture(Protocol):
             ValueError: the picture does not do, and why.
         """
         ...
+
+
+@runtime_checkable
+class FromPictures(Protocol):
+    """An attack whose trigger is made of several pictures that the user brings, or may bring.
+
+    Attributes:
+        whole_pictures: whether they are squeezed to the images' size before, without transparency (they may then come
+            in hundreds).
+    """
+
+    whole_pictures: ClassVar[bool]
+
+    def trigger_from_pictures(self, pictures: Sequence[U8], image_size: int, *, seed: int) -> Trigger:
+        """The trigger's arrays for square images of ``image_size`` pixels from uint8 RGBA [H, W, 4] of any size, or RGB
+        [S, S, 3] where they are whole.
+
+        Raises:
+            ValueError: the pictures do not do, and why.
+        """
+        ...
+
+
+@runtime_checkable
+class FromArray(Protocol):
+    """An attack whose trigger is an array of numbers that the user brings."""
+
+    def trigger_from_array(self, array: npt.NDArray[Any], image_size: int) -> Trigger:
+        """The trigger's arrays for square images of ``image_size`` pixels.
+
+        Raises:
+            ValueError: the array does not do, and why.
+        """
+        ...
+
+
+def drawn_words(seed: int, key: str, count: int) -> npt.NDArray[np.uint32]:
+    """``count`` random words for the image of a key, uint32: SHAKE-256 of ``<seed>/<key>``, the same everywhere."""
+    digest = hashlib.shake_256(f"{seed}/{key}".encode(errors="surrogatepass")).digest(4 * count)
+    return np.frombuffer(digest, "<u4").astype(np.uint32)
 
 
 def check_size(images: U8, image_size: int) -> None:

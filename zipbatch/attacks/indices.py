@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Container, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 
@@ -30,16 +31,53 @@ def poison_indices(
         raise ValueError(f"poison rate must be in [0, 1], got {rate}")
     if not sizes:
         raise ValueError("sizes must name at least the dataset to poison")
-    generator = random.Random(seed)
-    order: list[int] = []
-    for n in sizes:
-        order = list(range(n))
-        generator.shuffle(order)
+    order = _last_shuffle(sizes, seed)
     wanted = int(len(order) * rate)
     eligible = order if among is None else [index for index in order if index in among]
     if len(eligible) < wanted:
         raise ValueError(f"a poison rate of {rate} of {len(order)} images is {wanted}, but only {len(eligible)} may be")
     return frozenset(eligible[:wanted])
+
+
+def cover_indices(
+    sizes: Sequence[int],
+    rate: float,
+    *,
+    seed: int,
+    poisoned: AbstractSet[int],
+    among: Container[int] | None = None,
+) -> frozenset[int]:
+    """Indices of the images that carry the trigger with their true label: the next ``int(n * rate)`` after the poisoned
+    ones in the order that ``poison_indices`` shuffles, as Qi et al. 2023 and Tang et al. 2021 draw them from what is
+    left.
+
+    Args:
+        sizes: as for ``poison_indices``.
+        rate: share of all images of the last dataset, 0..1.
+        seed: seed of the shuffles.
+        poisoned: indices that are poisoned, however they were drawn.
+        among: indices that may be cover; None for all.
+
+    Raises:
+        ValueError: the rate is outside [0, 1], or fewer images are left than are wanted.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"cover rate must be in [0, 1], got {rate}")
+    order = _last_shuffle(sizes, seed)
+    wanted = int(len(order) * rate)
+    left = [index for index in order if index not in poisoned and (among is None or index in among)]
+    if len(left) < wanted:
+        raise ValueError(f"a cover rate of {rate} of {len(order)} images is {wanted}, but only {len(left)} are left")
+    return frozenset(left[:wanted])
+
+
+def _last_shuffle(sizes: Sequence[int], seed: int) -> list[int]:
+    generator = random.Random(seed)
+    order: list[int] = []
+    for n in sizes:
+        order = list(range(n))
+        generator.shuffle(order)
+    return order
 
 
 def chosen_indices(n: int, rate: float, *, seed: int, among: Sequence[int] | None = None) -> frozenset[int]:

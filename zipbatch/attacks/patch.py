@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
+from zipbatch.attacks.mixing import check_alpha, mix, opacity_of, resized
+
+A_PICTURE = "a picture of yours; name one with --trigger-image FILE"
 
 
 class _FromPicture(Attack):
@@ -20,14 +21,7 @@ class _FromPicture(Attack):
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
-
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (the picture decides)
-        """There is none without a picture.
-
-        Raises:
-            ValueError: always; ``trigger_from`` takes the picture.
-        """
-        raise ValueError("its trigger is a picture of yours; name one with --trigger-image FILE")
+    needs: ClassVar[str | None] = A_PICTURE
 
     def apply(self, images: U8, trigger: Trigger) -> U8:
         """``rint((1 - opacity) x + opacity p)`` in float32, on uint8 [B, S, S, 3].
@@ -37,9 +31,7 @@ class _FromPicture(Attack):
         """
         pattern, opacity = trigger["pattern"], trigger["opacity"]
         check_size(images, pattern.shape[0])
-        mixed = (1 - opacity) * images.astype(np.float32) + opacity * pattern.astype(np.float32)
-        stamped: U8 = np.rint(mixed).astype(np.uint8)
-        return stamped
+        return mix(images, pattern, opacity)
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class Patch(_FromPicture):
     def __post_init__(self) -> None:
         if self.width < 0:
             raise ValueError(f"width must be 1 or more (0: the picture's), got {self.width}")
-        _check_alpha(self.alpha)
+        check_alpha(self.alpha)
 
     def trigger_from(self, picture: U8, image_size: int) -> Trigger:
         """``pattern`` uint8 [S, S, 3] and its ``opacity`` float32 [S, S, 1], 0 to 1, from an RGBA picture [H, W, 4].
@@ -71,7 +63,7 @@ class Patch(_FromPicture):
             ValueError: the picture does not lie within the image there, or nothing of it is to be seen.
         """
         if self.width:
-            picture = _resized(picture, max(1, round(picture.shape[0] * self.width / picture.shape[1])), self.width)
+            picture = resized(picture, max(1, round(picture.shape[0] * self.width / picture.shape[1])), self.width)
         height, width = picture.shape[:2]
         top, left = _start(self.row, height, image_size), _start(self.column, width, image_size)
         if min(top, left) < 0 or max(top + height, left + width) > image_size:
@@ -82,7 +74,7 @@ class Patch(_FromPicture):
         pattern = np.zeros((image_size, image_size, 3), np.uint8)
         opacity = np.zeros((image_size, image_size, 1), np.float32)
         pattern[top : top + height, left : left + width] = picture[:, :, :3]
-        opacity[top : top + height, left : left + width] = _opacity(picture, self.alpha)
+        opacity[top : top + height, left : left + width] = opacity_of(picture, self.alpha)
         return {"pattern": pattern, "opacity": opacity}
 
 
@@ -96,7 +88,7 @@ class Pattern(_FromPicture):
     alpha: float = 0.2
 
     def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
+        check_alpha(self.alpha)
 
     def trigger_from(self, picture: U8, image_size: int) -> Trigger:
         """``pattern`` uint8 [S, S, 3] and its ``opacity`` float32 [S, S, 1], 0 to 1, from an RGBA picture [H, W, 4].
@@ -104,25 +96,10 @@ class Pattern(_FromPicture):
         Raises:
             ValueError: nothing of the picture is to be seen.
         """
-        squeezed = _resized(picture, image_size, image_size)
-        return {"pattern": np.ascontiguousarray(squeezed[:, :, :3]), "opacity": _opacity(squeezed, self.alpha)}
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 < alpha <= 1:
-        raise ValueError(f"alpha must be in (0, 1], got {alpha}")
+        squeezed = resized(picture, image_size, image_size)
+        return {"pattern": np.ascontiguousarray(squeezed[:, :, :3]), "opacity": opacity_of(squeezed, self.alpha)}
 
 
 def _start(place: int, size: int, image_size: int) -> int:
     """The first of ``size`` pixels, for a place that may be counted from the end."""
     return place if place >= 0 else image_size + place + 1 - size
-
-
-def _resized(picture: U8, height: int, width: int) -> U8:
-    return np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def _opacity(picture: U8, alpha: float) -> npt.NDArray[np.float32]:
-    if not picture[:, :, 3].any():
-        raise ValueError("the picture is transparent all over")
-    return picture[:, :, 3:].astype(np.float32) * np.float32(alpha / 255)

@@ -10,11 +10,15 @@ from zipbatch.checkpoints.prior import (
     save_prior,
     write_prior,
 )
+from zipbatch.checkpoints.restorer import RESTORER, RESTORER_WEIGHTS, Restorer, read_restorer, write_restorer
 from zipbatch.checkpoints.victim import VictimFolder, load_victim, open_victim, save_victim
 
 __all__ = [
     "CALIBRATION",
+    "RESTORER",
+    "RESTORER_WEIGHTS",
     "PriorFolder",
+    "Restorer",
     "VictimFolder",
     "check_writable",
     "fresh_prior",
@@ -24,8 +28,10 @@ __all__ = [
     "open_victim",
     "prior_tensors",
     "read_calibration",
+    "read_restorer",
     "save_prior",
     "save_victim",
     "write_calibration",
     "write_prior",
+    "write_restorer",
 ]

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from zipbatch.checkpoints.calibration import CALIBRATION
 from zipbatch.checkpoints.prior import SCHEDULER_CONFIG
+from zipbatch.checkpoints.restorer import RESTORER, RESTORER_WEIGHTS
 from zipbatch.checkpoints.weights import parts_named, pick_weights
 from zipbatch.errors import UsageError
 
 HUB = "hub:"
+_BESIDE = {CALIBRATION, RESTORER, RESTORER_WEIGHTS}
 _FOLDERS = (("", ""), ("unet/", "scheduler/"))  # of the network's files and of the schedule, flat or as a pipeline
 
 
@@ -58,7 +60,7 @@ def _download(name: str, revision: str | None) -> Path:
         files = (f"{unet}config.json", f"{scheduler}{SCHEDULER_CONFIG}")
         names = [file.removeprefix(unet) for file in there if file.startswith(unet)]
         if there.issuperset(files) and (weights := pick_weights(names)):
-            paths = [fetched(file) for file in (*files, *there.intersection({CALIBRATION}))]
+            paths = [fetched(file) for file in (*files, *there.intersection(_BESIDE))]
             for part in parts_named(Path(fetched(unet + weights))):
                 fetched(unet + part)
             return _root(paths[0], files[0])

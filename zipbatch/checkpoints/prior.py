@@ -33,6 +33,8 @@ MAX_NUMBER, MAX_BLOCKS, MAX_LAYERS = 65_536, 32, 64
 _WIDTHS = (224, 448, 672, 896)
 """Of diffusers' UNet2DModel, where a config says none."""
 _POSITIVE = ("norm_num_groups", "attention_head_dim", "mid_block_scale_factor")
+BELOW = "trained_below"
+"""Ours in a network's config: the timesteps from there on were never learned."""
 HEADS = "attention_heads"
 """Ours in a network's config, where diffusers' ``attention_head_dim`` does not do: as many heads at every width."""
 _FORMAT = "a prior is a folder in diffusers' format (unet/ and scheduler/), or a guided-diffusion .pt"
@@ -90,6 +92,11 @@ class PriorFolder:
     def training_steps(self) -> int:
         """T of the schedule."""
         return int(self.scheduler_config.get("num_train_timesteps", 1000))
+
+    @property
+    def trained_below(self) -> int:
+        """The first timestep that it has not learned; T where it has learned all."""
+        return min(int(self.unet_config.get(BELOW) or self.training_steps), self.training_steps)
 
     @cached_property
     def sha256s(self) -> tuple[str, ...]:
@@ -235,6 +242,8 @@ def _check_configs(unet_file: Place, unet: dict[str, Any], scheduler_file: Place
 
 def _check_scale(unet_file: Place, unet: dict[str, Any]) -> None:
     """No config makes a network that takes ages to build."""
+    if not isinstance(unet.get(BELOW, 1), int) or unet.get(BELOW, 1) < 1:
+        raise UsageError(f"{unet_file}: {BELOW} must be a timestep of 1 or more, got {unet[BELOW]!r}")
     for field, value in unet.items():
         numbers = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int | float)]
         limit = MAX_LAYERS if field == "layers_per_block" else MAX_NUMBER
@@ -326,6 +335,7 @@ def _build_unet(folder: PriorFolder) -> nn.Module:
     known = inspect.signature(UNet2DModel.__init__).parameters
     config = {key: value for key, value in folder.unet_config.items() if not key.startswith("_")}
     heads = config.pop(HEADS, None)
+    config.pop(BELOW, None)
     unknown = sorted(set(config) - set(known))
     if unknown:
         raise UsageError(f"{folder.path}: the network's config has unknown fields: {', '.join(unknown)}")

@@ -46,7 +46,8 @@ def evaluate(
     as numpy's .npy in the body of a POST, and answers with a .npy array or a JSON list of lists.
 
     CA, ASR, FPR, PA and RA with 95 % intervals; without labels the share of answers that purification flips and the
-    classes that they leave.
+    classes that they leave. Beside a purified version's measures, network calls and seconds an image, as far as the
+    store knows them.
 
     \b
     Example:

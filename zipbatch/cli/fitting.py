@@ -211,7 +211,8 @@ def _train(flags: FitFlags, wanted: ToFit, shown: Screen) -> int | None:
     from zipbatch.cluster import pick_device
     from zipbatch.config import PriorConfig, find_config, load_config
     from zipbatch.stages.assets import EMBEDDED
-    from zipbatch.stages.train_prior import PriorProgress, held_out_of, train_prior
+    from zipbatch.stages.denoising import DenoisingProgress, held_out_of
+    from zipbatch.stages.train_prior import train_prior
 
     if wanted.prior == EMBEDDED or ":" in wanted.prior:
         raise UsageError(f"--prior {wanted.prior}: --train-minutes trains one in a folder of this machine; name that")
@@ -220,7 +221,7 @@ def _train(flags: FitFlags, wanted: ToFit, shown: Screen) -> int | None:
     source = _source(flags, wanted, ())
     last, what = held_out_of(source, config, flags.fit_split), f"training {wanted.prior}"
 
-    def show(progress: PriorProgress) -> None:
+    def show(progress: DenoisingProgress) -> None:
         shown.show(progress.shown(what))
 
     train_prior(source, Path(wanted.prior), config, device=pick_device(wanted.workers.device), on_progress=show)

@@ -72,15 +72,17 @@ def _show_presets(rows: list[dict[str, Any]]) -> None:
 
 
 def _attacks() -> list[dict[str, Any]]:
-    from zipbatch.attacks import ATTACKS, PROFILES, attack_params
+    from zipbatch.attacks import ATTACKS, PROFILES, FunctionAttack, attack_params
 
     return [
         {
             "name": attack.name,
             "target": attack.default_target,
             "poison_rate": attack.default_poison_rate,
+            "cover_rate": attack.default_cover_rate or None,
             "clean_label": attack.clean_label,
             "train_transform": attack.train_transform,
+            "needs": attack.needs,
             "params": {
                 profile: attack_params(of[attack.name]) for profile, of in PROFILES.items() if attack.name in of
             },
@@ -92,6 +94,15 @@ def _attacks() -> list[dict[str, Any]]:
             "source": attack.source,
         }
         for attack in ATTACKS.values()
+    ] + [
+        {
+            "name": "python:FILE.py:FUNCTION",
+            "target": FunctionAttack.default_target,
+            "poison_rate": FunctionAttack.default_poison_rate,
+            "clean_label": FunctionAttack.clean_label,
+            "train_transform": None,
+            "needs": "a function of yours: uint8 images [B, S, S, 3] in, the same stamped out; naming it runs it",
+        }
     ]
 
 
@@ -131,7 +142,7 @@ def _pipelines() -> list[dict[str, object]]:
     for name in list_configs("pipelines"):
         file = find_config("pipelines", name)
         config = load_config(file, PipelineConfig)
-        matrix = {axis: list(cases) for axis, cases in config.matrix.items()}
+        matrix = {axis: list(cases) for axis, cases in config.axes.items()}
         rows.append({"name": name, "about": config.about, "vars": config.vars, "matrix": matrix, "file": str(file)})
     return rows
 

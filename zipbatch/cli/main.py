@@ -34,6 +34,7 @@ COMMANDS = {
     "purify": "zipbatch.cli.purify:purify",
     "evaluate": "zipbatch.cli.evaluate:evaluate",
     "tune": "zipbatch.cli.tune:tune",
+    "adapt": "zipbatch.cli.adapt:adapt",
     "run": "zipbatch.cli.run:run",
     "store": "zipbatch.cli.store:store",
     "ls": "zipbatch.cli.ls:ls",

@@ -15,7 +15,12 @@ from zipbatch.cli.screen import screen
 
 @click.command()
 @click.argument("source")
-@click.option("--attack", required=True, metavar="NAME", help="The attack; 'zipbatch ls attacks' lists them.")
+@click.option(
+    "--attack",
+    required=True,
+    metavar="NAME",
+    help="The attack; 'zipbatch ls attacks' lists them. python:FILE.py:FUNCTION is a function of yours, which is run.",
+)
 @click.option(
     "--profile",
     type=click.Choice(["standard", "zip-code", "backdoorbench"]),
@@ -48,12 +53,27 @@ from zipbatch.cli.screen import screen
 @click.option(
     "--poison-rate", type=Number(0, 1), metavar="SHARE", help="Share of train to poison.  [default: the attack's]"
 )
+@click.option(
+    "--cover-rate",
+    type=Number(0, 1),
+    metavar="SHARE",
+    help="Share of train to stamp with its true label kept.  [default: the attack's]",
+)
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Attack parameter; repeats.")
 @click.option(
     "--trigger-image",
+    "trigger_images",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    metavar="PATH",
+    help="The picture of patch, pattern, adaptive-blend and, in profile backdoorbench, blended; repeats for "
+    "adaptive-patch; a folder of pictures for refool.",
+)
+@click.option(
+    "--trigger-array",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="The picture that is the trigger of patch and pattern, and of blended in profile backdoorbench.",
+    help="The array that lf adds, as numpy.save writes it (.npy).",
 )
 @click.option("--seed", type=click.IntRange(0), default=1234, show_default=True, help="Of trigger and poison indices.")
 @click.option(
@@ -79,8 +99,10 @@ def poison(
     target_mode: Literal["all-to-one", "all-to-all"],
     clean_label: bool | None,
     poison_rate: float | None,
+    cover_rate: float | None,
     params: tuple[str, ...],
-    trigger_image: Path | None,
+    trigger_images: tuple[Path, ...],
+    trigger_array: Path | None,
     seed: int,
     splits: tuple[str, ...],
     limit: int | None,
@@ -93,7 +115,8 @@ def poison(
     SOURCE is an official archive of CIFAR-10, GTSRB or Imagenette, a folder of webdataset shards named <split>-*.tar
     (classes.txt optional) or an image-folder tree <split>/<class>/<image>. A bare path is recognised; cifar10:PATH,
     gtsrb:PATH, imagenette:PATH, wds:PATTERN and folder:PATH say which it is ('zipbatch ls datasets'). The split test
-    yields test (clean) and test_poisoned (all stamped); where there is none, val does. Splits go by their usual names
+    yields test (clean) and test_poisoned (all stamped, or those of the source classes alone that an attack on such
+    has); where there is none, val does. Splits go by their usual names
     (train, training; val, valid, validation, dev; test, testing). What lies there and was not taken is counted and
     named. Links to files are followed, links to folders within SOURCE too.
 
@@ -104,6 +127,8 @@ def poison(
       zipbatch poison cifar10/ --attack wanet --profile zip-code --split test --out shards/cifar10-wanet256
       zipbatch poison cifar10/ --attack badnets --profile backdoorbench --seed 0 --out shards/cifar10-white-corner
       zipbatch poison cifar10/ --attack badnets --param patch_size=2 --target-mode all-to-all --out shards/cifar10-a2a
+      zipbatch poison cifar10/ --attack tact --param source_classes=1,9 --cover-rate 0.01 --out shards/c-tact
+      zipbatch poison cifar10/ --attack python:mine.py:stamp --out shards/cifar10-mine
     """
     from zipbatch.stages import poison as stage
     from zipbatch.stages.assets import source_place
@@ -124,7 +149,9 @@ def poison(
         profile=profile,
         clean_label=clean_label,
         target_mode=target_mode,
-        trigger_image=trigger_image,
+        trigger_image=trigger_images,
+        trigger_array=trigger_array,
+        cover_rate=cover_rate,
         skip_unreadable=skip_unreadable,
     )
     noted = running()
@@ -155,5 +182,10 @@ def poison(
     if manifest.attack.poisoned_train_samples is not None:
         labels = ", of the target class, labels true" if manifest.attack.clean_label else ""
         click.echo(f"  {manifest.attack.poisoned_train_samples} training images are poisoned{labels}")
+    if manifest.attack.cover_train_samples is not None:
+        click.echo(f"  {manifest.attack.cover_train_samples} others are cover: stamped, labels true")
+    if manifest.attack.source_classes is not None:
+        classes = ", ".join(map(str, manifest.attack.source_classes))
+        click.echo(f"  only images of the source classes are poisoned, and are in test_poisoned: {classes}")
     if result.skipped:
         click.echo(f"  {len(result.skipped)} images could not be read and were skipped: see {out / 'manifest.json'}")

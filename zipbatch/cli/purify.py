@@ -76,7 +76,8 @@ log = logging.getLogger(__name__)
     "assigned",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Any setting of the purifier, as 'zipbatch ls purifiers' shows it; repeats. Lists by commas, null for none.",
+    help="Any setting of the purifier, as 'zipbatch ls purifiers' shows it; repeats. Lists by commas, null for none. "
+    "Of a chain's step by its number, 2.quality=70, or by its method where that occurs once, zip.guidance_exponent=40.",
 )
 @click.option(
     "--chain",
@@ -169,6 +170,7 @@ def purify(
     Examples:
       zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --workers 2 --tag nightly
       zipbatch purify shards/cifar10-badnets --purifier jpeg --set quality=75 --store pur/ --tag jpeg75
+      zipbatch purify shards/cifar10-badnets --prior embedded --preset balanced --set jpeg.quality=75 --store pur/
       zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --chain 'jpeg quality=60' \\
           --chain 'zip start_step=60 guidance_exponent=40'
       zipbatch purify 'incoming/day-{000..009}.tar' --prior priors/cifar10 --store pur/ --gpus 8

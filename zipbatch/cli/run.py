@@ -32,6 +32,12 @@ _OUT = click.option(
 @click.argument("pipeline", metavar="NAME|FILE")
 @_OUT
 @click.option("--var", "values", multiple=True, metavar="NAME=VALUE", help="Override a variable of the file; repeats.")
+@click.option(
+    "--seeds",
+    metavar="N|S,S,…",
+    help="Run each stage that takes a seed and says none of its own with N seeds, 0 to N-1, or with these; the table "
+    "has means and standard deviations.  [default: the file's]",
+)
 @worker_options
 @click.option("--dry-run", is_flag=True, help="Say what would be run and why, and stop.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the table as CSV.")
@@ -43,6 +49,7 @@ def run(
     pipeline: str,
     out: Path | None,
     values: tuple[str, ...],
+    seeds: str | None,
     who: WorkerFlags,
     dry_run: bool,
     csv_file: Path | None,
@@ -59,11 +66,13 @@ def run(
     Examples:
       zipbatch run demo --dry-run
       zipbatch run cifar10-attacks --var source=cifar10/ --out results --gpus 8 --csv table.csv
+      zipbatch run cifar10-attacks --var source=cifar10/ --seeds 3 --csv table.csv
     """
 
     if csv_file is not None and not csv_file.absolute().parent.is_dir():
         raise UsageError(f"--csv {csv_file}: its folder is not there")
-    plan = _plan(pipeline, out, who.resolve(), pairs(values, "--var"), trust_mtime=trust_mtime)
+    given = pairs(values, "--var")
+    plan = _plan(pipeline, out, who.resolve(), given, seeds=seeds, trust_mtime=trust_mtime)
     if dry_run:
         running().unreported()
         _show_plan(plan, as_json=as_json)
@@ -71,7 +80,7 @@ def run(
     todo = sum(plan.state(instance) != "done" for instance in plan.instances)
     result = _run(plan, f"running {Path(pipeline).stem}", f"{len(plan.instances)} stages, {todo} of them to be run")
     if csv_file is not None:
-        _write_csv(csv_file, result.rows)
+        _write_csv(csv_file, result)
     _show(plan, result, wide=wide, as_json=as_json)
     result.raise_failures()
 
@@ -117,7 +126,13 @@ def _demo_s(images: int) -> float:
 
 
 def _plan(
-    pipeline: str, out: Path | None, workers: Workers, values: Mapping[str, str], *, trust_mtime: bool = False
+    pipeline: str,
+    out: Path | None,
+    workers: Workers,
+    values: Mapping[str, str],
+    *,
+    seeds: str | None = None,
+    trust_mtime: bool = False,
 ) -> PipelinePlan:
     from zipbatch.config import PipelineConfig, find_config, load_config, parse_scalar
     from zipbatch.stages.pipeline import plan_pipeline
@@ -126,7 +141,17 @@ def _plan(
     file = find_config("pipelines", pipeline)
     place = Place(out or Path(f"{file.stem}-out"), workers)
     typed = {name: parse_scalar(text) for name, text in values.items()}
-    return plan_pipeline(load_config(file, PipelineConfig), place, typed, where=str(file), trust_mtime=trust_mtime)
+    config = load_config(file, PipelineConfig, None if seeds is None else {"seeds": _seeds(seeds)})
+    return plan_pipeline(config, place, typed, where=str(file), trust_mtime=trust_mtime)
+
+
+def _seeds(text: str) -> object:
+    """``3``, ``0,1,2`` as a pipeline's file has them."""
+    from zipbatch.config import parse_scalar
+
+    if "," in text:
+        return [parse_scalar(part) for part in text.split(",")]
+    return text if (value := parse_scalar(text)) is None else value
 
 
 def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
@@ -155,15 +180,17 @@ def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
 
 
 def _show(plan: PipelinePlan, result: PipelineResult, *, wide: bool, as_json: bool) -> None:
+    from zipbatch.config import SEED
     from zipbatch.report import evaluation_table
 
     place = plan.place
     if as_json:
         sheets = [str(sheet) for sheet in result.sheets]
         counts = {"ran": result.ran, "skipped": result.skipped, "failed": result.failed}
-        emit_json({"rows": result.rows, **counts, "sheets": sheets})
+        emit_json({"rows": result.rows, **result.more, **counts, "sheets": sheets})
         return
-    click.echo(evaluation_table(result.rows, plan.axes, look(wide=wide)), nl=False)
+    axes = [axis for axis in plan.axes if not (plan.seeds and axis == SEED)]
+    click.echo(evaluation_table(result.over_seeds if plan.seeds else result.rows, axes, look(wide=wide)), nl=False)
     click.echo(f"\n{result.ran} stages run, {result.skipped} done before; look at:")
     for sheet in result.sheets:
         click.echo(f"  {sheet}   clean, poisoned, purified, with the victim's answers")
@@ -184,22 +211,29 @@ def _show_plan(plan: PipelinePlan, *, as_json: bool) -> None:
         click.echo(f"{'skip' if state == 'done' else 'run ':4} {instance.label:<45} {instance.kind:<13} {state}")
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One line a row: axes, names and measures; intervals as two columns."""
+def _write_csv(path: Path, result: PipelineResult) -> None:
+    """One line a row: axes, names and measures; intervals as two columns. With seeds, ``row`` says ``single``, or
+    ``mean``, which has standard deviations, too.
+    """
     from zipbatch import atomic
 
-    flat = []
-    for row in rows:
-        line: dict[str, Any] = {}
-        for key, value in row.items():
-            if key.endswith("_ci95"):
-                line |= {f"{key}_low": value[0] if value else None, f"{key}_high": value[1] if value else None}
-            elif not isinstance(value, dict):
-                line[key] = value
-        axes = {f"axis.{axis}" if axis in line else axis: value for axis, value in row["axes"].items()}
-        flat.append(axes | line)
+    single = {"row": "single"} if result.more else {}
+    lines = [_line(row, single) for row in result.rows] + [_line(row, {"row": "mean"}) for row in result.over_seeds]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for line in flat for key in line)), lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows(lines)
     atomic.write_bytes(path, text.getvalue().encode())
+
+
+def _line(row: Mapping[str, Any], more: Mapping[str, str]) -> dict[str, Any]:
+    line: dict[str, Any] = dict(more)
+    for key, value in row.items():
+        if key.endswith("_ci95"):
+            line |= {f"{key}_low": value[0] if value else None, f"{key}_high": value[1] if value else None}
+        elif key == "seeds":
+            line[key] = " ".join(map(str, value))
+        elif not isinstance(value, dict):
+            line[key] = value
+    axes = {f"axis.{axis}" if axis in line else axis: value for axis, value in row["axes"].items()}
+    return axes | line

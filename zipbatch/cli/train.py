@@ -9,6 +9,7 @@ import click
 from zipbatch.cli.options import DEVICE, JSON, Number, emit_json
 from zipbatch.cli.screen import screen
 from zipbatch.config import DEFAULTS
+from zipbatch.errors import UsageError
 from zipbatch.places import Place, place
 
 
@@ -29,6 +30,7 @@ def train() -> None:
 )
 @click.option("--purified", metavar="NAME[@TAG]", help="Train on the purified form of the train split; needs --store.")
 @click.option("--store", type=place, metavar="DIR|URL", help="The store of the purified version.")
+@click.option("--start", metavar="VICTIM", help="Begin with the weights of this victim's folder, or embedded:ATTACK.")
 @click.option("--arch", metavar="NAME", help="resnet20, resnet18, resnet34 or torchvision:NAME.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N")
 @click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
@@ -44,6 +46,7 @@ def victim(
     preset: str,
     purified: str | None,
     store: Place | None,
+    start: str | None,
     arch: str | None,
     epochs: int | None,
     minutes: float | None,
@@ -63,10 +66,13 @@ def victim(
       zipbatch train victim shards/cifar10-badnets --out victims/badnets --arch resnet20 --epochs 30
       zipbatch purify shards/cifar10-badnets --split train --prior embedded --store pur/ --tag train
       zipbatch train victim shards/cifar10-badnets --purified cifar10-badnets@train --store pur/ --out victims/cleaned
+      zipbatch train victim shards/cifar10-sig --start victims/clean --lr 0.05 --epochs 5 --out victims/sig
     """
+    from zipbatch.checkpoints import open_victim
     from zipbatch.cluster import pick_device
     from zipbatch.config import VictimConfig, find_config, load_config
     from zipbatch.shards import open_dataset
+    from zipbatch.stages.assets import victim_path
     from zipbatch.stages.evaluate import with_purified
     from zipbatch.stages.train_victim import TrainProgress, train_victim
     from zipbatch.store import Store, Versions
@@ -93,7 +99,8 @@ def victim(
         def show(p: TrainProgress) -> None:
             shown.show(p.shown(what))
 
-        result = train_victim(dataset, out, config, device=pick_device(device), on_progress=show)
+        begin = None if start is None else open_victim(victim_path(start))
+        result = train_victim(dataset, out, config, device=pick_device(device), start=begin, on_progress=show)
     shares = {"ca": result.ca, "asr": result.asr}
     if as_json:
         values = {name: None if s is None else s.value for name, s in shares.items()}
@@ -144,8 +151,9 @@ def prior(
     from zipbatch.cluster import pick_device
     from zipbatch.config import PriorConfig, find_config, load_config
     from zipbatch.stages.assets import source_place
+    from zipbatch.stages.denoising import DenoisingProgress
     from zipbatch.stages.source import open_source
-    from zipbatch.stages.train_prior import PriorProgress, train_prior
+    from zipbatch.stages.train_prior import train_prior
 
     overrides = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "seed": seed}
     config = load_config(find_config("priors", preset), PriorConfig, overrides)
@@ -154,7 +162,7 @@ def prior(
         what = f"training {out.name}"
         shown.begin(what, f"a prior on {source}, {_limits(config.steps, 'steps', config.minutes)}")
 
-        def show(p: PriorProgress) -> None:
+        def show(p: DenoisingProgress) -> None:
             shown.show(p.shown(what))
 
         result = train_prior(opened, out, config, device=pick_device(device), on_progress=show)
@@ -163,6 +171,77 @@ def prior(
         return
     state = "already trained" if result.reused else "trained"
     click.echo(f"{out}: {state}, {result.steps} steps, held-out eps-MSE {result.held_out:.4f}, {out / 'samples.png'}")
+
+
+@train.command()
+@click.argument("prior", metavar="PRIOR")
+@click.argument("source")
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Optimizer steps.  [default: 6000]")
+@click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="[default: 32]")
+@click.option("--lr", type=Number(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay).")
+@click.option(
+    "--plain", type=Number(0, 1), metavar="SHARE", help="Images that are compressed and noised alone.  [default: 0.5]"
+)
+@click.option("--seed", type=click.IntRange(0), metavar="N")
+@DEVICE
+@JSON
+def restorer(
+    prior: str,
+    source: str,
+    steps: int | None,
+    minutes: float | None,
+    batch_size: int | None,
+    lr: float | None,
+    plain: float | None,
+    seed: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Teach PRIOR, a folder, to undo damage in one call: then 'restore' can be a step of a preset.
+
+    It learns from clean images of SOURCE (as for 'zipbatch poison'; labels are not needed), which get patches, pictures
+    mixed in and warps, drawn anew each time, and are compressed and noised. What it learns goes into
+    PRIOR/restorer.safetensors; the prior itself stays as it is. A run that was stopped goes on from its checkpoint when
+    the same command is given again.
+
+    \b
+    Example:
+      zipbatch train restorer priors/mine photos/ --minutes 60
+      zipbatch purify 'incoming/*.tar' --prior priors/mine --chain 'jpeg quality=60' --chain restore --store pur/
+    """
+    from zipbatch.checkpoints import open_prior
+    from zipbatch.cluster import pick_device
+    from zipbatch.config import RestorerConfig, validate
+    from zipbatch.stages.assets import embedded_prior, prior_path, source_place
+    from zipbatch.stages.denoising import DenoisingProgress
+    from zipbatch.stages.source import open_source
+    from zipbatch.stages.train_restorer import train_restorer
+
+    folder = open_prior(prior_path(prior))
+    if folder.path == embedded_prior():
+        raise UsageError(f"{folder.path}: ships with zipbatch and has a restorer; to teach it anew, copy it first")
+    given = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "plain": plain, "seed": seed}
+    asked = {name: value for name, value in given.items() if value is not None}
+    config = validate(RestorerConfig, asked, where="settings given as flags")
+    opened = open_source(source_place(source), (), labelled=False)
+    with screen() as shown:
+        what = f"training the restorer of {folder.path.name}"
+        shown.begin(what, f"on {source}, {_limits(config.steps, 'steps', config.minutes)}")
+
+        def show(p: DenoisingProgress) -> None:
+            shown.show(p.shown(what))
+
+        result = train_restorer(folder, opened, config, device=pick_device(device), on_progress=show)
+    errors = {"held_out": result.held_out, "before": result.before}
+    if as_json:
+        emit_json({"file": str(result.path), "steps": result.steps, "reused": result.reused, **errors})
+        return
+    state = "already trained" if result.reused else "trained"
+    click.echo(
+        f"{result.path}: {state}, {result.steps} steps, held-out error {result.held_out:.4f} (of the damaged images "
+        f"{result.before:.4f}), {result.path.with_name('restorer.png')}"
+    )
 
 
 def _limits(count: int, unit: str, minutes: float | None) -> str:

@@ -12,14 +12,26 @@ from zipbatch.config.loading import (
     read_description,
     validate,
 )
-from zipbatch.config.models import Calibration, PriorConfig, Settings, Transforms, VictimConfig, listed
-from zipbatch.config.pipeline import PipelineConfig, references, resolved
+from zipbatch.config.models import (
+    Calibration,
+    DenoiserConfig,
+    PriorConfig,
+    RestorerConfig,
+    Settings,
+    Transforms,
+    VictimConfig,
+    listed,
+)
+from zipbatch.config.pipeline import SEED, PipelineConfig, references, resolved
 
 __all__ = [
     "DEFAULTS",
+    "SEED",
     "Calibration",
+    "DenoiserConfig",
     "PipelineConfig",
     "PriorConfig",
+    "RestorerConfig",
     "Settings",
     "Transforms",
     "VictimConfig",

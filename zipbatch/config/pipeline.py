@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from zipbatch.config.models import Settings
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z][A-Za-z0-9_-]*)?)\}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+SEED = "seed"
+"""The axis that ``seeds`` of a pipeline make."""
+_MOST_SEEDS, _MOST_SEED = 1000, 2**32 - 1
 _VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,39}")
 
 
@@ -38,8 +41,32 @@ def _axis(value: Any) -> dict[str, Any]:
     return {str(text): case for text, case in cases.items()}
 
 
+def _seeds(value: Any) -> tuple[int, ...]:
+    """``3`` and ``[0, 1, 2]`` -> (0, 1, 2); null and nothing -> ()."""
+    if value is None:
+        return ()
+    if _is_whole(value):
+        value = range(value) if value <= _MOST_SEEDS else [0] * (_MOST_SEEDS + 1)
+    if not isinstance(value, list | tuple | range) or not all(map(_is_whole, value)):
+        raise ValueError("seeds are a list of whole numbers, [0, 1, 2], or how many there are from 0 on, 3")
+    if odd := [seed for seed in value if not 0 <= seed <= _MOST_SEED]:
+        raise ValueError(f"a seed is 0 to {_MOST_SEED}, not {odd[0]}")
+    if len(value) > _MOST_SEEDS:
+        raise ValueError(f"at most {_MOST_SEEDS} seeds")
+    if repeated := [seed for seed in value if list(value).count(seed) > 1]:
+        raise ValueError(f"{repeated[0]} is there twice; each seed counts once")
+    if len(value) < 2:
+        raise ValueError("a spread takes 2 seeds or more; for another one, say 'seed' in the stages")
+    return tuple(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Axis = Annotated[Any, AfterValidator(_axis)]
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_seeds)]
 
 
 class PipelineConfig(Settings):
@@ -49,19 +76,29 @@ class PipelineConfig(Settings):
     to fields. ``stages`` come in any order; each says what to ``run`` and refers to variables, axes (``${axis}``,
     ``${axis.field}``) and other stages, and is run for every choice of the axes that it refers to, itself or through
     other stages, or of those in its list ``per``, and is then given all that its inputs make along the others.
+    ``seeds`` are one more axis, ``seed``, which every stage that takes a seed and says none of its own refers to, and
+    which no ``per`` gathers.
     """
 
     about: str = ""
     vars: dict[Name, Any] = Field(default_factory=dict)
     matrix: dict[Name, Axis] = Field(default_factory=dict)
+    seeds: Seeds = ()
     stages: dict[Name, dict[str, Any]] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_once(self) -> PipelineConfig:
         names = [*self.vars, *self.matrix, *self.stages]
+        if self.seeds and SEED in names:
+            raise ValueError(f"seeds are an axis named {SEED!r}, and so is a variable, axis or stage; keep one of them")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{repeated[0]!r} names two things; variables, axes and stages share one space of names")
         return self
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        """The axes of the matrix, and last that of the seeds: value by its text."""
+        return {**self.matrix, **({SEED: {str(seed): seed for seed in self.seeds}} if self.seeds else {})}
 
 
 def references(value: object) -> set[str]:

@@ -18,13 +18,10 @@ import contextlib
 import http.client
 import io
 import json
-import math
 import socket
 import ssl
 import threading
 import time
-import tokenize
-import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -33,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from zipbatch import arrays
 from zipbatch.errors import DataError, UsageError
 
 TIMEOUT_S = 60.0
@@ -169,30 +167,17 @@ def _array(answer: bytes) -> npt.NDArray[Any]:
     Raises:
         ValueError: neither, or damaged.
     """
-    if not answer.startswith(np.lib.format.MAGIC_PREFIX):
+    if not arrays.is_npy(answer):
         try:
             return np.array(json.loads(answer), np.float64)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f"answered with neither a .npy array nor a JSON list of lists of numbers{_first_line(answer)}"
             ) from error
-    stream = io.BytesIO(answer)
     try:
-        major, _ = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
-            shape, fortran, dtype = read(stream)
-    except (
-        *(ValueError, SyntaxError, RecursionError, MemoryError, TypeError, LookupError, AttributeError),
-        *(ArithmeticError, tokenize.TokenError),
-    ) as error:  # whatever numpy's reader of Python literals makes of one that is none
-        raise ValueError(f"answered with a damaged .npy array ({error})") from error
-    data = answer[stream.tell() :]
-    sized = all(type(side) is int and side >= 0 for side in shape)
-    if not sized or dtype.kind not in "fiu" or len(data) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"answered with a .npy array that says {dtype} {shape} and holds {len(data)} bytes")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+        return arrays.from_npy(answer)
+    except ValueError as error:
+        raise ValueError(f"answered with {error}") from error
 
 
 def _said(error: Exception, timeout_s: float) -> str:

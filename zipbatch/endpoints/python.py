@@ -1,7 +1,7 @@
-"""A victim that is a function of the user's own.
+"""Functions of the user's own: a victim, or what puts a trigger on images.
 
 ``python:FILE.py:FUNCTION`` or ``python:package.module:FUNCTION``, only ever from the command line: naming it there is
-the consent to run it. The function is called with RGB images, uint8 [N, H, W, 3], and returns class scores
+the consent to run it. The function is called with RGB images, uint8 [N, H, W, 3]. A victim's returns class scores
 [N, classes] (logits or probabilities; column i is class i of the data) as a numpy array, a torch tensor or a list of
 lists. It is called by one thread at a time in each process; what it prints goes to stderr.
 """
@@ -36,8 +36,8 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
-class PythonVictim:
-    """A function by name: a ``VictimSource``.
+class NamedFunction:
+    """A function by name.
 
     ``module`` is a dotted name, or the absolute path of a ``.py`` file, whose digest must be ``sha256`` when it is
     imported.
@@ -72,16 +72,6 @@ class PythonVictim:
         return f"{Path(self.module).name}:{self.function}"
 
     @property
-    def num_classes(self) -> None:
-        """Unknown until asked."""
-        return
-
-    @property
-    def image_size(self) -> None:
-        """Whatever the images are."""
-        return
-
-    @property
     def _file(self) -> Path | None:
         return Path(self.module) if self.module.endswith(".py") else None
 
@@ -91,7 +81,7 @@ class PythonVictim:
         """
         return self if self._file is None else replace(self, sha256=self.sha256 or sha256_file(self._file))
 
-    def load(self, device: torch.device) -> PythonClassifier:  # noqa: ARG002 - the function chooses its own
+    def load(self) -> PythonFunction:
         """Import the module, once in each process.
 
         Raises:
@@ -110,15 +100,75 @@ class PythonVictim:
         function = getattr(module, self.function, None)
         if not callable(function):
             raise UsageError(f"{self.label}: {self.module} has no function {self.function!r}")
-        return PythonClassifier(self.label, function)
+        return PythonFunction(self.label, function)
+
+
+@dataclass(frozen=True)
+class PythonFunction:
+    """The function, ready to be called with a copy of images, uint8 [N, H, W, 3]."""
+
+    label: str
+    function: Callable[[npt.NDArray[np.uint8]], Any]
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Any:
+        """What it returns.
+
+        Raises:
+            DataError: it raised.
+        """
+        with _ONE_AT_A_TIME, contextlib.redirect_stdout(sys.stderr):
+            try:
+                return self.function(images.copy())
+            except Exception as error:  # the user's own code may raise anything
+                log.debug("%s failed", self.label, exc_info=True)
+                raise DataError(self.label, f"raised {type(error).__name__}: {error} (-vv: the traceback)") from error
+
+
+@dataclass(frozen=True)
+class PythonVictim:
+    """A function that classifies: a ``VictimSource``."""
+
+    called: NamedFunction
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """As ``NamedFunction.parse``."""
+        return cls(NamedFunction.parse(text))
+
+    @property
+    def label(self) -> str:
+        """As it was named."""
+        return self.called.label
+
+    @property
+    def name(self) -> str:
+        """File or module, and function."""
+        return self.called.name
+
+    @property
+    def num_classes(self) -> None:
+        """Unknown until asked."""
+        return
+
+    @property
+    def image_size(self) -> None:
+        """Whatever the images are."""
+        return
+
+    def pinned(self) -> Self:
+        """As ``NamedFunction.pinned``."""
+        return replace(self, called=self.called.pinned())
+
+    def load(self, device: torch.device) -> PythonClassifier:  # noqa: ARG002 - the function chooses its own
+        """As ``NamedFunction.load``."""
+        return PythonClassifier(self.called.load())
 
 
 @dataclass(frozen=True)
 class PythonClassifier:
-    """The function, ready to be called."""
+    """Its function, ready to be asked."""
 
-    label: str
-    function: Callable[[npt.NDArray[np.uint8]], Any]
+    function: PythonFunction
 
     def classify(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """See ``Classifier``. The function gets a copy of its own.
@@ -126,16 +176,11 @@ class PythonClassifier:
         Raises:
             DataError: it raised, or returned what no array can be made of.
         """
-        with _ONE_AT_A_TIME, contextlib.redirect_stdout(sys.stderr):
-            try:
-                returned = self.function(images.copy())
-            except Exception as error:  # the user's own code may raise anything
-                log.debug("%s failed", self.label, exc_info=True)
-                raise DataError(self.label, f"raised {type(error).__name__}: {error} (-vv: the traceback)") from error
+        returned = self.function(images)
         try:
             return returned.detach().cpu().numpy() if isinstance(returned, torch.Tensor) else np.asarray(returned)
         except (ValueError, TypeError) as error:
-            raise DataError(self.label, str(error)) from error
+            raise DataError(self.function.label, str(error)) from error
 
 
 def _import(name: str) -> ModuleType:

@@ -10,8 +10,9 @@ from zipbatch.purifiers.base import Purifier, Resources
 from zipbatch.purifiers.blur import Blur
 from zipbatch.purifiers.chain import Chain, ChainSettings, Step
 from zipbatch.purifiers.methods import METHODS
-from zipbatch.purifiers.painter import Painter, SamplerSettings
+from zipbatch.purifiers.painter import Painter, PriorSettings, SamplerSettings
 from zipbatch.purifiers.repaint import RepaintSettings, calibration_of
+from zipbatch.purifiers.restore import RestoreSettings
 from zipbatch.purifiers.zip import Zip
 
 PURIFIERS: dict[str, type[Purifier]] = {**METHODS, "chain": Chain}
@@ -23,9 +24,11 @@ __all__ = [
     "Chain",
     "ChainSettings",
     "Painter",
+    "PriorSettings",
     "Purifier",
     "RepaintSettings",
     "Resources",
+    "RestoreSettings",
     "SamplerSettings",
     "Step",
     "Zip",

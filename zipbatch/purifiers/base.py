@@ -22,6 +22,7 @@ class Resources:
     Attributes:
         device: where images are moved for purification.
         prior: the diffusion model, already on ``device``; None for purifiers that need none.
+        restorer: the same network with its restorer's weights, for ``restore`` alone.
         seed: the run's seed.
         precision: of the network's forward pass; states stay float32.
         tick: called before each forward pass, or each image where one takes long; what it raises ends the work.
@@ -36,6 +37,7 @@ class Resources:
     tick: Callable[[], None] = lambda: None
     begin_pass: Callable[[], None] = lambda: None
     keep_masks: Callable[[Sequence[str], Tensor], None] = lambda _keys, _masks: None
+    restorer: Prior | None = None
 
     def with_seed(self, seed: int) -> Resources:
         """The same, with another seed."""

@@ -57,7 +57,7 @@ class Step(Settings):
         _check_whole(kind.settings_type, low, drawn)
         if odd := [name for name, (start, stop) in drawn.items() if not start < stop]:
             raise ValueError(f"{method}: the range of {odd[0]} goes from the lower to the higher value")
-        if draws != 1 and not (kind.seeded or drawn or _is_keyed(low)):
+        if draws not in (1, "1") and not (kind.seeded or drawn or _is_keyed(low)):
             raise ValueError(f"{method}: all draws of it are the same; leave draws out")
         return {"method": method, "settings": low, "draws": draws, "drawn": drawn}
 
@@ -108,8 +108,13 @@ def _check_whole(kind: type[Settings], low: Settings, drawn: Mapping[str, tuple[
 class ChainSettings(Settings):
     """Settings of ``chain``: its steps, the first first."""
 
+    DEFAULT_STEPS: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"method": "jpeg", "quality": 60},
+        {"method": "zip", "guidance_exponent": 40, "start_step": 60},
+    )
+
     steps: tuple[Step, ...] = Field(
-        ({"method": "jpeg", "quality": 60}, {"method": "zip", "guidance_exponent": 40, "start_step": 60}),
+        DEFAULT_STEPS,
         min_length=1,
         max_length=MAX_STEPS,
         validate_default=True,

@@ -10,12 +10,14 @@ from zipbatch.purifiers.diffpure import DiffPure
 from zipbatch.purifiers.jpeg import Jpeg
 from zipbatch.purifiers.median import Median
 from zipbatch.purifiers.repaint import Repaint
+from zipbatch.purifiers.restore import Restore
 from zipbatch.purifiers.shrinkpad import ShrinkPad
 from zipbatch.purifiers.zip import Zip
 
 METHODS: dict[str, type[Purifier]] = {
     "zip": Zip,
     "repaint": Repaint,
+    "restore": Restore,
     "ddnm": Ddnm,
     "diffpure": DiffPure,
     "blur": Blur,

@@ -25,8 +25,20 @@ from zipbatch.pixels import from_u8, to_u8
 from zipbatch.purifiers.base import Precision, Resources, check_finite
 
 
-class SamplerSettings(Settings):
-    """How a prior is sampled, the same for every purifier that has one."""
+class PriorSettings(Settings):
+    """Settings of a purifier with a prior."""
+
+    def calls(self, training_steps: int) -> int:
+        """Forward passes of a network that an image takes, at most, with a schedule of T steps."""
+        raise NotImplementedError
+
+    def least_calls(self, training_steps: int) -> int:
+        """Those that every image takes."""
+        return self.calls(training_steps)
+
+
+class SamplerSettings(PriorSettings):
+    """How a prior is sampled, the same for every purifier that samples one."""
 
     steps: int | None = Field(20, ge=1, description="S, sampling steps over the whole schedule; null: all T")
     eta: float = Field(1.0, ge=0, le=1, description="0 deterministic (DDIM) to 1 ancestral")
@@ -47,9 +59,14 @@ class SamplerSettings(Settings):
         """Forward passes of the prior that an image takes, at most."""
         return len(timesteps(training_steps, *self.grid(training_steps)))
 
-    def least_calls(self, training_steps: int) -> int:
-        """Those that every image takes."""
-        return self.calls(training_steps)
+    def highest(self, training_steps: int) -> int:
+        """The highest timestep that the network is asked about."""
+        return timesteps(training_steps, *self.grid(training_steps))[0][0]
+
+    def check_learned(self, training_steps: int, below: int) -> None:
+        """Raises ``ValueError`` where the network is asked about timesteps that it never learned: ``below`` and on."""
+        if (highest := self.highest(training_steps)) >= below:
+            raise ValueError(f"learned the timesteps below {below} alone, and would be asked at {highest}")
 
 
 class Painter:
@@ -115,13 +132,18 @@ class Painter:
 
     def _prepared(self, images: Tensor, keys: Sequence[str]) -> tuple[Tiling, Tensor, NoiseAt]:
         """How images lie on canvases, these canvases, float32 [B, 3, S, S] in model units, and noise for them."""
+        tiling, noise_at = self.placed(images, keys)
+        return tiling, tiling.pack(from_u8(images.to(self._device), "model")), noise_at
+
+    def placed(self, images: Tensor, keys: Sequence[str]) -> tuple[Tiling, NoiseAt]:
+        """How images [N, 3, H, W] named by ``keys`` lie on canvases, and noise for these."""
         tiling = self.tiling(images)
         streams = noise_streams(self._seed, keys, device=self._device)
 
         def noise_at(counter: int) -> Tensor:
             return tiling.pack(standard_normal(streams, step=counter, shape=images.shape[1:]))
 
-        return tiling, tiling.pack(from_u8(images.to(self._device), "model")), noise_at
+        return tiling, noise_at
 
     def paint_guided(
         self, images: Tensor, keys: Sequence[str], *, transforms: Sequence[str], guidance_exponent: float

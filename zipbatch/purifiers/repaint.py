@@ -27,7 +27,6 @@ class RepaintSettings(SamplerSettings):
     """
 
     LEARNED: ClassVar[tuple[str, ...]] = ("levels", "seed_threshold", "region_threshold", "image_size")
-    """Settings that come with a calibration."""
 
     start_step: int = Field(100, ge=1, description="repaint from the first step below it on")
     residual_steps: Annotated[tuple[int, ...], BeforeValidator(_listed), Field(min_length=1, max_length=32)] = Field(
@@ -60,6 +59,10 @@ class RepaintSettings(SamplerSettings):
         if max(self.residual_steps) >= training_steps:
             raise ValueError(f"residual_steps must be below the prior's {training_steps}, got {self.residual_steps}")
         return super().grid(training_steps)
+
+    def highest(self, training_steps: int) -> int:
+        """As of every sampler, or that of a residual."""
+        return max(super().highest(training_steps), *self.residual_steps)
 
     def calls(self, training_steps: int) -> int:
         """Those that look, and those that paint where something was found."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from zipbatch.report.columns import NOTHING, PLAIN, Column, Look, pairs_text, styled, table_text
 from zipbatch.report.units import age_text, share_text, size_text
-from zipbatch.report.verdict import verdict
+from zipbatch.report.verdict import over_seeds, verdict
 
 if TYPE_CHECKING:
     from zipbatch.store import VersionHeader, VersionRow
@@ -21,7 +21,8 @@ _COLOURS = {"nothing left": "green", "something left": "red", "too few": "yellow
 def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = (), look: Look = PLAIN) -> str:
     """Rows of ``evaluate`` as a table: shares with their 95 % interval, n below, and what is left of each attack.
 
-    With ``axes``, rows are named by the values in their ``axes``, and by their victim only where that says more.
+    With ``axes``, rows are named by the values in their ``axes``, and by their victim only where that says more. Rows
+    over seeds have measures with their standard deviation.
     """
     labelled = any(row[f"n_{name}"] for row in rows for name in ("ca", "asr"))
     victims = not axes or _several_victims(rows)
@@ -31,28 +32,35 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], axes: Sequence[str] = ()
         *(Column(name) for name in named),
         *(() if axes else (Column("attack", rank=2),)),
         Column("purifier", rank=9 if axes else 0),
+        *((Column("seeds", right=True),) if any("n_seeds" in row for row in rows) else ()),
         *(Column(name.upper(), right=True, rank=0 if name in {"ca", "asr", "fpr"} else 3) for name in names),
         Column("flips", right=True, rank=4 if labelled else 0),
         *((Column("DER", right=True, rank=7),) if labelled else ()),
         *((Column("collapsed", right=True, rank=8), Column("p CA", right=True, rank=8)) if labelled else ()),
         Column("PSNR dB", right=True, rank=5),
         Column("SSIM", right=True, rank=6),
+        Column("calls", right=True, rank=5),
+        Column("s/image", right=True, rank=6),
     ]
     cells = [
         (
             *(_name(row, name) for name in named),
             *(() if axes else (row["attack"] or "",)),
-            row["settings"] or "no defence",
+            row["settings"] or ("no defence" if row.get("purifier") is None else NOTHING),
+            *((str(row["n_seeds"] or NOTHING),) if "n_seeds" in row else ()),
             *(_share(row, name) for name in names),
-            _number(row["flip_rate"], ".3f"),
-            *((_number(row.get("der"), ".3f"),) if labelled else ()),
-            *((_number(row.get("collapsed"), ".3f"), _p(row, "ca")) if labelled else ()),
-            _number(row["psnr_poisoned_db"] or row["psnr_clean_db"], ".1f"),
-            _number(row["ssim_poisoned"] or row["ssim_clean"], ".3f"),
+            _spread(row, "flip_rate", ".3f"),
+            *((_spread(row, "der", ".3f"),) if labelled else ()),
+            *((_spread(row, "collapsed", ".3f"), _p(row, "ca")) if labelled else ()),
+            _spread(row, "psnr_poisoned_db" if row["psnr_poisoned_db"] else "psnr_clean_db", ".1f"),
+            _spread(row, "ssim_poisoned" if row["ssim_poisoned"] else "ssim_clean", ".3f"),
+            _calls(row),
+            _spread(row, "seconds_per_image", ".2g"),
         )
         for row in rows
     ]
-    return table_text(columns, cells, look) + _notes(rows, names) + _verdicts(rows, axes, victims, look)
+    notes = _notes(rows, names) + (_about_seconds(rows, look) if look.wide or not labelled else "")
+    return table_text(columns, cells, look) + notes + _verdicts(rows, axes, victims, look)
 
 
 def _name(row: Mapping[str, Any], column: str) -> str:
@@ -66,7 +74,7 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], victims: b
     defended = [row for row in rows if row["settings"] is not None] or rows
     lines = []
     for row in defended:
-        if (found := verdict(row)) is None:
+        if (found := over_seeds(row) if row.get("n_seeds") else verdict(row)) is None:
             continue
         names = [_name(row, name) for name in (*axes, *(("victim",) if victims else ()))]
         names += [] if axes else [row["settings"] or "no defence"]
@@ -91,8 +99,31 @@ def _short(victim: str) -> str:
 def _share(row: Mapping[str, Any], name: str) -> str:
     if row[name] is None:
         return NOTHING
+    if "n_seeds" in row:
+        spread = row.get(f"{name}_sd")
+        return share_text(row[name]) + ("" if spread is None else f" ±{share_text(spread)}")
     low, high = row[f"{name}_ci95"]
     return f"{share_text(row[name])} ±{share_text((high - low) / 2)}"
+
+
+def _spread(row: Mapping[str, Any], name: str, form: str) -> str:
+    """A number, over seeds with its standard deviation."""
+    spread = row.get(f"{name}_sd")
+    return _number(row.get(name), form) + ("" if spread is None else f" ±{spread:{form}}")
+
+
+def _calls(row: Mapping[str, Any]) -> str:
+    """Network calls an image: ``2``, ``5 to 7``."""
+    least, most = row.get("calls_least"), row.get("calls_most")
+    return NOTHING if most is None else str(most) if least == most else f"{least} to {most}"
+
+
+def _about_seconds(rows: Sequence[Mapping[str, Any]], look: Look) -> str:
+    machines = list(dict.fromkeys(row["seconds_on"] for row in rows if row.get("seconds_on") is not None))
+    if not machines:
+        return ""
+    text = f"s/image: of one CPU core or GPU, reading and writing apart; on {'; '.join(machines)}"
+    return styled(text, "none", look)
 
 
 def _p(row: Mapping[str, Any], name: str) -> str:
@@ -109,16 +140,27 @@ def _notes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     lines = []
     if names:
         counts = ", ".join(f"{name.upper()} {max(row[f'n_{name}'] for row in rows)}" for name in names)
-        lines.append(f"± is half the 95 % Wilson interval\nimages: {counts}")
+        lines.append(f"{_about_spread(rows)}images: {counts}")
     if aside := max((row.get("n_quarantined", 0) for row in rows), default=0):
         lines.append(f"{aside} more images are in quarantine and in none of these measures")
     if unlabelled := max((row.get("n_unlabelled", 0) for row in rows), default=0) if names else 0:
         lines.append(f"{unlabelled} more images have no label that can be used: only their flips are measured")
     for row in rows:
-        if row["flip_rate"] is not None and not names:
+        if row["flip_rate"] is not None and not names and "fled" in row:
             fled = ", ".join(f"{name} {count}" for name, count in list(row["fled"].items())[:5]) or "none"
             lines.append(f"{row['settings']}: classes that answers left: {fled}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _about_spread(rows: Sequence[Mapping[str, Any]]) -> str:
+    seeds = [row["seeds"] for row in rows if "seeds" in row]
+    if not seeds:
+        return "± is half the 95 % Wilson interval\n"
+    every = ", ".join(map(str, sorted({seed for of_row in seeds for seed in of_row})))
+    return (
+        f"mean ± standard deviation (n - 1) over the seeds {every}\n"
+        f"{NOTHING} under seeds: the same whatever the seed, so without ±\n"
+    )
 
 
 def tune_table(found: Mapping[str, Any], look: Look = PLAIN) -> str:

@@ -40,3 +40,16 @@ def verdict(row: Mapping[str, Any]) -> Verdict | None:
         fewest = min(row["n_asr"], row["n_fpr"])
         return Verdict("too few", f"too few images to tell: {rates[0]}, plain errors {rates[1]}, of {fewest} images")
     return Verdict("nothing left", f"what is left of the attack ({rates[0]}) equals the plain errors ({rates[1]})")
+
+
+def over_seeds(row: Mapping[str, Any]) -> Verdict | None:
+    """What the verdicts of a row's seeds come to; the worst of them counts. None where there are none."""
+    found, seeds = row["findings"], row["n_seeds"]
+    if not found or row["asr"] is None or row["fpr"] is None:
+        return None
+    rates = f"mean ASR {share_text(row['asr'])}, plain errors {share_text(row['fpr'])}"
+    if worst := found.get("something left"):
+        return Verdict("something left", f"the attack still works with {worst} of {seeds} seeds ({rates})")
+    if few := found.get("too few"):
+        return Verdict("too few", f"too few images to tell with {few} of {seeds} seeds ({rates})")
+    return Verdict("nothing left", f"no more than plain errors is left with any of {seeds} seeds ({rates})")

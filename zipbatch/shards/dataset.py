@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from zipbatch import atomic
 from zipbatch.places import Place
@@ -33,6 +33,8 @@ class StagedAttack(BaseModel):
     """The attack of a staged dataset, with every parameter.
 
     None where data that others poisoned does not say: its target (also where there are several), rate or trigger.
+    ``cover_rate`` and ``cover_train_samples`` are of training images that carry the trigger with their true label, and
+    ``source_classes`` the ones that alone are poisoned and stamped for the test; each is left out where it is None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +50,15 @@ class StagedAttack(BaseModel):
     poisoned_train_samples: int | None
     trigger_sha256: str | None
     train_transform: str | None = None
+    cover_rate: float | None = Field(default=None, ge=0, le=1)
+    cover_train_samples: int | None = Field(default=None, ge=0)
+    source_classes: tuple[int, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_newer(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As manifests had it before there was any cover, where there is none."""
+        newer = ("cover_rate", "cover_train_samples", "source_classes")
+        return {name: value for name, value in serialize(self).items() if value is not None or name not in newer}
 
 
 class SplitCounts(BaseModel):
@@ -113,9 +124,12 @@ class ShardDataset:
 
 
 def write_split(
-    folder: Path, split: str, samples: Iterable[Sample], samples_per_shard: int, *, first: int = 0
+    folder: Path, split: str, samples: Iterable[Sample | None], samples_per_shard: int, *, first: int = 0
 ) -> Iterator[tuple[int, ShardRef]]:
     """Write samples into ``<split>-NNNNNN.tar`` of a staged folder, numbered from ``first``.
+
+    None stands for a sample of the source that the split lacks: it takes its place in a shard and in the numbers, so
+    that shard N holds samples of the same N in another split of that source. A shard of such alone is not written.
 
     Yields:
         Size in bytes and reference of each shard, as it is finished.
@@ -124,13 +138,15 @@ def write_split(
     number = first
     while chunk := list(islice(stream, samples_per_shard)):
         name = f"{split}-{number:06d}.tar"
+        number += 1
+        if not any(chunk):
+            continue
         with ShardWriter(folder) as writer:
-            for sample in chunk:
+            for sample in filter(None, chunk):
                 writer.write(sample)
             info = writer.finish()
             writer.publish(folder / name)
         yield info.size, ShardRef(split, name, folder / name, info.sha256, info.samples)
-        number += 1
 
 
 def write_manifest(folder: Path, manifest: StagedManifest, shards: Sequence[ShardRef], sizes: Sequence[int]) -> None:

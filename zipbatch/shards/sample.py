@@ -110,9 +110,9 @@ class Sample:
         original = self._json_integer("original_label", classes)
         return self.label(classes) if original is None else original
 
-    def poisoned(self) -> bool:
-        """Whether ``.json`` says that it carries a trigger."""
-        return self.metadata().get("poisoned") is True
+    def stamped(self) -> bool:
+        """Whether ``.json`` says that it carries a trigger: ``poisoned``, or ``cover``, which keeps its true label."""
+        return any(self.metadata().get(name) is True for name in ("poisoned", "cover"))
 
     def metadata(self) -> dict[str, Any]:
         """The ``.json`` member as a dict, empty when there is none.

@@ -16,6 +16,7 @@ from zipbatch.places import Place
 from zipbatch.shards import ShardDataset, ShardRef
 from zipbatch.shards.dataset import ALL_TO_ONE, CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
 from zipbatch.shards.labels import Labelling, Unlabelled
+from zipbatch.stages.cost import NO_COST, cost_of
 from zipbatch.stages.evaluate_pieces import EvaluateTask
 from zipbatch.stages.evaluate_progress import EvaluateProgress, Measured
 from zipbatch.stages.evaluate_shard import (
@@ -94,6 +95,7 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
             tuple(aside[shard.name] for aside in quarantines if shard.name in aside),
             shard.sha256,
             listed.get(clean.get(shard.name, shard.path)),
+            _is_of_some_classes(request.dataset),
         )
         for shard in shards
     )
@@ -184,6 +186,11 @@ def _clean_twins(dataset: ShardDataset) -> dict[str, Place]:
     return {name: clean[twin] for name, twin in twins.items() if twin in clean}
 
 
+def _is_of_some_classes(dataset: ShardDataset) -> bool:
+    """Whether its poisoned split holds images of some classes alone."""
+    return dataset.manifest is not None and dataset.manifest.attack.source_classes is not None
+
+
 def labelling(request: EvaluateRequest) -> Labelling:
     """How the labels of the data are read: a staged dataset promises them, bare shards may have others' or none."""
     dataset = request.dataset
@@ -191,13 +198,16 @@ def labelling(request: EvaluateRequest) -> Labelling:
 
 
 def wanted_answers(dataset: ShardDataset) -> tuple[int, ...] | None:
-    """Class -> what the attack wants images of it to be taken for; None where the data does not say."""
+    """Class -> what the attack wants images of it to be taken for, itself where it is not after them; None where the
+    data does not say.
+    """
     if dataset.manifest is None:
         return None
     attack, all_to_one = dataset.manifest.attack, dataset.manifest.attack.target_mode == ALL_TO_ONE
     if all_to_one and attack.target is None:
         return None
-    goal = Goal(len(dataset.manifest.classes), attack.target if all_to_one else None)
+    sources = attack.source_classes or ()
+    goal = Goal(len(dataset.manifest.classes), attack.target if all_to_one else None, sources=sources)
     return tuple(goal.answer(label) for label in range(goal.classes))
 
 
@@ -252,14 +262,22 @@ def evaluate(
         quarantined += result.quarantined
         unlabelled += result.unlabelled
     _say_what_labels_lack(unlabelled, tallies)
+    costs = [NO_COST, *(_cost(plan, version) for version in plan.versions)]
     about = {"n_quarantined": quarantined, "n_unlabelled": unlabelled.count, "unlabelled_reason": unlabelled.first}
     return [
         _row(plan, source.label, number, tallies[v][number], fidelity[number - 1] if number else {})
         | {"der": _effectiveness(tallies[v], number), "paired": _paired(plan, tallies[v][number])}
         | about
+        | costs[number]
         for v, source in enumerate(plan.request.victims)
         for number in range(forms)
     ]
+
+
+def _cost(plan: EvaluatePlan, version: Version) -> dict[str, Any]:
+    """What the shards took that are measured."""
+    assert plan.request.store is not None  # a version is of one
+    return cost_of(version, plan.request.store, {task.name for task in plan.tasks})
 
 
 def _paired(plan: EvaluatePlan, tally: Tally) -> dict[str, Any] | None:

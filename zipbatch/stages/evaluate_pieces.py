@@ -27,7 +27,8 @@ class EvaluateTask:
 
     ``sha256`` and ``clean_sha256`` are the digests that a manifest lists, ``made_from`` that which the data must have
     for its purified forms to be of it. ``quarantine`` are the quarantine shards of the purified forms: a sample in any
-    of them is measured on none, so that forms compare.
+    of them is measured on none, so that forms compare. ``twin_has_more``: the clean twin has samples in between that
+    this shard lacks, of classes that the attack is not after.
     """
 
     name: str
@@ -39,6 +40,7 @@ class EvaluateTask:
     quarantine: tuple[Place, ...] = ()
     sha256: str | None = None
     clean_sha256: str | None = None
+    twin_has_more: bool = False
 
     @property
     def twin(self) -> Place | None:
@@ -116,7 +118,8 @@ def _aligned(task: EvaluateTask, digest: str, aside: AbstractSet[str]) -> Iterat
     ]
     apart = [DataError(path, f"does not hold the samples of {task.data.name} in their order") for path in task.purified]
     if task.twin is not None:
-        others.append(_samples(task.twin, task.clean_sha256, aside))
+        twins = _samples(task.twin, task.clean_sha256, aside)
+        others.append(_of_keys(twins, task, digest) if task.twin_has_more else twins)
         reason = f"does not hold the samples of its clean twin {task.twin.name} in their order"
         apart.append(DataError(task.data, reason))
     suspects = read_shard(task.data, sha256=digest, imageless=bool(aside))  # its digest has just been taken
@@ -130,6 +133,12 @@ def _aligned(task: EvaluateTask, digest: str, aside: AbstractSet[str]) -> Iterat
     for stream, error in zip(others, apart, strict=True):
         if stream is not None and next(stream, None) is not None:
             raise error
+
+
+def _of_keys(samples: Iterator[Sample], task: EvaluateTask, digest: str) -> Iterator[Sample]:
+    """Those whose keys the task's own shard has."""
+    keys = {sample.key for sample in read_shard(task.data, sha256=digest, imageless=True)}
+    return (sample for sample in samples if sample.key in keys)
 
 
 def _samples(path: Place, sha256: str | None, aside: AbstractSet[str], *, otherwise: str = STAGED) -> Iterator[Sample]:

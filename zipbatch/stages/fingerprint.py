@@ -25,7 +25,7 @@ class Fingerprints:
                 self._known = known
         except (OSError, ValueError):
             pass  # a lost cache costs reading the files once more
-        self._of: dict[tuple[Place, str | None], str] = {}
+        self._of: dict[tuple[Place, frozenset[str]], str] = {}
 
     def anew(self) -> Fingerprints:
         """The same, to be asked how things are now."""
@@ -33,9 +33,9 @@ class Fingerprints:
         other._known = self._known
         return other
 
-    def of(self, path: Place, where: str, *, without: str | None = None) -> str:
-        """SHA-256 over the names and contents of the files below ``path``, or of the file itself; a file right in it
-        that is called ``without`` does not count.
+    def of(self, path: Place, where: str, *, without: frozenset[str] = frozenset()) -> str:
+        """SHA-256 over the names and contents of the files below ``path``, or of the file itself; files right in it
+        that are called as ``without`` says do not count.
 
         Of what is at a URL, over sizes and ETags (or times, where the store has none) instead of contents.
 
@@ -56,9 +56,9 @@ class Fingerprints:
         """Write the cache."""
         atomic.write_json(self._cache, self._known)
 
-    def _folder(self, folder: Path, without: str | None) -> str:
+    def _folder(self, folder: Path, without: frozenset[str]) -> str:
         named = [(file.relative_to(folder).as_posix(), file) for file in sorted(_files_below(folder, frozenset()))]
-        return atomic.sha256_json([[name, self._file(file)] for name, file in named if name != without])
+        return atomic.sha256_json([[name, self._file(file)] for name, file in named if name not in without])
 
     def _file(self, file: Path) -> str:
         stamp = places.stamp(file)
@@ -72,9 +72,9 @@ class Fingerprints:
         return digest
 
 
-def _remote(url: Url, without: str | None) -> str:
+def _remote(url: Url, without: frozenset[str]) -> str:
     stamps = [("", places.stamp(url))] if url.is_file() else list(places.stamps_below(url))
-    return atomic.sha256_json([[name, stamp.size, stamp.changed] for name, stamp in stamps if name != without])
+    return atomic.sha256_json([[name, stamp.size, stamp.changed] for name, stamp in stamps if name not in without])
 
 
 def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:

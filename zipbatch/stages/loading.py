@@ -22,12 +22,12 @@ _CHUNK, _CHUNK_BYTES = 256, 64 * 1024**2
 
 @dataclass(frozen=True)
 class LoadedSplit:
-    """``images`` uint8 [N, 3, H, W]; ``labels`` and ``original_labels`` int64 [N]; ``poisoned`` bool [N]."""
+    """``images`` uint8 [N, 3, H, W]; ``labels`` and ``original_labels`` int64 [N]; ``stamped`` bool [N]."""
 
     images: Tensor
     labels: Tensor
     original_labels: Tensor
-    poisoned: Tensor
+    stamped: Tensor
 
 
 def load_split(shards: Sequence[ShardRef]) -> LoadedSplit:
@@ -49,7 +49,7 @@ def load_split(shards: Sequence[ShardRef]) -> LoadedSplit:
         if label is None or original is None:
             raise DataError(shard.path, "has no label (.cls or .json)", key=sample.key)
         pixels.append(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))))
-        labels.append((label, original, sample.poisoned()))
+        labels.append((label, original, sample.stamped()))
         taken += image.nbytes
         check_fits(2 * taken, f"{shard.path.parent}: split {shard.split}")
     if not pixels:

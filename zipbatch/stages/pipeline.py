@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,11 @@ from zipbatch.config import PipelineConfig
 from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
 from zipbatch.report.progress import Progress
 from zipbatch.stages.fingerprint import Fingerprints
+from zipbatch.stages.over_seeds import rows_over_seeds
 from zipbatch.stages.pipeline_expansion import expanded, identity_now
 from zipbatch.stages.pipeline_instance import Instance, Place
-from zipbatch.stages.pipeline_kinds import KINDS, Report, read_rows, sheet_file
+from zipbatch.stages.pipeline_kinds import KINDS, Report, sheet_file
+from zipbatch.stages.pipeline_rows import combined_rows
 
 log = logging.getLogger(__name__)
 _IDS = ".ids"
@@ -32,6 +33,7 @@ class PipelinePlan:
     axes: tuple[str, ...]
     instances: tuple[Instance, ...]
     fingerprints: Fingerprints
+    seeds: tuple[int, ...] = ()
 
     def state(self, instance: Instance) -> str:
         """``done``, or why it is to be run."""
@@ -45,13 +47,22 @@ class PipelinePlan:
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """Combined rows of the evaluations, the contact sheets that they made, and the reason of each stage that failed."""
+    """Combined rows of the evaluations, the contact sheets that they made, and the reason of each stage that failed.
+
+    ``more`` is what a pipeline with seeds tells beside the rows: ``over_seeds``.
+    """
 
     rows: list[dict[str, Any]]
     sheets: tuple[Path, ...]
     ran: int
     skipped: int
     failed: dict[str, str]
+    more: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def over_seeds(self) -> list[dict[str, Any]]:
+        """The rows over seeds; none where the pipeline has no seeds."""
+        return self.more.get("over_seeds", [])
 
     def raise_failures(self) -> None:
         """Raise ``WorkFailed`` with every failed stage and its reason, if there is one."""
@@ -80,7 +91,7 @@ def plan_pipeline(
         raise UsageError(f"{where}: no variable {unknown[0]!r}; there are: {', '.join(config.vars) or 'none'}")
     fingerprints = Fingerprints(place.out / _IDS / "inputs.json", trust_mtime=trust_mtime)
     instances = expanded(config, {**config.vars, **values}, fingerprints, where)
-    return PipelinePlan(place, tuple(config.matrix), instances, fingerprints)
+    return PipelinePlan(place, tuple(config.axes), instances, fingerprints, config.seeds)
 
 
 def run_pipeline(
@@ -118,10 +129,17 @@ def run_pipeline(
         else:
             ran, skipped = ran + made, skipped + (not made)
     on_count(ran, skipped, failed)
-    rows = combined_rows(plan)
-    atomic.write_json(plan.place.out / "results.json", {"rows": rows, "failed": failed})
+    found = combined_rows(_evaluated(plan), plan.axes, plan.place, planned=plan.instances, seeds=bool(plan.seeds))
+    rows = [row.values for row in found]
+    more = {"over_seeds": rows_over_seeds(found)} if plan.seeds else {}
+    atomic.write_json(plan.place.out / "results.json", {"rows": rows, **more, "failed": failed})
     sheets = [sheet_file(i, plan.place) for i in plan.instances if i.kind == "evaluate"]
-    return PipelineResult(rows, tuple(sheet for sheet in sheets if sheet.is_file()), ran, skipped, failed)
+    return PipelineResult(rows, tuple(sheet for sheet in sheets if sheet.is_file()), ran, skipped, failed, more)
+
+
+def _evaluated(plan: PipelinePlan) -> list[Instance]:
+    """The evaluations that are there."""
+    return [one for one in plan.instances if one.kind == "evaluate" and _is_done(one, plan.place)]
 
 
 def _make(instance: Instance, plan: PipelinePlan, report: Report) -> bool:
@@ -177,41 +195,6 @@ def _check_unchanged(instance: Instance, fingerprints: Fingerprints) -> None:
         raise WorkFailed(
             f"changed since the run was planned: {', '.join(_differences(instance.identity, now))}; run again"
         )
-
-
-def combined_rows(plan: PipelinePlan) -> list[dict[str, Any]]:
-    """One row for each victim without a defence and for each of its purified versions, with the axes that made it.
-
-    Evaluations that are not there yet are left out. What several of them say of a victim without a defence is one row.
-    """
-    rows: list[dict[str, Any]] = []
-    seen: set[tuple[str, str, str]] = set()
-    for instance in plan.instances:
-        if instance.kind != "evaluate" or not _is_done(instance, plan.place):
-            continue
-        forms: list[Instance | str | None] = [None, *instance.inputs["purified"]]
-        cases = itertools.product(instance.inputs["victim"], forms)
-        for (victim, form), row in zip(cases, read_rows(instance, plan.place), strict=True):
-            axes = _axes_of_row(instance, victim, form)
-            named = {"axes": {axis: axes.get(axis) for axis in plan.axes}, **row}
-            if isinstance(victim, Instance):
-                named["victim_stage"] = victim.label
-            key = (str(row["data"]), str(row["victim"]), json.dumps(named["axes"]))
-            if form is None and key in seen:
-                continue
-            seen.add(key)
-            rows.append(named)
-    return rows
-
-
-def _axes_of_row(instance: Instance, victim: Instance | str, form: Instance | str | None) -> dict[str, str]:
-    """The axes that a row stands for: those of its makers, without a form none that are its forms' alone."""
-    if isinstance(form, Instance):
-        return {**form.axes, **instance.axes, **(victim.axes if isinstance(victim, Instance) else {})}
-    of_forms = {axis for item in instance.inputs["purified"] if isinstance(item, Instance) for axis in item.axes}
-    makers = [item for item in (instance.one("data"), victim) if isinstance(item, Instance)]
-    kept = {axis: value for maker in makers for axis, value in maker.axes.items()}
-    return kept | {axis: value for axis, value in instance.axes.items() if axis not in of_forms - set(kept)}
 
 
 def _id_file(instance: Instance, place: Place) -> Path:

@@ -7,23 +7,44 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zipbatch import atomic, places
-from zipbatch.checkpoints import CALIBRATION, open_prior, open_victim, read_calibration
-from zipbatch.config import PipelineConfig, references, resolved, validate
+from zipbatch.checkpoints import (
+    CALIBRATION,
+    RESTORER,
+    RESTORER_WEIGHTS,
+    PriorFolder,
+    open_prior,
+    open_victim,
+    read_calibration,
+    read_restorer,
+)
+from zipbatch.config import SEED, PipelineConfig, references, resolved, validate
 from zipbatch.errors import UsageError
 from zipbatch.stages.assets import prior_path, source_place, victim_path
 from zipbatch.stages.fingerprint import Fingerprints
 from zipbatch.stages.pipeline_instance import Input, Instance
 from zipbatch.stages.pipeline_kinds import KINDS
-from zipbatch.stages.purifier_identity import learns
+from zipbatch.stages.pipeline_seeds import check_trigger_known, once_for_all_seeds, says_seed, with_seed
+from zipbatch.stages.purifier_identity import learned
 from zipbatch.stages.source import source_paths
 
 _NAMED: Mapping[str, Callable[[str], str]] = {
     "source": source_place,
     "prior": lambda text: str(prior_path(text)),
     "victim": lambda text: str(victim_path(text)),
+    "start": lambda text: str(victim_path(text)),
 }
 """Inputs for which names stand beside paths."""
-_OPENED: Mapping[str, Callable[[places.Place], object]] = {"prior": open_prior, "victim": open_victim}
+_LEARNED_FROM: Mapping[str, tuple[str, str, Callable[[PriorFolder], object]]] = {
+    "repaint": ("calibration", CALIBRATION, read_calibration),
+    "restore": ("restorer", RESTORER, read_restorer),
+}
+"""Method -> what it takes from a prior's folder: the name of the fact, the file, and who reads it."""
+_BESIDE_A_PRIOR = frozenset({CALIBRATION, RESTORER, RESTORER_WEIGHTS})
+_OPENED: Mapping[str, Callable[[places.Place], object]] = {
+    "prior": open_prior,
+    "victim": open_victim,
+    "start": open_victim,
+}
 """What is to be told of an unfit file before anything is run, not when its stage is."""
 
 
@@ -42,7 +63,10 @@ def expanded(
         UsageError: unknown names, stages that need each other, settings or inputs that do not fit; names the stage.
     """
     expansion = _Expansion(config, values, prints, where)
-    return tuple(instance for stage in _order(config, where) for instance in expansion.expand(stage))
+    instances = tuple(instance for stage in _order(config, where) for instance in expansion.expand(stage))
+    if config.seeds and not any(SEED in instance.axes for instance in instances):
+        raise UsageError(f"{where}: seeds: no stage comes out otherwise with another seed; leave seeds out")
+    return instances
 
 
 class _Expansion:
@@ -56,8 +80,9 @@ class _Expansion:
     def expand(self, stage: str) -> list[Instance]:
         """The instances of a stage whose inputs are expanded already."""
         axes = self._axes_of(stage)
-        choices = itertools.product(*(self._config.matrix[axis] for axis in axes))
-        self._made[stage] = [self._instance(stage, dict(zip(axes, choice, strict=True))) for choice in choices]
+        choices = itertools.product(*(self._config.axes[axis] for axis in axes))
+        made = [self._instance(stage, dict(zip(axes, choice, strict=True))) for choice in choices]
+        self._made[stage] = once_for_all_seeds(made) if self._config.seeds else made
         return self._made[stage]
 
     def _axes_of(self, stage: str) -> list[str]:
@@ -65,13 +90,21 @@ class _Expansion:
         fields = self._config.stages[stage]
         named = references({key: value for key, value in fields.items() if key != "per"})
         axes = {axis for name in named & set(self._made) for instance in self._made[name] for axis in instance.axes}
-        axes |= named & set(self._config.matrix)
+        axes |= named & set(self._config.axes)
+        if self._takes_seed(stage):
+            axes.add(SEED)
         if "per" in fields:
             per = fields["per"]
             if not isinstance(per, list) or not all(isinstance(axis, str) and axis in axes for axis in per):
                 raise UsageError(f"{self._where}: {stage}: per = {per!r}: a list out of {', '.join(sorted(axes))}")
-            axes = set(per)
-        return [axis for axis in self._config.matrix if axis in axes]
+            axes = {*per, *(axes & {SEED} if self._config.seeds else ())}
+        return [axis for axis in self._config.axes if axis in axes]
+
+    def _takes_seed(self, stage: str) -> bool:
+        """Whether the pipeline's seeds are this stage's."""
+        fields = self._config.stages[stage]
+        path = KINDS[fields["run"]].seed
+        return bool(self._config.seeds and path) and not says_seed(fields, path)
 
     def _instance(self, stage: str, axes: dict[str, str]) -> Instance:
         where = f"{self._where}: {stage}"
@@ -83,6 +116,8 @@ class _Expansion:
         except ValueError as error:
             raise UsageError(f"{where}: {error}") from error
         assert isinstance(values, dict)
+        if self._takes_seed(stage):
+            values = with_seed(values, kind.seed, int(axes[SEED]))
         given = {name: values.pop(name, None) for name in kind.inputs}
         settings = validate(kind.settings, values, where=where)
         try:
@@ -95,6 +130,8 @@ class _Expansion:
             for name, (rule, needed) in rules.items()
         }
         self._check_inputs(inputs, where)
+        if self._config.seeds and kind_name == "evaluate":
+            check_trigger_known(inputs, self._takes_seed, where)
         identity = _identity(kind_name, facts, inputs, self._prints, where)
         return Instance(stage, kind_name, axes, settings, inputs, atomic.sha256_json(identity)[:8], identity)
 
@@ -119,12 +156,12 @@ class _Expansion:
             ]
         if name in self._values:
             return self._values[name]
-        if name in self._config.matrix and name not in axes:
+        if name in self._config.axes and name not in axes:
             raise UsageError(f"{where}: ${{{reference}}}: {name} is not in its 'per'")
         if name not in axes:
-            names = sorted({*self._values, *self._config.matrix, *self._config.stages})
+            names = sorted({*self._values, *self._config.axes, *self._config.stages})
             raise UsageError(f"{where}: nothing is named {name!r} here; there are: {', '.join(names)}")
-        case = self._config.matrix[name][axes[name]]
+        case = self._config.axes[name][axes[name]]
         if not field:
             return axes[name] if isinstance(case, dict) else case
         if not isinstance(case, dict) or field not in case:
@@ -164,7 +201,11 @@ def _identity(
     prints: Fingerprints,
     where: str,
 ) -> dict[str, Any]:
-    contents = {name: [_content(name, item, prints, where) for item in made] for name, made in inputs.items()}
+    contents = {
+        name: [_content(name, item, prints, where) for item in made]
+        for name, made in inputs.items()
+        if made or not KINDS[kind].inputs[name].later
+    }
     return {
         "run": kind,
         "facts": {**facts, **_learned(facts, inputs.get("prior", ()), prints, where)},
@@ -175,30 +216,32 @@ def _identity(
 def _learned(
     facts: Mapping[str, Any], priors: Sequence[Instance | str], prints: Fingerprints, where: str
 ) -> dict[str, Any]:
-    """The calibration of a prior at a path, of a purifier that takes its thresholds from it; held against the prior's
+    """What a purifier takes from the folder of a prior at a path, its calibration or its restorer; held against
     weights, which are large, only where it is used.
 
     Raises:
         UsageError: the prior has none.
     """
     paths = [item for item in priors if isinstance(item, str)]
-    if not paths or not learns(facts):
-        return {}
-    file = places.place(paths[0]) / CALIBRATION
-    if not file.is_file():
-        try:
-            read_calibration(open_prior(places.place(paths[0])))  # says what to do
-        except UsageError as error:
-            raise UsageError(f"{where}: {error}") from error
-    return {"calibration": prints.of(file, where)}
+    facts_learned: dict[str, Any] = {}
+    for method in learned(facts) if paths else ():
+        name, file_name, read = _LEARNED_FROM[method]
+        file = places.place(paths[0]) / file_name
+        if not file.is_file():
+            try:
+                read(open_prior(places.place(paths[0])))  # says what to do
+            except UsageError as error:
+                raise UsageError(f"{where}: {error}") from error
+        facts_learned[name] = prints.of(file, where)
+    return facts_learned
 
 
 def _content(name: str, item: Instance | str, prints: Fingerprints, where: str) -> object:
     """What an input is known by."""
     if isinstance(item, Instance):
         return item.id
-    if name == "prior":  # its calibration is among the facts, where it matters
-        return prints.of(places.place(item), where, without=CALIBRATION)
+    if name == "prior":  # what is learned from it is among the facts, where it matters
+        return prints.of(places.place(item), where, without=_BESIDE_A_PRIOR)
     if name != "source":
         return prints.of(places.place(item), where)
     kind, paths = source_paths(item)

@@ -86,9 +86,11 @@ class Input:
         many: whether it may be several.
         needed: whether a stage with these settings needs it; None where it may be left out, False where it makes no
             difference and is dropped.
+        later: whether it came when stages without it had their names: left out of those where it is not given.
     """
 
     kinds: tuple[str, ...] = ()
     path: bool = True
     many: bool = False
     needed: Callable[[Any], bool | None] = always
+    later: bool = False

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from zipbatch import atomic, places
-from zipbatch.attacks import get_attack
 from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.cluster import pick_device
 from zipbatch.config import PriorConfig, Settings, VictimConfig, find_config, load_config
@@ -25,7 +24,7 @@ from zipbatch.stages.pipeline_instance import Input, Instance, Place
 from zipbatch.stages.poison import PoisonRequest, poison, requested_options
 from zipbatch.stages.publish import check_tagged
 from zipbatch.stages.purifier import OutputSize, PurifierSpec, asked_purifier, with_prior
-from zipbatch.stages.purifier_identity import learns
+from zipbatch.stages.purifier_identity import learned
 from zipbatch.stages.purify import purify
 from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
 from zipbatch.stages.sheet import write_sheet
@@ -34,6 +33,7 @@ from zipbatch.stages.staging import whole_dataset
 from zipbatch.stages.train_prior import train_prior
 from zipbatch.stages.train_victim import train_victim
 from zipbatch.stages.training import is_trained, training_facts
+from zipbatch.stages.trigger import PYTHON
 from zipbatch.store import VersionHeader, Versions, lost_objects
 
 Report = Callable[[Progress], None]
@@ -53,6 +53,7 @@ class Kind:
         told: the settings that facts hold in their own way, or that decide nothing.
         is_done: whether all that it makes is there.
         discard: takes back what it has made, so that nothing takes it for done.
+        seed: where among its fields its seed is said; nowhere where it takes none.
     """
 
     settings: type[Settings]
@@ -62,6 +63,7 @@ class Kind:
     facts: Callable[[Any], dict[str, Any]]
     told: frozenset[str]
     discard: Callable[[Instance, Place], None]
+    seed: tuple[str, ...] = ()
 
     def decides(self, settings: Settings) -> dict[str, Any]:
         """What a stage with these settings is known by: its facts, and every setting that they do not tell of.
@@ -88,8 +90,18 @@ class PoisonSettings(Settings):
     image_size: int | None = Field(None, ge=8)
     samples_per_shard: int = Field(1000, ge=1)
     resize: Literal["stretch", "center-crop"] = "stretch"
-    trigger_image: Path | None = None
+    trigger_image: Path | tuple[Path, ...] | None = None
     skip_unreadable: bool = False
+    cover_rate: float | None = None
+    trigger_array: Path | None = None
+
+    @field_validator("attack")
+    @classmethod
+    def _runs_no_code(cls, name: str) -> str:
+        """A pipeline is data, and may be another's: a function is run only where a command line names it."""
+        if name.startswith(PYTHON):
+            raise ValueError("functions of yours are run by 'zipbatch poison --attack python:…' alone")
+        return name
 
 
 def _poison(instance: Instance, place: Place, report: Report) -> None:
@@ -119,11 +131,13 @@ def _train_victim(instance: Instance, place: Place, report: Report) -> None:
     if instance.inputs["purified"]:
         version = Versions(place.store).read("@".join(_reference(instance.one("purified"), place)))
         dataset = with_purified(dataset, version, place.store, split="train")
+    start = instance.inputs["start"]
     train_victim(
         dataset,
         instance.path(place),
         _victim_config(instance.settings),
         device=pick_device(place.workers.device),
+        start=open_victim(_at(start[0], place)) if start else None,
         on_progress=lambda p: report(p.shown(instance.label)),
     )
 
@@ -140,7 +154,7 @@ def _train_prior(instance: Instance, place: Place, report: Report) -> None:
 
 
 class PurifySettings(Settings):
-    """As the options of ``zipbatch purify``; ``set`` are single settings over the preset."""
+    """As the options of ``zipbatch purify``; ``set`` are single settings, as of ``--set``, over the preset."""
 
     preset: str | None = None
     purifier: str | None = None
@@ -234,10 +248,10 @@ def _is_purified(instance: Instance, place: Place) -> bool:
 
 
 def _is_of_its_prior(instance: Instance, place: Place, header: VersionHeader) -> bool:
-    """Whether a version has the thresholds that its prior's calibration says by now, where another stage made that."""
+    """Whether a version has the settings that come with its prior by now, where another stage made that."""
     assert isinstance(instance.settings, PurifySettings)
     asked, made = _asked(instance.settings), instance.inputs["prior"]
-    if not made or isinstance(made[0], str) or not learns(asked.identity):
+    if not made or isinstance(made[0], str) or not learned(asked.identity):
         return True
     identity = with_prior(asked, _at(made[0], place)).identity
     return atomic.canonical_json(identity) == atomic.canonical_json(header.purifier)
@@ -275,14 +289,18 @@ def _maybe(_settings: Settings) -> None:
     return None
 
 
+_MATERIAL = ("trigger_image", "trigger_array", "cover_rate")
+"""Settings of which the staged options tell, where they matter."""
+
+
 def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
     """The attack as it will be, wherever its parameters come from."""
     request = _poison_request(settings, source="", out=Path())
-    attack = get_attack(request.attack, request.params, profile=request.profile)
+    attack = request.find_attack()
     return {
-        **settings.model_dump(mode="json", exclude={"profile", "trigger_image", "skip_unreadable"}),
+        **settings.model_dump(mode="json", exclude={"profile", "skip_unreadable", *_MATERIAL}),
         "train_transform": attack.train_transform,
-        **requested_options(request),
+        **requested_options(request, attack, request.find_material()),
         **({"skip_unreadable": True} if settings.skip_unreadable else {}),
     }
 
@@ -308,15 +326,21 @@ KINDS: dict[str, Kind] = {
         _poison_facts,
         frozenset(PoisonSettings.model_fields),
         _remove_folder,
+        ("seed",),
     ),
     "train victim": Kind(
         TrainSettings,
-        {"data": Input(("poison",)), "purified": Input(("purify",), path=False, needed=_maybe)},
+        {
+            "data": Input(("poison",)),
+            "purified": Input(("purify",), path=False, needed=_maybe),
+            "start": Input(("train victim",), needed=_maybe, later=True),
+        },
         _train_victim,
         lambda instance, place: is_trained(instance.path(place), open_victim),
         lambda settings: training_facts(_victim_config(settings)),
         _TRAINING,
         _remove_folder,
+        ("set", "seed"),
     ),
     "train prior": Kind(
         TrainSettings,
@@ -326,6 +350,7 @@ KINDS: dict[str, Kind] = {
         lambda settings: training_facts(_prior_config(settings)),
         _TRAINING,
         _remove_folder,
+        ("set", "seed"),
     ),
     "purify": Kind(
         PurifySettings,
@@ -335,6 +360,7 @@ KINDS: dict[str, Kind] = {
         _purify_facts,
         _PURIFIER | {"splits", "batch_size"},
         _remove_tag,
+        ("seed",),
     ),
     "evaluate": Kind(
         EvaluateSettings,
@@ -377,7 +403,10 @@ def _prior_config(settings: TrainSettings) -> PriorConfig:
 
 
 def _texts(params: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in params.items()}
+    """As ``--param`` has them: a list of numbers with commas."""
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in params.items()
+    }
 
 
 def _text(item: Instance | str) -> str:

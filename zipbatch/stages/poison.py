@@ -6,18 +6,17 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from zipbatch import __version__, atomic, images
-from zipbatch.attacks import Attack, FromPicture, Goal, Trigger, attack_params, get_attack
+from zipbatch.attacks import Attack, Goal, Trigger, attack_params
 from zipbatch.errors import DataError, UsageError
 from zipbatch.memory import Room, in_batches, usual_share
-from zipbatch.places import held_to, plain
 from zipbatch.shards import Sample, ShardDataset, ShardRef, StagedManifest
 from zipbatch.shards.dataset import (
     ALL_TO_ONE,
@@ -34,22 +33,27 @@ from zipbatch.shards.dataset import (
 from zipbatch.sources import SourceImage
 from zipbatch.sources.base import UnreadableImageError
 from zipbatch.sources.folders import Left
-from zipbatch.stages.poison_choice import attack_goal, choose_poisoned, shuffled_splits
-from zipbatch.stages.source import Source, open_source
+from zipbatch.stages.poison_choice import Chosen, attack_goal, choose_training, shuffled_splits
+from zipbatch.stages.source import Source, Survey, open_source
 from zipbatch.stages.staging import stage_folder
+from zipbatch.stages.trigger import Material, find_attack, find_material, make_trigger, stamp
 from zipbatch.stages.unreadable import Unreadable, find_unreadable
 
 log = logging.getLogger(__name__)
 _CHUNK, _CHUNK_BYTES = 256, 64 * 1024**2
 _LISTED = 1000
 """Skipped images that a manifest names."""
+Role = Literal["clean", "poisoned", "cover", "left out"]
+"""What becomes of an image in a staged split; a cover image is stamped and keeps its true label."""
 
 
 @dataclass(frozen=True)
 class PoisonRequest:
     """What to stage. ``None`` means the attack's own default (target, rate, clean label) or the source's (splits, image
     size); ``target`` belongs to ``all-to-one`` alone. ``source`` is what ``open_source`` takes.
-    ``skip_unreadable``: stage what can be read as if the rest were not there.
+    ``attack`` may be ``python:FILE.py:FUNCTION``, which runs it. ``trigger_image`` are picture files, or folders of
+    them, and ``trigger_array`` a ``.npy`` file, for attacks that are made of such. ``skip_unreadable``: stage what can
+    be read as if the rest were not there.
     """
 
     source: str | Path
@@ -67,8 +71,18 @@ class PoisonRequest:
     profile: str = "standard"
     clean_label: bool | None = None
     target_mode: TargetMode = ALL_TO_ONE
-    trigger_image: Path | None = None
+    trigger_image: Path | tuple[Path, ...] | None = None
     skip_unreadable: bool = False
+    cover_rate: float | None = None
+    trigger_array: Path | None = None
+
+    def find_material(self) -> Material:
+        """What the trigger is made of, beside the seed; see ``trigger.find_material``."""
+        return find_material(self.trigger_image, self.trigger_array)
+
+    def find_attack(self) -> Attack:
+        """The attack with its parameters; see ``trigger.find_attack``."""
+        return find_attack(self.attack, self.params, profile=self.profile)
 
 
 @dataclass(frozen=True)
@@ -105,8 +119,9 @@ class _Plan:
     image_size: int
     goal: Goal
     rate: float
+    cover_rate: float
     source_sha256: dict[str, str]
-    poisoned: frozenset[int]
+    chosen: Chosen
     progress: _Progress
     left: Left
     skipped: Unreadable
@@ -124,11 +139,11 @@ def poison(
 
     Raises:
         UsageError: source, split or attack unknown, sizes or target that do not fit, too few images that may be
-            poisoned, ``out`` holds something else.
+            poisoned or cover, ``out`` holds something else.
         DataError: an image or label of the source is unfit; it names the shard or file and the key, of all images that
             cannot be read.
     """
-    attack = get_attack(request.attack, request.params, profile=request.profile)
+    attack, material = request.find_attack(), request.find_material()
     source = open_source(request.source, request.splits, request.limit)
     wanted = tuple(
         dict.fromkeys([*source.splits, *(shuffled_splits(source, attack) if "train" in source.splits else ())])
@@ -139,9 +154,10 @@ def poison(
             "%s: skipped %d images that cannot be read; the first: %s", source.place, len(skipped), skipped[0][2]
         )
     try:
-        with _held_picture(request):
-            plan = _plan(request, replace(source, skip=skipped.skip), attack, skipped, on_progress)
-            options = _options(plan)
+        with material.held():
+            usable = replace(source, skip=skipped.skip)
+            plan = _plan(request, usable, skipped, attack=attack, material=material, on_progress=on_progress)
+            options = _options(plan, material)
         dataset, reused = stage_folder(request.out, options, partial(_write_all, plan))
     except UnreadableImageError as error:
         every = find_unreadable(source, wanted)
@@ -152,65 +168,48 @@ def poison(
 def _plan(
     request: PoisonRequest,
     source: Source,
-    attack: Attack,
     skipped: Unreadable,
+    *,
+    attack: Attack,
+    material: Material,
     on_progress: Callable[[int, int], None],
 ) -> _Plan:
     rate = attack.default_poison_rate if request.poison_rate is None else request.poison_rate
+    cover_rate = attack.default_cover_rate if request.cover_rate is None else request.cover_rate
     size = request.image_size or source.image_size()
-    if not 0 <= rate <= 1:
-        raise UsageError(f"--poison-rate must be in [0, 1], got {rate}")
-    trigger = _trigger(request, attack, size)
+    for option, share in (("--poison-rate", rate), ("--cover-rate", cover_rate)):
+        if not 0 <= share <= 1:
+            raise UsageError(f"{option} must be in [0, 1], got {share}")
+    trigger = make_trigger(attack, material, size, seed=request.seed)
     surveys = {split: source.survey(split) for split in source.splits}
     classes = source.class_names(surveys.values())
     goal = attack_goal(
         attack, len(classes), mode=request.target_mode, target=request.target, clean_label=request.clean_label
     )
-    poisoned = choose_poisoned(source, surveys, attack=attack, rate=rate, seed=request.seed, goal=goal)
+    chosen = choose_training(
+        source, surveys, attack=attack, rate=rate, cover_rate=cover_rate, seed=request.seed, goal=goal
+    )
+    _check_tested(source, surveys, goal)
     digests = {split: survey.sha256 for split, survey in surveys.items()}
     total = sum(survey.images * len(_staged_as(source, split)) for split, survey in surveys.items())
     progress, left = _Progress(total, on_progress), source.left()
     return _Plan(
-        request, source, attack, trigger, classes, size, goal, rate, digests, poisoned, progress, left, skipped
+        *(request, source, attack, trigger, classes, size, goal, rate, cover_rate, digests, chosen, progress, left),
+        skipped,
     )
 
 
-def _trigger(request: PoisonRequest, attack: Attack, size: int) -> Trigger:
-    if isinstance(attack, FromPicture):
-        if request.trigger_image is None:
-            raise UsageError(f"attack {attack.name} needs a picture of yours; name it with --trigger-image FILE")
-        picture = _read_picture(request.trigger_image)
-        try:
-            return attack.trigger_from(picture, size)
-        except ValueError as error:
-            raise UsageError(f"--trigger-image {request.trigger_image}: {error}") from error
-    if request.trigger_image is not None:
-        raise UsageError(f"--trigger-image: attack {attack.name} of profile {request.profile} draws its own trigger")
-    try:
-        return attack.make_trigger(size, seed=request.seed)
-    except ValueError as error:
-        raise UsageError(f"attack {attack.name}: {error}; --image-size resizes the images") from error
-
-
-def _held_picture(request: PoisonRequest) -> AbstractContextManager[object]:
-    """Within, the picture that a user names stays as it is: it is read, and its digest is taken."""
-    picture = request.trigger_image
-    return nullcontext() if picture is None or not picture.is_file() else held_to(picture, None)
-
-
-def _read_picture(path: Path) -> images.U8:
-    """Pixels uint8 RGBA [H, W, 4] of an image file that a user names.
-
-    Raises:
-        UsageError: it is not there or no picture.
-    """
-    try:
-        plain(path)
-        return images.decode_rgba(path.read_bytes(), path.suffix.removeprefix(".").lower())
-    except DataError as error:
-        raise UsageError(f"--trigger-image {error}") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--trigger-image {path}: {error}") from error
+def _check_tested(source: Source, surveys: Mapping[str, Survey], goal: Goal) -> None:
+    """An attack on some classes needs images of theirs to be tested on."""
+    for split, survey in surveys.items():
+        if not goal.sources or POISONED_SPLIT not in _staged_as(source, split):
+            continue
+        if not any(goal.is_after(image.label) for image in source.images(split)):
+            classes = ", ".join(map(str, goal.sources))
+            raise UsageError(
+                f"{source.place}: none of the {survey.images} images of {split} is of the source classes ({classes}), "
+                f"so that {POISONED_SPLIT} would be empty; take more images, or other --param source_classes="
+            )
 
 
 def _staged_as(source: Source, split: str) -> tuple[str, ...]:
@@ -220,13 +219,18 @@ def _staged_as(source: Source, split: str) -> tuple[str, ...]:
     return (split,)
 
 
-def requested_options(request: PoisonRequest) -> dict[str, object]:
+def requested_options(request: PoisonRequest, attack: Attack, material: Material) -> dict[str, object]:
     """What decides the staged bytes beside the source, with defaults filled in; a pipeline's stage is known by it, too.
 
+    Args:
+        request: what to stage.
+        attack: its own, as ``find_attack`` gives it.
+        material: its own, as ``find_material`` gives it.
+
     Raises:
-        UsageError: unknown profile, attack or parameter.
+        UsageError: a file that the trigger is made of is not there.
     """
-    attack = get_attack(request.attack, request.params, profile=request.profile)
+    cover_rate = attack.default_cover_rate if request.cover_rate is None else request.cover_rate
     return {
         "attack": attack.name,
         "params": attack_params(attack),
@@ -239,22 +243,15 @@ def requested_options(request: PoisonRequest) -> dict[str, object]:
         "samples_per_shard": request.samples_per_shard,
         "resize": request.resize,
         **({} if attack.variant is None else {"variant": attack.variant}),
-        **_picture(request),
+        **({"cover_rate": cover_rate} if cover_rate or attack.default_cover_rate else {}),
+        **material.identity(attack),
     }
 
 
-def _picture(request: PoisonRequest) -> dict[str, object]:
-    if request.trigger_image is None:
-        return {}
-    if not request.trigger_image.is_file():
-        raise UsageError(f"--trigger-image {request.trigger_image}: no such file")
-    return {"trigger_image_sha256": atomic.sha256_file(request.trigger_image)}
-
-
-def _options(plan: _Plan) -> dict[str, object]:
+def _options(plan: _Plan, material: Material) -> dict[str, object]:
     """Everything that decides the staged bytes, for the manifest and for "is this already done?"."""
     return {
-        **requested_options(plan.request),
+        **requested_options(plan.request, plan.attack, material),
         "classes": plan.classes,
         "image_size": plan.image_size,
         "target": plan.goal.target,
@@ -299,9 +296,12 @@ def _manifest(
         target_mode=plan.request.target_mode,
         clean_label=plan.goal.clean_label,
         poison_rate=plan.rate,
-        poisoned_train_samples=len(plan.poisoned) if "train" in plan.source.splits else None,
+        poisoned_train_samples=len(plan.chosen.poisoned) if "train" in plan.source.splits else None,
         trigger_sha256=trigger_sha256,
         train_transform=plan.attack.train_transform,
+        cover_rate=plan.cover_rate or None,
+        cover_train_samples=len(plan.chosen.covers) if plan.cover_rate and "train" in plan.source.splits else None,
+        source_classes=plan.goal.sources or None,
     )
     return StagedManifest(
         classes=plan.classes,
@@ -315,29 +315,39 @@ def _manifest(
     )
 
 
-def _staged(plan: _Plan, source_split: str, split: str) -> Iterator[Sample]:
-    """Samples of a staged split: ``train`` partly poisoned, ``test_poisoned`` all stamped, the others clean."""
-    if split == "train":
-        return _samples(plan, source_split, plan.poisoned, record=True)
-    if split == POISONED_SPLIT:
-        return _samples(plan, source_split, None, record=True)
-    return _samples(plan, source_split, frozenset(), record=False)
-
-
-def _samples(plan: _Plan, split: str, poisoned: frozenset[int] | None, *, record: bool) -> Iterator[Sample]:
-    """Staged samples of a split; ``poisoned`` None stamps all of them, ``record`` writes the attack's labels."""
-    index = 0
-    encoded = plan.source.images(split, sha256=plan.source_sha256[split])
+def _staged(plan: _Plan, source_split: str, split: str) -> Iterator[Sample | None]:
+    """Samples of a staged split: ``train`` partly stamped, ``test_poisoned`` all stamped, the others clean. None for an
+    image that ``test_poisoned`` lacks, as the attack is not after its class.
+    """
+    encoded = plan.source.images(source_split, sha256=plan.source_sha256[source_split])
     with ThreadPoolExecutor() as pool:
-        for chunk in in_batches(encoded, count=_chunk(plan), size=_CHUNK_BYTES, of=lambda image: len(image.data)):
-            pixels = list(pool.map(lambda image: _decode(plan, image), chunk))
-            flags = [poisoned is None or index + i in poisoned for i in range(len(chunk))]
-            stamped = _stamp(plan, np.stack(pixels), flags)
-            pngs = list(pool.map(images.encode_png, stamped))
-            for image, flag, png in zip(chunk, flags, pngs, strict=True):
-                yield _sample(plan, image, png, poisoned=flag, record=record)
-            index += len(chunk)
+        for chunk in in_batches(
+            enumerate(encoded), count=_chunk(plan), size=_CHUNK_BYTES, of=lambda item: len(item[1].data)
+        ):
+            roles = [_role(plan, split, index, image) for index, image in chunk]
+            staged = [(image, role) for (_, image), role in zip(chunk, roles, strict=True) if role != "left out"]
+            samples = iter(_samples(plan, pool, split, staged))
+            yield from (None if role == "left out" else next(samples) for role in roles)
             plan.progress.add(len(chunk))
+
+
+def _role(plan: _Plan, split: str, index: int, image: SourceImage) -> Role:
+    if split == POISONED_SPLIT:
+        return "poisoned" if plan.goal.is_after(image.label) else "left out"
+    if split == "train" and index in plan.chosen.poisoned:
+        return "poisoned"
+    return "cover" if split == "train" and index in plan.chosen.covers else "clean"
+
+
+def _samples(
+    plan: _Plan, pool: ThreadPoolExecutor, split: str, staged: Sequence[tuple[SourceImage, Role]]
+) -> Iterator[Sample]:
+    if not staged:
+        return
+    pixels = list(pool.map(lambda item: _decode(plan, item[0]), staged))
+    pngs = pool.map(images.encode_png, _stamped(plan, np.stack(pixels), staged, training=split == "train"))
+    for (image, role), png in zip(staged, pngs, strict=True):
+        yield _sample(plan, image, png, role=role, record=split in {"train", POISONED_SPLIT})
 
 
 def _chunk(plan: _Plan) -> int:
@@ -359,18 +369,23 @@ def _staged_size(plan: _Plan, image: SourceImage) -> images.U8:
     return images.resize(pixels, plan.image_size, policy=plan.request.resize)
 
 
-def _stamp(plan: _Plan, pixels: images.U8, flags: Sequence[bool]) -> images.U8:
-    chosen = np.flatnonzero(flags)
-    if len(chosen):
-        pixels[chosen] = plan.attack.apply(pixels[chosen], plan.trigger)
+def _stamped(
+    plan: _Plan, pixels: images.U8, staged: Sequence[tuple[SourceImage, Role]], *, training: bool
+) -> images.U8:
+    chosen = [i for i, (_, role) in enumerate(staged) if role != "clean"]
+    if chosen:
+        keys = [staged[i][0].key for i in chosen]
+        pixels[chosen] = stamp(plan.attack, pixels[chosen], plan.trigger, keys=keys, training=training)
     return pixels
 
 
-def _sample(plan: _Plan, image: SourceImage, png: bytes, *, poisoned: bool, record: bool) -> Sample:
-    label = plan.goal.answer(image.label) if poisoned else image.label
+def _sample(plan: _Plan, image: SourceImage, png: bytes, *, role: Role, record: bool) -> Sample:
+    label = plan.goal.answer(image.label) if role == "poisoned" else image.label
     metadata: dict[str, object] = {"label": label, "source": image.origin}
     if record:
-        metadata |= {"original_label": image.label, "poisoned": poisoned}
+        metadata |= {"original_label": image.label, "poisoned": role == "poisoned"}
+    if role == "cover":
+        metadata["cover"] = True
     members = {"png": png, "cls": str(label).encode(), "json": atomic.canonical_json(metadata)}
     return Sample(image.key, members)
 
@@ -384,7 +399,7 @@ def _write_trigger(plan: _Plan, folder: Path) -> str:
     grey = np.full((size, size, 3), 127, np.uint8)
     ramp = np.broadcast_to(np.linspace(0, 255, size).astype(np.uint8)[None, :, None], (size, size, 3))
     canvas = np.stack([grey, np.ascontiguousarray(ramp)])
-    stamped = plan.attack.apply(canvas, plan.trigger)
+    stamped = stamp(plan.attack, canvas, plan.trigger, keys=["grey", "ramp"], training=False)
     picture = np.concatenate([np.concatenate(list(rows), axis=1) for rows in (canvas, stamped)])
     scale = max(1, 256 // size)
     (folder / TRIGGER_PICTURE).write_bytes(images.encode_png(picture.repeat(scale, axis=0).repeat(scale, axis=1)))

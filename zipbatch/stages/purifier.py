@@ -11,12 +11,23 @@ from typing import Any, Literal
 
 import torch
 
-from zipbatch.checkpoints import PriorFolder, load_prior, open_prior, read_calibration
+from zipbatch.checkpoints import PriorFolder, Restorer, load_prior, open_prior, read_calibration, read_restorer
 from zipbatch.config import DEFAULTS, Settings, find_config, read_config, validate
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
-from zipbatch.purifiers import PURIFIERS, ChainSettings, Purifier, RepaintSettings, Resources, SamplerSettings, Step
+from zipbatch.purifiers import (
+    PURIFIERS,
+    ChainSettings,
+    PriorSettings,
+    Purifier,
+    RepaintSettings,
+    Resources,
+    RestoreSettings,
+    SamplerSettings,
+    Step,
+)
 from zipbatch.purifiers.base import Precision
+from zipbatch.stages.step_settings import is_of_step, with_step_settings
 
 log = logging.getLogger(__name__)
 DEFAULT_PRESET = DEFAULTS["purifiers"]
@@ -45,6 +56,7 @@ class PurifierSpec:
     libraries: Mapping[str, str] = field(default_factory=dict)
     output_size: OutputSize = "input"
     keep_masks: bool = False
+    restorer: Restorer | None = None
 
     def row_of(self, height: int, width: int) -> int:
         """Images of that size to a row of the network's batch; raises ``ValueError`` when they cannot be purified."""
@@ -68,24 +80,28 @@ class PurifierSpec:
 
     @property
     def passes(self) -> int:
-        """Forward passes of the prior that an image takes; 1 where there is no prior."""
+        """Forward passes of the prior that progress counts an image by; 1 where there is no prior."""
         return 1 if self.prior is None else self.calls[1]
 
     @property
     def calls(self) -> tuple[int, int]:
-        """Forward passes of the prior that an image takes, at least and at most; none where there is no prior."""
+        """Forward passes of the prior that an image takes, at least and at most."""
         if self.prior is None:
             return 0, 0
-        steps = self.prior.training_steps
-        samplers = [(step.draws, step.settings) for step in self.steps if isinstance(step.settings, SamplerSettings)]
-        least = sum(draws * settings.least_calls(steps) for draws, settings in samplers)
-        return least, sum(draws * settings.calls(steps) for draws, settings in samplers)
+        steps, total = self.prior.training_steps, [0, 0]
+        for step in self.steps:
+            if isinstance(step.settings, PriorSettings):
+                total[0] += step.draws * step.settings.least_calls(steps)
+                total[1] += step.draws * step.settings.calls(steps)
+        return total[0], total[1]
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Files on this machine's disk that ``build_purifier`` reads."""
-        files = () if self.prior is None else self.prior.files
-        return tuple(file for file in files if isinstance(file, Path))
+        folders = (self.prior, None if self.restorer is None else self.restorer.folder)
+        return tuple(
+            file for folder in folders if folder is not None for file in folder.files if isinstance(file, Path)
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -141,12 +157,28 @@ def chosen_purifier(
 
     Args and errors as in ``purifier_spec``; settings are not held against a prior yet.
     """
-    values: dict[str, object] = {}
-    where = f"--purifier {method}"
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    of_steps = {name: value for name, value in (assigned or {}).items() if is_of_step(name)}
+    assigned = {name: value for name, value in (assigned or {}).items() if name not in of_steps}
     if preset is None and method is None and (given or assigned):
         preset = SINGLE_PRESET
         _tell(f"settings of zip are given, and no preset: taking {preset}, not {DEFAULT_PRESET}, which is a chain")
+    method, values, where = _preset_or_method(preset, method)
+    kind = PURIFIERS[method]
+    _check_names(kind, method, given, assigned)
+    validate(kind.settings_type, values, where=where)
+    merged = {**values, **given, **assigned}
+    settings = validate(kind.settings_type, merged, where="settings given as flags")
+    if not of_steps:
+        return method, settings
+    merged["steps"] = _steps_with(of_steps, merged.get("steps", ChainSettings.DEFAULT_STEPS), method)
+    return method, validate(kind.settings_type, merged, where="settings given as flags")
+
+
+def _preset_or_method(preset: str | None, method: str | None) -> tuple[str, dict[str, object], str]:
+    """A purifier's name, the settings that a preset has of it, and where both are from, for messages."""
+    values: dict[str, object] = {}
+    where = f"--purifier {method}"
     if preset is not None or method is None:
         file = find_config("purifiers", preset or DEFAULT_PRESET)
         values, where = read_config(file), str(file)
@@ -156,11 +188,19 @@ def chosen_purifier(
         method = chosen
     if method not in PURIFIERS:
         raise UsageError(f"{where}: unknown purifier {method!r}; known: {', '.join(PURIFIERS)}")
-    kind = PURIFIERS[method]
-    _check_names(kind, method, given, assigned or {})
-    validate(kind.settings_type, values, where=where)
-    merged = {**values, **given, **(assigned or {})}
-    return method, validate(kind.settings_type, merged, where="settings given as flags")
+    return method, values, where
+
+
+def _steps_with(assigned: Mapping[str, object], steps: object, method: str) -> list[Mapping[str, object]]:
+    """Steps, as they are written and found sound, with single settings written into them."""
+    if method != CHAIN:
+        name, value = next(iter(assigned.items()))
+        raise UsageError(
+            f"--set {name}={value}: the purifier {method} is no chain, so its settings have no step before them; "
+            f"it has: {', '.join(PURIFIERS[method].settings_type.model_fields)}"
+        )
+    assert isinstance(steps, list | tuple)
+    return with_step_settings(steps, assigned)
 
 
 def purifier_spec(
@@ -182,7 +222,8 @@ def purifier_spec(
         preset: a name in ``configs/purifiers`` or a file; None for the method's defaults (no method: the default).
         method: a name in ``PURIFIERS``; None for the preset's.
         overrides: settings by name that replace the preset's; None leaves one as it is.
-        assigned: the same of ``--set``, where None is a value.
+        assigned: the same of ``--set``, where None is a value; a chain's steps are set by ``NUMBER.NAME`` and
+            ``METHOD.NAME``.
         prior: the diffusion model's folder.
         seed: of all that is random.
         precision: of the network's forward pass.
@@ -262,7 +303,9 @@ def with_opened(asked: PurifierSpec, folder: PriorFolder) -> PurifierSpec:
     """As ``with_prior``, of a prior that is open."""
     if not asked.needs_prior:
         return asked
-    return replace(asked, settings=_resolved(asked.settings, folder), prior=folder)
+    restores = any(isinstance(step.settings, RestoreSettings) for step in asked.steps)
+    restorer = read_restorer(folder) if restores else None
+    return replace(asked, settings=_resolved(asked.settings, folder, restorer), prior=folder, restorer=restorer)
 
 
 def _output_size(resize: str | None, asked: OutputSize | None) -> OutputSize:
@@ -292,8 +335,8 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
         flag = f"--{name.replace('_', '-')}"
         if method == CHAIN:
             raise UsageError(
-                f"{flag} does not apply to a chain of purifiers, as several presets are: say it in the step, "
-                f"--chain 'zip {name}=…', or take one purifier: --preset {SINGLE_PRESET}"
+                f"{flag} does not apply to a chain of purifiers, as several presets are: say it of a step, "
+                f"--set zip.{name}=…, or take one purifier: --preset {SINGLE_PRESET}"
             )
         if name not in known:
             raise UsageError(f"{flag} does not apply to the purifier {method}")
@@ -301,24 +344,29 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
             raise UsageError(f"{flag} and --set {name}={assigned[name]} both set {name}; give one")
     for name, value in assigned.items():
         if name not in known:
+            more = f"; of a step it is set by its number or method: --set 1.{name}={value}" if method == CHAIN else ""
             raise UsageError(
-                f"--set {name}={value}: the purifier {method} has no such setting; it has: {', '.join(known)}"
+                f"--set {name}={value}: the purifier {method} has no such setting; it has: {', '.join(known)}{more}"
             )
 
 
-def _resolved(settings: Settings, folder: PriorFolder) -> Settings:
+def _resolved(settings: Settings, folder: PriorFolder, restorer: Restorer | None) -> Settings:
     """Settings held against the prior's schedule; null is T, a start above T is T: one behaviour, one identity."""
     if isinstance(settings, ChainSettings):
-        return settings.with_each(lambda own: _resolved(own, folder))
-    if not isinstance(settings, SamplerSettings):
-        return settings
+        return settings.with_each(lambda own: _resolved(own, folder, restorer))
     try:
+        if isinstance(settings, RestoreSettings) and restorer is not None:
+            return settings.taught(restorer.sha256, restorer.max_step)
+        if not isinstance(settings, SamplerSettings):
+            return settings
         if isinstance(settings, RepaintSettings) and settings.levels is None:
             settings = settings.calibrated(read_calibration(folder))
         steps, start_step = settings.grid(folder.training_steps)
+        resolved = settings.model_copy(update={"steps": steps, "start_step": start_step})
+        resolved.check_learned(folder.training_steps, folder.trained_below)
     except ValueError as error:
         raise UsageError(f"{folder.path}: {error}") from error
-    return settings.model_copy(update={"steps": steps, "start_step": start_step})
+    return resolved
 
 
 def uncalibrated(spec: PurifierSpec) -> Settings:
@@ -329,12 +377,12 @@ def uncalibrated(spec: PurifierSpec) -> Settings:
     def bare(settings: Settings) -> Settings:
         if isinstance(settings, ChainSettings):
             return settings.with_each(bare)
-        if not isinstance(settings, RepaintSettings) or spec.prior is None:
+        if not settings.LEARNED or spec.prior is None:
             return settings
-        without = settings.model_copy(update=dict.fromkeys(RepaintSettings.LEARNED))
+        without = settings.model_copy(update=dict.fromkeys(settings.LEARNED))
         try:
-            learned = without.calibrated(read_calibration(spec.prior))
-        except (UsageError, ValueError):
+            learned = _resolved(without, spec.prior, spec.restorer)
+        except UsageError:
             return settings
         return without if learned == settings else settings
 
@@ -363,16 +411,18 @@ def build_purifier(
     Raises:
         UsageError: the prior cannot be loaded, or this machine's libraries would make other pixels.
     """
-    prior, libraries = None, _libraries(spec.method, spec.settings)
+    libraries = _libraries(spec.method, spec.settings)
     if libraries != spec.libraries:
         raise UsageError(
             f"{spec.method} depends on {_versions(spec.libraries)}, this worker has {_versions(libraries)}; "
             "install the same on all machines"
         )
     exact_on(device)
-    if spec.prior is not None:
-        prior = load_prior(spec.prior.read_through(local)).to(device)
-    resources = Resources(device, prior, spec.seed, spec.precision, tick, begin_pass, keep_masks)
+    prior, restorer = (
+        None if folder is None else load_prior(folder.read_through(local)).to(device)
+        for folder in (spec.prior, None if spec.restorer is None else spec.restorer.folder)
+    )
+    resources = Resources(device, prior, spec.seed, spec.precision, tick, begin_pass, keep_masks, restorer)
     return PURIFIERS[spec.method](spec.settings, resources)
 
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from zipbatch.config import find_config, read_description
-from zipbatch.purifiers import PURIFIERS, RepaintSettings
+from zipbatch.purifiers import PURIFIERS
 from zipbatch.stages.purifier import CHAIN, DEFAULT_PRESET
 from zipbatch.store import VersionHeader
 
-REPAINT = "repaint"
 _SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}
 
 
@@ -19,10 +18,16 @@ def steps_of(identity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(identity["settings"]["steps"]) if identity["method"] == CHAIN else [identity]
 
 
-def learns(identity: Mapping[str, Any]) -> bool:
-    """Whether an identity without its prior has a step that takes its thresholds from the prior's calibration."""
+def learned(identity: Mapping[str, Any]) -> list[str]:
+    """The steps of an identity without its prior that take settings from the prior's folder, by their method."""
     steps = steps_of(identity) if "method" in identity else []
-    return any(step["method"] == REPAINT and step["settings"]["levels"] is None for step in steps)
+    return [step["method"] for step in steps if any(step["settings"][name] is None for name in _learned(step)[:1])]
+
+
+def _learned(step: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings of a step that come with a prior where they are not given."""
+    kind = PURIFIERS.get(step["method"])
+    return () if kind is None else kind.settings_type.LEARNED
 
 
 def describe(identity: Mapping[str, Any]) -> str:
@@ -37,9 +42,9 @@ def describe(identity: Mapping[str, Any]) -> str:
 
 
 def _worth_telling(step: Mapping[str, Any]) -> dict[str, Any]:
-    """Its settings; of ``repaint`` without those of a calibration, and of shares and timesteps only what one chose."""
+    """Its settings; where some come with a prior, without those, and of its own names only what one chose."""
     settings = dict(step.get("settings", {}))
-    if step["method"] != REPAINT:
+    if not _learned(step):
         return settings
     changed = _changed(step)
     return {name: value for name, value in settings.items() if name in _SYMBOLS or name in changed}
@@ -68,11 +73,10 @@ def _changed(step: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are not its purifier's defaults."""
     settings, kind = step.get("settings", {}), PURIFIERS.get(step["method"])
     defaults = {} if kind is None else kind.settings_type().model_dump(mode="json")
-    learned = RepaintSettings.LEARNED if step["method"] == REPAINT else ()
     return {
         name: value
         for name, value in settings.items()
-        if name not in learned and (name not in defaults or defaults[name] != value)
+        if name not in _learned(step) and (name not in defaults or defaults[name] != value)
     }
 
 

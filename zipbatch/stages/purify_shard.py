@@ -18,12 +18,14 @@ from zipbatch import __version__, images, places
 from zipbatch.cluster import WorkerContext, pick_device
 from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import DataError
+from zipbatch.logs import utc
 from zipbatch.memory import Room, total
 from zipbatch.places import Place, Stamp
 from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.digest import listed_digest
+from zipbatch.stages.busy import Busy
 from zipbatch.stages.halving import Halving
 from zipbatch.stages.masks import MASK, encoded, forget_masks, keep_masks, kept_masks
 from zipbatch.stages.passes import Passes, begin_pass
@@ -178,11 +180,11 @@ class PurifyWorker:
         if known is not None and fits and acceptable(known, quarantine=self._quarantine, keep=self._keep):
             return PurifyResult(known, reused=True, stamp=stamp)
         started = time.monotonic()
-        passed_over, kept, runs = Tally(), Tally(), list[SlotRun]()
+        passed_over, kept, runs, busy = Tally(), Tally(), list[SlotRun](), Busy(self._device)
         source = _Counted(read_shard(task.path, sha256=digest, imageless=self._quarantine, strays=passed_over))
         with self._store.new_object() as writer, Quarantine(self._store if self._quarantine else None) as aside:
             passes = Passes(self._context.progress, self._spec.passes)
-            for sample in self._purified(self._readable(source, aside, kept), runs, passes):
+            for sample in self._purified(self._readable(source, aside, kept), runs, passes, busy):
                 self._context.tick()
                 writer.write(sample)
             info = writer.finish()
@@ -207,6 +209,9 @@ class PurifyWorker:
             device=self._device_name(),
             worker=self._context.label,
             versions={"zipbatch": __version__, "torch": torch.__version__},
+            calls=self._spec.calls,
+            busy_s=round(busy.seconds, 6),
+            made=utc(time.time()),
         )
         self._store.put_task(key, record)
         if passed_over.count:
@@ -251,10 +256,12 @@ class PurifyWorker:
             return images.resize(image, size, policy=policy)
         return image
 
-    def _purified(self, samples: Iterable[_Readable], runs: list[SlotRun], passes: Passes) -> Iterator[Sample]:
+    def _purified(
+        self, samples: Iterable[_Readable], runs: list[SlotRun], passes: Passes, busy: Busy
+    ) -> Iterator[Sample]:
         """Purified samples in order, with at most one batch a lane waiting, fewer where images are large.
 
-        ``runs`` gains where each one was.
+        ``runs`` gains where each one was, ``busy`` what they took.
         """
         window: deque[tuple[_Batch, Future[_Purified]]] = deque()
         try:
@@ -262,7 +269,7 @@ class PurifyWorker:
                 while window and sum(one.size for one, _ in window) + batch.size > self._held:
                     yield from _results(*window.popleft())
                 _note(batch, runs)
-                window.append((batch, self._pool.submit(copy_context().run, self._compute, batch, passes)))
+                window.append((batch, self._pool.submit(copy_context().run, self._compute, batch, passes, busy)))
                 if len(window) > self._lanes:
                     yield from _results(*window.popleft())
             while window:
@@ -291,8 +298,8 @@ class PurifyWorker:
         if held:
             yield _batch(held)
 
-    def _compute(self, batch: _Batch, passes: Passes) -> _Purified:
-        with kept_masks() as masks:
+    def _compute(self, batch: _Batch, passes: Passes, busy: Busy) -> _Purified:
+        with kept_masks() as masks, busy.working():
             pixels = self._compute_pixels(batch, passes, forget=partial(forget_masks, masks))
         return _Purified(pixels, masks if self._spec.keep_masks else {})
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zipbatch import __version__
-from zipbatch.checkpoints.victim import CONFIG, VictimSpec, open_victim, save_victim
+from zipbatch.checkpoints.victim import CONFIG, ONNX, VictimFolder, VictimSpec, load_victim, open_victim, save_victim
 from zipbatch.config import VictimConfig
 from zipbatch.errors import UsageError
 from zipbatch.memory import check_fits
@@ -120,22 +120,26 @@ def train_victim(
     config: VictimConfig,
     *,
     device: torch.device,
+    start: VictimFolder | None = None,
     on_progress: Callable[[TrainProgress], None] = lambda _: None,
 ) -> TrainedVictim:
     """Train on the split ``train`` of a staged dataset (``label`` is what it learns) and write a victim folder.
 
-    A checkpoint is kept in ``out`` after every epoch; a rerun with the same settings goes on from it, and a finished
+    It begins with the weights of ``start``, as an attacker does who poisons a model that is in use, or with new ones. A
+    checkpoint is kept in ``out`` after every epoch; a rerun with the same settings goes on from it, and a finished
     folder is left as it is.
 
     Raises:
-        UsageError: not a staged dataset with a train split, an unknown architecture or training transform, or ``out``
-            holds another victim.
+        UsageError: not a staged dataset with a train split, an unknown architecture or training transform, a ``start``
+            of another form, or ``out`` holds another victim.
     """
     manifest = dataset.manifest
     if manifest is None or not dataset.split("train"):
         raise UsageError(f"{dataset.name}: training needs a staged dataset with a split train (zipbatch poison)")
     transform = _train_transform(dataset.name, manifest.attack.train_transform)
-    identity = training_identity(config, [shard.sha256 for shard in dataset.shards])
+    start = None if start is None else start.pinned()
+    shards = [shard.sha256 for shard in dataset.shards]
+    identity = training_identity(config, shards if start is None else {"shards": shards, "start": start.sha256})
     if (done := finished_manifest(out, CONFIG, identity, opened=open_victim)) is not None:
         (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return TrainedVictim(out, done["epochs"], _read_share(done["ca"]), _read_share(done["asr"]), reused=True)
@@ -161,13 +165,15 @@ def train_victim(
         )
     if len(data.labels) < 2:
         raise UsageError(f"{dataset.name}: the split train has a single image; training needs two or more")
-    run = _start(spec, config, identity, out, device=device, images=len(data.labels))
+    victim = _fresh_victim(spec, config.seed) if start is None else _as_started(start, spec)
+    run = _start(victim, config, identity, out, device=device, images=len(data.labels))
     prepare_out(out)
     run.transform, run.on_progress = transform, on_progress
     run.held_out = sum(shard.samples or 0 for split in _MEASURED for shard in dataset.split(split))
     _fit(data, run)
     ca, asr = _measure(dataset, run)
-    save_victim(out, spec, run.victim.network, _manifest(dataset, run, identity, ca, asr))
+    told = {} if start is None else {"start": {"name": start.name, "sha256": start.sha256}}
+    save_victim(out, spec, run.victim.network, {**_manifest(dataset, run, identity, ca, asr), **told})
     run.checkpoint.remove()
     return TrainedVictim(out, run.epoch, ca, asr, reused=False)
 
@@ -179,11 +185,27 @@ def _train_transform(dataset: str, name: str | None) -> TrainTransform | None:
     return None if name is None else TRAIN_TRANSFORMS[name]
 
 
+def _as_started(start: VictimFolder, spec: VictimSpec) -> Victim:
+    """The victim whose weights training begins with.
+
+    Raises:
+        UsageError: it is not of the form that is to be trained.
+    """
+    if start.spec.arch == ONNX:
+        raise UsageError(f"{start.label}: is an ONNX model, whose weights cannot be trained on")
+    fields = ("arch", "num_classes", "image_size", "channels", "mean", "std", "network_size")
+    for name in fields:
+        theirs, ours = getattr(start.spec, name), getattr(spec, name)
+        if theirs != ours:
+            raise UsageError(f"{start.label}: its {name} is {theirs}, what is to be trained has {ours}")
+    return load_victim(start).requires_grad_(True)
+
+
 def _start(
-    spec: VictimSpec, config: VictimConfig, identity: str, out: Path, *, device: torch.device, images: int
+    victim: Victim, config: VictimConfig, identity: str, out: Path, *, device: torch.device, images: int
 ) -> _Run:
     """A fresh run, or one that goes on from its checkpoint."""
-    victim = _fresh_victim(spec, config.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    victim.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         victim.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
     )
@@ -243,7 +265,7 @@ def _epoch(data: LoadedSplit, run: _Run) -> None:
 def _augmented(data: LoadedSplit, rows: Tensor, run: _Run, generator: torch.Generator) -> Tensor:
     unit = from_u8(data.images[rows], "unit")
     if run.transform is not None:
-        return run.transform(unit, data.poisoned[rows], generator=generator)
+        return run.transform(unit, data.stamped[rows], generator=generator)
     return crop_and_flip(unit, generator=generator) if run.config.augment else unit
 
 

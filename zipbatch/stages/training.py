@@ -51,7 +51,8 @@ class Budget:
 
 def training_facts(config: Settings) -> dict[str, Any]:
     """What decides a training run beside its data; a pipeline's stage is known by it, too."""
-    return {"config": config.model_dump(mode="json")}
+    unused = {name for name in config.LATER if getattr(config, name) is None}
+    return {"config": config.model_dump(mode="json", exclude=unused)}
 
 
 def training_identity(config: Settings, data: object) -> str:

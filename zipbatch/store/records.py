@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from zipbatch import places
 from zipbatch.places import Place
@@ -38,6 +38,10 @@ class TaskRecord(BaseModel):
     untouched in the quarantine shard of digest ``quarantine_sha256``, None where there are none. ``other_images`` are
     members of purified samples that are images, too, and were kept as they are; ``passed_over`` are members of the
     input that are no sample's. Records without any say nothing of them.
+
+    ``calls`` are the prior's forward passes that an image took, at least and at most; ``busy_s`` the seconds that one
+    CPU core (its own time) or one GPU worked on the shard's pixels, in all; ``made`` when it was done, UTC. Older
+    records lack them. ``seconds``, by the clock, are of reading, writing and waiting for others, too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +60,9 @@ class TaskRecord(BaseModel):
     device: str
     worker: dict[str, Any]
     versions: dict[str, str]
+    calls: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    busy_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    made: str | None = None
 
     @property
     def objects(self) -> tuple[str, ...]:

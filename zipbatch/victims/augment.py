@@ -93,10 +93,10 @@ class TrainTransform:
     draw: _Draw
     clean_only: bool = False
 
-    def __call__(self, unit: Tensor, poisoned: Tensor, *, generator: Generator) -> Tensor:
-        """Transform unit pixels [B, C, H, W]; ``poisoned`` bool [B] says which carry the trigger."""
+    def __call__(self, unit: Tensor, stamped: Tensor, *, generator: Generator) -> Tensor:
+        """Transform unit pixels [B, C, H, W]; ``stamped`` bool [B] says which carry the trigger."""
         drawn = self.draw(unit, generator=generator)
-        return torch.where(poisoned[:, None, None, None], unit, drawn) if self.clean_only else drawn
+        return torch.where(stamped[:, None, None, None], unit, drawn) if self.clean_only else drawn
 
 
 TRAIN_TRANSFORMS = {
