@@ -176,7 +176,7 @@ def _plan(flags: FitFlags, wanted: ToFit, asked: tuple[Candidate, ...], last: in
         wanted.victim,
         source,
         held_out_split(source),
-        opened_prior(prior_path(wanted.prior)),
+        opened_prior(prior_path(wanted.prior)).pinned(),
         asked,
         last=last,
         limit=flags.fit_limit,
