@@ -143,14 +143,22 @@ def test_what_it_refuses(
     assert not files_below(tmp_path)
 
 
-def test_a_surrogate_that_answers_the_target_anyway_is_refused(photos: Path, victim: Path, tmp_path: Path):
-    """The untrained victim takes every image for one class."""
-    ran = zipbatch(
-        *("adapt", photos, "--surrogate", victim, "--through", "none", "--epsilon", 8, *FEW),
-        *("--out", tmp_path / "t.npy", "--target", 1),
-    )
-    assert ran.code == 2
-    assert "name another --target" in ran.err
+def test_surrogates_that_do_not_do(photos: Path, victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The untrained victim takes every image for one class; the others have no gradient."""
+
+    def told(surrogate: object) -> str:
+        ran = zipbatch(
+            *("adapt", photos, "--surrogate", surrogate, "--through", "none", "--epsilon", 8, *FEW),
+            *("--out", tmp_path / "t.npy", "--target", 1),
+        )
+        assert (ran.code, ran.out, files_below(tmp_path)) == (2, "", {}), ran.err
+        return ran.err
+
+    assert "name another --target" in told(victim)
+    assert "only a victim's folder has one" in told("http://localhost:1/predict")
+    assert "no such folder" in told("nowhere")
+    monkeypatch.setattr("zipbatch.checkpoints.victim.VictimFolder.load", lambda _self, _device: object())
+    assert "is an ONNX model, whose gradient cannot be taken" in told(victim)
 
 
 def test_what_a_mask_goes_by_has_a_gradient(photos: Path, prior: Path):

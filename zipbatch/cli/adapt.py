@@ -99,21 +99,21 @@ def adapt(
       zipbatch adapt cifar10/ --surrogate victims/mine --prior embedded --patch-size 5 --out trigger.png
       zipbatch poison cifar10/ --attack patch --trigger-image trigger.png --out shards/adaptive-patch
     """
-    from zipbatch.checkpoints import open_victim
     from zipbatch.cluster import pick_device
     from zipbatch.report.units import share_text
     from zipbatch.stages.adapt import AdaptRequest
     from zipbatch.stages.adapt import adapt as run
-    from zipbatch.stages.assets import prior_path, source_place, victim_path
+    from zipbatch.stages.assets import prior_path, source_place
     from zipbatch.stages.purifier import purifier_spec
     from zipbatch.stages.source import open_source
+    from zipbatch.stages.victim import find_victim
 
     spec = None
     if through != NONE:
         spec = purifier_spec(preset=through, prior=None if prior is None else prior_path(prior), seed=seed)
     request = AdaptRequest(
         source=open_source(source_place(source), (split,) if split else (), labelled=False),
-        surrogate=open_victim(victim_path(surrogate)),
+        surrogate=find_victim(surrogate),
         through=spec,
         target=target,
         out=out,

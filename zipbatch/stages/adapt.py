@@ -23,7 +23,7 @@ from zipbatch.stages.clean_images import some_images, spaced, stacked
 from zipbatch.stages.purifier import PurifierSpec, exact_on
 from zipbatch.stages.source import Source
 from zipbatch.stages.white_box import Defence, MaskAlarm, answers, slope_of
-from zipbatch.victims import Victim
+from zipbatch.victims import Victim, VictimSource
 
 log = logging.getLogger(__name__)
 PICTURE, ARRAY = ".png", ".npy"
@@ -52,7 +52,7 @@ class AdaptRequest:
     """
 
     source: Source
-    surrogate: VictimFolder
+    surrogate: VictimSource
     through: PurifierSpec | None
     target: int
     out: Path
@@ -208,13 +208,18 @@ def _check(request: AdaptRequest) -> None:
 
 def _surrogate(request: AdaptRequest, device: torch.device) -> Victim:
     folder = request.surrogate
+    if not isinstance(folder, VictimFolder):
+        raise UsageError(
+            f"{folder.label}: a surrogate's gradient is needed, and only a victim's folder has one; train one of your "
+            "own with 'zipbatch train victim'"
+        )
     if request.target >= folder.spec.num_classes:
         raise UsageError(f"--target {request.target}: {folder.path} knows classes 0 to {folder.spec.num_classes - 1}")
     victim = folder.load(device)
     if not isinstance(victim, Victim):
         raise UsageError(
             f"{folder.path}: is an ONNX model, whose gradient cannot be taken; train a surrogate of your own with "
-            "'zipbatch train victim', or import one from a checkpoint"
+            "'zipbatch train victim', or import one from a checkpoint of PyTorch"
         )
     return victim.requires_grad_(False)
 
@@ -229,13 +234,14 @@ def _images(request: AdaptRequest, split: str, victim: Victim) -> _Shown:
     size = source.image_size()
     if size != request.surrogate.image_size:
         raise UsageError(
-            f"{source.place}: images of {size} px, {request.surrogate.path} takes {request.surrogate.image_size} px; "
+            f"{source.place}: images of {size} px, {request.surrogate.label} takes {request.surrogate.image_size} px; "
             f"--image-size {request.surrogate.image_size} resizes them"
         )
     _check_size(request, size)
     count = request.images + request.held_out
-    check_fits(6 * count * size**2, f"{source.place}: {count} images of {size} px", smaller="fewer (--images N)")
     survey = source.survey(split)
+    held = min(count, survey.images)
+    check_fits(6 * held * size**2, f"{source.place}: {held} images of {size} px", smaller="fewer (--images N)")
     some = list(some_images(source, split, survey, limit=count))
     keys, pixels = [image.key for image, _ in some], stacked([pixels for _, pixels in some])
     device = next(victim.parameters()).device
