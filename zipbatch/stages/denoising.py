@@ -263,7 +263,7 @@ def held_out_of(source: Source, config: DenoiserConfig, split: str | None) -> in
     if "train" not in source.splits:
         raise UsageError(
             f"{source.place}: has no split train to train a prior on, only {', '.join(source.splits)}; "
-            "take a prior that is there"
+            "name what it is to learn from train-… (a folder <split>/<class>/: train/), or take a prior that is there"
         )
     apart = [name for name in _HELD_OUT_SPLITS if name in source.splits]
     if split == "train" and apart:
