@@ -297,7 +297,10 @@ def _decode_all(source: Source, split: str, limit: int | None, sha256: str | Non
             for pixels in pool.map(SourceImage.pixels, chunk):
                 side = side or pixels.shape[0]
                 if pixels.shape != (side, side, 3):
-                    raise UsageError(f"{source.place}: images of split {split} must be square and of one size")
+                    raise UsageError(
+                        f"{source.place}: images of split {split} must be square and of one size; 'train prior' and "
+                        "'tune --fit' stretch them with --image-size"
+                    )
                 found.append(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
                 taken += pixels.nbytes
                 check_fits(2 * taken, f"{source.place}: split {split}")
