@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.making import write_images, zipbatch
+from tests.making import picture, write_images, zipbatch
+from tests.stages.test_train_prior import UNET
+from zipbatch import images
 from zipbatch.errors import DataError, UsageError
 from zipbatch.stages.source import open_source
 
@@ -56,3 +59,18 @@ def test_what_it_refuses(tmp_path: Path):
     root = write_images(tmp_path / "twice", "a.b.png", "a_b.png")
     with pytest.raises(DataError, match=r"same key as a\.b\.png"):
         keys(root, labelled=False)
+
+
+def test_a_prior_is_trained_on_photos_of_any_size(tmp_path: Path):
+    for number, size in enumerate((24, 16, 40, 24)):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / f"{number}.png").write_bytes(images.encode_png(picture(number, size)))
+    (tmp_path / "tiny.yaml").write_text(json.dumps({"unet": UNET, "steps": 2, "batch_size": 2, "held_out": 1}))
+    train = ("train", "prior", tmp_path / "photos", "--out", tmp_path / "prior", "--preset", tmp_path / "tiny.yaml")
+    told = zipbatch(*train)
+    assert (told.code, "with --image-size" in told.err) == (2, True), told.err
+    ran = zipbatch(*train, "--image-size", 16, "--json")
+    assert (ran.code, ran.json["steps"]) == (0, 2), ran.err
+    assert json.loads((tmp_path / "prior" / "manifest.json").read_text())["trained_on"]["image_size"] == 16
+    other = zipbatch(*train, "--image-size", 32)
+    assert (other.code, "other settings or data" in other.err) == (2, True), other.err

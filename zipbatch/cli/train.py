@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -120,6 +121,7 @@ def victim(
     metavar="NAME|FILE",
     help="Settings from configs/priors; flags override them.",
 )
+@click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Stretch images to PX x PX.  [default: as is]")
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Optimizer steps.")
 @click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
 @click.option("--batch-size", type=click.IntRange(1), metavar="N")
@@ -131,6 +133,7 @@ def prior(
     source: str,
     out: Path,
     preset: str,
+    image_size: int | None,
     steps: int | None,
     minutes: float | None,
     batch_size: int | None,
@@ -157,7 +160,7 @@ def prior(
 
     overrides = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "seed": seed}
     config = load_config(find_config("priors", preset), PriorConfig, overrides)
-    opened = open_source(source_place(source), (), labelled=False)
+    opened = replace(open_source(source_place(source), (), labelled=False), size=image_size)
     with screen() as shown:
         what = f"training {out.name}"
         shown.begin(what, f"a prior on {source}, {_limits(config.steps, 'steps', config.minutes)}")

@@ -263,7 +263,7 @@ def held_out_of(source: Source, config: DenoiserConfig, split: str | None) -> in
     if "train" not in source.splits:
         raise UsageError(
             f"{source.place}: has no split train to train a prior on, only {', '.join(source.splits)}; "
-            "take a prior that is there"
+            "name what it is to learn from train-… (a folder <split>/<class>/: train/), or take a prior that is there"
         )
     apart = [name for name in _HELD_OUT_SPLITS if name in source.splits]
     if split == "train" and apart:
@@ -297,7 +297,10 @@ def _decode_all(source: Source, split: str, limit: int | None, sha256: str | Non
             for pixels in pool.map(SourceImage.pixels, chunk):
                 side = side or pixels.shape[0]
                 if pixels.shape != (side, side, 3):
-                    raise UsageError(f"{source.place}: images of split {split} must be square and of one size")
+                    raise UsageError(
+                        f"{source.place}: images of split {split} must be square and of one size; 'train prior' and "
+                        "'tune --fit' stretch them with --image-size"
+                    )
                 found.append(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
                 taken += pixels.nbytes
                 check_fits(2 * taken, f"{source.place}: split {split}")
