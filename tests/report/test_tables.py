@@ -95,7 +95,15 @@ def test_each_defended_victim_gets_a_verdict():
 
 
 def test_rows_over_seeds_have_their_spread_and_others_none():
-    spread = {"n_seeds": 3, "seeds": [0, 1, 4], "ca_sd": 0.0123, "der": 0.987, "der_sd": 0.004, "asr_sd": 0.001}
+    spread = {
+        "n_seeds": 3,
+        "seeds": [0, 1, 4],
+        "seeds_of": ["pur"],
+        "ca_sd": 0.0123,
+        "der": 0.987,
+        "der_sd": 0.004,
+        "asr_sd": 0.001,
+    }
     of_seeds = measured("a", 0.007, settings="zip", purifier="zip", axes={"attack": "a"}, **spread)
     of_seeds |= {"findings": {"nothing left": 3}}
     whatever = measured("a", 1.0, axes={"attack": "a"}, n_seeds=0, seeds=[])
@@ -104,7 +112,7 @@ def test_rows_over_seeds_have_their_spread_and_others_none():
     assert lines[1].split()[3:6] == ["–", ".900", "1.000"]
     assert lines[2].split()[2:7] == ["3", ".900", "±.012", ".007", "±.001"]
     assert "0.987 ±0.004" in lines[2]
-    assert "mean ± standard deviation (n - 1) over the seeds 0, 1, 4" in lines
+    assert "mean ± standard deviation (n - 1) over the seeds 0, 1, 4 of pur" in lines
     assert not any("Wilson" in line for line in lines)
     assert lines[-1] == "a: no more than plain errors is left with any of 3 seeds (mean ASR .007, plain errors .008)"
     assert width(evaluation_table([whatever, of_seeds], ["attack"])) <= 80

@@ -90,6 +90,7 @@ def test_rows_of_each_seed_and_their_mean_and_spread(run, tmp_path: Path, per: l
     assert rows[2]["psnr_poisoned_db"] != rows[3]["psnr_poisoned_db"], "the seeds do differ"
     assert (shrinkpad["purified"], shrinkpad["victim"]) == (None, rows[0]["victim"])
     assert sum(shrinkpad["findings"].values()) == 2
+    assert (shrinkpad["seeds_of"], jpeg["seeds_of"]) == (["pur"], [])
     kept = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (kept["rows"], kept["over_seeds"]) == (rows, over)
 
@@ -112,7 +113,7 @@ def test_rows_of_each_seed_and_their_mean_and_spread(run, tmp_path: Path, per: l
     assert table[0].split()[:3] == ["defence", "seeds", "CA"]
     assert [line.split()[:2] for line in table[2:4]] == [["jpeg", "–"], ["shrinkpad", "2"]]
     assert "±" not in "".join(table[1:3])
-    assert "mean ± standard deviation (n - 1) over the seeds 3, 5" in table
+    assert "mean ± standard deviation (n - 1) over the seeds 3, 5 of pur" in table
 
 
 def test_without_seeds_nothing_is_told_of_them_and_stages_keep_their_names(run, tmp_path: Path):
@@ -146,6 +147,9 @@ def test_seeds_train_victims_and_stage_triggers_of_their_own(run):
     assert {row["victim"] for row in ran.json["over_seeds"]} == {"trained"}
     assert {row["victim_stage"] for row in ran.json["over_seeds"]} == {"trained"}
     assert {row["data"] for row in ran.json["over_seeds"]} == {"shards"}
+    assert ran.json["over_seeds"][0]["seeds_of"] == ["shards", "trained"], (
+        "pur takes one, too, but jpeg has no use for it"
+    )
     seeds = {
         json.loads((Path(row["victim"]) / "manifest.json").read_text())["training"]["seed"] for row in ran.json["rows"]
     }
@@ -247,7 +251,7 @@ def test_the_spread_is_that_of_a_sample():
         return CombinedRow(base | values, ("t", 0), {})
 
     rows = [row(0, ca=0.5, n_ca=9, der=0.5), row(1, ca=1.0, n_ca=8, der=None), row(2, ca=0.6, n_ca=9, der=0.5)]
-    (over,) = rows_over_seeds(rows)
+    (over,) = rows_over_seeds(rows, stages=[])
     assert over["ca"] == pytest.approx(0.7)
     assert over["ca_sd"] == pytest.approx(statistics.stdev([0.5, 1.0, 0.6]))
     assert (over["n_ca"], over["n_seeds"]) == (8, 3)

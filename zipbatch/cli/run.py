@@ -231,7 +231,7 @@ def _line(row: Mapping[str, Any], more: Mapping[str, str]) -> dict[str, Any]:
     for key, value in row.items():
         if key.endswith("_ci95"):
             line |= {f"{key}_low": value[0] if value else None, f"{key}_high": value[1] if value else None}
-        elif key == "seeds":
+        elif key in {"seeds", "seeds_of"}:
             line[key] = " ".join(map(str, value))
         elif not isinstance(value, dict):
             line[key] = value

@@ -157,8 +157,9 @@ def _about_spread(rows: Sequence[Mapping[str, Any]]) -> str:
     if not seeds:
         return "± is half the 95 % Wilson interval\n"
     every = ", ".join(map(str, sorted({seed for of_row in seeds for seed in of_row})))
+    stages = ", ".join(dict.fromkeys(stage for row in rows for stage in row.get("seeds_of", ())))
     return (
-        f"mean ± standard deviation (n - 1) over the seeds {every}\n"
+        f"mean ± standard deviation (n - 1) over the seeds {every}{' of ' if stages else ''}{stages}\n"
         f"{NOTHING} under seeds: the same whatever the seed, so without ±\n"
     )
 

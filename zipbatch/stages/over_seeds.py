@@ -12,25 +12,26 @@ from zipbatch.report.verdict import verdict
 from zipbatch.stages.pipeline_rows import CombinedRow
 
 
-def rows_over_seeds(rows: Sequence[CombinedRow]) -> list[dict[str, Any]]:
+def rows_over_seeds(rows: Sequence[CombinedRow], *, stages: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each case, in order.
 
     It has the ``seeds`` that there are rows of, their number ``n_seeds``, each measure's mean under its own name and
     its standard deviation (n - 1; None of a single seed) as ``<measure>_sd``, the fewest images as ``n_<measure>``, and
     in ``findings`` how many seeds have which verdict. A measure that a seed lacks has no mean. Data and victims are
     named by their stage where each seed has its own. What does not depend on the seed is told as it is, with no seeds.
+    ``seeds_of`` repeats ``stages``, those that took the seeds.
     """
     cases: dict[tuple[Any, ...], list[CombinedRow]] = {}
     for row in rows:
         cases.setdefault(row.case, []).append(row)
-    return [_over(case) for case in cases.values()]
+    return [_over(case, stages) for case in cases.values()]
 
 
-def _over(case: Sequence[CombinedRow]) -> dict[str, Any]:
+def _over(case: Sequence[CombinedRow], stages: Sequence[str]) -> dict[str, Any]:
     values = [row.values for row in case]
     axes = {axis: value for axis, value in values[0]["axes"].items() if axis != SEED}
     seeds = [int(row["axes"][SEED]) for row in values if row["axes"][SEED] is not None]
-    told = {"axes": axes, "seeds": seeds, "n_seeds": len(seeds)}
+    told = {"axes": axes, "seeds": seeds, "n_seeds": len(seeds), "seeds_of": list(stages) if seeds else []}
     if not seeds:
         return {**values[0], **told}
     fields: dict[str, Any] = {}

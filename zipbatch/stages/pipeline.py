@@ -19,6 +19,7 @@ from zipbatch.stages.pipeline_expansion import expanded, identity_now
 from zipbatch.stages.pipeline_instance import Instance, Place
 from zipbatch.stages.pipeline_kinds import KINDS, Report, sheet_file
 from zipbatch.stages.pipeline_rows import combined_rows
+from zipbatch.stages.pipeline_seeds import seeded_stages
 
 log = logging.getLogger(__name__)
 _IDS = ".ids"
@@ -131,10 +132,15 @@ def run_pipeline(
     on_count(ran, skipped, failed)
     found = combined_rows(_evaluated(plan), plan.axes, plan.place, planned=plan.instances, seeds=bool(plan.seeds))
     rows = [row.values for row in found]
-    more = {"over_seeds": rows_over_seeds(found)} if plan.seeds else {}
+    more = {"over_seeds": rows_over_seeds(found, stages=_seeded(plan))} if plan.seeds else {}
     atomic.write_json(plan.place.out / "results.json", {"rows": rows, **more, "failed": failed})
     sheets = [sheet_file(i, plan.place) for i in plan.instances if i.kind == "evaluate"]
     return PipelineResult(rows, tuple(sheet for sheet in sheets if sheet.is_file()), ran, skipped, failed, more)
+
+
+def _seeded(plan: PipelinePlan) -> list[str]:
+    """The stages that took the pipeline's seeds."""
+    return seeded_stages(plan.instances, lambda kind: KINDS[kind].seed)
 
 
 def _evaluated(plan: PipelinePlan) -> list[Instance]:

@@ -55,6 +55,28 @@ def axes_but_seed(instance: Instance) -> dict[str, str]:
     return {axis: value for axis, value in instance.axes.items() if axis != SEED}
 
 
+def seeded_stages(instances: Sequence[Instance], path_of: Callable[[str], Sequence[str]]) -> list[str]:
+    """The stages, in order, that take the seed of their axis as theirs.
+
+    Args:
+        instances: of a pipeline with seeds.
+        path_of: kind of stage -> where among its fields its seed is said.
+    """
+    taken: dict[str, bool] = {}
+    for instance in instances:
+        draws_nothing = instance.identity["facts"].get(SEED, 0) is None
+        if SEED in instance.axes and not draws_nothing:
+            own = _said(instance.settings.model_dump(), path_of(instance.kind)) == int(instance.axes[SEED])
+            taken[instance.stage] = taken.get(instance.stage, True) and own
+    return [stage for stage, own in taken.items() if own]
+
+
+def _said(fields: Any, path: Sequence[str]) -> object:
+    for name in path:
+        fields = fields.get(name) if isinstance(fields, Mapping) else None
+    return fields if path else None
+
+
 def check_trigger_known(inputs: Inputs, takes_seed: Callable[[str], bool], where: str) -> None:
     """A trigger may depend on the seed, so that only victims that were trained with the same seed know it.
 
