@@ -223,7 +223,7 @@ def restorer(
 
     folder = open_prior(prior_path(prior))
     if folder.path == embedded_prior():
-        raise UsageError(f"{folder.path}: ships with zipbatch and has a restorer; to teach it anew, copy it first")
+        raise UsageError(f"{folder.path}: ships with zipbatch; copy it first, and teach the copy")
     given = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "plain": plain, "seed": seed}
     asked = {name: value for name, value in given.items() if value is not None}
     config = validate(RestorerConfig, asked, where="settings given as flags")
