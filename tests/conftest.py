@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny prior for 16 px images."""
-    return write_prior(tmp_path_factory.mktemp("priors") / "tiny")
+    return write_prior(tmp_path_factory.mktemp("priors") / "tiny", taught=True)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from zipbatch import images
-from zipbatch.checkpoints import open_prior, write_calibration
+from zipbatch.checkpoints import load_prior, open_prior, write_calibration, write_restorer
 from zipbatch.checkpoints.victim import VictimSpec, save_victim
 from zipbatch.cli.main import _run
 from zipbatch.config import Calibration
@@ -131,8 +131,11 @@ def write_prior(
     flat: bool = False,
     binary: bool = False,
     calibrated: bool = True,
+    taught: bool = False,
 ) -> Path:
-    """A tiny diffusers prior with random weights, none of them zero; its calibration is made up."""
+    """A tiny diffusers prior with random weights, none of them zero; its calibration is made up, and so is its restorer
+    where it is ``taught``.
+    """
     from diffusers import DDPMScheduler, UNet2DModel
 
     channels = 3 * patch**2
@@ -155,6 +158,9 @@ def write_prior(
     DDPMScheduler(num_train_timesteps=1000, clip_sample=False).save_pretrained(folder if flat else folder / "scheduler")
     if calibrated:
         calibrate_made_up(folder)
+    if taught:
+        network = load_prior(open_prior(folder)).unet
+        write_restorer(open_prior(folder), network.state_dict(), 150, {})
     return folder
 
 

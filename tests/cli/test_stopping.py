@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHIN_EXEC = """
+import signal
 from zipbatch.cli.main import cli, main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 
 def command(**_):
     exec("import os, signal, time; os.kill(os.getpid(), signal.{name}); time.sleep(60)")

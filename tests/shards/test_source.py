@@ -68,6 +68,7 @@ def test_a_path_with_a_colon_is_a_path(tmp_path: Path):
 
 def test_the_kinds_are_listed():
     rows = zipbatch("ls", "datasets", "--json").json["datasets"]
-    assert [row["use"] for row in rows] == [f"{k}:PLACE" for k in ("cifar10", "gtsrb", "imagenette", "folder", "wds")]
+    kinds = ("cifar10", "gtsrb", "imagenette", "folder", "wds", "images")
+    assert [row["use"] for row in rows] == [f"{kind}:PLACE" for kind in kinds]
     assert all(row["PLACE"] and row["source"] for row in rows)
     assert "cifar-10-python.tar.gz" in zipbatch("ls", "datasets").out

@@ -42,7 +42,9 @@ def test_the_seed_is_known_by_those_that_draw(method: str, prior: Path):
     one, other = (spec_of(method, prior, seed=seed).identity for seed in (0, 1))
     assert (one != other) == PURIFIERS[method].seeded
     assert ("seed" in one) == PURIFIERS[method].seeded
-    assert PURIFIERS[method].seeded == (method in {"zip", "repaint", "ddnm", "diffpure", "shrinkpad", "chain"})
+    assert PURIFIERS[method].seeded == (
+        method in {"zip", "repaint", "restore", "ddnm", "diffpure", "shrinkpad", "chain"}
+    )
 
 
 def test_what_zip_and_blur_are_known_by(prior: Path):
@@ -179,6 +181,7 @@ KNOWN_BY = {
     "paper": "6b2d03975a0ddba4",
     "shrinkpad": "e70245846016e6c3",
     "repaint": "393206b9cfb1e1e4",
+    "restore": "93d43e4b57f7ff11",
     "strong": "78b58a870f8302ba",
     "strong-v1": "d7cc9ddf5a0ec8a1",
 }
@@ -186,8 +189,9 @@ KNOWN_BY = {
 
 @pytest.mark.parametrize("preset", list_configs("purifiers"))
 def test_what_each_preset_is_known_by(preset: str, prior: Path):
-    """Less its prior and its codec. Another digest would have every store compute anew what it holds."""
+    """Less its prior, its restorer and its codec. Another digest would have every store compute anew what it holds."""
     identity = purifier_spec(preset=preset, prior=prior).identity
+    identity["settings"].pop("weights", None)
     kept = {name: value for name, value in identity.items() if name not in {"prior_sha256", "libraries"}}
     assert sha256_json(kept)[:16] == KNOWN_BY[preset]
 
