@@ -131,13 +131,21 @@ def test_a_purified_image_depends_on_its_key_alone(taught: Path, tmp_path: Path)
     [
         (
             lambda prior: (prior / "restorer.json").unlink(),
-            "has no restorer, which 'restore' needs; 'zipbatch train restorer",
+            "has no restorer, which 'restore' needs: teach it with clean images of yours: 'zipbatch train rest",
         ),
         (lambda prior: (prior / "restorer.json").write_text("{}"), "restorer.json: format_version must be 1, got None"),
         (
-            lambda prior: (prior / "restorer.json").write_text('{"format_version": 1, "weights_sha256": 3}'),
-            "restorer.json: weights_sha256 and max_step must be",
+            lambda prior: rewrite(prior, weights_sha256=3),
+            "restorer.json: weights_sha256 and max_step must be a digest and a timestep; teach it",
         ),
+        (lambda prior: rewrite(prior, max_step=True), "max_step must be a digest and a timestep"),
+        (lambda prior: rewrite(prior, max_step=1001), "restorer.json: max_step must be 1 to 1000, got 1001; teach it"),
+        (
+            lambda prior: rewrite(prior, prior_sha256="0" * 64),
+            "restorer.json: was taught from other weights or",
+        ),
+        (lambda prior: (prior / "restorer.json").write_text("{"), "teach it with clean images of yours"),
+        (lambda prior: (prior / "restorer.safetensors").unlink(), "restorer.safetensors: missing; teach it"),
         (lambda prior: (prior / "restorer.json").write_text(" " * 70_000), "restorer.json: over 65536 bytes"),
     ],
 )
@@ -148,15 +156,61 @@ def test_a_damaged_restorer_is_told(taught: Path, staged: Path, tmp_path: Path, 
     assert said in ran.err
 
 
-def test_weights_that_were_changed_are_not_taken(taught: Path, staged: Path, tmp_path: Path):
+def rewrite(prior: Path, **changes: object) -> None:
+    told = json.loads((prior / "restorer.json").read_text())
+    (prior / "restorer.json").write_text(json.dumps({**told, **changes}))
+
+
+def test_weights_that_were_changed_are_not_taken_and_are_taught_anew(
+    taught: Path, photos: Path, staged: Path, tmp_path: Path
+):
     weights = taught / "restorer.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
     ran = zipbatch("purify", staged, "--store", tmp_path / "pur", "--prior", taught, *CHAIN, "--workers", 0)
-    assert ran.code == 1
-    assert str(weights) in ran.err
-    assert not list((tmp_path / "pur" / "objects").rglob("*.tar"))
+    assert ran.code == 2
+    assert f"{weights}: is not what restorer.json says; teach it" in ran.err
+    assert not (tmp_path / "pur" / "objects").exists()
+    again = train_restorer(open_prior(taught), open_source(photos, (), labelled=False), config(), device=CPU)
+    assert not again.reused
+    read_restorer(open_prior(taught))
+
+
+def test_a_restorer_goes_with_its_prior(taught: Path, tmp_path: Path):
+    """One of other weights, or of another schedule, is none."""
+    write_prior(tmp_path / "other", seed=5)
+    for name in ("restorer.json", "restorer.safetensors"):
+        shutil.copy(taught / name, tmp_path / "other")
+    with pytest.raises(UsageError, match="taught from other weights or another schedule"):
+        read_restorer(open_prior(tmp_path / "other"))
+
+
+def test_pipelines_do_not_heed_a_restorer_that_they_do_not_use(prior: Path, photos: Path, staged: Path, tmp_path: Path):
+    line = tmp_path / "line.yaml"
+    stage = f"{{run: purify, data: {staged}, prior: {prior}, preset: fast-v1}}"
+    line.write_text(f"stages:\n  cleaned: {stage}\n")
+    ran = zipbatch("run", line, "--out", tmp_path / "out", "--dry-run", "--json")
+    train_restorer(open_prior(prior), open_source(photos, (), labelled=False), config(), device=CPU)
+    (prior / ".tmp-1-abc").write_bytes(b"half")
+    again = zipbatch("run", line, "--out", tmp_path / "out", "--dry-run", "--json")
+    assert (ran.code, again.json) == (0, ran.json)
+
+
+def test_a_prior_of_small_timesteps_has_a_restorer_of_those(photos: Path, tmp_path: Path):
+    prior = write_prior(tmp_path / "small")
+    network = json.loads((prior / "unet" / "config.json").read_text())
+    (prior / "unet" / "config.json").write_text(json.dumps({**network, "trained_below": 60}))
+    few = write_source(tmp_path / "few", counts={"train": 12}, labelled=False)
+    given = ("train", "restorer", prior, few, "--steps", 2, "--batch-size", 4)
+    ran = zipbatch(*given)
+    assert (ran.code, "12 images are too few to hold 512 out" in ran.err) == (2, True)
+    assert zipbatch(*given, "--held-out", 4).code == 0
+    assert read_restorer(open_prior(prior)).max_step == 60
+    ran = zipbatch("train", "restorer", prior, photos, "--max-step", 61)
+    assert (ran.code, "--max-step takes that or less" in ran.err) == (2, True)
+    ran = zipbatch("calibrate", prior, photos)
+    assert (ran.code, "learned the timesteps below 60 alone, not 500" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,22 @@ from zipbatch.checkpoints.prior import (
     save_prior,
     write_prior,
 )
-from zipbatch.checkpoints.restorer import RESTORER, RESTORER_WEIGHTS, Restorer, read_restorer, write_restorer
+from zipbatch.checkpoints.restorer import (
+    RESTORER,
+    RESTORER_CHECKPOINT,
+    RESTORER_SAMPLES,
+    RESTORER_WEIGHTS,
+    Restorer,
+    read_restorer,
+    write_restorer,
+)
 from zipbatch.checkpoints.victim import VictimFolder, load_victim, open_victim, save_victim
 
 __all__ = [
     "CALIBRATION",
     "RESTORER",
+    "RESTORER_CHECKPOINT",
+    "RESTORER_SAMPLES",
     "RESTORER_WEIGHTS",
     "PriorFolder",
     "Restorer",

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from zipbatch import atomic
+from zipbatch import atomic, places
 from zipbatch.checkpoints.calibration import check_writable
 from zipbatch.checkpoints.prior import PriorFolder
 from zipbatch.checkpoints.tensors import read_json
 from zipbatch.errors import UsageError
-from zipbatch.places import stamp
+from zipbatch.places import Place
 
 RESTORER, RESTORER_WEIGHTS, MAX_BYTES = "restorer.json", "restorer.safetensors", 64 * 1024
+RESTORER_SAMPLES, RESTORER_CHECKPOINT = "restorer.png", "restorer.checkpoint.pt"
+"""What training leaves beside them: a picture of what was learned, and, until it has ended, how far it has come."""
 
 
 @dataclass(frozen=True)
@@ -38,33 +41,46 @@ class Restorer:
 
 
 def read_restorer(prior: PriorFolder) -> Restorer:
-    """The restorer of a prior; its weights are held against their digest when they are loaded.
+    """The restorer of this very prior, its weights as they were written.
 
     Raises:
-        UsageError: there is none, or it is damaged; says what to do.
+        UsageError: there is none, it is damaged, or it was taught from another prior; says what to do.
     """
-    train = f"'zipbatch train restorer {prior.path} SOURCE' teaches it with clean images"
-    without = "or take a preset without 'restore'"
+    teach = f"teach it with clean images of yours: 'zipbatch train restorer {prior.path} SOURCE'"
     if prior.guided is not None:
-        raise UsageError(
-            f"{prior.path}: one file has no restorer; make it a folder: 'zipbatch import prior'; {without}"
-        )
-    file = prior.path / RESTORER
-    if not file.is_file():
-        raise UsageError(f"{prior.path}: has no restorer, which 'restore' needs; {train}, {without}")
-    if stamp(file).size > MAX_BYTES:
-        raise UsageError(f"{file}: over {MAX_BYTES} bytes; that describes no restorer; {train}")
+        teach = f"make it a folder ('zipbatch import prior'), and {teach}"
+    elif not isinstance(prior.path, Path) or not os.access(prior.path, os.W_OK):
+        teach = "copy the prior to a folder of yours, and teach it there ('zipbatch train restorer')"
+    teach += ", or take a preset without 'restore'"
+    file, weights = prior.path / RESTORER, prior.path / RESTORER_WEIGHTS
+    if prior.guided is not None or not file.is_file():
+        raise UsageError(f"{prior.path}: has no restorer, which 'restore' needs: {teach}")
+    if not weights.is_file():
+        raise UsageError(f"{weights}: missing; {teach}")
+    try:
+        sha256, max_step = _told(file, weights, prior)
+    except UsageError as error:
+        raise UsageError(f"{error}; {teach}") from error
+    return Restorer(replace(prior, weights=weights, parts=(), known=(sha256,)), sha256, max_step)
+
+
+def _told(file: Place, weights: Place, prior: PriorFolder) -> tuple[str, int]:
+    """The digest of the weights, and the timestep below which they know what to do."""
+    if places.stamp(file).size > MAX_BYTES:
+        raise UsageError(f"{file}: over {MAX_BYTES} bytes; that describes no restorer")
     values = read_json(file)
     if values.get("format_version") != 1:
-        raise UsageError(f"{file}: format_version must be 1, got {values.get('format_version')!r}; {train}")
+        raise UsageError(f"{file}: format_version must be 1, got {values.get('format_version')!r}")
+    if values.get("prior_sha256") != prior.digest:
+        raise UsageError(f"{file}: was taught from other weights or another schedule than lie there")
     sha256, max_step = values.get("weights_sha256"), values.get("max_step")
-    if not isinstance(sha256, str) or len(sha256) != 64 or not isinstance(max_step, int) or max_step < 1:
-        raise UsageError(f"{file}: weights_sha256 and max_step must be a digest and a timestep; {train}")
-    return Restorer(_with_weights(prior, sha256), sha256, max_step)
-
-
-def _with_weights(prior: PriorFolder, sha256: str) -> PriorFolder:
-    return replace(prior, weights=prior.path / RESTORER_WEIGHTS, parts=(), known=(sha256,))
+    if not isinstance(sha256, str) or len(sha256) != 64 or type(max_step) is not int:
+        raise UsageError(f"{file}: weights_sha256 and max_step must be a digest and a timestep")
+    if not 1 <= max_step <= prior.trained_below:
+        raise UsageError(f"{file}: max_step must be 1 to {prior.trained_below}, got {max_step}")
+    if places.sha256(weights) != sha256:
+        raise UsageError(f"{weights}: is not what {RESTORER} says")
+    return sha256, max_step
 
 
 def write_restorer(prior: PriorFolder, state: dict[str, Tensor], max_step: int, about: dict[str, Any]) -> Path:
@@ -78,6 +94,6 @@ def write_restorer(prior: PriorFolder, state: dict[str, Tensor], max_step: int, 
     weights = save({key: value.detach().cpu().half().contiguous() for key, value in state.items()})
     (prior.path / RESTORER).unlink(missing_ok=True)
     atomic.write_bytes(prior.path / RESTORER_WEIGHTS, weights)
-    told = {"format_version": 1, "weights_sha256": hashlib.sha256(weights).hexdigest(), "max_step": max_step, **about}
-    atomic.write_json(prior.path / RESTORER, told)
+    told = {"format_version": 1, "prior_sha256": prior.digest, "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    atomic.write_json(prior.path / RESTORER, {**told, "max_step": max_step, **about})
     return prior.path / RESTORER

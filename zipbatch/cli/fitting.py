@@ -161,7 +161,7 @@ def fitted(flags: FitFlags, wanted: ToFit) -> FitResult:
             check_strength(one.spec)
     with screen() as shown:
         shown.begin(f"fitting for {wanted.victim.name}", f"{len(asked)} presets, clean images of {flags.fit}")
-        last = None if flags.train_minutes is None else _train(flags, wanted, shown)
+        last = None if flags.train_minutes is None else _train(flags, wanted, asked, shown)
         return fit(_plan(flags, wanted, asked, last), report=shown.show)
 
 
@@ -206,18 +206,20 @@ def _source(flags: FitFlags, wanted: ToFit, splits: tuple[str, ...]) -> Source:
     return sized(open_source(source_place(flags.fit), splits, labelled=False), wanted.victim, flags.image_size)
 
 
-def _train(flags: FitFlags, wanted: ToFit, shown: Screen) -> int | None:
+def _train(flags: FitFlags, wanted: ToFit, asked: tuple[Candidate, ...], shown: Screen) -> int | None:
     """Train a prior, or go on with it, or find it done; how many images at the end of the split were left out of it."""
     from zipbatch.cluster import pick_device
     from zipbatch.config import PriorConfig, find_config, load_config
     from zipbatch.stages.assets import EMBEDDED
     from zipbatch.stages.denoising import DenoisingProgress, held_out_of
+    from zipbatch.stages.fit import check_trainable
     from zipbatch.stages.train_prior import train_prior
 
     if wanted.prior == EMBEDDED or ":" in wanted.prior:
         raise UsageError(f"--prior {wanted.prior}: --train-minutes trains one in a folder of this machine; name that")
     overrides = {"minutes": flags.train_minutes}
     config = load_config(find_config("priors", flags.train_preset), PriorConfig, overrides)
+    check_trainable(asked, config)
     source = _source(flags, wanted, ())
     last, what = held_out_of(source, config, flags.fit_split), f"training {wanted.prior}"
 

@@ -184,6 +184,16 @@ def prior(
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="[default: 32]")
 @click.option("--lr", type=Number(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay).")
 @click.option(
+    "--max-step",
+    type=click.IntRange(2),
+    metavar="T",
+    help="Learn at the timesteps below.  [default: 150, or what the prior has]",
+)
+@click.option(
+    "--held-out", type=click.IntRange(1), metavar="N", help="Images that measure it, at most.  [default: 512]"
+)
+@click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Stretch images to PX x PX.  [default: as is]")
+@click.option(
     "--plain", type=Number(0, 1), metavar="SHARE", help="Images that are compressed and noised alone.  [default: 0.5]"
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N")
@@ -196,6 +206,9 @@ def restorer(
     minutes: float | None,
     batch_size: int | None,
     lr: float | None,
+    max_step: int | None,
+    held_out: int | None,
+    image_size: int | None,
     plain: float | None,
     seed: int | None,
     device: str,
@@ -225,9 +238,13 @@ def restorer(
     if folder.path == embedded_prior():
         raise UsageError(f"{folder.path}: ships with zipbatch; copy it first, and teach the copy")
     given = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "plain": plain, "seed": seed}
+    given |= {
+        "max_step": max_step or min(RestorerConfig.model_validate({}).max_step, folder.trained_below),
+        "held_out": held_out,
+    }
     asked = {name: value for name, value in given.items() if value is not None}
     config = validate(RestorerConfig, asked, where="settings given as flags")
-    opened = open_source(source_place(source), (), labelled=False)
+    opened = replace(open_source(source_place(source), (), labelled=False), size=image_size)
     with screen() as shown:
         what = f"training the restorer of {folder.path.name}"
         shown.begin(what, f"on {source}, {_limits(config.steps, 'steps', config.minutes)}")

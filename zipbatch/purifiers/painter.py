@@ -66,7 +66,9 @@ class SamplerSettings(PriorSettings):
     def check_learned(self, training_steps: int, below: int) -> None:
         """Raises ``ValueError`` where the network is asked about timesteps that it never learned: ``below`` and on."""
         if (highest := self.highest(training_steps)) >= below:
-            raise ValueError(f"learned the timesteps below {below} alone, and would be asked at {highest}")
+            raise ValueError(
+                f"learned the timesteps below {below} alone, would be asked at {highest}; take lower steps"
+            )
 
 
 class Painter:

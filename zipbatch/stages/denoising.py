@@ -284,7 +284,10 @@ def load_images(source: Source, held_out: int, sha256: str) -> Images:
         if split in source.splits:
             return Images(train, _decode_all(source, split, held_out), split)
     if len(train) <= held_out:
-        raise UsageError(f"{source.place}: {len(train)} images are too few to hold {held_out} out; set held_out lower")
+        raise UsageError(
+            f"{source.place}: {len(train)} images are too few to hold {held_out} out; hold out fewer (--held-out, or "
+            "held_out in a preset)"
+        )
     return Images(train[:-held_out], train[-held_out:], "train")
 
 

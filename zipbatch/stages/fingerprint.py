@@ -57,8 +57,11 @@ class Fingerprints:
         atomic.write_json(self._cache, self._known)
 
     def _folder(self, folder: Path, without: frozenset[str]) -> str:
+        def counts(name: str) -> bool:
+            return name not in without and not name.rpartition("/")[2].startswith(atomic.TEMP_PREFIX)
+
         named = [(file.relative_to(folder).as_posix(), file) for file in sorted(_files_below(folder, frozenset()))]
-        return atomic.sha256_json([[name, self._file(file)] for name, file in named if name not in without])
+        return atomic.sha256_json([[name, self._file(file)] for name, file in named if counts(name)])
 
     def _file(self, file: Path) -> str:
         stamp = places.stamp(file)

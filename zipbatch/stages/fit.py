@@ -17,12 +17,12 @@ from typing import Any
 from zipbatch import images
 from zipbatch.checkpoints import PriorFolder, read_calibration
 from zipbatch.cluster import Workers, pick_device
-from zipbatch.config import Calibration, Settings
+from zipbatch.config import Calibration, PriorConfig, Settings
 from zipbatch.errors import UsageError
 from zipbatch.images import U8
 from zipbatch.metrics import Choice, Share, agreement, strongest_within
 from zipbatch.metrics.agreement import loss_of
-from zipbatch.purifiers import ChainSettings, RepaintSettings
+from zipbatch.purifiers import ChainSettings, RepaintSettings, RestoreSettings, SamplerSettings
 from zipbatch.purifiers.base import Precision
 from zipbatch.report.progress import Part, Progress
 from zipbatch.shards import Sample, ShardDataset
@@ -32,7 +32,7 @@ from zipbatch.stages.asking import Asking, Report
 from zipbatch.stages.calibrate import MAX_PIXELS, measured
 from zipbatch.stages.clean_images import held_out_split, some_images, spaced, stacked
 from zipbatch.stages.evaluate_shard import Tally
-from zipbatch.stages.purifier import PurifierSpec, asked_purifier, with_opened
+from zipbatch.stages.purifier import PurifierSpec, asked_purifier, check_steps, with_opened
 from zipbatch.stages.purifier_identity import describe
 from zipbatch.stages.source import Source, Survey
 from zipbatch.stages.tune import preset_settings
@@ -233,12 +233,35 @@ def _takes(request: FitRequest, candidate: Candidate, prior_size: int) -> bool:
     spec = replace(candidate.spec, prior=request.prior if candidate.spec.needs_prior else None)
     try:
         spec.row_of(prior_size, prior_size)
+        if spec.needs_prior:
+            check_steps(spec, request.prior)
     except ValueError as error:
         if candidate.preset not in PRESETS:
-            raise UsageError(f"--preset {candidate.preset}: {error}; leave it out, or name another size") from error
+            raise UsageError(
+                f"--preset {candidate.preset}: {error}; leave it out, or name another size or prior"
+            ) from error
         log.warning("preset %s is left out: %s", candidate.preset, error)
         return False
     return True
+
+
+def check_trainable(asked: Sequence[Candidate], config: PriorConfig) -> None:
+    """Tell of presets that the user names, before a prior is trained, which it will not do for.
+
+    Raises:
+        UsageError: one needs a restorer, which a new prior has not, or timesteps that this one will not learn.
+    """
+    for one in asked:
+        if one.preset in PRESETS:
+            continue
+        for step in one.spec.steps:
+            if isinstance(step.settings, RestoreSettings):
+                raise UsageError(f"--preset {one.preset}: needs a restorer, which a prior that is trained now has not")
+            if isinstance(step.settings, SamplerSettings):
+                try:
+                    step.settings.check_learned(config.training_steps, config.max_step or config.training_steps)
+                except ValueError as error:
+                    raise UsageError(f"--preset {one.preset}: the prior to be trained {error}") from error
 
 
 def needed(settings: Settings) -> tuple[tuple[int, ...], ...]:

@@ -10,6 +10,8 @@ from zipbatch import atomic, places
 from zipbatch.checkpoints import (
     CALIBRATION,
     RESTORER,
+    RESTORER_CHECKPOINT,
+    RESTORER_SAMPLES,
     RESTORER_WEIGHTS,
     PriorFolder,
     open_prior,
@@ -39,7 +41,7 @@ _LEARNED_FROM: Mapping[str, tuple[str, str, Callable[[PriorFolder], object]]] = 
     "restore": ("restorer", RESTORER, read_restorer),
 }
 """Method -> what it takes from a prior's folder: the name of the fact, the file, and who reads it."""
-_BESIDE_A_PRIOR = frozenset({CALIBRATION, RESTORER, RESTORER_WEIGHTS})
+_BESIDE_A_PRIOR = frozenset({CALIBRATION, RESTORER, RESTORER_WEIGHTS, RESTORER_SAMPLES, RESTORER_CHECKPOINT})
 _OPENED: Mapping[str, Callable[[places.Place], object]] = {
     "prior": open_prior,
     "victim": open_victim,

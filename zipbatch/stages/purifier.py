@@ -308,6 +308,20 @@ def with_opened(asked: PurifierSpec, folder: PriorFolder) -> PurifierSpec:
     return replace(asked, settings=_resolved(asked.settings, folder, restorer), prior=folder, restorer=restorer)
 
 
+def check_steps(spec: PurifierSpec, prior: PriorFolder) -> None:
+    """Hold a spec's steps against what a prior has learned, before anything is resolved.
+
+    Raises:
+        UsageError: a step needs a restorer that is not there.
+        ValueError: a step asks about timesteps that the prior has not learned.
+    """
+    for step in spec.steps:
+        if isinstance(step.settings, RestoreSettings):
+            read_restorer(prior)
+        elif isinstance(step.settings, SamplerSettings):
+            step.settings.check_learned(prior.training_steps, prior.trained_below)
+
+
 def _output_size(resize: str | None, asked: OutputSize | None) -> OutputSize:
     """What resized images come out with. A crop leaves pixels out, and those are never put back unpurified."""
     if resize is None and asked is not None:
@@ -418,9 +432,10 @@ def build_purifier(
             "install the same on all machines"
         )
     exact_on(device)
+    asks_prior = any(isinstance(step.settings, SamplerSettings) for step in spec.steps)
     prior, restorer = (
         None if folder is None else load_prior(folder.read_through(local)).to(device)
-        for folder in (spec.prior, None if spec.restorer is None else spec.restorer.folder)
+        for folder in (spec.prior if asks_prior else None, None if spec.restorer is None else spec.restorer.folder)
     )
     resources = Resources(device, prior, spec.seed, spec.precision, tick, begin_pass, keep_masks, restorer)
     return PURIFIERS[spec.method](spec.settings, resources)

@@ -13,8 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from zipbatch import __version__, atomic, images
-from zipbatch.checkpoints import PriorFolder, check_writable, load_prior, read_restorer, write_restorer
-from zipbatch.checkpoints.restorer import RESTORER
+from zipbatch.checkpoints import (
+    RESTORER,
+    RESTORER_CHECKPOINT,
+    RESTORER_SAMPLES,
+    PriorFolder,
+    check_writable,
+    load_prior,
+    read_restorer,
+    write_restorer,
+)
 from zipbatch.checkpoints.tensors import read_json
 from zipbatch.config import RestorerConfig
 from zipbatch.diffusion import damaged, restored
@@ -34,8 +42,6 @@ from zipbatch.stages.denoising import (
 from zipbatch.stages.source import Source
 from zipbatch.stages.training import training_identity
 
-SAMPLES = "restorer.png"
-_CHECKPOINT = "restorer.checkpoint.pt"
 _ROWS, _COLUMNS = 12, 6
 _SHOWN_STEP = 60
 
@@ -70,15 +76,19 @@ def train_restorer(
         DataError: images that cannot be decoded.
     """
     check_writable(prior)
+    prior = prior.pinned()
     assert isinstance(prior.path, Path)
+    if config.max_step > prior.trained_below:
+        raise UsageError(
+            f"{prior.path}: learned the timesteps below {prior.trained_below} alone; --max-step takes that or less"
+        )
+    atomic.sweep(prior.path)
     source_sha256 = training_digest(source)
     identity = training_identity(config, [prior.digest, learned_from(source, source_sha256)])
     if (done := _finished(prior, identity)) is not None:
-        (prior.path / _CHECKPOINT).unlink(missing_ok=True)
+        (prior.path / RESTORER_CHECKPOINT).unlink(missing_ok=True)
         error = done["held_out_error"]
         return TrainedRestorer(prior.path / RESTORER, done["steps"], error["value"], error["before"], reused=True)
-    if config.max_step > prior.trained_below:
-        raise UsageError(f"{prior.path}: learned the timesteps below {prior.trained_below}; take a max_step of no more")
     found = load_images(source, config.held_out, source_sha256)
     source.left()
     if (side := int(found.train.shape[-1])) != prior.image_size:
@@ -87,7 +97,7 @@ def train_restorer(
         load_prior(prior).requires_grad_(True).train(),
         found,
         config,
-        checkpoint=prior.path / _CHECKPOINT,
+        checkpoint=prior.path / RESTORER_CHECKPOINT,
         identity=identity,
         device=device,
         measure="error",
@@ -98,9 +108,8 @@ def train_restorer(
     fit(run)
     run.held_out = held_out_loss(run)
     before = _error_before(config, found.held_out)
-    atomic.write_bytes(prior.path / SAMPLES, _sheet(config, run))
+    atomic.write_bytes(prior.path / RESTORER_SAMPLES, _sheet(config, run))
     about = {
-        "prior_sha256": prior.digest,
         "identity": identity,
         "trained_on": {"source_sha256": source_sha256, "images": len(found.train), "image_size": side},
         "training": config.model_dump(mode="json"),
@@ -124,16 +133,16 @@ def _finished(prior: PriorFolder, identity: str) -> dict[str, Any] | None:
     """What the prior's restorer says of itself, if that is the one that is asked for and it can be loaded."""
     if not (prior.path / RESTORER).is_file():
         return None
+    try:
+        read_restorer(prior)
+    except UsageError:
+        return None  # damaged, or of weights that were there before: it is taught anew
     told = read_json(prior.path / RESTORER)
     if told.get("identity") != identity:
         raise UsageError(
             f"{prior.path / RESTORER}: was taught with other settings, images or weights; remove it to teach another, "
             "or copy the prior"
         )
-    try:
-        load_prior(read_restorer(prior).folder)
-    except UsageError:
-        return None
     return told
 
 

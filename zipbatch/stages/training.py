@@ -222,7 +222,9 @@ class Checkpoint:
             # The cause is left out: torch's own text invites to load the file unsafely.
             raise UsageError(f"{self._path}: not a checkpoint of this tool; remove it to start over") from error
         if not ours:
-            raise UsageError(f"{self._path}: belongs to other settings or data; choose another --out or remove it")
+            raise UsageError(
+                f"{self._path}: belongs to other settings or data; remove it to start over, or choose another place"
+            )
         return dict(content["extra"])
 
     def remove(self) -> None:
