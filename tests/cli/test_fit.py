@@ -317,3 +317,19 @@ def test_the_table_says_what_was_chosen_and_how_sure_that_is():
         found(within=False, max_loss=0.05)
     )
     assert CLASSES[0] not in text
+
+
+def test_what_a_trained_prior_will_not_do_for_is_told_before_it_is_trained(victim: Path, tmp_path: Path):
+    source, prior = write_source(tmp_path / "in", counts={"train": 100}), tmp_path / "new"
+    ran = fit(victim, source, prior, *training(tmp_path), "--preset", "restore")
+    assert (ran.code, prior.exists()) == (2, False)
+    assert "--preset restore: needs a restorer, which a prior that is trained now has not" in ran.err
+    file = tmp_path / "tiny.yaml"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "max_step": 80}))
+    given = ("--train-minutes", 1, "--train-preset", file)
+    ran = fit(victim, source, prior, *given, "--preset", "balanced-v1")
+    assert (ran.code, prior.exists()) == (2, False)
+    assert "--preset balanced-v1: the prior to be trained learned the timesteps below 80 alone" in ran.err
+    ran = fit(victim, source, prior, *given, "--json")
+    assert ran.code == 0, ran.err
+    assert [row["preset"] for row in ran.json["fit"]["presets"]] == ["fast"]
