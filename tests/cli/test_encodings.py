@@ -44,7 +44,7 @@ def test_help_of_every_command_can_be_printed(encoding: str):
     assert b"UnicodeEncodeError" not in ran.stderr
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_a_result_outlives_a_terminal_that_cannot_show_it(victim: Path, tmp_path: Path, encoding: str):
     """The table has letters that the terminal lacks; JSON says them all, escaped."""
     data = write_source(tmp_path / "日本", counts={"day": 3}, shards=1)

@@ -297,7 +297,14 @@ def small_vit(side: int, classes: int = 3) -> dict[str, torch.Tensor]:
     return models.vit_b_32(weights=None, num_classes=classes, image_size=side).state_dict()
 
 
-@pytest.mark.parametrize("options", [(), ("--image-size", 64), ("--image-size", 32)], ids=["silent", "same", "smaller"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="silent", marks=pytest.mark.slow),
+        pytest.param(("--image-size", 64), id="same", marks=pytest.mark.slow),
+        pytest.param(("--image-size", 32), id="smaller"),
+    ],
+)
 def test_a_vit_of_another_size(tmp_path: Path, options: tuple[object, ...]):
     """Its weights say which; smaller images are resized inside, and told."""
     state = small_vit(64)
