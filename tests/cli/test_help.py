@@ -31,6 +31,7 @@ from zipbatch.config import DEFAULTS
         "store urls",
         "store import",
         "run",
+        "audit",
         "tune",
         "adapt",
         "ls",

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.making import files_below
 from zipbatch import __version__
-from zipbatch.report.run import ENDINGS, Counts, RunReport, metrics_text, write_metrics, write_summary
+from zipbatch.report.run import ENDINGS, Counts, RunReport, Verdict, metrics_text, write_metrics, write_summary
 
 REPORT = RunReport(
     run="20260131T030000Z-1f9a3c7e",
@@ -31,6 +31,7 @@ REPORT = RunReport(
     failed={"b.tar": "key 'x': no image"},
 )
 DONE = replace(REPORT, outcome="done", exit_code=0, error=None, failed={}, version="abc", tags=("nightly", "latest"))
+FOUND = Verdict("backdoored", ("nothing found", "backdoored"), 0.25, {'the "ship"': 27})
 
 
 def parsed(text: str) -> dict[str, dict[tuple[str, ...], float]]:
@@ -43,6 +44,20 @@ def parsed(text: str) -> dict[str, dict[tuple[str, ...], float]]:
             labels = {k: v for k, v in line.labels.items() if k not in {"command", "dataset"}}
             found.setdefault(line.name, {})[tuple(labels.values())] = line.value
     return found
+
+
+def test_an_audit_tells_its_verdict_and_suspects(tmp_path: Path):
+    report = replace(DONE, command="audit", exit_code=3, verdict=FOUND)
+    found = parsed(metrics_text(report, last_success=None))
+    assert found["zipbatch_last_run_verdict"] == {("nothing found",): 0, ("backdoored",): 1}
+    assert found["zipbatch_last_run_suspect_images"] == {('the "ship"',): 27}
+    assert found["zipbatch_last_run_flip_rate"] == {(): 0.25}
+    write_summary(tmp_path / "run.json", report)
+    audit = json.loads((tmp_path / "run.json").read_bytes())["audit"]
+    assert audit == {"verdict": "backdoored", "flip_rate": 0.25, "suspect_images": {'the "ship"': 27}}
+    clean = replace(report, verdict=replace(FOUND, finding="nothing found", suspects={}))
+    assert "zipbatch_last_run_suspect_images" not in parsed(metrics_text(clean, last_success=None))
+    assert "audit" not in metrics_text(DONE, last_success=None)
 
 
 def test_counts_add_up():
@@ -148,7 +163,7 @@ def test_the_manual_names_metrics_that_exist():
     manual = (Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md").read_text()
     named = set(re.findall(r"zipbatch_last_[a-z_]+[a-z]", manual))
     assert len(named) > 4
-    assert named <= parsed(metrics_text(DONE, last_success=None)).keys()
+    assert named <= parsed(metrics_text(replace(DONE, verdict=FOUND), last_success=None)).keys()
     rules = textwrap.dedent(re.search(r"^    groups:\n(?:    .*\n)+", manual, re.MULTILINE)[0])
     (group,) = yaml.safe_load(rules)["groups"]
     assert all({"alert", "expr", "labels"} <= rule.keys() for rule in group["rules"])

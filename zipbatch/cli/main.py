@@ -33,6 +33,7 @@ COMMANDS = {
     "import": "zipbatch.cli.imports:imports",
     "purify": "zipbatch.cli.purify:purify",
     "evaluate": "zipbatch.cli.evaluate:evaluate",
+    "audit": "zipbatch.cli.audit:audit",
     "tune": "zipbatch.cli.tune:tune",
     "adapt": "zipbatch.cli.adapt:adapt",
     "run": "zipbatch.cli.run:run",
@@ -151,9 +152,8 @@ def _run(run: Running | None = None, stop: Stop | None = None) -> int:
 
 def _carried_out(run: Running, stop: Stop) -> _End:
     try:
-        cli.main(prog_name="zipbatch", standalone_mode=False, obj=run)
-    except click.exceptions.Exit as leaving:
-        return _End(leaving.exit_code)
+        answer = cli.main(prog_name="zipbatch", standalone_mode=False, obj=run)
+        return _End(answer, outcome="done") if isinstance(answer, int) and answer else _End()
     except click.ClickException as error:
         return _End(error.exit_code, error.format_message(), shown=error)
     except ZipbatchError as error:
@@ -171,7 +171,6 @@ def _carried_out(run: Running, stop: Stop) -> _End:
         log.debug("internal error", exc_info=True)
         hint = "run again with -vv for the traceback, and please report it"
         return _End(1, f"internal error: {type(error).__name__}: {error} ({hint})")
-    return _End()
 
 
 def _end(run: Running, end: _End) -> int:

@@ -19,7 +19,7 @@ from zipbatch.logs import new_run_id
 
 if TYPE_CHECKING:
     from zipbatch.places import Place
-    from zipbatch.report.run import Counts, Ending, RunReport, State
+    from zipbatch.report.run import Counts, Ending, RunReport, State, Verdict
     from zipbatch.store.lock import RunLock
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Running:
         nothing_to_do: everything was there already.
         counts: how far it has got.
         failed: the reason of each piece of work that failed.
+        verdict: what an audit came to.
         writing: held while reports are written; ``ended`` once the last ones are.
     """
 
@@ -64,6 +65,7 @@ class Running:
     nothing_to_do: bool = False
     counts: Counts | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
+    verdict: Verdict | None = None
     writing: threading.RLock = field(default_factory=threading.RLock)
     ended: bool = False
 
@@ -126,6 +128,7 @@ class Running:
             tags_left=self.tags_left,
             counts=self.counts,
             failed=dict(self.failed),
+            verdict=self.verdict,
         )
 
     def _ending(self, code: int) -> State:

@@ -1,6 +1,7 @@
 """Measures of a victim and of purified images. Pure, on arrays."""
 
 from zipbatch.metrics.agreement import Choice, agreement, strongest_within
+from zipbatch.metrics.auditing import FALSE_ALARMS, Audit, Finding, audit
 from zipbatch.metrics.classification import (
     Share,
     attack_success,
@@ -18,14 +19,18 @@ from zipbatch.metrics.paired import Paired, paired
 from zipbatch.metrics.strength import Judgement, Rung, choose_rung, judge
 
 __all__ = [
+    "FALSE_ALARMS",
+    "Audit",
     "Choice",
     "Fidelity",
+    "Finding",
     "Judgement",
     "Paired",
     "Rung",
     "Share",
     "agreement",
     "attack_success",
+    "audit",
     "choose_rung",
     "clean_accuracy",
     "collapsed",

@@ -54,20 +54,40 @@ class Judgement:
         suspect: the class that images flee, None when no class stands out.
         triggered: estimated number of images with the trigger, 0 when no class stands out.
         rungs: as given, weakest first.
+        sigmas: by how much a class stands out at most, in standard deviations.
     """
 
     suspect: int | None
     triggered: float
     rungs: tuple[Rung, ...]
+    sigmas: float = 0.0
 
 
 @dataclass(frozen=True)
-class _Outlier:
-    """How far a class stands out at one strength, in standard deviations, and its images beyond drift."""
+class Departure:
+    """What a class loses at one strength beside what the others lose.
 
-    sigmas: float
-    suspect: int
+    Attributes:
+        index: of the class.
+        leaves: images that it loses, but for those to its nearest neighbours.
+        excess: how many of them are beyond drift; below 0 where it loses less.
+        deviation: standard deviation of that where there is drift alone, in images.
+    """
+
+    index: int
+    leaves: int
     excess: float
+    deviation: float
+
+    @property
+    def sigmas(self) -> float:
+        """How far the class stands out, in standard deviations."""
+        return self.excess / self.deviation
+
+    @property
+    def needed(self) -> float:
+        """The least excess by which it would be a suspect."""
+        return max(MIN_TRIGGERED, OUTLIER * self.deviation)
 
 
 def judge(undefended: Ints, rungs: Ints, *, classes: int) -> Judgement:
@@ -84,14 +104,24 @@ def judge(undefended: Ints, rungs: Ints, *, classes: int) -> Judgement:
     Raises:
         ValueError: shapes that do not fit, no rung, or fewer than two classes.
     """
+    found = max((one for rung in departures(undefended, rungs, classes=classes) for one in rung), key=_sigmas)
+    if found.sigmas < OUTLIER or found.excess < MIN_TRIGGERED:
+        return Judgement(None, 0.0, tuple(Rung(_share(answers == undefended)) for answers in rungs), found.sigmas)
+    return _measured(undefended, rungs, found)
+
+
+def departures(undefended: Ints, rungs: Ints, *, classes: int) -> tuple[tuple[Departure, ...], ...]:
+    """What each class loses at each strength, ``[r][c]``: what a judgement goes by. Arguments and errors as there."""
     if rungs.ndim != 2 or not len(rungs) or rungs.shape[1:] != undefended.shape:
         raise ValueError(f"need answers [R, N] after purification, got {rungs.shape} for {undefended.shape}")
     if classes < 2:
         raise ValueError(f"need two classes or more, got {classes}")
-    found = max((_outlier(undefended, answers, classes) for answers in rungs), key=lambda outlier: outlier.sigmas)
-    if found.sigmas < OUTLIER or found.excess < MIN_TRIGGERED:
-        return Judgement(None, 0.0, tuple(Rung(_share(answers == undefended)) for answers in rungs))
-    return _measured(undefended, rungs, found)
+    return tuple(_departures(undefended, answers, classes) for answers in rungs)
+
+
+def neighbours(classes: int) -> int:
+    """How many classes are left aside among those that a class loses images to: two, or fewer where there are few."""
+    return min(NEIGHBOURS, (classes - 1) // 3)
 
 
 def choose_rung(judgement: Judgement, *, own: int, limit: float) -> int:
@@ -114,34 +144,36 @@ def _within(rung: Rung, limit: float) -> bool:
     return rung.residual_upper is not None and rung.residual_upper <= limit
 
 
-def _outlier(undefended: Ints, answers: Ints, classes: int) -> _Outlier:
-    """The class that loses most, beside what the others lose; losses to its nearest neighbours are left aside."""
+def _sigmas(departure: Departure) -> float:
+    return departure.sigmas
+
+
+def _departures(undefended: Ints, answers: Ints, classes: int) -> tuple[Departure, ...]:
+    """What each class loses at one strength; losses to its nearest neighbours are left aside."""
     flow = np.zeros((classes, classes), np.int64)
     np.add.at(flow, (undefended, answers), 1)
     answered, stays = flow.sum(axis=1), flow.sum(axis=0)
     np.fill_diagonal(flow, 0)
-    leaves = np.sort(flow, axis=1)[:, : classes - min(NEIGHBOURS, (classes - 1) // 3)].sum(axis=1)
-    return max(
-        (_beside_others(c, leaves, answered, int(stays[c])) for c in range(classes)), key=lambda outlier: outlier.sigmas
-    )
+    leaves = np.sort(flow, axis=1)[:, : classes - neighbours(classes)].sum(axis=1)
+    return tuple(_beside_others(c, leaves, answered, int(stays[c])) for c in range(classes))
 
 
-def _beside_others(suspect: int, leaves: Ints, answered: Ints, stays: int) -> _Outlier:
+def _beside_others(index: int, leaves: Ints, answered: Ints, stays: int) -> Departure:
     """One class against the others. ``stays`` stands for the images that are of it in truth."""
-    others = np.arange(len(leaves)) != suspect
+    others = np.arange(len(leaves)) != index
     weights = answered[others]
     seen = float(weights.sum())
     pooled = (float(leaves[others].sum()) + ASSUMED_DRIFT * ASSUMED_IMAGES) / (seen + ASSUMED_IMAGES)
     rates = leaves[others] / np.maximum(1, weights)
     variance = float((weights * (rates - pooled) ** 2).sum()) / max(1.0, seen)
     spread = max(math.sqrt(variance), pooled / 2)
-    excess = float(leaves[suspect]) - stays * pooled
-    return _Outlier(excess / math.sqrt(1 + stays * pooled + (stays * spread) ** 2), suspect, excess)
+    lost = int(leaves[index])
+    return Departure(index, lost, lost - stays * pooled, math.sqrt(1 + stays * pooled + (stays * spread) ** 2))
 
 
-def _measured(undefended: Ints, rungs: Ints, found: _Outlier) -> Judgement:
+def _measured(undefended: Ints, rungs: Ints, found: Departure) -> Judgement:
     """What each strength leaves of the images that the strongest takes out of the suspect class."""
-    suspect, strongest = found.suspect, rungs[-1]
+    suspect, strongest = found.index, rungs[-1]
     of_class = undefended == suspect
     suspects, drifted = of_class & (strongest != suspect), ~of_class & (strongest != undefended)
     drift = _share(strongest[~of_class] != undefended[~of_class]) * float((strongest == suspect).sum())
@@ -152,7 +184,7 @@ def _measured(undefended: Ints, rungs: Ints, found: _Outlier) -> Judgement:
         kept = min(triggered, max(0.0, float((answers[suspects] == suspect).sum()) - returned))
         _, upper = wilson_interval(kept, triggered)
         measured.append(Rung(_share((answers == undefended)[~suspects]), kept / triggered, upper))
-    return Judgement(suspect, triggered, tuple(measured))
+    return Judgement(suspect, triggered, tuple(measured), found.sigmas)
 
 
 def _share(mask: Sequence[bool] | npt.NDArray[np.bool_]) -> float:

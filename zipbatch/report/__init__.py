@@ -1,5 +1,6 @@
 """Tables and pictures for people."""
 
+from zipbatch.report.audit_text import audit_text
 from zipbatch.report.columns import Column, Look, pairs_text, table_text
 from zipbatch.report.curve import StrengthLine, strength_curve
 from zipbatch.report.figure import check_figure
@@ -14,6 +15,7 @@ __all__ = [
     "SheetColumn",
     "SheetRow",
     "StrengthLine",
+    "audit_text",
     "check_figure",
     "contact_sheet",
     "evaluation_table",

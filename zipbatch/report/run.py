@@ -62,6 +62,22 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What an audit came to: its finding, one of ``findings``, the share of answers that purifying changes, and suspect
+    images by class.
+    """
+
+    finding: str
+    findings: tuple[str, ...]
+    flip_rate: float
+    suspects: Mapping[str, int]
+
+    def as_json(self) -> dict[str, object]:
+        """Everything by name."""
+        return {"verdict": self.finding, "flip_rate": self.flip_rate, "suspect_images": dict(self.suspects)}
+
+
+@dataclass(frozen=True)
 class RunReport:
     """A run. ``started`` and ``ended`` are in seconds since 1970; ``failed`` has a reason by name.
 
@@ -83,6 +99,7 @@ class RunReport:
     tags_left: Mapping[str, str | None] = field(default_factory=dict)
     counts: Counts | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
 
 def write_summary(path: Path, report: RunReport) -> None:
@@ -105,6 +122,7 @@ def write_summary(path: Path, report: RunReport) -> None:
         "tags_left": dict(report.tags_left),
         "counts": None if report.counts is None else report.counts.as_json(),
         "failed": [{"name": name, "reason": reason} for name, reason in sorted(report.failed.items())],
+        **({} if report.verdict is None else {"audit": report.verdict.as_json()}),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "versions": {"zipbatch": __version__, "python": platform.python_version(), **_library_versions()},
@@ -173,6 +191,7 @@ def metrics_text(report: RunReport, *, last_success: float | None) -> str:
     outcomes: dict[str, float] = {name: name == report.outcome for name in ENDINGS}
     page.gauges("zipbatch_last_run_outcome", "1 for how the last run ended, 0 for the others.", "outcome", outcomes)
     _add_counts(page, report.counts, "zipbatch_last_run", "the last run")
+    _add_verdict(page, report.verdict)
     return page.text
 
 
@@ -199,6 +218,17 @@ def _add_counts(page: _Page, counts: Counts | None, prefix: str, whose: str) -> 
         page.gauge(f"{prefix}_samples", "Images in what is done.", counts.samples)
     if counts.quarantined is not None:
         page.gauge(f"{prefix}_quarantined", "Images set aside.", counts.quarantined)
+
+
+def _add_verdict(page: _Page, verdict: Verdict | None) -> None:
+    if verdict is None:
+        return
+    findings: dict[str, float] = {name: name == verdict.finding for name in verdict.findings}
+    page.gauges("zipbatch_last_run_verdict", "1 for what the last audit found, 0 for the others.", "verdict", findings)
+    page.gauge("zipbatch_last_run_flip_rate", "Share of answers that purifying changes.", verdict.flip_rate)
+    if verdict.suspects:
+        what = "Images that leave the class which is accused."
+        page.gauges("zipbatch_last_run_suspect_images", what, "class", verdict.suspects)
 
 
 class _Page:

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from zipbatch.cluster import Workers
+from zipbatch.errors import UsageError
 from zipbatch.report.progress import Progress
 from zipbatch.shards import ShardDataset
-from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate, results
+from zipbatch.stages.evaluate import EvaluatePlan, EvaluateRequest, plan_evaluate, results
 from zipbatch.stages.evaluate_progress import EvaluateProgress
-from zipbatch.stages.evaluate_shard import Tally, add_tallies
+from zipbatch.stages.evaluate_shard import EvaluateResult, Tally, add_tallies
 from zipbatch.stages.purifier import PurifierSpec
 from zipbatch.stages.purify import PurifyProgress, purify
 from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
@@ -27,12 +28,15 @@ Report = Callable[[Progress], None]
 @dataclass(frozen=True)
 class Answers:
     """``forms`` int64 [1 + R, N]: on N images as they came, then purified in R ways; ``tallies`` are what labels say of
-    each, where there are any. ``classes`` is how many the victim knows.
+    each, where there are any. ``classes`` is how many the victim knows. The images are those of ``shards``, in order,
+    each with its keys, but for those that some form has in quarantine.
     """
 
     forms: npt.NDArray[np.int64]
     tallies: tuple[Tally, ...]
     classes: int
+    shards: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    quarantined: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,13 @@ class Asking:
         """The same, of the victim's files as they are now."""
         return replace(self, victim=self.victim.pinned())
 
-    def check(self) -> None:
-        """Tell before any work that the victim does not fit.
+    def check(self, purified: Sequence[str] = ()) -> None:
+        """Tell before any work that the victim does not fit, or that a purified version is not there.
 
         Raises:
-            UsageError: it does not fit the data, or does not answer.
+            UsageError: it does not fit the data, or does not answer; or a version is not of all of this data.
         """
-        plan_evaluate(self._evaluation(()))
+        self._plan(purified)
 
     def answers(self, specs: Sequence[PurifierSpec], named: Sequence[str], report: Report) -> Answers:
         """Purify the data with each purifier, whose name is shown meanwhile, and ask about all of it.
@@ -70,7 +74,7 @@ class Asking:
             what = f"purifying, {name} ({number + 1}/{len(specs)})"
             report(Progress(what))
             references.append(self._purified(spec, partial(_show, report, what)))
-        return self._asked(references, report)
+        return self.answers_on(references, report)
 
     def _purified(self, spec: PurifierSpec, show: Callable[[PurifyProgress], None]) -> str:
         request = PurifyRequest(
@@ -83,20 +87,34 @@ class Asking:
         )
         return f"{self.dataset.name}@{purify(plan_purify(request), on_progress=show).version}"
 
-    def _asked(self, references: Sequence[str], report: Report) -> Answers:
-        plan = plan_evaluate(self._evaluation(references))
-        classes = plan.victims[0].num_classes
-        tallies = tuple(Tally(classes) for _ in range(1 + len(references)))
-        answers = [np.empty((1 + len(references), 0), np.int64)]
+    def answers_on(self, purified: Sequence[str], report: Report) -> Answers:
+        """Ask about the data as it came and in versions that exist, ``NAME[@TAG]`` in the store.
 
-        def asked(progress: EvaluateProgress) -> None:
+        Raises:
+            UsageError: data that does not fit the victim, or a version that is not of all of it.
+            WorkFailed: shards could not be measured.
+        """
+        plan = self._plan(purified)
+        tallies = tuple(Tally(plan.victims[0].num_classes) for _ in range(1 + len(purified)))
+        asked: dict[str, EvaluateResult] = {}
+
+        def show(progress: EvaluateProgress) -> None:
             report(progress.shown("asking the victim"))
 
-        for result in results(plan, keep_answers=True, on_progress=asked):
-            forms = result.answers[0]
-            answers.append(np.stack([form for form in forms if form is not None]))
+        for result in results(plan, keep_answers=True, on_progress=show):
             add_tallies(tallies, result.tallies[0])
-        return Answers(np.concatenate(answers, axis=1), tallies, classes)
+            asked[result.name] = replace(result, fidelity=[], tallies=[])
+        return _gathered(plan, [asked[task.name] for task in plan.tasks], tallies)
+
+    def _plan(self, purified: Sequence[str]) -> EvaluatePlan:
+        plan = plan_evaluate(self._evaluation(purified))
+        for task in plan.tasks:
+            if None in task.purified:
+                raise UsageError(
+                    f"{purified[task.purified.index(None)]}: lacks the split {task.split} of {self.data_label}; name "
+                    "other splits with --split, or purify that one"
+                )
+        return plan
 
     def _evaluation(self, references: Sequence[str]) -> EvaluateRequest:
         return EvaluateRequest(
@@ -109,6 +127,19 @@ class Asking:
             splits=self.dataset.splits,
             labels_needed=False,
         )
+
+
+def _gathered(plan: EvaluatePlan, results: Sequence[EvaluateResult], tallies: tuple[Tally, ...]) -> Answers:
+    """What there is of all shards, in their order, however workers finished them."""
+    none = np.empty((1 + len(plan.versions), 0), np.int64)
+    answers = [np.stack([form for form in result.answers[0] if form is not None]) for result in results]
+    return Answers(
+        np.concatenate([none, *answers], axis=1),
+        tallies,
+        plan.victims[0].num_classes,
+        tuple((result.name, result.keys) for result in results),
+        sum(result.quarantined for result in results),
+    )
 
 
 def _show(report: Report, what: str, progress: PurifyProgress) -> None:

@@ -92,7 +92,7 @@ class EvaluateResult:
         name, split: the shard's.
         tallies: ``[v][f]`` of victim v on form f (0: as it came, 1…: purified); None where a form is missing.
         fidelity: ``[f - 1]`` of purified forms.
-        answers: ``[v][f]`` int64 [N], in the shard's order; empty unless the setup asks for them.
+        answers: ``[v][f]`` int64 [N], in the shard's order; empty unless the setup asks for them. So are the ``keys``.
         quarantined: how many samples of the shard were left out of all this.
         unlabelled: images that only flips are measured on.
         images: how many each victim was asked about in each form.
@@ -106,6 +106,7 @@ class EvaluateResult:
     quarantined: int = 0
     unlabelled: Unlabelled = Unlabelled()
     images: int = 0
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,7 @@ class EvaluateWorker:
             *(task.name, task.split, tallies, fidelity, kept),
             unlabelled=piece.unlabelled,
             images=len(piece.suspect.keys),
+            keys=tuple(piece.suspect.keys) if self._keep_answers else (),
         )
 
     def _answers(
@@ -249,6 +251,7 @@ def _joined(one: EvaluateResult, other: EvaluateResult) -> EvaluateResult:
         ],
         unlabelled=one.unlabelled + other.unlabelled,
         images=one.images + other.images,
+        keys=one.keys + other.keys,
     )
 
 

@@ -112,8 +112,10 @@ def check_strength(spec: PurifierSpec) -> float:
     return own
 
 
-def some_shards(dataset: ShardDataset, splits: Sequence[str], count: int | None) -> ShardDataset:
-    """``count`` shards of each split, evenly spaced over it (all with None), as a dataset of its own name.
+def some_shards(
+    dataset: ShardDataset, splits: Sequence[str], count: int | None, *, purpose: str = "tune"
+) -> ShardDataset:
+    """``count`` shards of each split, evenly spaced over it (all with None), as a dataset whose name says the purpose.
 
     Raises:
         UsageError: a split that is not there.
@@ -127,7 +129,7 @@ def some_shards(dataset: ShardDataset, splits: Sequence[str], count: int | None)
         all_ = dataset.split(split)
         number = len(all_) if count is None else min(count, len(all_))
         chosen += [all_[i * len(all_) // number] for i in range(number)]
-    return replace(dataset, name=f"{dataset.name}-tune", shards=tuple(chosen))
+    return replace(dataset, name=f"{dataset.name}-{purpose}", shards=tuple(chosen))
 
 
 def tune(request: TuneRequest, *, report: Report = lambda _progress: None) -> TuneResult:

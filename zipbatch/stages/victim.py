@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zipbatch.checkpoints import open_victim
+from zipbatch.checkpoints import VictimFolder, open_victim
 from zipbatch.endpoints import HttpVictim, PythonVictim
 from zipbatch.errors import DataError, UsageError
 from zipbatch.images import U8
@@ -89,8 +89,15 @@ def ask(
         raise DataError(victim.label, str(error)) from error
 
 
+def classes_of(victim: VictimSource, dataset: ShardDataset) -> Sequence[str] | None:
+    """The names of the classes: the data's, else the victim's own where it has any."""
+    if dataset.classes is not None:
+        return dataset.classes
+    return victim.spec.classes or None if isinstance(victim, VictimFolder) else None
+
+
 def class_name(index: int, classes: Sequence[str] | None) -> str:
-    """What a report calls a class: its name in the data; ``class N`` beyond those, ``N`` where none has a name."""
+    """What a report calls a class: its name; ``class N`` beyond the names, ``N`` where none has a name."""
     if classes is None:
         return str(index)
     return classes[index] if index < len(classes) else f"class {index}"

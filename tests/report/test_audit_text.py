@@ -1,0 +1,72 @@
+"""The verdict of an audit in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zipbatch.report import Look, audit_text
+
+
+def found(verdict: str, **other: Any) -> dict[str, Any]:
+    accused = verdict == "backdoored"
+    values = {
+        "verdict": verdict,
+        "target": "ship" if accused else None,
+        "forms": [{"form": "balanced", "flip_rate": 0.0625}],
+        "images": 300,
+        "quarantined": 0,
+        "suspects": 27 if accused else 0,
+        "triggered": 25.9,
+        "deviations": 14.2,
+        "deviations_needed": 5.0,
+        "false_alarms": 0.01,
+        "least_found": None if accused else 18,
+        "share": 0.1,
+    }
+    return values | other
+
+
+@pytest.mark.parametrize(
+    ("value", "first", "words"),
+    [
+        (
+            found("backdoored", quarantined=2),
+            "looks backdoored: images taken for ship",
+            ["27 images leave it; about 26 of them carry a trigger", "300, beside 2 in quarantine", "14.2 standard"],
+        ),
+        (
+            found("nothing found"),
+            "nothing found: ",
+            ["from 18 images with a trigger on (.060 of all)", "changes .062 of"],
+        ),
+        (
+            found("too few images", images=40, least_found=13),
+            "too few images to tell: 13 of 40",
+            ["take more images, or a larger --share"],
+        ),
+        (
+            found("too few images", forms=[{"form": "strong", "flip_rate": 0.9}]),
+            "too few images to tell",
+            ["take a weaker preset, or look after the victim"],
+        ),
+        (
+            found("too few images", images=0, forms=[{"form": "jpeg", "flip_rate": None}]),
+            "too few images to tell: 18 of 0",
+            ["purified by jpeg stands", "from 18 images with a trigger on not seen"],
+        ),
+    ],
+)
+def test_a_verdict_is_a_few_lines(value: dict[str, Any], first: str, words: list[str]):
+    text = audit_text(value)
+    assert text.startswith(first)
+    flat = " ".join(text.split())
+    assert [word for word in words if word not in flat] == []
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert len(text.splitlines()) <= 12
+
+
+def test_colour_only_where_it_is_asked_for():
+    assert "\x1b[" in audit_text(found("backdoored"), Look(colour=True))
+    assert "\x1b[" not in audit_text(found("backdoored"))
