@@ -65,14 +65,14 @@ def audit(undefended: Ints, forms: Ints, *, classes: int, share: float) -> Audit
     judgement = judge(undefended, forms, classes=classes)
     lost = departures(undefended, forms, classes=classes)
     least, changed = _least(lost, classes), forms != undefended
-    moved = changed.sum(axis=0)
+    moved, accused = changed.sum(axis=0), -1 if judgement.suspect is None else judgement.suspect
     return Audit(
         _finding(judgement, least, images=len(undefended), share=share),
         judgement,
         least,
         _scores(undefended, changed, lost),
         moved,
-        (undefended == judgement.suspect) & (2 * moved >= len(forms)) if judgement.suspect is not None else moved < 0,
+        (undefended == accused) & (2 * moved >= len(forms)),
         float(changed[-1].mean()) if len(undefended) else 0.0,
     )
 
