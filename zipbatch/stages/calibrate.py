@@ -98,7 +98,7 @@ def measured(
 ) -> Calibration:
     """What a prior makes of clean images, uint8 [N, 3, S, S], named by ``keys``; else as ``calibrate``."""
     settings = settings or RepaintSettings.model_validate({})
-    if (highest := max(settings.residual_steps)) >= prior.trained_below:
+    if prior.trained_below <= (highest := max(settings.residual_steps)) < prior.training_steps:
         raise UsageError(
             f"{prior.path}: learned the timesteps below {prior.trained_below} alone, not {highest}; measure at lower "
             "ones (--residual-steps), and let 'repaint' look there (--set repaint.residual_steps=…)"
