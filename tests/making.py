@@ -23,6 +23,7 @@ from zipbatch.cli.main import _run
 from zipbatch.config import Calibration
 from zipbatch.places import Place, workbench
 from zipbatch.shards import Sample, ShardWriter
+from zipbatch.stages.assets import sample_source
 from zipbatch.victims import build_victim
 
 IMAGE_SIZE = 16
@@ -119,6 +120,14 @@ def write_source(
         for number, chunk in enumerate(np.array_split(np.arange(count), shards)):
             write_shard(folder / f"{split}-{number:06d}.tar", [rows[i] for i in chunk])
     return folder
+
+
+def stage_sample(out: Path, *, limit: int) -> Path:
+    """So many images of the shipped sample and their twins with BadNets' patch, in shards of 24."""
+    given = ("--attack", "badnets", "--out", out, "--limit", limit, "--samples-per-shard", 24)
+    ran = zipbatch("poison", sample_source(), *given)
+    assert ran.code == 0, ran.err
+    return out
 
 
 def write_prior(

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.making import Ran, files_below, write_shard, zipbatch
+from tests.making import Ran, files_below, stage_sample, write_shard, zipbatch
 from tests.serving import npy, serving
 from zipbatch.checkpoints import open_victim
 from zipbatch.shards import Sample, read_shard
-from zipbatch.stages.assets import embedded_victim, sample_source
+from zipbatch.stages.assets import embedded_victim
 
 VICTIM = embedded_victim("badnets")
 
@@ -23,12 +23,7 @@ VICTIM = embedded_victim("badnets")
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """96 images and their stamped twins, in shards of 24."""
-    out = tmp_path_factory.mktemp("staged") / "badnets"
-    ran = zipbatch(
-        *("poison", sample_source(), "--attack", "badnets", "--out", out, "--limit", 96, "--samples-per-shard", 24)
-    )
-    assert ran.code == 0, ran.err
-    return out
+    return stage_sample(tmp_path_factory.mktemp("staged") / "badnets", limit=96)
 
 
 @pytest.fixture(scope="module")

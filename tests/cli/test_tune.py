@@ -9,22 +9,17 @@ import pytest
 import torch
 import yaml
 
-from tests.making import Ran, write_shard, zipbatch
+from tests.making import Ran, stage_sample, write_shard, zipbatch
 from tests.serving import npy, serving
 from zipbatch.checkpoints import open_victim
 from zipbatch.shards import Sample, read_shard
-from zipbatch.stages.assets import embedded_victim, sample_source
+from zipbatch.stages.assets import embedded_victim
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """72 images and their stamped twins, in shards of 24."""
-    out = tmp_path_factory.mktemp("staged") / "badnets"
-    ran = zipbatch(
-        *("poison", sample_source(), "--attack", "badnets", "--out", out, "--limit", 72, "--samples-per-shard", 24)
-    )
-    assert ran.code == 0, ran.err
-    return out
+    return stage_sample(tmp_path_factory.mktemp("staged") / "badnets", limit=72)
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from zipbatch import atomic
+from zipbatch.checkpoints.beside import read_beside
 from zipbatch.checkpoints.prior import PriorFolder
-from zipbatch.checkpoints.tensors import read_json
 from zipbatch.config import Calibration, validate
 from zipbatch.errors import UsageError
-from zipbatch.places import stamp
 
-CALIBRATION, MAX_BYTES = "calibration.json", 64 * 1024
+CALIBRATION = "calibration.json"
 _OF_THE_FILE = ("format_version", "prior_sha256", "measured_on", "versions")
 
 
@@ -35,13 +34,11 @@ def read_calibration(prior: PriorFolder) -> Calibration:
     file = prior.path / CALIBRATION
     if not file.is_file():
         raise UsageError(f"{prior.path}: not calibrated, which 'repaint' needs: {again}; or take {without}")
-    if stamp(file).size > MAX_BYTES:
-        raise UsageError(f"{file}: over {MAX_BYTES} bytes; that is no calibration; {again}")
-    values = read_json(file)
-    if values.get("format_version") != 1:
-        raise UsageError(f"{file}: format_version must be 1, got {values.get('format_version')!r}; {again}")
-    if values.get("prior_sha256") != prior.digest:
-        raise UsageError(f"{file}: was measured with other weights than lie there; {again}")
+    other = "was measured with other weights than lie there"
+    try:
+        values = read_beside(file, prior, no_such="that is no calibration", of_others=other)
+    except UsageError as error:
+        raise UsageError(f"{error}; {again}") from error
     own = {name: value for name, value in values.items() if name not in _OF_THE_FILE}
     return validate(Calibration, own, where=str(file))
 

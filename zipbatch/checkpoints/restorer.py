@@ -14,13 +14,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from zipbatch import atomic, places
+from zipbatch.checkpoints.beside import read_beside
 from zipbatch.checkpoints.calibration import check_writable
 from zipbatch.checkpoints.prior import PriorFolder
-from zipbatch.checkpoints.tensors import read_json
 from zipbatch.errors import UsageError
 from zipbatch.places import Place
 
-RESTORER, RESTORER_WEIGHTS, MAX_BYTES = "restorer.json", "restorer.safetensors", 64 * 1024
+RESTORER, RESTORER_WEIGHTS = "restorer.json", "restorer.safetensors"
 RESTORER_SAMPLES, RESTORER_CHECKPOINT = "restorer.png", "restorer.checkpoint.pt"
 """What training leaves beside them: a picture of what was learned, and, until it has ended, how far it has come."""
 
@@ -66,13 +66,8 @@ def read_restorer(prior: PriorFolder) -> Restorer:
 
 def _told(file: Place, weights: Place, prior: PriorFolder) -> tuple[str, int]:
     """The digest of the weights, and the timestep below which they know what to do."""
-    if places.stamp(file).size > MAX_BYTES:
-        raise UsageError(f"{file}: over {MAX_BYTES} bytes; that describes no restorer")
-    values = read_json(file)
-    if values.get("format_version") != 1:
-        raise UsageError(f"{file}: format_version must be 1, got {values.get('format_version')!r}")
-    if values.get("prior_sha256") != prior.digest:
-        raise UsageError(f"{file}: was taught from other weights or another schedule than lie there")
+    other = "was taught from other weights or another schedule than lie there"
+    values = read_beside(file, prior, no_such="that describes no restorer", of_others=other)
     sha256, max_step = values.get("weights_sha256"), values.get("max_step")
     if not isinstance(sha256, str) or len(sha256) != 64 or type(max_step) is not int:
         raise UsageError(f"{file}: weights_sha256 and max_step must be a digest and a timestep")

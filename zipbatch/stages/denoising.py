@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from zipbatch import images
+from zipbatch import __version__, images
 from zipbatch.config import DenoiserConfig
 from zipbatch.diffusion import Prior
 from zipbatch.errors import UsageError
@@ -131,6 +132,26 @@ class Denoising:
         prior = self.average.module
         assert isinstance(prior, Prior)
         return prior.eval()
+
+    def noised(self, x: Tensor, below: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images [B, 3, S, S] at timesteps drawn below ``below``: states and noise of that shape, timesteps [B], and
+        the schedule there, float32 [B, 1, 1, 1].
+        """
+        t = torch.randint(below, (len(x),), generator=generator)
+        eps = torch.randn(x.shape, generator=generator)
+        alpha_bar = torch.from_numpy(self.prior.alpha_bar).float()[t][:, None, None, None]
+        return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * eps, eps, t, alpha_bar
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a manifest says of how it was trained."""
+        return {
+            "training": self.config.model_dump(mode="json"),
+            "steps": self.budget.step,
+            "seconds": round(self.budget.seconds, 1),
+            "device": str(self.device),
+            "versions": {"zipbatch": __version__, "torch": torch.__version__},
+        }
 
     def estimate(self, network: nn.Module, x_t: Tensor, t: Tensor) -> Tensor:
         """The network's output for states [B, 3, S, S] at timesteps [B], float32, on its device."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zipbatch import __version__, atomic
+from zipbatch import atomic
 from zipbatch.checkpoints import PriorFolder, fresh_prior, open_prior, save_prior, write_calibration
 from zipbatch.checkpoints.prior import BELOW, MANIFEST
 from zipbatch.config import PriorConfig
@@ -102,12 +102,8 @@ def train_prior(
         "format_version": 1,
         "identity": identity,
         "trained_on": {"source_sha256": source_sha256, "images": len(images.train), "image_size": side},
-        "training": config.model_dump(mode="json"),
-        "steps": run.budget.step,
-        "seconds": round(run.budget.seconds, 1),
         "held_out_eps_mse": {"value": loss, "images": len(images.held_out), "split": images.split},
-        "device": str(device),
-        "versions": {"zipbatch": __version__, "torch": torch.__version__},
+        **run.told,
     }
     save_prior(
         out, run.averaged, unet, schedule, manifest, before_manifest=lambda saved: _calibrate(saved, images, device)
@@ -153,11 +149,8 @@ def _eps_mse(
     config: PriorConfig, run: Denoising, x_0: Tensor, network: nn.Module, generator: torch.Generator
 ) -> Tensor:
     """Mean squared error of the noise estimate at uniform timesteps, each weighed by min(SNR, gamma) / SNR if asked."""
-    alpha_bar = torch.from_numpy(run.prior.alpha_bar).float()[: config.max_step]
-    t = torch.randint(len(alpha_bar), (len(x_0),), generator=generator)
-    eps = torch.randn(x_0.shape, generator=generator)
-    ab = alpha_bar[t][:, None, None, None]
-    estimate = run.estimate(network, ab.sqrt() * x_0 + (1 - ab).sqrt() * eps, t)
+    x_t, eps, t, ab = run.noised(x_0, config.max_step or len(run.prior.alpha_bar), generator)
+    estimate = run.estimate(network, x_t, t)
     if config.min_snr is None or not torch.is_grad_enabled():  # held-out losses compare between weightings
         return F.mse_loss(estimate, eps.to(run.device))
     snr = ab / (1 - ab)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zipbatch import __version__, atomic, images
+from zipbatch import atomic, images
 from zipbatch.checkpoints import (
     RESTORER,
     RESTORER_CHECKPOINT,
@@ -112,17 +112,13 @@ def train_restorer(
     about = {
         "identity": identity,
         "trained_on": {"source_sha256": source_sha256, "images": len(found.train), "image_size": side},
-        "training": config.model_dump(mode="json"),
-        "steps": run.budget.step,
-        "seconds": round(run.budget.seconds, 1),
         "held_out_error": {
             "value": run.held_out,
             "before": before,
             "images": len(found.held_out),
             "split": found.split,
         },
-        "device": str(device),
-        "versions": {"zipbatch": __version__, "torch": torch.__version__},
+        **run.told,
     }
     file = write_restorer(prior, run.averaged.unet.state_dict(), config.max_step, about)
     run.checkpoint.remove()
@@ -150,7 +146,7 @@ def _error(
     config: RestorerConfig, run: Denoising, x_0: Tensor, network: nn.Module, generator: torch.Generator
 ) -> Tensor:
     """Mean absolute error of the restored images, model units."""
-    x_t, t, alpha_bar = _noised(config, run, _degraded(config, x_0, generator), generator)
+    x_t, _, t, alpha_bar = run.noised(_degraded(config, x_0, generator), config.max_step, generator)
     out = run.estimate(network, x_t, t)
     clean = restored(out, x_t.to(run.device), alpha_bar=alpha_bar.to(run.device))
     return (clean - x_0.to(run.device)).abs().mean()
@@ -167,16 +163,6 @@ def _degraded(config: RestorerConfig, x_0: Tensor, generator: torch.Generator) -
 
 def _compressed(image: images.U8, quality: int) -> images.U8:
     return images.decode(images.encode_jpeg(np.ascontiguousarray(image), quality=quality), "jpg")
-
-
-def _noised(
-    config: RestorerConfig, run: Denoising, x: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """States at timesteps drawn below ``max_step``, these timesteps [B], and the schedule there [B, 1, 1, 1]."""
-    t = torch.randint(config.max_step, (len(x),), generator=generator)
-    alpha_bar = torch.from_numpy(run.prior.alpha_bar).float()[t][:, None, None, None]
-    noise = torch.randn(x.shape, generator=generator)
-    return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise, t, alpha_bar
 
 
 def _error_before(config: RestorerConfig, held_out: Tensor) -> float:
