@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from zipbatch import atomic
+from zipbatch.datasets import open_dataset
 from zipbatch.metrics import Audit, audit
-from zipbatch.shards import open_dataset, read_shard
-from zipbatch.stages.asking import Asking
+from zipbatch.shards import read_shard
 from zipbatch.stages.assets import prior_path
-from zipbatch.stages.purifier import PurifierSpec, purifier_spec
-from zipbatch.stages.victim import find_victim
+from zipbatch.stages.evaluate.answers import Asking
+from zipbatch.stages.evaluate.victims import find_victim
+from zipbatch.stages.purify.spec import PurifierSpec, purifier_spec
 from zipbatch.store import Store
 
 Ints = npt.NDArray[np.int64]

@@ -29,15 +29,16 @@ from torch import Tensor
 from zipbatch import images
 from zipbatch.checkpoints import load_prior, open_prior
 from zipbatch.cluster import Workers
-from zipbatch.cluster.run import cpu_cores
+from zipbatch.cluster.device import cpu_cores
+from zipbatch.datasets import open_dataset
 from zipbatch.diffusion import Prior, guided_sample, mean_projection, parse_projector, timesteps
 from zipbatch.pixels import from_u8, to_u8
-from zipbatch.shards import open_dataset, read_shard
+from zipbatch.shards import read_shard
 from zipbatch.shards.writer import ShardWriter
 from zipbatch.stages.assets import embedded_prior, sample_source
-from zipbatch.stages.purifier import purifier_spec
-from zipbatch.stages.purify import purify
-from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.run import purify
+from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.store import Store
 
 STEPS, TRANSFORMS = 10, ("blur:2",)
@@ -56,7 +57,7 @@ def floor(count: int) -> float:
     cores, best = cpu_cores(), 0.0
     calls = len(timesteps(len(prior.alpha_bar), STEPS, len(prior.alpha_bar)))
     for batch in (16, 32, 64):
-        for lanes, threads in {(1, cores), (cores, 1)}:
+        for compute_threads, threads in {(1, cores), (cores, 1)}:
             x = torch.randn(batch, 3, prior.image_size, prior.image_size)
 
             def work(_: int, x: Tensor = x, threads: int = threads) -> None:
@@ -65,12 +66,12 @@ def floor(count: int) -> float:
                     for _ in range(calls):
                         prior(x.contiguous(memory_format=torch.channels_last), 500)
 
-            with ThreadPoolExecutor(lanes) as pool:
+            with ThreadPoolExecutor(compute_threads) as pool:
                 pool.submit(work, 0).result()
                 started = time.perf_counter()
-                list(pool.map(work, range(max(lanes, count // batch))))
+                list(pool.map(work, range(max(compute_threads, count // batch))))
                 seconds = time.perf_counter() - started
-            best = max(best, max(lanes, count // batch) * batch / seconds)
+            best = max(best, max(compute_threads, count // batch) * batch / seconds)
     return best
 
 

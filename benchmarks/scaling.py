@@ -24,12 +24,13 @@ from torch import Tensor
 from zipbatch import images
 from zipbatch.cluster import WorkerContext, Workers, run_tasks
 from zipbatch.config.models import Settings
+from zipbatch.datasets import open_dataset
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources
-from zipbatch.shards import Sample, ShardWriter, open_dataset
-from zipbatch.stages.purifier import purifier_spec
-from zipbatch.stages.purify import PurifyProgress, purify
-from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
-from zipbatch.stages.purify_shard import PurifySetup
+from zipbatch.shards import Sample, ShardWriter
+from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.run import PurifyProgress, purify
+from zipbatch.stages.purify.spec import purifier_spec
+from zipbatch.stages.purify.worker import PurifySetup
 from zipbatch.store import Store
 
 WAIT_S = 0.5

@@ -23,14 +23,14 @@ from zipbatch import atomic
 from zipbatch.checkpoints import open_victim
 from zipbatch.cluster import resolve_workers
 from zipbatch.config import read_config
+from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.diffusion import timesteps
-from zipbatch.report import StrengthLine, strength_curve
-from zipbatch.shards import ShardDataset, open_dataset
+from zipbatch.report.curve import StrengthLine, strength_curve
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
-from zipbatch.stages.evaluate import EvaluateRequest, evaluate, plan_evaluate
-from zipbatch.stages.purifier import PurifierSpec, purifier_spec
-from zipbatch.stages.purify import purify
-from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
+from zipbatch.stages.evaluate.run import EvaluateRequest, evaluate, plan_evaluate
+from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.run import purify
+from zipbatch.stages.purify.spec import PurifierSpec, purifier_spec
 from zipbatch.store import Store
 
 MEASURES = ("ca", "asr", "pa", "ra")

@@ -57,10 +57,10 @@ def _peak_mib() -> float:
 
 def make_plan_case(root: Path, shards: int, new: int, *, bare: bool) -> None:
     """A dataset of ``shards`` in ``root/data`` and a store in ``root/pur`` that has all but the last ``new``."""
-    from zipbatch.places import stamp
-    from zipbatch.shards.dataset import MANIFEST, SHARD_LIST, SplitCounts, StagedAttack, StagedManifest
-    from zipbatch.stages.publish import publish_version
-    from zipbatch.stages.purifier import purifier_spec
+    from zipbatch.datasets.staged import MANIFEST, SHARD_LIST, SplitCounts, StagedAttack, StagedManifest
+    from zipbatch.stages.purify.publish import publish_version
+    from zipbatch.stages.purify.spec import purifier_spec
+    from zipbatch.storage import stamp
     from zipbatch.store import RememberedInputs, Store, VersionRow
 
     data, store = root / "data", Store(root / "pur")
@@ -111,7 +111,7 @@ def make_plan_case(root: Path, shards: int, new: int, *, bare: bool) -> None:
 
 def plan(root: Path) -> dict[str, Any]:
     """Plan the case of ``make_plan_case`` in this process."""
-    import zipbatch.stages.purify  # noqa: F401 (with torch)
+    import zipbatch.stages.purify.run  # noqa: F401 (with torch)
 
     before = _peak_mib()
     spent, (shards, tasks) = plan_once(root)
@@ -122,9 +122,9 @@ def plan(root: Path) -> dict[str, Any]:
 def plan_once(root: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     """Seconds of opening the dataset and of planning; shards in all and to compute."""
     from zipbatch.cluster import Workers
-    from zipbatch.shards import open_dataset
-    from zipbatch.stages.purifier import purifier_spec
-    from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
+    from zipbatch.datasets import open_dataset
+    from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+    from zipbatch.stages.purify.spec import purifier_spec
     from zipbatch.store import Store
 
     spec = purifier_spec(method="blur")
@@ -138,10 +138,10 @@ def plan_once(root: Path) -> tuple[dict[str, Any], tuple[int, int]]:
 def rerun(root: Path, shards: int, new: int) -> dict[str, Any]:
     """Purify ``shards``, purify again, add ``new`` and purify: what was computed and what each took."""
     from zipbatch.cluster import Workers
-    from zipbatch.shards import open_dataset
-    from zipbatch.stages.purifier import purifier_spec
-    from zipbatch.stages.purify import purify as run
-    from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
+    from zipbatch.datasets import open_dataset
+    from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+    from zipbatch.stages.purify.run import purify as run
+    from zipbatch.stages.purify.spec import purifier_spec
     from zipbatch.store import Store
 
     spec, store = purifier_spec(method="blur"), Store(root / "pur")

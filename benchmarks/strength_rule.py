@@ -23,14 +23,15 @@ import numpy.typing as npt
 from zipbatch import atomic
 from zipbatch.checkpoints import open_victim
 from zipbatch.cluster import Workers
-from zipbatch.metrics import choose_rung, judge
-from zipbatch.shards import ShardDataset, open_dataset, read_shard
+from zipbatch.datasets import ShardDataset, open_dataset
+from zipbatch.metrics import choose_candidate, judge
+from zipbatch.shards import read_shard
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
-from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate, results
-from zipbatch.stages.purifier import PurifierSpec
-from zipbatch.stages.purify import purify
-from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
-from zipbatch.stages.tune import ladder
+from zipbatch.stages.evaluate.run import EvaluateRequest, plan_evaluate, results
+from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.run import purify
+from zipbatch.stages.purify.spec import PurifierSpec
+from zipbatch.stages.tune.sweep import sweep
 from zipbatch.store import Store
 
 Ints = npt.NDArray[np.int64]
@@ -54,10 +55,10 @@ def half_of(dataset: ShardDataset, split: str, number: int, shards: int | None) 
     return replace(dataset, name=f"{dataset.name}-{split}-{number}", shards=chosen)
 
 
-def answers_of(part: ShardDataset, victim: Path, rungs: Sequence[PurifierSpec], store: Store) -> Answers:
-    """Purify with every rung and ask the victim."""
+def answers_of(part: ShardDataset, victim: Path, candidates: Sequence[PurifierSpec], store: Store) -> Answers:
+    """Purify with every candidate and ask the victim."""
     references = []
-    for spec in rungs:
+    for spec in candidates:
         done = purify(plan_purify(PurifyRequest(part, spec, store, Workers(), splits=part.splits)))
         references.append(f"{part.name}@{done.version}")
     plan = plan_evaluate(EvaluateRequest((open_victim(victim),), part, part.name, tuple(references), store))
@@ -85,11 +86,11 @@ def draws(clean: Answers, stamped: Answers, *, images: int, share: float, count:
 def outcomes(case: str, victim: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row for each share: what was seen and chosen, and what the choice is worth on the other half."""
     prior = embedded_prior() if asked.prior == EMBEDDED else Path(asked.prior)
-    rungs, own = ladder(preset=asked.preset, exponents=(), prior=prior, bfloat16=asked.precision == "bfloat16")
-    exponents = [rung.settings.model_dump()["guidance_exponent"] for rung in rungs]
+    candidates, own = sweep(preset=asked.preset, exponents=(), prior=prior, bfloat16=asked.precision == "bfloat16")
+    exponents = [candidate.settings.model_dump()["guidance_exponent"] for candidate in candidates]
     dataset, store = open_dataset([case]), Store(asked.store)
     parts = [
-        answers_of(half_of(dataset, split, number, asked.shards), victim, rungs, store)
+        answers_of(half_of(dataset, split, number, asked.shards), victim, candidates, store)
         for number in (0, 1)
         for split in ("test", "test_poisoned")
     ]
@@ -102,9 +103,11 @@ def outcomes(case: str, victim: Path, asked: argparse.Namespace) -> Iterator[dic
         chosen, suspects, estimates = [], [], []
         for sample in draws(*seen, images=asked.images, share=share, count=asked.draws):
             found = judge(sample[0], sample[1:], classes=classes)
-            chosen.append(choose_rung(found, own=own, limit=0.02))
+            chosen.append(choose_candidate(found, own=own, limit=0.02))
             suspects.append(found.suspect)
-            estimates.append([np.nan if rung.residual is None else rung.residual for rung in found.rungs])
+            estimates.append(
+                [np.nan if candidate.residual is None else candidate.residual for candidate in found.candidates]
+            )
         target = int(stamped.label[0])
         yield {
             "case": Path(case).name,

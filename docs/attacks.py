@@ -19,8 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from zipbatch.attacks import ATTACKS, PROFILES, Attack, FromArray, FromPicture, FromPictures, Trigger
+from zipbatch.datasets import open_dataset
 from zipbatch.images import decode_rgba
-from zipbatch.shards import Sample, open_dataset, read_shard
+from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.assets import sample_source
 
 U8 = npt.NDArray[np.uint8]

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from tests.making import picture
-from zipbatch.sources.cifar10 import BATCHES
-from zipbatch.sources.gtsrb import CLASS_NAMES
-from zipbatch.sources.imagenette import NAMES
+from zipbatch.datasets.cifar10 import BATCHES
+from zipbatch.datasets.gtsrb import CLASS_NAMES
+from zipbatch.datasets.imagenette import NAMES
 
 LABEL_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 GTSRB_HEADER = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"

@@ -17,7 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from tests.making import write_prior, write_source, write_victim, zipbatch
-from zipbatch.places import Place
+from zipbatch.storage import StoragePath
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,7 +90,7 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture(params=["disk", "s3"])
-def pur(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def pur(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
     """Where a store may be: a folder, or a prefix in S3. Nothing is there yet."""
     if request.param == "disk":
         return tmp_path / "pur"

@@ -21,9 +21,9 @@ from zipbatch.checkpoints import load_prior, open_prior, write_calibration, writ
 from zipbatch.checkpoints.victim import VictimSpec, save_victim
 from zipbatch.cli.main import _run
 from zipbatch.config import Calibration
-from zipbatch.places import Place, workbench
 from zipbatch.shards import Sample, ShardWriter
 from zipbatch.stages.assets import sample_source
+from zipbatch.storage import StoragePath, workbench
 from zipbatch.victims import build_victim
 
 IMAGE_SIZE = 16
@@ -70,7 +70,7 @@ def sample(key: str, label: int | None, *, seed: int, size: int = IMAGE_SIZE) ->
     return Sample(key, members)
 
 
-def write_shard(path: Place, samples: Sequence[Sample]) -> Place:
+def write_shard(path: StoragePath, samples: Sequence[Sample]) -> StoragePath:
     """A real shard through the project's own writer."""
     with ShardWriter(workbench(path.parent)) as writer:
         for item in samples:

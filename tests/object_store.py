@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 
 import boto3
 
-from zipbatch.places import Url
+from zipbatch.storage import Url
 
 BUCKET = "zipbatch-tests"
 SECRET = "s3cr3t-that-nobody-may-see"  # noqa: S105 - a made-up one

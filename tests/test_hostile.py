@@ -14,13 +14,14 @@ from tests.making import files_below, picture, sample, write_prior, write_shard,
 from zipbatch import images
 from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.checkpoints.prior import load_prior
+from zipbatch.datasets import open_dataset
+from zipbatch.datasets.base import read_classes
+from zipbatch.datasets.gtsrb import find_gtsrb
+from zipbatch.datasets.image_folder import find_image_folder
+from zipbatch.datasets.shards import find_shards
 from zipbatch.errors import DataError, UsageError, ZipbatchError
-from zipbatch.shards import Sample, open_dataset, read_shard
+from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.sample import MAX_JSON_BYTES
-from zipbatch.shards.source import find_shards
-from zipbatch.sources.base import read_classes
-from zipbatch.sources.gtsrb import find_gtsrb
-from zipbatch.sources.image_folder import find_image_folder
 
 PNG = images.encode_png(picture(0))
 TERABYTE = 1 << 40

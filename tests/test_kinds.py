@@ -22,11 +22,11 @@ from tests.foreign import weights
 from tests.making import files_below, picture, write_prior, write_tar, write_victim, zipbatch
 from zipbatch import images
 from zipbatch.checkpoints.tensors import read_checkpoint, read_json
+from zipbatch.datasets import SOURCES
+from zipbatch.datasets.source import open_source
 from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import HEAD_BYTES, a_few, folder_kind, kind_of, taken_by
 from zipbatch.shards import read_shard
-from zipbatch.sources import SOURCES
-from zipbatch.stages.source import open_source
 
 
 def zipped(name: str = "a.txt") -> bytes:

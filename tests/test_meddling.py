@@ -33,10 +33,10 @@ from tests.making import (
     zipbatch,
 )
 from tests.meddling import Change, alike, flipped, swapped, watched
-from tests.stages.test_evaluate import write_known_victim
+from tests.stages.evaluate.test_evaluate import write_known_victim
 from zipbatch import images
 from zipbatch.atomic import sha256_file
-from zipbatch.shards import open_dataset
+from zipbatch.datasets import open_dataset
 from zipbatch.store import Store, Versions
 
 Command = Callable[[Path, Path], Ran]
@@ -424,7 +424,7 @@ def test_a_stage_that_was_not_looked_at_again_is_not_done(tmp_path: Path, monkey
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("zipbatch.stages.pipeline._check_unchanged", look)
+        patch.setattr("zipbatch.pipeline.run._check_unchanged", look)
         assert zipbatch(*run).code == 130
     states = {each["stage"]: each["state"] for each in zipbatch(*run, "--dry-run", "--json").json["stages"]}
     assert states["shards"] != "done"

@@ -15,11 +15,13 @@ import torch
 from tests.making import sample, write_shard, zipbatch
 from zipbatch.checkpoints import load_victim, open_victim
 from zipbatch.config import PriorConfig, VictimConfig, load_config
+from zipbatch.datasets import open_dataset
 from zipbatch.errors import UsageError
 from zipbatch.pixels import from_u8
-from zipbatch.shards import Sample, open_dataset, read_shard
-from zipbatch.stages import purify_shard, train_victim
-from zipbatch.stages.loading import load_split
+from zipbatch.shards import Sample, read_shard
+from zipbatch.stages.purify import worker as purify_shard
+from zipbatch.stages.train import victim as train_victim
+from zipbatch.stages.train.data import load_split
 
 ROOT = Path(__file__).parent.parent
 

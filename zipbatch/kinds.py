@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zipbatch import places
-from zipbatch.places import Place
+from zipbatch import storage
+from zipbatch.storage import StoragePath
 
 HEAD_BYTES = 512
 """As many first bytes as are looked at: a tar's header."""
@@ -113,7 +113,7 @@ def _text_kind(head: bytes) -> Kind | None:
 
 def head_of(file: Path) -> bytes:
     """The first ``HEAD_BYTES`` of a local file. Raises ``OSError``, ``DataError`` for a pipe, a device or the like."""
-    places.plain(file)
+    storage.plain(file)
     with file.open("rb") as stream:
         return stream.read(HEAD_BYTES)
 
@@ -141,12 +141,12 @@ _MARKS: Mapping[str, tuple[Collection[str], ...]] = {
 }
 
 
-def folder_kind(folder: Place) -> str:
+def folder_kind(folder: StoragePath) -> str:
     """What a folder is, in words and with an article: by what it holds; "a folder of …" where that is all one can say.
 
     On an object store this lists.
     """
-    names = places.names_in(folder)
+    names = storage.names_in(folder)
     for kind, marks in _MARKS.items():
         if any(set(mark) <= set(names) for mark in marks):
             return kind

@@ -35,9 +35,9 @@ def total() -> int:
     return there
 
 
-def usual_share(lanes: int = 1) -> int:
-    """What images in hand may take unless a user says otherwise: 1 GB, more for many lanes, a 16th of all at most."""
-    return min(total() // _SHARE, max(_USUAL, lanes * _A_LANE))
+def usual_share(compute_threads: int = 1) -> int:
+    """What images in hand may take unless a user says otherwise: 1 GB, more for many threads, a 16th of all at most."""
+    return min(total() // _SHARE, max(_USUAL, compute_threads * _A_LANE))
 
 
 def check_fits(size: int, what: str, *, smaller: str = "fewer (--limit N)") -> None:
@@ -69,12 +69,12 @@ class Room:
         self._changed = threading.Condition()
 
     @contextmanager
-    def take(self, size: int, *, tick: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold ``size`` bytes within, after waiting for them; ``tick`` is called while it waits, and may raise."""
+    def take(self, size: int, *, heartbeat: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold ``size`` bytes within, after waiting for them; ``heartbeat`` is called while it waits, and may raise."""
         with self._changed:
             while self._taken and self._taken + size > self._size:
                 self._changed.wait(1.0)
-                tick()
+                heartbeat()
             self._taken += size
         try:
             yield

@@ -13,7 +13,8 @@ import pytest
 from tests.making import CLASSES, files_below, picture, sample, write_prior, write_shard, write_source, zipbatch
 from zipbatch import images
 from zipbatch.atomic import hold, sweep, temp_path
-from zipbatch.shards import open_dataset, read_shard
+from zipbatch.datasets import open_dataset
+from zipbatch.shards import read_shard
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_what_killed_runs_left_is_swept_but_not_what_a_run_holds(source12: Path,
 def an_hour_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that are planned from now on started an hour ago, and are slow."""
     started = time.time_ns() - 3600 * 10**9
-    monkeypatch.setattr("zipbatch.stages.purify_plan.time", SimpleNamespace(time_ns=lambda: started))
+    monkeypatch.setattr("zipbatch.stages.purify.plan.time", SimpleNamespace(time_ns=lambda: started))
 
 
 def test_a_run_that_cannot_move_its_tag_says_so_wherever_it_is_asked(
@@ -176,7 +177,7 @@ def test_one_run_with_the_clock_ahead_binds_nobody(source12: Path, tmp_path: Pat
     """In a year's time a run moved the tag; then somebody set the clock."""
     store, ahead = tmp_path / "pur", time.time_ns() + 365 * 86_400 * 10**9
     with monkeypatch.context() as fast:
-        fast.setattr("zipbatch.stages.purify_plan.time", SimpleNamespace(time_ns=lambda: ahead))
+        fast.setattr("zipbatch.stages.purify.plan.time", SimpleNamespace(time_ns=lambda: ahead))
         first = blur(source12, store, "--tag", "nightly", "--json").json
     assert int((store / "tags/in/nightly").read_text().split()[1]) == ahead
     second = blur(source12, store, "--transform", "blur:4", "--tag", "nightly", "--json")

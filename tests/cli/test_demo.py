@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.making import zipbatch
 from zipbatch.checkpoints import load_prior, load_victim, open_prior, open_victim
-from zipbatch.shards import open_dataset
+from zipbatch.datasets import open_dataset
 from zipbatch.stages.assets import embedded_prior, embedded_victim, sample_source
-from zipbatch.stages.loading import load_split
+from zipbatch.stages.train.data import load_split
 
 
 def test_demo_compares_no_defence_blur_and_zip(tmp_path: Path):

@@ -20,10 +20,10 @@ from tests.making import (
     write_source,
     zipbatch,
 )
-from tests.stages.test_train_prior import UNET
+from tests.stages.train.test_train_prior import UNET
 from zipbatch.cli.fitting import MAX_LOSS
-from zipbatch.report import fit_table
-from zipbatch.stages.fit import PRESETS, candidates
+from zipbatch.report.fit_table import fit_table
+from zipbatch.stages.tune.fit import PRESETS, candidates
 
 IMAGES = 90
 
@@ -188,7 +188,7 @@ def test_with_suspects_the_chosen_preset_is_tuned(
     ran = fit(victim, photos, prior, *options, "--fit-limit", 8, "--out", tmp_path / "ours.yaml", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["fit"]["chosen"] == "strong"
-    assert [rung["guidance_exponent"] for rung in ran.json["rungs"]] == [100, 7]
+    assert [candidate["guidance_exponent"] for candidate in ran.json["rungs"]] == [100, 7]
     preset = yaml.safe_load((tmp_path / "ours.yaml").read_text())
     assert preset["steps"][-1]["transforms"].count("blur:2") == 5
     assert preset["steps"][-1]["guidance_exponent"] == ran.json["chosen"]

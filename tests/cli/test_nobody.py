@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from zipbatch.errors import UsageError
-from zipbatch.places import cache, place
+from zipbatch.storage import cache, storage_path
 from zipbatch.store.lock import lock_file
 
 NAMES = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR")
@@ -56,7 +56,7 @@ def test_what_needs_a_home_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in (*NAMES, "ZIPBATCH_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", gone)
-    for asked in (cache.folder, lambda: lock_file(place("s3://b/pur"), "x")):
+    for asked in (cache.folder, lambda: lock_file(storage_path("s3://b/pur"), "x")):
         with pytest.raises(UsageError, match="set HOME"):
             asked()
     monkeypatch.setenv("ZIPBATCH_CACHE", str(tmp_path))
@@ -66,4 +66,4 @@ def test_what_needs_a_home_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         cache.folder()
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.folder() == tmp_path / "copies"
-    assert lock_file(place("s3://b/pur"), "x").is_relative_to(tmp_path)
+    assert lock_file(storage_path("s3://b/pur"), "x").is_relative_to(tmp_path)

@@ -58,12 +58,12 @@ def test_the_target_is_found_and_the_weakest_strength_that_frees_from_it(
     assert found["suspect"] == "automobile"
     assert found["triggered"] == pytest.approx(72 * 0.9, rel=0.15)
     weak, own, strong = found["rungs"]
-    assert [rung["guidance_exponent"] for rung in found["rungs"]] == [1000, 10, 3]
+    assert [candidate["guidance_exponent"] for candidate in found["rungs"]] == [1000, 10, 3]
     assert weak["asr"] > 0.3, "the weakest strength is to leave the attack in"
-    for rung in found["rungs"]:
-        assert rung["residual"] == pytest.approx(rung["asr"], abs=0.06)
+    for candidate in found["rungs"]:
+        assert candidate["residual"] == pytest.approx(candidate["asr"], abs=0.06)
     assert weak["agreement"] > own["agreement"] > strong["agreement"]
-    assert (found["chosen"], [rung["chosen"] for rung in found["rungs"]]) == (10, [False, True, False])
+    assert (found["chosen"], [candidate["chosen"] for candidate in found["rungs"]]) == (10, [False, True, False])
 
     preset = yaml.safe_load((tmp_path / "ours.yaml").read_text())
     assert (preset["method"], preset["guidance_exponent"], preset["start_step"]) == ("zip", 10, 150)

@@ -15,11 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.making import Ran, files_below, sample, write_shard, write_source, zipbatch
 from zipbatch.cluster import Workers
+from zipbatch.datasets import open_dataset
 from zipbatch.errors import TimeIsUp
-from zipbatch.shards import open_dataset
-from zipbatch.stages.purifier import purifier_spec
-from zipbatch.stages.purify import PurifyProgress, purify
-from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.run import PurifyProgress, purify
+from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.store import Store, verify
 from zipbatch.store.lock import RunLock, lock_file
 

@@ -122,7 +122,7 @@ def test_leaving_stops_workers_at_their_next_safe_point(leave: str):
             started.set()
             try:
                 while True:
-                    context.tick()
+                    context.heartbeat()
                     time.sleep(0.01)
             finally:
                 stopped.set()
@@ -150,7 +150,7 @@ def test_a_worker_knows_where_it_runs():
 
     list(run_tasks(setup, jobs(1), LOCAL))
     assert seen[0].device == "cpu"
-    assert seen[0].lanes == len(os.sched_getaffinity(0))
+    assert seen[0].compute_threads == len(os.sched_getaffinity(0))
     assert seen[0].label["pid"] == os.getpid()
     json.dumps(seen[0].label)
 

@@ -15,7 +15,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.cluster.job import Job
-from zipbatch.cluster import Outcome, WorkerContext, Workers, drive, run_tasks
+from zipbatch.cluster import Outcome, WorkerContext, Workers, driver, run_tasks
 from zipbatch.errors import UsageError
 
 pytestmark = pytest.mark.ray
@@ -44,7 +44,7 @@ class Acting:
                 case "slow":
                     for _ in range(20):
                         time.sleep(0.2)
-                        context.tick()
+                        context.heartbeat()
             time.sleep(0.1)
             return os.getpid(), weights
 
@@ -119,8 +119,8 @@ def test_a_busy_cluster_is_not_waited_for_without_end(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     cluster.add_node(num_cpus=2)
-    monkeypatch.setattr(drive, "START_TIMEOUT_S", 8.0)
-    monkeypatch.setattr(drive, "PULSE_S", 1.0)
+    monkeypatch.setattr(driver, "START_TIMEOUT_S", 8.0)
+    monkeypatch.setattr(driver, "HEARTBEAT_S", 1.0)
     ray.init(address=cluster.address, namespace="others", log_to_driver=False)
 
     @ray.remote(num_cpus=2)
@@ -137,7 +137,7 @@ def test_a_busy_cluster_is_not_waited_for_without_end(
 
 def test_workers_join_and_leave_in_the_middle(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """One node at first; a second comes and works; the first goes, and nothing is lost nor blamed on a task."""
-    monkeypatch.setattr(drive, "PULSE_S", 1.0)
+    monkeypatch.setattr(driver, "HEARTBEAT_S", 1.0)
     first, log = cluster.add_node(num_cpus=1), tmp_path / "log"
     log.touch()
     outcomes: dict[str, Outcome] = {}
@@ -170,8 +170,8 @@ def test_workers_join_and_leave_in_the_middle(cluster: Cluster, tmp_path: Path, 
 
 def test_a_frozen_worker_is_replaced(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cluster.add_node(num_cpus=2)
-    monkeypatch.setattr(drive, "FROZEN_S", 4.0)
-    monkeypatch.setattr(drive, "PULSE_S", 1.0)
+    monkeypatch.setattr(driver, "FROZEN_S", 4.0)
+    monkeypatch.setattr(driver, "HEARTBEAT_S", 1.0)
     outcomes = run(tmp_path / "log", ["freeze", *good(10)], on(cluster, 2))
     assert {outcome.error for outcome in outcomes.values()} == {None}
     assert len(outcomes) == 11
@@ -181,7 +181,7 @@ def test_a_task_that_hangs_is_given_up_and_one_that_moves_is_not(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     cluster.add_node(num_cpus=2)
-    monkeypatch.setattr(drive, "PULSE_S", 1.0)
+    monkeypatch.setattr(driver, "HEARTBEAT_S", 1.0)
     outcomes = run(tmp_path / "log", ["hang", "slow", *good(10)], on(cluster, 2, stall_s=3.0))
     assert outcomes.pop("hang").error == "killed or hung its worker 3 times; given up"
     assert {outcome.error for outcome in outcomes.values()} == {None}

@@ -20,7 +20,7 @@ from zipbatch.config import (
 )
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS
-from zipbatch.stages.purifier import chosen_purifier
+from zipbatch.stages.purify.spec import chosen_purifier
 from zipbatch.victims import build_victim
 
 

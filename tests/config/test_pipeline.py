@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from zipbatch.config import PipelineConfig, find_config, list_configs, load_config, parse_scalar, references, resolved
+from zipbatch.config import find_config, list_configs, load_config, parse_scalar
 from zipbatch.errors import UsageError
+from zipbatch.pipeline.config import PipelineConfig, references, resolved
 
 STAGES: dict[str, Any] = {"shards": {"run": "poison"}}
 

@@ -36,7 +36,7 @@ from tests.making import sample, write_prior, write_shard, zipbatch  # noqa: E40
 from tests.meddling import alike, swapped  # noqa: E402
 from zipbatch.atomic import sha256_file  # noqa: E402
 from zipbatch.errors import DataError  # noqa: E402
-from zipbatch.places import Place, place  # noqa: E402
+from zipbatch.storage import StoragePath, storage_path  # noqa: E402
 from zipbatch.store import Store, Versions  # noqa: E402
 
 SHARDS, IMAGES = 5, 4
@@ -61,7 +61,7 @@ def check(holds: object, what: str) -> None:
 class World:
     """Inputs in two forms each, and what is made of them where nothing goes wrong."""
 
-    def __init__(self, root: Path, store: Place, rng: random.Random) -> None:
+    def __init__(self, root: Path, store: StoragePath, rng: random.Random) -> None:
         self.root, self.store, self.rng = root, store, rng
         self.data, self.prior = root / "in", root / "prior"
         self.forms = [[self._shard(number, form) for form in range(2)] for number in range(SHARDS)]
@@ -96,7 +96,7 @@ class World:
                 found |= {(digest, row.input): row.output for row in version.rows}
         return found
 
-    def _purify(self, data: Path, prior: Path, store: Place) -> list[object]:
+    def _purify(self, data: Path, prior: Path, store: StoragePath) -> list[object]:
         return [
             *("purify", data, "--name", "in", "--prior", prior, "--store", store, "--tag", "nightly"),
             *("--preset", "fast", "--transform", "blur:2", "--steps", 6, "--start-step", 900, "--batch-size", 2),
@@ -367,7 +367,7 @@ KINDS: dict[str, Callable[[World], bool]] = {
 """Each gives whether it has damaged the store itself, so that a version may lack something until it is healed."""
 
 
-def campaign(root: Path, store: Place, *, rounds: int, seed: int, only: str | None = None) -> list[str]:
+def campaign(root: Path, store: StoragePath, *, rounds: int, seed: int, only: str | None = None) -> list[str]:
     """What was broken, a text each."""
     rng = random.Random(seed)
     world, broken, counts = World(root, store, rng), list[str](), Counter[str]()
@@ -394,7 +394,7 @@ def campaign(root: Path, store: Place, *, rounds: int, seed: int, only: str | No
     return broken
 
 
-def _another(store: Place) -> Place:
+def _another(store: StoragePath) -> StoragePath:
     """A new store, so that one broken promise is told once."""
     return store.with_name(f"{store.name}-{len(store.name)}")
 
@@ -409,13 +409,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         os.environ["ZIPBATCH_CACHE"] = str(root / "cache")
-        store: Place = root / "pur"
+        store: StoragePath = root / "pur"
         if asked.s3:
             store = _s3()
         return 1 if campaign(root, store, rounds=asked.rounds, seed=asked.seed, only=asked.only) else 0
 
 
-def _s3() -> Place:
+def _s3() -> StoragePath:
     from tests.object_store import BUCKET, SECRET, S3Path, S3Server
 
     server = S3Server()
@@ -430,7 +430,7 @@ def _s3() -> Place:
     }
     server.client().create_bucket(Bucket=BUCKET)
     S3Path.server = server
-    assert place(f"s3://{BUCKET}/x")
+    assert storage_path(f"s3://{BUCKET}/x")
     return S3Path.fresh()
 
 

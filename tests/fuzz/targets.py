@@ -34,20 +34,22 @@ from zipbatch.checkpoints.prior import load_prior
 from zipbatch.checkpoints.tensors import read_tensors
 from zipbatch.checkpoints.victim import load_victim
 from zipbatch.cluster import WorkerContext
-from zipbatch.config import PipelineConfig, VictimConfig, load_config, parse_scalar
+from zipbatch.config import VictimConfig, load_config, parse_scalar
+from zipbatch.datasets import open_dataset
+from zipbatch.datasets.base import read_classes
+from zipbatch.datasets.cifar10 import find_cifar10
+from zipbatch.datasets.gtsrb import find_gtsrb
+from zipbatch.datasets.image_folder import find_image_folder
+from zipbatch.datasets.plain_pickle import load_plain
 from zipbatch.endpoints import http
 from zipbatch.errors import DataError, ZipbatchError
-from zipbatch.report import versions_table
-from zipbatch.shards import Limits, open_dataset, read_shard
-from zipbatch.sources.base import read_classes
-from zipbatch.sources.cifar10 import find_cifar10
-from zipbatch.sources.gtsrb import find_gtsrb
-from zipbatch.sources.image_folder import find_image_folder
-from zipbatch.sources.plain_pickle import load_plain
-from zipbatch.stages.import_files import match_by_map
-from zipbatch.stages.purifier import purifier_spec
-from zipbatch.stages.purifier_identity import describe
-from zipbatch.stages.purify_shard import PurifySetup, PurifyTask, PurifyWorker
+from zipbatch.pipeline.config import PipelineConfig
+from zipbatch.report.tables import versions_table
+from zipbatch.shards import Limits, read_shard
+from zipbatch.stages.convert.import_files import match_by_map
+from zipbatch.stages.purify.identity import describe
+from zipbatch.stages.purify.spec import purifier_spec
+from zipbatch.stages.purify.worker import PurifySetup, PurifyTask, PurifyWorker
 from zipbatch.store import RememberedInputs, Store, Versions, verify
 from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import Removals

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from zipbatch.metrics import Judgement, Rung, choose_rung, judge
+from zipbatch.metrics import Candidate, Judgement, choose_candidate, judge
 
 CLASSES = 10
 Ints = npt.NDArray[np.int64]
@@ -21,10 +21,11 @@ def simulated(
     target: int = 3,
     seed: int = 0,
 ) -> tuple[Ints, Ints, list[float]]:
-    """Answers [N] without a defence and [R, N] after it, and the attack success rate of each rung.
+    """Answers [N] without a defence and [R, N] after it, and the attack success rate of each candidate.
 
-    ``left[r]``: share of triggered images still taken for the target at rung r; ``drift[r]``: share of all images that
-    go wrong there. An image that goes wrong, or is freed, at a rung stays so at all stronger ones.
+    ``left[r]``: share of triggered images still taken for the target at candidate r;
+    ``drift[r]``: share of all images that
+    go wrong there. An image that goes wrong, or is freed, at a candidate stays so at all stronger ones.
     """
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, CLASSES, clean + triggered)
@@ -32,13 +33,13 @@ def simulated(
     undefended = np.where(stamped, target, truth)
     breaks_at, wrong = rng.random(len(truth)), (truth + rng.integers(1, CLASSES, len(truth))) % CLASSES
     frees_at = rng.random(len(truth))
-    rungs = []
+    candidates = []
     for share, gone in zip(left, drift, strict=True):
         own = np.where(breaks_at < gone, wrong, truth)
-        rungs.append(np.where(stamped & (frees_at < share), target, own))
+        candidates.append(np.where(stamped & (frees_at < share), target, own))
     other = stamped & (truth != target)
-    success = [float((answers == target)[other].mean()) if other.any() else 0.0 for answers in rungs]
-    return undefended, np.stack(rungs), success
+    success = [float((answers == target)[other].mean()) if other.any() else 0.0 for answers in candidates]
+    return undefended, np.stack(candidates), success
 
 
 LEFT = [0.9, 0.4, 0.08, 0.003, 0.0]
@@ -47,38 +48,40 @@ DRIFT = [0.01, 0.03, 0.05, 0.08, 0.15]
 
 @pytest.mark.parametrize("triggered", [60, 100, 300, 1000, 5000])
 def test_the_attack_success_is_estimated_without_labels(triggered: int):
-    undefended, rungs, success = simulated(clean=1000, triggered=triggered, left=LEFT, drift=DRIFT)
-    found = judge(undefended, rungs, classes=CLASSES)
+    undefended, candidates, success = simulated(clean=1000, triggered=triggered, left=LEFT, drift=DRIFT)
+    found = judge(undefended, candidates, classes=CLASSES)
     assert found.suspect == 3
     assert found.triggered == pytest.approx(0.9 * triggered, rel=0.2)  # a tenth of them belong to the class anyway
-    for rung, share in zip(found.rungs, success, strict=True):
-        assert rung.residual == pytest.approx(share, abs=0.03 if triggered >= 300 else 0.1)
+    for candidate, share in zip(found.candidates, success, strict=True):
+        assert candidate.residual == pytest.approx(share, abs=0.03 if triggered >= 300 else 0.1)
     if triggered >= 300:
-        assert choose_rung(found, own=0, limit=0.03) == 3
-        assert choose_rung(found, own=0, limit=0.2) == 2
+        assert choose_candidate(found, own=0, limit=0.03) == 3
+        assert choose_candidate(found, own=0, limit=0.2) == 2
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_drift_alone_is_no_attack(seed: int):
-    undefended, rungs, _ = simulated(clean=1000, triggered=0, left=LEFT, drift=[0.02, 0.05, 0.1, 0.2, 0.3], seed=seed)
-    found = judge(undefended, rungs, classes=CLASSES)
+    undefended, candidates, _ = simulated(
+        clean=1000, triggered=0, left=LEFT, drift=[0.02, 0.05, 0.1, 0.2, 0.3], seed=seed
+    )
+    found = judge(undefended, candidates, classes=CLASSES)
     assert (found.suspect, found.triggered) == (None, 0.0)
-    assert [choose_rung(found, own=own, limit=0.02) for own in range(5)] == [0, 1, 2, 3, 4]
-    assert [rung.residual for rung in found.rungs] == [None] * 5
-    agreement = [rung.agreement for rung in found.rungs]
+    assert [choose_candidate(found, own=own, limit=0.02) for own in range(5)] == [0, 1, 2, 3, 4]
+    assert [candidate.residual for candidate in found.candidates] == [None] * 5
+    agreement = [candidate.agreement for candidate in found.candidates]
     assert agreement == sorted(agreement, reverse=True)
     assert agreement[0] == pytest.approx(0.98, abs=0.02)
 
 
 def test_an_attack_that_the_strongest_rung_leaves_is_not_seen():
-    undefended, rungs, _ = simulated(clean=1000, triggered=500, left=[1.0, 1.0, 1.0], drift=[0.01, 0.02, 0.03])
-    assert judge(undefended, rungs, classes=CLASSES).suspect is None
+    undefended, candidates, _ = simulated(clean=1000, triggered=500, left=[1.0, 1.0, 1.0], drift=[0.01, 0.02, 0.03])
+    assert judge(undefended, candidates, classes=CLASSES).suspect is None
 
 
 def test_images_of_one_class_alone():
     """All of them triggered: nearly all leave. None triggered: some drift."""
-    undefended, rungs, _ = simulated(clean=0, triggered=100, left=LEFT, drift=DRIFT)
-    assert judge(undefended, rungs, classes=CLASSES).suspect == 3
+    undefended, candidates, _ = simulated(clean=0, triggered=100, left=LEFT, drift=DRIFT)
+    assert judge(undefended, candidates, classes=CLASSES).suspect == 3
     drifted = np.where(np.arange(100) < 15, np.arange(100) % CLASSES, 3)
     assert judge(np.full(100, 3), drifted[None], classes=CLASSES).suspect is None
 
@@ -92,14 +95,14 @@ def test_drift_to_a_neighbour_is_no_attack():
 
 
 def test_one_image_of_a_rare_class_hides_nothing():
-    undefended, rungs, _ = simulated(clean=1000, triggered=100, left=LEFT, drift=DRIFT)
+    undefended, candidates, _ = simulated(clean=1000, triggered=100, left=LEFT, drift=DRIFT)
     rare = np.array([CLASSES])
-    gone = np.concatenate([rungs, np.zeros((len(rungs), 1), np.int64)], axis=1)
+    gone = np.concatenate([candidates, np.zeros((len(candidates), 1), np.int64)], axis=1)
     assert judge(np.concatenate([undefended, rare]), gone, classes=CLASSES + 1).suspect == 3
 
 
 def judged(*residuals: tuple[float, float]) -> Judgement:
-    return Judgement(3, 500.0, tuple(Rung(0.9, value, upper) for value, upper in residuals))
+    return Judgement(3, 500.0, tuple(Candidate(0.9, value, upper) for value, upper in residuals))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def judged(*residuals: tuple[float, float]) -> Judgement:
     ],
 )
 def test_stronger_on_an_estimate_weaker_on_certainty(residuals: list[tuple[float, float]], own: int, chosen: int):
-    assert choose_rung(judged(*residuals), own=own, limit=0.02) == chosen
+    assert choose_candidate(judged(*residuals), own=own, limit=0.02) == chosen
 
 
 def test_three_classes():
@@ -124,17 +127,17 @@ def test_three_classes():
     found = judge(undefended, freed[None], classes=3)
     assert found.suspect == 0
     assert found.triggered == pytest.approx(95, abs=3)
-    assert found.rungs[0].residual == 0.0
+    assert found.candidates[0].residual == 0.0
 
 
 def test_no_images():
     found = judge(np.empty(0, np.int64), np.empty((2, 0), np.int64), classes=3)
     assert found.suspect is None
-    assert found.rungs[0].agreement == 0.0
+    assert found.candidates[0].agreement == 0.0
 
 
 @pytest.mark.parametrize(
-    ("undefended", "rungs", "classes", "words"),
+    ("undefended", "candidates", "classes", "words"),
     [
         (np.zeros(3, np.int64), np.zeros((2, 4), np.int64), 3, "answers \\[R, N\\]"),
         (np.zeros(3, np.int64), np.zeros((0, 3), np.int64), 3, "answers \\[R, N\\]"),
@@ -142,6 +145,6 @@ def test_no_images():
         (np.zeros(3, np.int64), np.zeros((1, 3), np.int64), 1, "two classes"),
     ],
 )
-def test_what_does_not_fit_is_refused(undefended: Ints, rungs: Ints, classes: int, words: str):
+def test_what_does_not_fit_is_refused(undefended: Ints, candidates: Ints, classes: int, words: str):
     with pytest.raises(ValueError, match=words):
-        judge(undefended, rungs, classes=classes)
+        judge(undefended, candidates, classes=classes)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.diffusion.test_sampler import ALPHA_BAR, T, eps_of
-from tests.purifiers.test_painter import canvases, levels, made_up, make_diffpure, model_units, noise_by_hand
+from tests.purifiers.test_diffusion_sampler import canvases, levels, made_up, make_diffpure, model_units, noise_by_hand
 from tests.purifiers.test_zip import SIZE, apart, keys, pictures
 from zipbatch.purifiers.diffpure import DiffPureSettings
 

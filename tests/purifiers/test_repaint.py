@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tests.diffusion.test_sampler import ALPHA_BAR
-from tests.purifiers.test_painter import made_up
+from tests.purifiers.test_diffusion_sampler import made_up
 from tests.purifiers.test_zip import SIZE, EpsUNet, apart, keys, pictures
 from zipbatch.attacks import get_attack
 from zipbatch.checkpoints import load_prior, open_prior, read_calibration

@@ -313,7 +313,7 @@ def test_a_transform_of_whole_images_stays_within_an_image(
 ):
     """Four of them share a canvas, and none sees its neighbours."""
     images, names = pictures(6), keys(6)
-    monkeypatch.setattr("zipbatch.purifiers.painter.guided_sample", lambda _, y, project, **__: project(y))
+    monkeypatch.setattr("zipbatch.purifiers.diffusion_sampler.guided_sample", lambda _, y, project, **__: project(y))
     made = make_zip(large, transforms=(transform,), seed=2)(images, names)
     own = parse_projector(transform).with_keys(2, names).apply(from_u8(images, "model"))
     assert torch.equal(made, to_u8(own, "model"))

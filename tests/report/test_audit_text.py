@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from zipbatch.report import Look, audit_text
+from zipbatch.report.audit_text import audit_text
+from zipbatch.report.columns import Look
 
 
 def found(verdict: str, **other: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zipbatch.report import StrengthLine, strength_curve
+from zipbatch.report.curve import StrengthLine, strength_curve
 
 
 def line(name: str, ca: list[float], asr: list[float], exponents: list[float]) -> StrengthLine:

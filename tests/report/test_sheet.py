@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zipbatch.report import Mark, SheetColumn, SheetRow, contact_sheet
+from zipbatch.report.sheet import Mark, SheetColumn, SheetRow, contact_sheet
 
 ROWS = [SheetRow("cat", "k/0001"), SheetRow("dog", "k/0002")]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from zipbatch.report import Column, Look, evaluation_table, pairs_text, table_text, tune_table, versions_table
+from zipbatch.report.columns import Column, Look, pairs_text, table_text
+from zipbatch.report.tables import evaluation_table, tune_table, versions_table
 from zipbatch.store import VersionHeader
 
 
@@ -185,7 +186,7 @@ def test_a_listing_of_versions_has_settings_images_bytes_and_age(length: int):
 
 
 def test_the_table_of_strengths_fits_80_columns():
-    rung = {"guidance_exponent": 10.0, "chosen": True}
-    rung |= dict.fromkeys(("agreement", "residual", "residual_upper", "ca", "asr", "pa"), 0.123)
-    found = {"undefended": {"ca": 0.9, "asr": 1.0}, "rungs": [rung], "suspect": None, "limit": 0.02}
+    candidate = {"guidance_exponent": 10.0, "chosen": True}
+    candidate |= dict.fromkeys(("agreement", "residual", "residual_upper", "ca", "asr", "pa"), 0.123)
+    found = {"undefended": {"ca": 0.9, "asr": 1.0}, "rungs": [candidate], "suspect": None, "limit": 0.02}
     assert width(tune_table(found).split("no class")[0]) <= 80

@@ -28,8 +28,8 @@ from ray.cluster_utils import Cluster
 
 from tests.making import write_source, zipbatch
 from tests.object_store import S3Path, S3Server
-from tests.stages.test_purify_faults import heed_interrupts, objects
-from zipbatch.places import Place
+from tests.stages.purify.test_purify_faults import heed_interrupts, objects
+from zipbatch.storage import StoragePath
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,8 +39,8 @@ SHARDS, NODES, FAULTS_A_ROUND = 48, 3, 20
 SETTINGS = ("--steps", 60, "--transform", "blur:2", "--batch-size", 1, "--device", "cpu", "--name", "campaign")
 IMPATIENT = """
 import sys
-from zipbatch.cluster import drive
-drive.PULSE_S, drive.FROZEN_S = 0.5, 3.0
+from zipbatch.cluster import driver
+driver.HEARTBEAT_S, driver.FROZEN_S = 0.5, 3.0
 from zipbatch.cli.main import main
 main()
 """
@@ -185,7 +185,7 @@ class Injector:
             **{kind: (lambda run, store, harm=harm: harm(store)) for kind, harm in where.kinds.items()},
         }
 
-    def one(self, run: subprocess.Popen[str], store: Place) -> str | None:
+    def one(self, run: subprocess.Popen[str], store: StoragePath) -> str | None:
         """Inject the kind that was had least, chosen at random among equals."""
         least = min(self.done[kind] for kind in self.kinds)
         kind = self._rng.choice([kind for kind in self.kinds if self.done[kind] <= least + 1])
@@ -212,7 +212,7 @@ class Injector:
         return True
 
 
-def start(cluster: Cluster, source: Path, prior: Path, store: Place, log: Path) -> subprocess.Popen[str]:
+def start(cluster: Cluster, source: Path, prior: Path, store: StoragePath, log: Path) -> subprocess.Popen[str]:
     arguments = ("purify", source, "--prior", prior, "--store", store, *SETTINGS)
     workers = ("--address", cluster.address, "--workers", NODES, "--at-least", 1)
     with log.open("a") as stream:

@@ -12,9 +12,10 @@ import pytest
 
 from tests.making import CLASSES, files_below, sample, write_shard, write_source, zipbatch
 from tests.object_store import BUCKET, SECRET, Request, S3Path, S3Server, times
-from zipbatch.places.remote import client_for
-from zipbatch.shards import Sample, open_dataset
-from zipbatch.stages.loading import load_split
+from zipbatch.datasets import open_dataset
+from zipbatch.shards import Sample
+from zipbatch.stages.train.data import load_split
+from zipbatch.storage.remote import client_for
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
 ZIP = ("--steps", 3, "--transform", "blur:2", "--device", "cpu")

@@ -14,8 +14,8 @@ import pytest
 from tests.making import files_below, sample, write_shard, write_source, zipbatch
 from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place
-from zipbatch.stages.publish import publish_version
+from zipbatch.stages.purify.publish import publish_version
+from zipbatch.storage import StoragePath
 from zipbatch.store import GcPolicy, Store, TaskRecord, VersionRow, Versions, collect, find_garbage, task_key, verify
 from zipbatch.store import removals as removals_module
 from zipbatch.store.gc import age_s
@@ -494,7 +494,7 @@ def test_a_damaged_note_is_named(store: Store, damage: bytes):
         Removals(store).notes()
 
 
-def test_gc_on_any_kind_of_store(pur: Place, monkeypatch: pytest.MonkeyPatch):
+def test_gc_on_any_kind_of_store(pur: StoragePath, monkeypatch: pytest.MonkeyPatch):
     """On S3 nothing can be made to look old: there the grace period is over before it begins."""
     store = Store(pur)
     store.prepare()
@@ -515,7 +515,7 @@ def test_gc_on_any_kind_of_store(pur: Place, monkeypatch: pytest.MonkeyPatch):
     assert run(store, range(2, 6)) == second
 
 
-def test_a_note_in_force_is_met_on_any_kind_of_store(pur: Place):
+def test_a_note_in_force_is_met_on_any_kind_of_store(pur: StoragePath):
     store = Store(pur)
     store.prepare()
     version = run(store, range(1))

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.making import files_below, write_source, zipbatch
-from zipbatch.places import Place, stamp
+from zipbatch.storage import StoragePath, stamp
 from zipbatch.store import RememberedInputs, Store
 
 
 @pytest.fixture
-def store(pur: Place) -> Store:
+def store(pur: StoragePath) -> Store:
     store = Store(pur)
     store.prepare()
     return store
@@ -137,12 +137,12 @@ def test_a_link_is_what_it_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert again.digest(path) == f"{number}" * 64, path
 
 
-def test_saves_only_what_changed(store: Store, pur: Place):
+def test_saves_only_what_changed(store: Store, pur: StoragePath):
     RememberedInputs(store, "d").save()
     assert files_below(pur) == {}
 
 
-def test_a_replaced_shard_is_computed_anew(tmp_path: Path, pur: Place):
+def test_a_replaced_shard_is_computed_anew(tmp_path: Path, pur: StoragePath):
     source = write_source(tmp_path / "in", counts={"test": 6}, shards=3)
     command = ["purify", source, "--purifier", "blur", "--store", pur, "--json"]
     assert zipbatch(*command).json["computed"] == 3

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from zipbatch.errors import UsageError
-from zipbatch.places import place
+from zipbatch.storage import storage_path
 from zipbatch.store.lock import RunLock, lock_file
 
 HOLD = """
@@ -68,15 +68,16 @@ def test_what_an_earlier_run_left_is_no_obstacle(tmp_path: Path, left: bytes):
 
 
 def test_where_locks_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert lock_file(place("/srv/pur"), "in") == Path("/srv/pur/locks/in.lock")
-    assert lock_file(place("file:///srv/pur"), "in") == Path("/srv/pur/locks/in.lock")
+    assert lock_file(storage_path("/srv/pur"), "in") == Path("/srv/pur/locks/in.lock")
+    assert lock_file(storage_path("file:///srv/pur"), "in") == Path("/srv/pur/locks/in.lock")
     monkeypatch.setenv("HOME", str(tmp_path))
     remote = [
-        lock_file(place(url), name) for url, name in (("s3://a/pur", "in"), ("s3://a/pur", "on"), ("s3://b/pur", "in"))
+        lock_file(storage_path(url), name)
+        for url, name in (("s3://a/pur", "in"), ("s3://a/pur", "on"), ("s3://b/pur", "in"))
     ]
     assert len(set(remote)) == 3
     assert all(file.parent == tmp_path / ".cache" / "zipbatch" / "locks" for file in remote)
-    assert lock_file(place("s3://a/pur/"), "in") == remote[0]
+    assert lock_file(storage_path("s3://a/pur/"), "in") == remote[0]
 
 
 def test_a_lock_that_cannot_be_had_says_why(tmp_path: Path):

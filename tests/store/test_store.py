@@ -9,8 +9,8 @@ import pytest
 
 from tests.making import files_below, sample, write_shard
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place, put_bytes, sha256
 from zipbatch.shards import Sample
+from zipbatch.storage import StoragePath, put_bytes, sha256
 from zipbatch.store import LostObjectsError, Store, TaskRecord, check_name, parse_reference, task_key
 from zipbatch.store import records as records_module
 
@@ -18,7 +18,7 @@ KEY = task_key("0" * 64, {"method": "blur"})
 
 
 @pytest.fixture
-def store(pur: Place) -> Store:
+def store(pur: StoragePath) -> Store:
     store = Store(pur)
     store.prepare()
     return store
@@ -38,7 +38,7 @@ def record(output: str, **fields: object) -> TaskRecord:
     return TaskRecord(**given, seconds=0.5, device="cpu", worker={}, versions={})
 
 
-def test_an_object_lies_under_its_digest(store: Store, pur: Place, tmp_path: Path):
+def test_an_object_lies_under_its_digest(store: Store, pur: StoragePath, tmp_path: Path):
     digest = put(store, sample("a", 1, seed=1))
     assert store.has_object(digest)
     path = pur / "objects" / digest[:2] / f"{digest}.tar"
@@ -48,7 +48,7 @@ def test_an_object_lies_under_its_digest(store: Store, pur: Place, tmp_path: Pat
     assert list(store.objects()) == [path]
 
 
-def test_a_failed_object_leaves_nothing(store: Store, pur: Place, tmp_path: Path, cache: Path):
+def test_a_failed_object_leaves_nothing(store: Store, pur: StoragePath, tmp_path: Path, cache: Path):
     def fail() -> None:
         with store.new_object() as writer:
             writer.write(sample("a", 1, seed=1))
@@ -121,7 +121,7 @@ def test_references():
             parse_reference(text)
 
 
-def test_reading_makes_nothing(pur: Place, tmp_path: Path):
+def test_reading_makes_nothing(pur: StoragePath, tmp_path: Path):
     store = Store(pur)
     with pytest.raises(UsageError, match="no store there"):
         store.require()
@@ -135,7 +135,7 @@ def test_reading_makes_nothing(pur: Place, tmp_path: Path):
     assert files_below(pur) == {}
 
 
-def test_what_is_far_too_large_is_damaged_and_not_read(store: Store, pur: Place, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_far_too_large_is_damaged_and_not_read(store: Store, pur: StoragePath, monkeypatch: pytest.MonkeyPatch):
     digest = put(store, sample("a", 1, seed=1))
     store.put_task(KEY, record(digest))
     put_bytes(pur / "x", b"four")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.making import files_below, sample, write_shard, write_source, zipbatch
 from zipbatch.errors import UsageError
-from zipbatch.places import Place
+from zipbatch.storage import StoragePath
 from zipbatch.store import Store, Versions, lost_objects, verify
 from zipbatch.store.removals import Removals
 from zipbatch.store.seal import SEAL
@@ -33,24 +33,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(made: Path, pur: Place) -> Place:
+def store(made: Path, pur: StoragePath) -> StoragePath:
     return Path(shutil.copytree(made, pur)) if isinstance(pur, Path) else pur.copy_from(made)
 
 
-def an_object(store: Place) -> Place:
+def an_object(store: StoragePath) -> StoragePath:
     return sorted((store / "objects").rglob("*.tar"))[1]
 
 
-def a_task(store: Place) -> Place:
+def a_task(store: StoragePath) -> StoragePath:
     return sorted((store / "tasks").rglob("*.json"))[1]
 
 
-def a_header(store: Place) -> Place:
+def a_header(store: StoragePath) -> StoragePath:
     (found,) = (store / "versions" / "in").glob("*.json")
     return found
 
 
-def change(file: Place, **fields: object) -> str:
+def change(file: StoragePath, **fields: object) -> str:
     """Other values, in a file of an older release, which has no seal."""
     value = json.loads(file.read_text())
     del value[SEAL]
@@ -58,7 +58,7 @@ def change(file: Place, **fields: object) -> str:
     return file.stem
 
 
-def flip(store: Place) -> str:
+def flip(store: StoragePath) -> str:
     file = an_object(store)
     data = bytearray(file.read_bytes())
     data[700] ^= 1
@@ -66,18 +66,18 @@ def flip(store: Place) -> str:
     return file.stem
 
 
-def remove(store: Place) -> str:
+def remove(store: StoragePath) -> str:
     file = an_object(store)
     file.unlink()
     return file.stem
 
 
-def stranger(store: Place) -> str:
+def stranger(store: StoragePath) -> str:
     write_shard(store / "objects" / "zz" / "x.tar", [sample("a", 1, seed=1)])
     return "zz/x.tar"
 
 
-def misplaced(store: Place) -> str:
+def misplaced(store: StoragePath) -> str:
     file = an_object(store)
     target = store / "objects" / "00" / file.name
     target.parent.mkdir(exist_ok=True)
@@ -85,12 +85,12 @@ def misplaced(store: Place) -> str:
     return file.stem
 
 
-def damage_task(store: Place) -> str:
+def damage_task(store: StoragePath) -> str:
     a_task(store).write_text("{")
     return a_task(store).stem
 
 
-def relist(store: Place, edit: Callable[[list[dict[str, object]]], object]) -> str:
+def relist(store: StoragePath, edit: Callable[[list[dict[str, object]]], object]) -> str:
     file = a_header(store).with_suffix(".jsonl.gz")
     rows = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
     edit(rows)
@@ -98,23 +98,23 @@ def relist(store: Place, edit: Callable[[list[dict[str, object]]], object]) -> s
     return a_header(store).stem
 
 
-def cut_list(store: Place) -> str:
+def cut_list(store: StoragePath) -> str:
     file = a_header(store).with_suffix(".jsonl.gz")
     file.write_bytes(file.read_bytes()[:-6])
     return a_header(store).stem
 
 
-def damage_header(store: Place) -> str:
+def damage_header(store: StoragePath) -> str:
     a_header(store).write_text("[]")
     return a_header(store).stem
 
 
-def tag_to_nowhere(store: Place) -> str:
+def tag_to_nowhere(store: StoragePath) -> str:
     (store / "tags" / "in" / "nightly").write_text("0123456789abcdef0123\n")
     return "tags/in/nightly"
 
 
-DAMAGE: dict[str, Callable[[Place], str]] = {
+DAMAGE: dict[str, Callable[[StoragePath], str]] = {
     "flipped byte": flip,
     "removed object": remove,
     "strange object": stranger,
@@ -135,12 +135,12 @@ DAMAGE: dict[str, Callable[[Place], str]] = {
 }
 
 
-def test_a_good_store(store: Place):
+def test_a_good_store(store: StoragePath):
     checked = verify(Store(store))
     assert (checked.objects, checked.tasks, checked.versions, checked.tags, checked.faults) == (3, 3, 1, 2, ())
 
 
-def test_temp_files_of_other_runs_are_no_fault(store: Place):
+def test_temp_files_of_other_runs_are_no_fault(store: StoragePath):
     for folder in ("objects", "tasks/ab", "versions/in", "tags/in", f"objects/{an_object(store).stem[:2]}"):
         (store / folder).mkdir(exist_ok=True)
         (store / folder / ".tmp-1-abc").write_bytes(b"half")
@@ -148,7 +148,7 @@ def test_temp_files_of_other_runs_are_no_fault(store: Place):
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_damage_is_found_and_named(store: Place, case: str):
+def test_damage_is_found_and_named(store: StoragePath, case: str):
     named = DAMAGE[case](store)
     faults = verify(Store(store)).faults
     assert faults
@@ -161,7 +161,7 @@ def test_damage_is_found_and_named(store: Place, case: str):
     assert (as_json.code, len(as_json.json["faults"])) == (1, len(faults))
 
 
-def test_a_removed_object_is_computed_again(store: Place, made: Path):
+def test_a_removed_object_is_computed_again(store: StoragePath, made: Path):
     source = made.parent / "in"
     before = an_object(store).read_bytes()
     name = an_object(store)
@@ -216,7 +216,9 @@ def test_an_object_that_a_gc_takes_meanwhile_is_no_fault(store: Path, monkeypatc
     assert verify(Store(store), on_progress=take).faults == ()
 
 
-def test_what_is_missing_is_noted_for_stores_that_are_not_looked_into(store: Place, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_missing_is_noted_for_stores_that_are_not_looked_into(
+    store: StoragePath, monkeypatch: pytest.MonkeyPatch
+):
     lost = remove(store)
     verify(Store(store))
     assert Removals(Store(store)).named() == set()
@@ -228,7 +230,7 @@ def test_what_is_missing_is_noted_for_stores_that_are_not_looked_into(store: Pla
     assert lost_objects(Store(store), [lost, an_object(store).stem]) == {lost}
 
 
-def test_a_copy_in_another_place_harms_nobody(store: Place):
+def test_a_copy_in_another_place_harms_nobody(store: StoragePath):
     """It is removed; what lies where it belongs is sound, and so is all that refers to it."""
     file = an_object(store)
     for folder in ("00", "zz"):
@@ -244,7 +246,7 @@ def test_a_copy_in_another_place_harms_nobody(store: Place):
     assert files_below(store) == {name: data for name, data in before.items() if name not in strays}
 
 
-def test_every_field_of_a_record_and_a_header_is_sealed(store: Place):
+def test_every_field_of_a_record_and_a_header_is_sealed(store: StoragePath):
     """A digit that turns over in a count, a time or a digest is damage; files of older releases, unsealed, are read."""
     for file, faults in ((a_task(store), "damaged record"), (a_header(store), "a field is not what was written")):
         whole = file.read_text()
@@ -257,7 +259,7 @@ def test_every_field_of_a_record_and_a_header_is_sealed(store: Place):
         assert verify(Store(store)).faults == ()
 
 
-def test_two_repairs_at_once(store: Place):
+def test_two_repairs_at_once(store: StoragePath):
     """Whichever comes first, both end well, and what is sound stays."""
     if not isinstance(store, Path):
         pytest.skip("threads of one process share the server")
@@ -270,7 +272,7 @@ def test_two_repairs_at_once(store: Place):
     assert len(list((store / "objects").rglob("*.tar"))) == 2
 
 
-def test_a_repair_does_not_remove_what_was_made_anew_meanwhile(store: Place, monkeypatch: pytest.MonkeyPatch):
+def test_a_repair_does_not_remove_what_was_made_anew_meanwhile(store: StoragePath, monkeypatch: pytest.MonkeyPatch):
     file = an_object(store)
     sound, read = file.read_bytes(), verify_module.sha256_file
     flip(store)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.making import files_below, sample, write_source, zipbatch
-from zipbatch import places
+from zipbatch import storage
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place, put_bytes, put_json
+from zipbatch.storage import StoragePath, put_bytes, put_json
 from zipbatch.store import Store, VersionHeader, VersionRow, Versions
 from zipbatch.store.verify import verify
 from zipbatch.store.versions import version_id
@@ -22,7 +22,7 @@ IDENTITY = {"method": "blur", "settings": {"transforms": ["blur:2"]}}
 
 
 @pytest.fixture
-def versions(pur: Place) -> Versions:
+def versions(pur: StoragePath) -> Versions:
     store = Store(pur)
     store.prepare()
     return Versions(store)
@@ -58,7 +58,7 @@ def header(
     )
 
 
-def test_publish_and_read(versions: Versions, pur: Place):
+def test_publish_and_read(versions: Versions, pur: StoragePath):
     listed = rows(Store(pur))
     head = header(listed)
     assert versions.publish(head, listed)
@@ -74,7 +74,7 @@ def test_publish_and_read(versions: Versions, pur: Place):
     assert not (pur / "inputs").exists()
 
 
-def test_a_version_id_is_independent_of_time(versions: Versions, pur: Place):
+def test_a_version_id_is_independent_of_time(versions: Versions, pur: StoragePath):
     listed = rows(Store(pur))
     first, second = header(listed), header(listed, started="2030-01-01T00:00:00+00:00")
     assert first.version == second.version
@@ -84,7 +84,7 @@ def test_a_version_id_is_independent_of_time(versions: Versions, pur: Place):
     assert files_below(pur) == before
 
 
-def test_a_version_id_depends_on_all_it_names(pur: Place, versions: Versions):
+def test_a_version_id_depends_on_all_it_names(pur: StoragePath, versions: Versions):
     listed = rows(Store(pur))
     ids = {
         version_id("d", IDENTITY, listed),
@@ -108,7 +108,7 @@ def test_the_same_run_at_another_time_adds_nothing(tmp_path: Path):
     assert len(gzip.decompress(lists[0]).splitlines()) == 2
 
 
-def test_a_version_needs_its_objects(versions: Versions, pur: Place):
+def test_a_version_needs_its_objects(versions: Versions, pur: StoragePath):
     store = Store(pur)
     listed = rows(store)
     store.object_path(listed[1].output).unlink()
@@ -117,7 +117,7 @@ def test_a_version_needs_its_objects(versions: Versions, pur: Place):
     assert versions.datasets() == []
 
 
-def test_versions_are_listed_by_their_start(versions: Versions, pur: Place):
+def test_versions_are_listed_by_their_start(versions: Versions, pur: StoragePath):
     listed = rows(Store(pur), 3)
     heads = [header(listed[:n], started=f"2024-01-0{4 - n}T00:00:00+00:00") for n in (1, 2, 3)]
     for n, head in enumerate(heads, 1):
@@ -125,7 +125,7 @@ def test_versions_are_listed_by_their_start(versions: Versions, pur: Place):
     assert versions.versions("d") == heads[::-1]
 
 
-def test_tags_move_forward_only(versions: Versions, pur: Place):
+def test_tags_move_forward_only(versions: Versions, pur: StoragePath):
     assert versions.move_tag("d", "latest", "aaaa", started_ns=1000)
     assert versions.move_tag("d", "latest", "bbbb", started_ns=2000)
     before = files_below(pur)
@@ -138,7 +138,7 @@ def test_tags_move_forward_only(versions: Versions, pur: Place):
     assert (pur / "tags" / "d" / "latest").read_text() == "cccc\n2000\n"
 
 
-def test_tags_of_one_line_stay_readable(versions: Versions, pur: Place):
+def test_tags_of_one_line_stay_readable(versions: Versions, pur: StoragePath):
     """As they were before they held the start of the run; any run moves them."""
     (pur / "tags" / "d").mkdir(parents=True)
     (pur / "tags" / "d" / "latest").write_text("aaaa\n")
@@ -155,13 +155,13 @@ def test_tags_of_datasets_are_apart(versions: Versions):
 
 
 @pytest.mark.parametrize("tag", ["../x", "a/b", "", ".x"])
-def test_unfit_tags(versions: Versions, pur: Place, tag: str):
+def test_unfit_tags(versions: Versions, pur: StoragePath, tag: str):
     with pytest.raises(UsageError, match="tag"):
         versions.move_tag("d", tag, "aaaa", started_ns=1)
     assert files_below(pur) == {}
 
 
-def test_an_unknown_reference_says_what_there_is(versions: Versions, pur: Place):
+def test_an_unknown_reference_says_what_there_is(versions: Versions, pur: StoragePath):
     listed = rows(Store(pur))
     head = header(listed)
     versions.publish(head, listed)
@@ -175,7 +175,7 @@ def test_an_unknown_reference_says_what_there_is(versions: Versions, pur: Place)
 
 
 @pytest.mark.parametrize("damage", ["header", "list", "no list", "list of numbers", "not gzip"])
-def test_damaged_versions(versions: Versions, pur: Place, damage: str):
+def test_damaged_versions(versions: Versions, pur: StoragePath, damage: str):
     listed = rows(Store(pur))
     head = header(listed)
     versions.publish(head, listed)
@@ -195,7 +195,7 @@ def test_damaged_versions(versions: Versions, pur: Place, damage: str):
 @pytest.mark.parametrize(
     "damage", ["header", "list cut", "no header", "tag to nowhere", "empty tag", "tag of bytes", "tag to a path"]
 )
-def test_a_damaged_latest_does_not_break_a_new_run(tmp_path: Path, pur: Place, damage: str):
+def test_a_damaged_latest_does_not_break_a_new_run(tmp_path: Path, pur: StoragePath, damage: str):
     source, store = write_source(tmp_path / "in", counts={"test": 4}), pur
     command = ["purify", source, "--purifier", "blur", "--store", store, "--json"]
     first = zipbatch(*command).json
@@ -247,7 +247,7 @@ def test_any_flipped_byte_of_a_list_is_a_data_error(tmp_path: Path):
         {"purifier": {"method": "zip", "settings": [1]}},
     ],
 )
-def test_a_header_that_lacks_what_is_shown_is_damaged(versions: Versions, pur: Place, change: dict[str, object]):
+def test_a_header_that_lacks_what_is_shown_is_damaged(versions: Versions, pur: StoragePath, change: dict[str, object]):
     listed = rows(Store(pur))
     head = header(listed)
     versions.publish(head, listed)
@@ -260,7 +260,7 @@ def test_a_header_that_lacks_what_is_shown_is_damaged(versions: Versions, pur: P
 
 
 @pytest.mark.parametrize("field", ["purifier", "counts", "version", "dataset", "quarantined"])
-def test_a_header_that_is_not_what_its_id_says_is_never_read(versions: Versions, pur: Place, field: str):
+def test_a_header_that_is_not_what_its_id_says_is_never_read(versions: Versions, pur: StoragePath, field: str):
     """Whatever decides the id or is counted from the list is held against them, by every way to a version."""
     listed = rows(Store(pur))
     head = header(listed)
@@ -285,7 +285,7 @@ def test_a_header_that_is_not_what_its_id_says_is_never_read(versions: Versions,
     assert versions.ids("d") == []
 
 
-def test_a_header_in_anothers_place_is_not_read(versions: Versions, pur: Place):
+def test_a_header_in_anothers_place_is_not_read(versions: Versions, pur: StoragePath):
     listed = rows(Store(pur))
     for head, list_ in ((header(listed), listed), (header(listed[:1]), listed[:1])):
         versions.publish(head, list_)
@@ -302,20 +302,20 @@ def test_a_tag_that_is_set_while_an_older_run_waits_for_it_stays(tmp_path: Path,
     """Its start is younger than the moment at which the older run came, and yet no start in the future."""
     versions, came = Versions(Store(tmp_path / "pur")), time.time_ns()
     versions.move_tag("d", "x", "aaaa", started_ns=1)
-    update = places.update
+    update = storage.update
 
-    def wait_for(target: Place, decide: Callable[[bytes | None], bytes | None]) -> None:
+    def wait_for(target: StoragePath, decide: Callable[[bytes | None], bytes | None]) -> None:
         time.sleep(0.01)
         monkeypatch.undo()
         versions.move_tag("d", "x", "byhand", started_ns=None)
         update(target, decide)
 
-    monkeypatch.setattr(places, "update", wait_for)
+    monkeypatch.setattr(storage, "update", wait_for)
     assert not versions.move_tag("d", "x", "older", started_ns=came - 10**9)
     assert versions.tag("d", "x") == "byhand"
 
 
-def test_a_tag_that_looks_like_an_id_hides_no_version(versions: Versions, pur: Place):
+def test_a_tag_that_looks_like_an_id_hides_no_version(versions: Versions, pur: StoragePath):
     """None is made; of one that an older release made, the version of that id comes first, also for a repair."""
     listed = rows(Store(pur))
     sound, other = header(listed), header(listed[:1])

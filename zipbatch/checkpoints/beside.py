@@ -7,12 +7,12 @@ from typing import Any
 from zipbatch.checkpoints.prior import PriorFolder
 from zipbatch.checkpoints.tensors import read_json
 from zipbatch.errors import UsageError
-from zipbatch.places import Place, stamp
+from zipbatch.storage import StoragePath, stamp
 
 MAX_BYTES = 64 * 1024
 
 
-def read_beside(file: Place, prior: PriorFolder, *, no_such: str, of_others: str) -> dict[str, Any]:
+def read_beside(file: StoragePath, prior: PriorFolder, *, no_such: str, of_others: str) -> dict[str, Any]:
     """What such a file of this very prior says.
 
     Args:

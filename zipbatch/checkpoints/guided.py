@@ -20,7 +20,7 @@ from torch import Tensor
 from zipbatch.checkpoints.guided_flags import HEAD_CHANNELS, PUBLISHED, GuidedFlags
 from zipbatch.checkpoints.tensors import check_fit
 from zipbatch.errors import UsageError
-from zipbatch.places import Place
+from zipbatch.storage import StoragePath
 
 # Width of each level by image size, in units of the first (512 px begins at half of it, see _refuse_kin).
 _LEVELS = {256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4)}
@@ -133,7 +133,7 @@ class GuidedUNet:
                 number += 1
 
 
-def guided_unet(shapes: Shapes, *, where: Place, flags: GuidedFlags = PUBLISHED) -> GuidedUNet:
+def guided_unet(shapes: Shapes, *, where: StoragePath, flags: GuidedFlags = PUBLISHED) -> GuidedUNet:
     """Tell a checkpoint's network from its keys and shapes, and from ``flags`` what these do not show.
 
     Raises:
@@ -167,7 +167,7 @@ def guided_unet(shapes: Shapes, *, where: Place, flags: GuidedFlags = PUBLISHED)
 
 
 def to_diffusers(
-    state: Mapping[str, Tensor], layout: Shapes, network: GuidedUNet, *, where: Place
+    state: Mapping[str, Tensor], layout: Shapes, network: GuidedUNet, *, where: StoragePath
 ) -> dict[str, Tensor]:
     """A checkpoint's tensors under diffusers' names and in its shapes, dtypes kept.
 
@@ -221,7 +221,7 @@ def _rows(shapes: Shapes, key: str) -> int:
     return shapes[key][0] if shapes.get(key) else 0
 
 
-def _refuse_kin(shapes: Shapes, where: Place) -> None:
+def _refuse_kin(shapes: Shapes, where: StoragePath) -> None:
     """Say what other checkpoints are, of this family and beyond."""
     first, time = shapes.get(_FIRST, ()), shapes.get("time_embed.0.weight", ())
     if "conv_in.weight" in shapes and any(key.startswith("down_blocks.") for key in shapes):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from zipbatch.checkpoints.onnx_model import checked, read_model
 from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import head_of, instead
-from zipbatch.places import Place, local_copy
+from zipbatch.storage import StoragePath, local_copy
 from zipbatch.victims import Normalisation
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class OnnxClassifier:
     """
 
     def __init__(
-        self, path: Place, normalisation: Normalisation, *, bgr: bool = False, content: bytes | None = None
+        self, path: StoragePath, normalisation: Normalisation, *, bgr: bool = False, content: bytes | None = None
     ) -> None:
         self._path, self._bgr = path, bgr
         self._mean = np.array(normalisation.mean, np.float32).reshape(1, 3, 1, 1)
@@ -83,7 +83,7 @@ class OnnxClassifier:
         return scores[: len(x)]
 
 
-def _session(path: Place, content: bytes) -> InferenceSession:
+def _session(path: StoragePath, content: bytes) -> InferenceSession:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zipbatch import atomic
 from zipbatch.errors import UsageError
 from zipbatch.kinds import HEAD_BYTES, instead
-from zipbatch.places import Place, local_copy, stamp
+from zipbatch.storage import StoragePath, local_copy, stamp
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -34,7 +34,7 @@ class OnnxModel:
     beside: dict[str, str] = field(default_factory=dict)
 
 
-def read_model(path: Place) -> bytes:
+def read_model(path: StoragePath) -> bytes:
     """The bytes of a model's file.
 
     Raises:
@@ -49,7 +49,7 @@ def read_model(path: Place) -> bytes:
         raise UsageError(f"{path}: missing") from None
 
 
-def checked(content: bytes, path: Place) -> bytes:
+def checked(content: bytes, path: StoragePath) -> bytes:
     """A model in the one way of writing it, once it is sure to need no other file.
 
     Raises:
@@ -86,7 +86,7 @@ def whole_model(path: Path) -> OnnxModel:
     return OnnxModel(_written(model, path), {name: atomic.sha256_file(path.with_name(name)) for name in names})
 
 
-def _parsed(content: bytes, path: Place) -> Any:
+def _parsed(content: bytes, path: StoragePath) -> Any:
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -108,7 +108,7 @@ def _parsed(content: bytes, path: Place) -> Any:
     return model
 
 
-def _written(model: Any, path: Place) -> bytes:
+def _written(model: Any, path: StoragePath) -> bytes:
     if model.ByteSize() > MAX_BYTES:
         raise UsageError(f"{path}: over {MAX_BYTES} bytes with its weights, more than one ONNX file can have")
     return bytes(model.SerializeToString(deterministic=True))

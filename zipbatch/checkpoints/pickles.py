@@ -24,7 +24,7 @@ from torch import Tensor
 
 from zipbatch.errors import UsageError
 from zipbatch.kinds import a_few, head_of, instead
-from zipbatch.places import Place, local_copy
+from zipbatch.storage import StoragePath, local_copy
 
 MAX_BYTES = 8_000_000_000
 """Of a checkpoint; the largest classifiers of torchvision have 2.5 GB."""
@@ -102,7 +102,7 @@ _STAND_INS: list[Any] = [
 ]
 
 
-def read_pickle(path: Place) -> object:
+def read_pickle(path: StoragePath) -> object:
     """What ``torch.save`` put into a file: tensors (on the CPU), containers, text, numbers; numpy's as plain ones.
 
     Raises:
@@ -130,12 +130,12 @@ def read_pickle(path: Place) -> object:
         raise UsageError(f"{path}: not a readable checkpoint ({first_line or type(error).__name__})") from error
 
 
-def _check_kind(path: Path, *, where: Place) -> None:
+def _check_kind(path: Path, *, where: StoragePath) -> None:
     if told := instead(head_of(path), "a checkpoint", fit={"zip", "pickle"}):
         raise UsageError(f"{where}: {told}")
 
 
-def _check_size(path: Path, *, where: Place) -> None:
+def _check_size(path: Path, *, where: StoragePath) -> None:
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -144,7 +144,7 @@ def _check_size(path: Path, *, where: Place) -> None:
         raise UsageError(f"{where}: has {size} bytes; no classifier has over {MAX_BYTES}")
 
 
-def _check_members(archive: zipfile.ZipFile, size: int, *, where: Place) -> None:
+def _check_members(archive: zipfile.ZipFile, size: int, *, where: StoragePath) -> None:
     """Records of ``torch.save`` lie in the file as they are: read as such, compressed ones are other numbers."""
     members = archive.infolist()
     if not any(member.filename.endswith("data.pkl") for member in members):

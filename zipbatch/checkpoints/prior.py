@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from zipbatch import atomic, places
+from zipbatch import atomic, storage
 from zipbatch.checkpoints.guided import GuidedUNet, guided_unet, to_diffusers
 from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
 from zipbatch.checkpoints.schedule import alpha_bar, check_scheduler, prediction_of, schedule_identity
@@ -24,7 +24,7 @@ from zipbatch.diffusion.prior import Prior, patch_of
 from zipbatch.diffusion.sampler import AlphaBar
 from zipbatch.errors import UsageError
 from zipbatch.kinds import a_few, folder_kind
-from zipbatch.places import Place
+from zipbatch.storage import StoragePath
 
 SCHEDULER_CONFIG = "scheduler_config.json"
 MANIFEST = "manifest.json"
@@ -49,20 +49,20 @@ class PriorFolder:
     ``files`` must have when they are loaded; none while nobody has asked.
     """
 
-    path: Place
+    path: StoragePath
     unet_config: dict[str, Any]
     scheduler_config: dict[str, Any]
-    weights: Place
+    weights: StoragePath
     guided: GuidedUNet | None = None
-    parts: tuple[Place, ...] = ()
+    parts: tuple[StoragePath, ...] = ()
     known: tuple[str, ...] = ()
 
     @property
-    def files(self) -> tuple[Place, ...]:
+    def files(self) -> tuple[StoragePath, ...]:
         """The files that hold its tensors."""
         return self.parts or (self.weights,)
 
-    def read_through(self, local: Callable[[Place], Place]) -> PriorFolder:
+    def read_through(self, local: Callable[[StoragePath], StoragePath]) -> PriorFolder:
         """The same prior, its files read where ``local`` says: they must have the bytes that they have here."""
         there = self.pinned()
         if self.parts:
@@ -101,7 +101,7 @@ class PriorFolder:
     @cached_property
     def sha256s(self) -> tuple[str, ...]:
         """The digests of its ``files``."""
-        return self.known or tuple(map(places.sha256, self.files))
+        return self.known or tuple(map(storage.sha256, self.files))
 
     @cached_property
     def digest(self) -> str:
@@ -114,7 +114,7 @@ class PriorFolder:
         return atomic.sha256_json({"weights": weights, "unet": config, "schedule": schedule})
 
 
-def open_prior(path: Place, *, flags: GuidedFlags = PUBLISHED) -> PriorFolder:
+def open_prior(path: StoragePath, *, flags: GuidedFlags = PUBLISHED) -> PriorFolder:
     """Read a prior's configs: ``unet/`` and ``scheduler/`` of a pipeline, both flat, or told from OpenAI's one file.
 
     Args:
@@ -148,7 +148,7 @@ def open_prior(path: Place, *, flags: GuidedFlags = PUBLISHED) -> PriorFolder:
     return PriorFolder(path, unet_config, scheduler_config, weights, parts=parts)
 
 
-def _guided_file(path: Place, flags: GuidedFlags) -> PriorFolder:
+def _guided_file(path: StoragePath, flags: GuidedFlags) -> PriorFolder:
     guided = guided_unet(shapes_of(read_tensors(path)), where=path, flags=flags)
     return PriorFolder(path, guided.config, flags.scheduler, path, guided)
 
@@ -222,7 +222,9 @@ def _write_network(
     atomic.write_bytes(path / "unet" / WEIGHT_NAMES[0], save(contiguous))
 
 
-def _check_configs(unet_file: Place, unet: dict[str, Any], scheduler_file: Place, scheduler: dict[str, Any]) -> None:
+def _check_configs(
+    unet_file: StoragePath, unet: dict[str, Any], scheduler_file: StoragePath, scheduler: dict[str, Any]
+) -> None:
     name = unet.get("_class_name", "UNet2DModel")
     if name != "UNet2DModel":
         raise UsageError(f"{unet_file}: _class_name is {name!r}, only UNet2DModel (unconditional) is supported")
@@ -240,7 +242,7 @@ def _check_configs(unet_file: Place, unet: dict[str, Any], scheduler_file: Place
     check_scheduler(scheduler_file, scheduler)
 
 
-def _check_scale(unet_file: Place, unet: dict[str, Any]) -> None:
+def _check_scale(unet_file: StoragePath, unet: dict[str, Any]) -> None:
     """No config makes a network that takes ages to build."""
     if not isinstance(unet.get(BELOW, 1), int) or unet.get(BELOW, 1) < 1:
         raise UsageError(f"{unet_file}: {BELOW} must be a timestep of 1 or more, got {unet[BELOW]!r}")
@@ -281,7 +283,7 @@ def _held(folder: PriorFolder) -> Iterator[None]:
     """Its files are those that are ``known``, and stay as they are, while they are read within."""
     with ExitStack() as held:
         for number, file in enumerate(folder.files):
-            held.enter_context(places.held_to(file, folder.known[number] if folder.known else None))
+            held.enter_context(storage.held_to(file, folder.known[number] if folder.known else None))
         yield
 
 
@@ -351,7 +353,7 @@ def _build_unet(folder: PriorFolder) -> nn.Module:
     return unet
 
 
-def _set_heads(unet: nn.Module, heads: object, *, where: Place) -> None:
+def _set_heads(unet: nn.Module, heads: object, *, where: StoragePath) -> None:
     """Give every attention that many heads, however wide it is."""
     from diffusers.models.attention_processor import Attention
 
@@ -365,7 +367,7 @@ def _set_heads(unet: nn.Module, heads: object, *, where: Place) -> None:
             module.scale = (module.inner_dim // heads) ** -0.5
 
 
-def _check_kind(path: Place, field: str, value: object, default: object) -> None:
+def _check_kind(path: StoragePath, field: str, value: object, default: object) -> None:
     """Hold a field against its default's type: diffusers would find out in the first forward pass."""
     kinds = {bool: bool, int: int, float: int | float, str: str}
     kind = kinds.get(type(default))

@@ -13,12 +13,12 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from zipbatch import atomic, places
+from zipbatch import atomic, storage
 from zipbatch.checkpoints.beside import read_beside
 from zipbatch.checkpoints.calibration import check_writable
 from zipbatch.checkpoints.prior import PriorFolder
 from zipbatch.errors import UsageError
-from zipbatch.places import Place
+from zipbatch.storage import StoragePath
 
 RESTORER, RESTORER_WEIGHTS = "restorer.json", "restorer.safetensors"
 RESTORER_SAMPLES, RESTORER_CHECKPOINT = "restorer.png", "restorer.checkpoint.pt"
@@ -64,7 +64,7 @@ def read_restorer(prior: PriorFolder) -> Restorer:
     return Restorer(replace(prior, weights=weights, parts=(), known=(sha256,)), sha256, max_step)
 
 
-def _told(file: Place, weights: Place, prior: PriorFolder) -> tuple[str, int]:
+def _told(file: StoragePath, weights: StoragePath, prior: PriorFolder) -> tuple[str, int]:
     """The digest of the weights, and the timestep below which they know what to do."""
     other = "was taught from other weights or another schedule than lie there"
     values = read_beside(file, prior, no_such="that describes no restorer", of_others=other)
@@ -73,7 +73,7 @@ def _told(file: Place, weights: Place, prior: PriorFolder) -> tuple[str, int]:
         raise UsageError(f"{file}: weights_sha256 and max_step must be a digest and a timestep")
     if not 1 <= max_step <= prior.trained_below:
         raise UsageError(f"{file}: max_step must be 1 to {prior.trained_below}, got {max_step}")
-    if places.sha256(weights) != sha256:
+    if storage.sha256(weights) != sha256:
         raise UsageError(f"{weights}: is not what {RESTORER} says")
     return sha256, max_step
 

@@ -17,7 +17,7 @@ import torch
 from zipbatch.diffusion.prior import Prediction
 from zipbatch.diffusion.sampler import AlphaBar
 from zipbatch.errors import UsageError
-from zipbatch.places import Place
+from zipbatch.storage import StoragePath
 
 MAX_TRAINING_STEPS = 100_000
 DDPM = "DDPMScheduler"
@@ -44,7 +44,7 @@ _FORWARD = {
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 
 
-def check_scheduler(where: Place, config: Mapping[str, Any]) -> None:
+def check_scheduler(where: StoragePath, config: Mapping[str, Any]) -> None:
     """Hold a scheduler's config against what the sampler takes for granted.
 
     Raises:
@@ -67,7 +67,7 @@ def check_scheduler(where: Place, config: Mapping[str, Any]) -> None:
     prediction_of(where, config)
 
 
-def prediction_of(where: Place, config: Mapping[str, Any]) -> Prediction:
+def prediction_of(where: StoragePath, config: Mapping[str, Any]) -> Prediction:
     """What the network predicts. Older configs say ``predict_epsilon``, false for the clean image.
 
     Raises:
@@ -88,7 +88,7 @@ def prediction_of(where: Place, config: Mapping[str, Any]) -> Prediction:
     return cast(Prediction, kind)
 
 
-def schedule_identity(where: Place, config: Mapping[str, Any]) -> dict[str, Any]:
+def schedule_identity(where: StoragePath, config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a scheduler's config decides pixels, each behaviour written in one way."""
     silent = SCHEDULERS[config.get("_class_name", DDPM)]
     identity = {field: config.get(field, silent.get(field)) for field in _FIELDS}
@@ -97,7 +97,7 @@ def schedule_identity(where: Place, config: Mapping[str, Any]) -> dict[str, Any]
     return identity
 
 
-def alpha_bar(where: Place, config: Mapping[str, Any]) -> AlphaBar:
+def alpha_bar(where: StoragePath, config: Mapping[str, Any]) -> AlphaBar:
     """Cumulative signal variance of a scheduler's config, float64 [T], from diffusers' own betas.
 
     Raises:

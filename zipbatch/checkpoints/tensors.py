@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from zipbatch.checkpoints.pickles import is_dense, read_pickle
 from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import HEAD_BYTES, SAFETENSORS, a_few, head_of, instead, kind_of
-from zipbatch.places import Place, local_copy, plain, stamp
+from zipbatch.storage import StoragePath, local_copy, plain, stamp
 
 MAX_JSON_BYTES, MAX_WEIGHTS_BYTES = 4_000_000, 64_000_000_000
 _CHECKPOINTS = {"safetensors", "zip", "pickle", "onnx"}
 
 
-def read_json(path: Place) -> dict[str, Any]:
+def read_json(path: StoragePath) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
@@ -45,7 +45,7 @@ def read_json(path: Place) -> dict[str, Any]:
     return value
 
 
-def check_kind(path: Place) -> None:
+def check_kind(path: StoragePath) -> None:
     """Refuse a file that surely is no checkpoint, before anything is planned with it; its bytes are not read.
 
     Raises:
@@ -57,7 +57,7 @@ def check_kind(path: Place) -> None:
         raise UsageError(f"{path}: {told}")
 
 
-def read_checkpoint(path: Place) -> object:
+def read_checkpoint(path: StoragePath) -> object:
     """What a checkpoint holds: the tensors of a safetensors file, or what ``read_pickle`` reads. Its bytes say which
     it is, whatever its name says.
 
@@ -83,14 +83,14 @@ def read_checkpoint(path: Place) -> object:
     return read_pickle(path)
 
 
-def _refuse_other(path: Place, head: bytes) -> NoReturn:
+def _refuse_other(path: StoragePath, head: bytes) -> NoReturn:
     kind = kind_of(head)
     if kind is not None and kind.name in {"zip", "pickle"}:
         raise UsageError(f"{path}: is {kind.what}, not a safetensors file; call it .pth if torch.save wrote it")
     raise UsageError(f"{path}: {instead(head, 'a safetensors file') or 'not a readable checkpoint, but other bytes'}")
 
 
-def read_tensors(path: Place) -> dict[str, Tensor]:
+def read_tensors(path: StoragePath) -> dict[str, Tensor]:
     """``read_checkpoint`` of a flat state dict.
 
     Raises:
@@ -133,7 +133,7 @@ def misfits(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> li
     return [f"{len(keys)} {what}: {a_few(keys)}" for what, keys in kinds.items() if keys]
 
 
-def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], *, where: Place) -> None:
+def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], *, where: StoragePath) -> None:
     """Hold a checkpoint's keys and shapes against those that a network has.
 
     Raises:

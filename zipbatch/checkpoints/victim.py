@@ -20,7 +20,7 @@ from zipbatch.checkpoints.tensors import check_fit, check_kind, filled, layout_o
 from zipbatch.config import problems
 from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import folder_kind
-from zipbatch.places import REPLACED, Place, held_to, sha256
+from zipbatch.storage import REPLACED, StoragePath, held_to, sha256
 from zipbatch.victims import Classifier, Normalisation, Victim, build_network
 
 CONFIG = "config.json"
@@ -62,7 +62,7 @@ class VictimFolder:
     ``label`` is its place as given, ``sha256`` what its weights must have when they are loaded.
     """
 
-    path: Place
+    path: StoragePath
     spec: VictimSpec
     label: str
     sha256: str | None = None
@@ -103,7 +103,7 @@ class VictimFolder:
         return OnnxClassifier(model, normalisation, bgr=self.spec.channels == "BGR", content=content)
 
 
-def open_victim(path: Place) -> VictimFolder:
+def open_victim(path: StoragePath) -> VictimFolder:
     """Read a victim's config.
 
     Raises:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from zipbatch import places
+from zipbatch import storage
 from zipbatch.checkpoints.tensors import check_kind, read_json
 from zipbatch.errors import UsageError
 from zipbatch.kinds import a_few
-from zipbatch.places import Place
+from zipbatch.storage import StoragePath
 
 WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _WEIGHTS = re.compile(r"diffusion_pytorch_model(\.[A-Za-z0-9_]+)?\.(safetensors|bin)(\.index(\.[A-Za-z0-9_]+)?\.json)?")
@@ -18,7 +18,7 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.(?:safetensors|bin)")
 MAX_PARTS = 1000
 
 
-def weights_in(unet: Place) -> tuple[Place, tuple[Place, ...]]:
+def weights_in(unet: StoragePath) -> tuple[StoragePath, tuple[StoragePath, ...]]:
     """The file of weights in a network's folder, or an index and the files that it lists.
 
     Raises:
@@ -26,7 +26,7 @@ def weights_in(unet: Place) -> tuple[Place, tuple[Place, ...]]:
     """
     usual = next((name for name in WEIGHT_NAMES if (unet / name).is_file()), None)
     try:
-        name = usual or pick_weights(places.names_in(unet))
+        name = usual or pick_weights(storage.names_in(unet))
     except ValueError as error:
         raise UsageError(f"{unet}: {error}") from error
     if name is None:
@@ -57,7 +57,7 @@ def pick_weights(names: Collection[str]) -> str | None:
     return best[0] if best else None
 
 
-def parts_named(index: Place) -> tuple[str, ...]:
+def parts_named(index: StoragePath) -> tuple[str, ...]:
     """Names of the files that an index of weights lists, sorted; empty for what is no index.
 
     Raises:
@@ -74,7 +74,7 @@ def parts_named(index: Place) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _parts_of(weights: Place) -> tuple[Place, ...]:
+def _parts_of(weights: StoragePath) -> tuple[StoragePath, ...]:
     names = parts_named(weights)
     if missing := [name for name in names if not (weights.parent / name).is_file()]:
         raise UsageError(f"{weights}: lists files that are missing beside it: {a_few(missing)}; download them too")

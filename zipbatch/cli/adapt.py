@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from zipbatch.cli.options import DEVICE, JSON, emit_json
-from zipbatch.cli.screen import screen
+from zipbatch.cli.render import screen
 
 NONE = "none"
 
@@ -100,13 +100,13 @@ def adapt(
       zipbatch poison cifar10/ --attack patch --trigger-image trigger.png --out shards/adaptive-patch
     """
     from zipbatch.cluster import pick_device
+    from zipbatch.datasets.source import open_source
     from zipbatch.report.units import share_text
-    from zipbatch.stages.adapt import AdaptRequest
-    from zipbatch.stages.adapt import adapt as run
+    from zipbatch.stages.adapt.run import AdaptRequest
+    from zipbatch.stages.adapt.run import adapt as run
     from zipbatch.stages.assets import prior_path, source_place
-    from zipbatch.stages.purifier import purifier_spec
-    from zipbatch.stages.source import open_source
-    from zipbatch.stages.victim import find_victim
+    from zipbatch.stages.evaluate.victims import find_victim
+    from zipbatch.stages.purify.spec import purifier_spec
 
     spec = None
     if through != NONE:

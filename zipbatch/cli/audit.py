@@ -21,17 +21,17 @@ from zipbatch.cli.options import (
     look,
     worker_options,
 )
-from zipbatch.cli.running import report_options, running
-from zipbatch.cli.screen import screen
+from zipbatch.cli.render import screen
+from zipbatch.cli.run_context import report_options, run_context
 from zipbatch.config import DEFAULTS
 from zipbatch.errors import UsageError
-from zipbatch.places import Place, place
+from zipbatch.storage import StoragePath, storage_path
 
 if TYPE_CHECKING:
     from zipbatch.purifiers.base import Precision
     from zipbatch.report.progress import Progress
-    from zipbatch.stages.audit import AuditResult
-    from zipbatch.stages.purifier import PurifierSpec
+    from zipbatch.stages.audit.run import AuditResult
+    from zipbatch.stages.purify.spec import PurifierSpec
 
 EXIT_CODES = {"nothing found": 0, "backdoored": 3, "too few images": 4}
 _PURIFYING = ("prior", "presets", "resize", "seed", "precision", "batch_size")
@@ -46,7 +46,9 @@ _PURIFYING = ("prior", "presets", "resize", "seed", "precision", "batch_size")
     metavar="NAME[@TAG]",
     help="Version of the data in --store, purified before; repeats, weakest first.",
 )
-@click.option("--store", type=place, metavar="DIR|URL", help="Of --purified; else where what is purified is kept.")
+@click.option(
+    "--store", type=storage_path, metavar="DIR|URL", help="Of --purified; else where what is purified is kept."
+)
 @click.option(
     "--prior",
     metavar="DIR|FILE.pt|URL|hub:NAME[@REV]",
@@ -90,7 +92,7 @@ def audit(
     victim: str,
     data: tuple[str, ...],
     purified: tuple[str, ...],
-    store: Place | None,
+    store: StoragePath | None,
     prior: str | None,
     presets: tuple[str, ...],
     resize: str | None,
@@ -128,13 +130,13 @@ def audit(
       zipbatch audit victims/theirs --data 'incoming/day-{000..009}.tar' --prior embedded --per-image suspects.csv
       zipbatch audit http://localhost:8000/predict --data incoming/ --purified incoming@nightly --store pur/ --json
     """
-    from zipbatch.report import audit_text
+    from zipbatch.datasets import open_dataset
+    from zipbatch.report.audit_text import audit_text
     from zipbatch.report.per_image import check_rows_file, write_rows
-    from zipbatch.shards import open_dataset
-    from zipbatch.stages.audit import IMAGE_COLUMNS, AuditRequest, audit_report, image_rows
-    from zipbatch.stages.audit import audit as run
-    from zipbatch.stages.tune import some_shards
-    from zipbatch.stages.victim import find_victim
+    from zipbatch.stages.audit.run import IMAGE_COLUMNS, AuditRequest, audit_report, image_rows
+    from zipbatch.stages.audit.run import audit as run
+    from zipbatch.stages.evaluate.victims import find_victim
+    from zipbatch.stages.tune.sweep import some_shards
     from zipbatch.store import Store
 
     _check_one_way(context, purified, prior, presets, store)
@@ -152,7 +154,7 @@ def audit(
         workers=who.resolve(),
         batch_size=batch_size,
     )
-    noted = running()
+    noted = run_context()
     noted.dataset, noted.store = request.dataset.name, None if store is None else str(store)
     with screen() as shown:
         about = f"{len(request.dataset.shards)} shards as they came and purified by {', '.join(request.forms)}"
@@ -180,7 +182,7 @@ def _check_one_way(
     purified: tuple[str, ...],
     prior: str | None,
     presets: tuple[str, ...],
-    store: Place | None,
+    store: StoragePath | None,
 ) -> None:
     """Versions that exist, or how to make them."""
     options = {option.name: option for option in context.command.params}
@@ -198,7 +200,7 @@ def _purifiers(
     presets: tuple[str, ...], prior: str | None, resize: str | None, seed: int, precision: Precision
 ) -> tuple[tuple[str, PurifierSpec], ...]:
     from zipbatch.stages.assets import prior_path
-    from zipbatch.stages.purifier import asked_purifier, with_prior
+    from zipbatch.stages.purify.spec import asked_purifier, with_prior
 
     where = None if prior is None else prior_path(prior)
     names = dict.fromkeys(presets or (DEFAULTS["purifiers"],))
@@ -213,4 +215,4 @@ def _note(result: AuditResult) -> None:
     from zipbatch.report.run import Verdict
 
     suspects = {} if result.target is None else {result.target: result.suspects}
-    running().verdict = Verdict(result.audit.finding, tuple(EXIT_CODES), result.audit.flip_rate, suspects)
+    run_context().verdict = Verdict(result.audit.finding, tuple(EXIT_CODES), result.audit.flip_rate, suspects)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zipbatch.cli.options import DEVICE, JSON, emit_json
-from zipbatch.cli.screen import screen
+from zipbatch.cli.render import screen
 from zipbatch.errors import UsageError
 
 
@@ -47,11 +47,11 @@ def calibrate(
     from zipbatch.checkpoints import open_prior
     from zipbatch.cluster import pick_device
     from zipbatch.config import validate
+    from zipbatch.datasets.source import open_source
     from zipbatch.purifiers import RepaintSettings
     from zipbatch.report.progress import Part, Progress
     from zipbatch.stages.assets import embedded_prior, prior_path, source_place
-    from zipbatch.stages.calibrate import calibrate as run
-    from zipbatch.stages.source import open_source
+    from zipbatch.stages.train.calibration import calibrate as run
 
     folder = open_prior(prior_path(prior))
     if folder.path == embedded_prior():

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 import click
 
 from zipbatch.cli.options import JSON, WIDE, WorkerFlags, cache_options, emit_json, look, worker_options
-from zipbatch.cli.running import report_options, running
-from zipbatch.cli.screen import screen
-from zipbatch.places import Place, place
+from zipbatch.cli.render import screen
+from zipbatch.cli.run_context import report_options, run_context
+from zipbatch.storage import StoragePath, storage_path
 
 if TYPE_CHECKING:
-    from zipbatch.stages.evaluate import EvaluatePlan
-    from zipbatch.stages.evaluate_progress import EvaluateProgress
+    from zipbatch.stages.evaluate.progress import EvaluateProgress
+    from zipbatch.stages.evaluate.run import EvaluatePlan
 
 
 @click.command()
 @click.argument("victims", nargs=-1, required=True, metavar="VICTIM…")
 @click.option("--data", "data", required=True, multiple=True, metavar="STAGED|SHARDS", help="Suspect images; repeats.")
 @click.option("--purified", multiple=True, metavar="NAME[@TAG]", help="Purified version of the data; repeats.")
-@click.option("--store", type=place, metavar="DIR|URL", help="The store of the purified versions.")
+@click.option("--store", type=storage_path, metavar="DIR|URL", help="The store of the purified versions.")
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Contact sheet: .png, .pdf or .svg.")
 @worker_options
 @cache_options
@@ -32,7 +32,7 @@ def evaluate(
     victims: tuple[str, ...],
     data: tuple[str, ...],
     purified: tuple[str, ...],
-    store: Place | None,
+    store: StoragePath | None,
     sheet: Path | None,
     who: WorkerFlags,
     wide: bool,
@@ -54,11 +54,12 @@ def evaluate(
       zipbatch evaluate victims/badnets --data shards/cifar10-badnets --purified cifar10-badnets@latest --store pur/
       zipbatch evaluate http://localhost:8000/predict --data shards/cifar10-badnets
     """
-    from zipbatch.report import check_figure, evaluation_table
-    from zipbatch.shards import open_dataset
-    from zipbatch.stages.evaluate import EvaluateRequest, plan_evaluate
-    from zipbatch.stages.evaluate import evaluate as run
-    from zipbatch.stages.victim import find_victim
+    from zipbatch.datasets import open_dataset
+    from zipbatch.report.figure import check_figure
+    from zipbatch.report.tables import evaluation_table
+    from zipbatch.stages.evaluate.run import EvaluateRequest, plan_evaluate
+    from zipbatch.stages.evaluate.run import evaluate as run
+    from zipbatch.stages.evaluate.victims import find_victim
     from zipbatch.store import Store
 
     request = EvaluateRequest(
@@ -71,7 +72,7 @@ def evaluate(
     )
     if sheet is not None:
         check_figure(sheet, "--sheet")
-    noted = running()
+    noted = run_context()
     noted.dataset = request.dataset.name
     noted.store = None if request.store is None else str(request.store.root)
     plan = plan_evaluate(request)
@@ -89,7 +90,7 @@ def evaluate(
     else:
         click.echo(evaluation_table(rows, look=look(wide=wide)), nl=False)
     if sheet is not None:
-        from zipbatch.stages.sheet import write_sheet
+        from zipbatch.stages.evaluate.sheet import write_sheet
 
         write_sheet(plan, sheet)
         click.echo(f"contact sheet: {sheet}", err=True)

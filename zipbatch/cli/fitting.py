@@ -12,16 +12,16 @@ import click
 from click.core import ParameterSource
 
 from zipbatch.cli.options import Number
-from zipbatch.cli.screen import Screen, screen
+from zipbatch.cli.render import Screen, screen
 from zipbatch.config import DEFAULTS, list_configs
 from zipbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from zipbatch.cluster import Workers
+    from zipbatch.datasets import ShardDataset
+    from zipbatch.datasets.source import Source
     from zipbatch.purifiers.base import Precision
-    from zipbatch.shards import ShardDataset
-    from zipbatch.stages.fit import Candidate, FitPlan, FitResult
-    from zipbatch.stages.source import Source
+    from zipbatch.stages.tune.fit import Candidate, FitPlan, FitResult
     from zipbatch.store import Store
     from zipbatch.victims import VictimSource
 
@@ -151,8 +151,8 @@ def fitted(flags: FitFlags, wanted: ToFit) -> FitResult:
     Raises:
         UsageError: something does not fit; most is told before any work.
     """
-    from zipbatch.stages.fit import candidates, fit
-    from zipbatch.stages.tune import check_strength
+    from zipbatch.stages.tune.fit import candidates, fit
+    from zipbatch.stages.tune.sweep import check_strength
 
     precision: Precision = "bfloat16" if wanted.bfloat16 else "float32"
     asked = candidates(wanted.presets, seed=wanted.seed, precision=precision, resize=flags.resize)
@@ -166,10 +166,10 @@ def fitted(flags: FitFlags, wanted: ToFit) -> FitResult:
 
 
 def _plan(flags: FitFlags, wanted: ToFit, asked: tuple[Candidate, ...], last: int | None) -> FitPlan:
+    from zipbatch.datasets.clean_images import held_out_split
     from zipbatch.stages.assets import prior_path
-    from zipbatch.stages.clean_images import held_out_split
-    from zipbatch.stages.fit import FitRequest, plan_fit
-    from zipbatch.stages.purifier import opened_prior
+    from zipbatch.stages.purify.spec import opened_prior
+    from zipbatch.stages.tune.fit import FitRequest, plan_fit
 
     source = _source(flags, wanted, (flags.fit_split,) if flags.fit_split else ())
     request = FitRequest(
@@ -198,9 +198,9 @@ def _plan(flags: FitFlags, wanted: ToFit, asked: tuple[Candidate, ...], last: in
 
 def _source(flags: FitFlags, wanted: ToFit, splits: tuple[str, ...]) -> Source:
     """The clean images, of the size that the victim is asked at."""
+    from zipbatch.datasets.source import open_source
     from zipbatch.stages.assets import source_place
-    from zipbatch.stages.fit import sized
-    from zipbatch.stages.source import open_source
+    from zipbatch.stages.tune.fit import sized
 
     assert flags.fit is not None
     return sized(open_source(source_place(flags.fit), splits, labelled=False), wanted.victim, flags.image_size)
@@ -211,9 +211,9 @@ def _train(flags: FitFlags, wanted: ToFit, asked: tuple[Candidate, ...], shown: 
     from zipbatch.cluster import pick_device
     from zipbatch.config import PriorConfig, find_config, load_config
     from zipbatch.stages.assets import EMBEDDED
-    from zipbatch.stages.denoising import DenoisingProgress, held_out_of
-    from zipbatch.stages.fit import check_trainable
-    from zipbatch.stages.train_prior import train_prior
+    from zipbatch.stages.train.denoising import DenoisingProgress, held_out_of
+    from zipbatch.stages.train.prior import train_prior
+    from zipbatch.stages.tune.fit import check_trainable
 
     if wanted.prior == EMBEDDED or ":" in wanted.prior:
         raise UsageError(f"--prior {wanted.prior}: --train-minutes trains one in a folder of this machine; name that")

@@ -66,7 +66,7 @@ def victim(
       zipbatch import victim record/badnet/attack_result.pt --out victims/bb-badnet
       zipbatch import victim net.pth --arch torchvision:resnet18 --mean imagenet --out victims/theirs
     """
-    from zipbatch.stages.import_victim import ImportVictimRequest, import_victim
+    from zipbatch.stages.convert.import_victim import ImportVictimRequest, import_victim
 
     request = ImportVictimRequest(
         file=file,
@@ -149,7 +149,7 @@ def dataset(record: Path, out: Path, source: str | None, samples_per_shard: int,
       zipbatch import victim record/badnet --out victims/bb-badnet
       zipbatch evaluate victims/bb-badnet --data shards/bb-badnet
     """
-    from zipbatch.stages.import_dataset import ImportDatasetRequest, import_dataset
+    from zipbatch.stages.convert.import_dataset import ImportDatasetRequest, import_dataset
 
     staged, reused = import_dataset(
         ImportDatasetRequest(record=record, out=out, source=source, samples_per_shard=samples_per_shard)
@@ -203,7 +203,7 @@ def prior(
       zipbatch import prior ema_0.9999_100000.pt --num-heads 4 --noise-schedule cosine --out priors/ours
     """
     from zipbatch.checkpoints.guided_flags import GuidedFlags
-    from zipbatch.stages.import_prior import import_prior
+    from zipbatch.stages.convert.import_prior import import_prior
 
     if num_heads and head_channels:
         raise click.UsageError("--num-heads and --head-channels say the same; give one")

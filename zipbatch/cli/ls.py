@@ -35,7 +35,8 @@ def ls(what: str, as_json: bool) -> None:
     if as_json:
         emit_json({what: rows})
         return
-    from zipbatch.report import Look, pairs_text, plain_text
+    from zipbatch.report.columns import Look, pairs_text
+    from zipbatch.report.tables import plain_text
 
     if what == "presets":
         _show_presets(rows)
@@ -62,7 +63,7 @@ def ls(what: str, as_json: bool) -> None:
 
 def _show_presets(rows: list[dict[str, Any]]) -> None:
     """A name and what it is good for, under the command that takes it."""
-    from zipbatch.report import Look, pairs_text
+    from zipbatch.report.columns import Look, pairs_text
 
     for group in dict.fromkeys(row["group"] for row in rows):
         own = [row for row in rows if row["group"] == group]
@@ -136,7 +137,8 @@ def _presets() -> list[dict[str, Any]]:
 
 
 def _pipelines() -> list[dict[str, object]]:
-    from zipbatch.config import PipelineConfig, find_config, list_configs, load_config
+    from zipbatch.config import find_config, list_configs, load_config
+    from zipbatch.pipeline.config import PipelineConfig
 
     rows: list[dict[str, object]] = []
     for name in list_configs("pipelines"):
@@ -163,7 +165,7 @@ def _about(text: str) -> str:
 
 
 def _datasets() -> list[dict[str, object]]:
-    from zipbatch.stages.source import KINDS
+    from zipbatch.datasets.source import KINDS
 
     return [
         {"name": kind.name, "use": f"{kind.name}:PLACE", "PLACE": kind.form, "source": kind.source} for kind in KINDS

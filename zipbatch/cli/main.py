@@ -10,15 +10,15 @@ import os
 import sys
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, TextIO, cast, get_args
 
 import click
 
 from zipbatch import __version__, memory
+from zipbatch.cli.lazy import LazyGroup
 from zipbatch.cli.printing import Printable
-from zipbatch.cli.running import Running
-from zipbatch.cli.stopping import Stop
+from zipbatch.cli.run_context import RunContext
+from zipbatch.cli.signals import Stop
 from zipbatch.errors import ZipbatchError, printable
 from zipbatch.logs import LogSettings, Style, configure, only_log_lines, settings
 
@@ -48,27 +48,14 @@ _PRINTED = "zipbatch-printed"
 log = logging.getLogger(__name__)
 
 
-class _LazyGroup(click.Group):
-    """Imports a command's module only when that command is used, so that ``--help`` stays quick."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[cmd_name].split(":")
-        command = getattr(import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-
 def _set_style(_context: click.Context, _option: click.Parameter, style: Style) -> None:
     """Log in that style from here on, so that a mistake later in the command line is told in it too."""
     configure(replace(settings(), style=style))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup, modules=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__)
 @click.option("-v", "--verbose", count=True, help="Log more to stderr; twice for debugging.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing at all unless something fails: for cron.")
@@ -85,7 +72,7 @@ def _set_style(_context: click.Context, _option: click.Parameter, style: Style) 
     help="What goes to stderr: text, or JSON lines and nothing else.",
 )
 @click.pass_obj
-def cli(run: Running, verbose: int, quiet: bool) -> None:
+def cli(run: RunContext, verbose: int, quiet: bool) -> None:
     """Purify backdoored image shards offline (ZIP, NeurIPS 2023).
 
     \b
@@ -117,7 +104,7 @@ def main() -> None:
     _open_missing_streams()
     _leave_descriptor_2_to_libraries()
     _print_what_can_be_printed()
-    run = Running()
+    run = RunContext()
     stop = Stop(lambda code: _end(run, _End(code, f"stopped at once; {run.left()}{_GO_ON}")))
     stop.install()
     code = _run(run, stop)
@@ -142,15 +129,15 @@ def _leave(code: int, *, at_once: bool) -> None:
     sys.exit(code)
 
 
-def _run(run: Running | None = None, stop: Stop | None = None) -> int:
-    run = run or Running()
+def _run(run: RunContext | None = None, stop: Stop | None = None) -> int:
+    run = run or RunContext()
     style = os.environ.get(_STYLE_VARIABLE, "text")
     configure(LogSettings(style="json" if style == "json" else "text", run=run.run))
     with redirect_stdout(Printable(sys.stdout)):
         return _end(run, _carried_out(run, stop or Stop()))
 
 
-def _carried_out(run: Running, stop: Stop) -> _End:
+def _carried_out(run: RunContext, stop: Stop) -> _End:
     try:
         answer = cli.main(prog_name="zipbatch", standalone_mode=False, obj=run)
         return _End(answer, outcome="done") if isinstance(answer, int) and answer else _End()
@@ -173,7 +160,7 @@ def _carried_out(run: Running, stop: Stop) -> _End:
         return _End(1, f"internal error: {type(error).__name__}: {error} ({hint})")
 
 
-def _end(run: Running, end: _End) -> int:
+def _end(run: RunContext, end: _End) -> int:
     """Say why a run failed, and write what it was to leave; its exit code."""
     with suppress(OSError):  # nobody listens any more: the reports are all the more wanted
         if end.error is not None:

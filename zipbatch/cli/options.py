@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zipbatch import atomic
-from zipbatch.places import cache, place
+from zipbatch.storage import cache, storage_path
 
 if TYPE_CHECKING:
     from zipbatch.cluster import Workers
-    from zipbatch.report import Look
+    from zipbatch.report.columns import Look
 
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 LATEST = click.option(
@@ -32,7 +32,7 @@ TRUST_MTIME = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 WIDE = click.option("--wide", is_flag=True, help="Show every column, however long.  [default: what fits 80]")
-STORE = click.option("--store", required=True, type=place, metavar="DIR|URL", help="Where results are kept.")
+STORE = click.option("--store", required=True, type=storage_path, metavar="DIR|URL", help="Where results are kept.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
 PRECISION = click.option(
     "--precision",
@@ -195,7 +195,7 @@ def pairs(values: tuple[str, ...], flag: str) -> dict[str, str]:
 
 def look(*, wide: bool) -> Look:
     """How tables are shown: in colour on a terminal, unless NO_COLOR is set."""
-    from zipbatch.report import Look
+    from zipbatch.report.columns import Look
 
     return Look(wide=wide, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
 

@@ -9,8 +9,8 @@ from typing import Literal
 import click
 
 from zipbatch.cli.options import JSON, Number, emit_json, pairs
-from zipbatch.cli.running import report_options, running
-from zipbatch.cli.screen import screen
+from zipbatch.cli.render import screen
+from zipbatch.cli.run_context import report_options, run_context
 
 
 @click.command()
@@ -130,8 +130,8 @@ def poison(
       zipbatch poison cifar10/ --attack tact --param source_classes=1,9 --cover-rate 0.01 --out shards/c-tact
       zipbatch poison cifar10/ --attack python:mine.py:stamp --out shards/cifar10-mine
     """
-    from zipbatch.stages import poison as stage
     from zipbatch.stages.assets import source_place
+    from zipbatch.stages.poison import staging as stage
 
     request = stage.PoisonRequest(
         source=source_place(source),
@@ -154,7 +154,7 @@ def poison(
         cover_rate=cover_rate,
         skip_unreadable=skip_unreadable,
     )
-    noted = running()
+    noted = run_context()
     noted.dataset = out.name
     with screen() as shown:
         what = f"staging {out.name}"

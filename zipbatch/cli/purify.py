@@ -24,16 +24,16 @@ from zipbatch.cli.options import (
     pairs,
     worker_options,
 )
-from zipbatch.cli.running import LockPolicy, locked, report_options, running
-from zipbatch.cli.screen import Screen, screen
+from zipbatch.cli.render import Screen, screen
+from zipbatch.cli.run_context import LockPolicy, locked, report_options, run_context
 
 if TYPE_CHECKING:
     from zipbatch.cluster import Workers
-    from zipbatch.places import Place
-    from zipbatch.stages.estimate import Estimate
-    from zipbatch.stages.purifier import OutputSize
-    from zipbatch.stages.purify import PurifyProgress, PurifySummary
-    from zipbatch.stages.purify_plan import PurifyPlan
+    from zipbatch.stages.purify.estimate import Estimate
+    from zipbatch.stages.purify.plan import PurifyPlan
+    from zipbatch.stages.purify.run import PurifyProgress, PurifySummary
+    from zipbatch.stages.purify.spec import OutputSize
+    from zipbatch.storage import StoragePath
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ log = logging.getLogger(__name__)
 def purify(
     sources: tuple[str, ...],
     prior: str | None,
-    store: Place,
+    store: StoragePath,
     name: str | None,
     tag: str | None,
     latest: bool | None,
@@ -181,11 +181,11 @@ def purify(
       zipbatch -q purify incoming/ --prior priors/mine --store pur/ --gpus 8 --lock skip --max-hours 6 \\
           --summary /var/lib/zipbatch/purify.json --metrics /var/lib/node_exporter/zipbatch.prom
     """
-    from zipbatch.shards import open_dataset
+    from zipbatch.datasets import open_dataset
     from zipbatch.stages.assets import prior_path
-    from zipbatch.stages.publish import check_tagged
-    from zipbatch.stages.purifier import DEFAULT_PRESET, purifier_spec
-    from zipbatch.stages.purify_plan import PurifyRequest, plan_purify
+    from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+    from zipbatch.stages.purify.publish import check_tagged
+    from zipbatch.stages.purify.spec import DEFAULT_PRESET, purifier_spec
     from zipbatch.store import Store
 
     overrides = {
@@ -228,11 +228,11 @@ def purify(
         keep=other_images == "keep",
     )
     if dry_run:
-        running().unreported()
+        run_context().unreported()
         about = preset if preset or method or chain else DEFAULT_PRESET
         _show_plan(plan_purify(request), as_json=as_json, preset=about)
         return
-    noted, root = running(), request.store.root
+    noted, root = run_context(), request.store.root
     noted.dataset, noted.store = dataset.name, str(root)
     stop_at = noted.stop_at(max_hours)
     with locked(lock, store=root, dataset=dataset.name, stop_at=stop_at) as mine:
@@ -258,9 +258,9 @@ def _step(text: str) -> dict[str, object]:
 
 def _purified(plan: PurifyPlan, stop_at: float | None, shown: Screen) -> PurifySummary:
     from zipbatch.report.run import Counts
-    from zipbatch.stages.purify import purify as run
+    from zipbatch.stages.purify.run import purify as run
 
-    noted, what = running(), f"purifying {plan.request.dataset.name}"
+    noted, what = run_context(), f"purifying {plan.request.dataset.name}"
     shown.begin(what, _to_do(plan))
 
     def show(p: PurifyProgress) -> None:
@@ -280,7 +280,7 @@ def _purified(plan: PurifyPlan, stop_at: float | None, shown: Screen) -> PurifyS
 
 def _to_do(plan: PurifyPlan) -> str:
     """``3 shards, 180 images: 1 done before; about 2 minutes, as 4 shards before took``."""
-    from zipbatch.stages.estimate import estimate
+    from zipbatch.stages.purify.estimate import estimate
 
     images = "" if plan.images is None else f", {plan.images} images"
     text = f"{len(plan.shards)} shards{images}: {len(plan.rows)} done before"
@@ -307,8 +307,8 @@ def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
 
 
 def _show_plan(plan: PurifyPlan, *, as_json: bool, preset: str | None) -> None:
-    from zipbatch.report import Look, pairs_text
-    from zipbatch.stages.estimate import estimate
+    from zipbatch.report.columns import Look, pairs_text
+    from zipbatch.stages.purify.estimate import estimate
 
     request, guess = plan.request, estimate(plan)
     sizes = plan.input_bytes()
@@ -341,9 +341,9 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool, preset: str | None) -> None:
 
 
 def _plan_for_people(plan: PurifyPlan, preset: str | None, size: int, guess: Estimate | None) -> dict[str, str]:
-    from zipbatch.report import plain_text
+    from zipbatch.report.tables import plain_text
     from zipbatch.report.units import size_text
-    from zipbatch.stages.purifier_identity import describe, preset_text
+    from zipbatch.stages.purify.identity import describe, preset_text
 
     request, left = plan.request, plan.images_left
     unknown = sum(task.sha256 is None for task in plan.tasks)
@@ -377,7 +377,7 @@ def _workers_text(workers: Workers) -> str:
 
 def _tags(plan: PurifyPlan) -> tuple[str, ...]:
     """The tags that the run would move, as things stand."""
-    from zipbatch.stages.publish import tags_to_move
+    from zipbatch.stages.purify.publish import tags_to_move
     from zipbatch.store import Versions
 
     request = plan.request

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zipbatch.cli.options import JSON, TRUST_MTIME, WIDE, WorkerFlags, emit_json, look, pairs, worker_options
-from zipbatch.cli.running import report_options, running
-from zipbatch.cli.screen import screen
+from zipbatch.cli.render import screen
+from zipbatch.cli.run_context import report_options, run_context
 from zipbatch.errors import UsageError
 from zipbatch.report.units import about_text
 
 if TYPE_CHECKING:
     from zipbatch.cluster import Workers
+    from zipbatch.pipeline.run import PipelinePlan, PipelineResult
     from zipbatch.report.progress import Progress
-    from zipbatch.stages.pipeline import PipelinePlan, PipelineResult
 
 _DEMO_IMAGES, _DEMO_CORE_S = 1000, 0.23
 _OUT = click.option(
@@ -74,7 +74,7 @@ def run(
     given = pairs(values, "--var")
     plan = _plan(pipeline, out, who.resolve(), given, seeds=seeds, trust_mtime=trust_mtime)
     if dry_run:
-        running().unreported()
+        run_context().unreported()
         _show_plan(plan, as_json=as_json)
         return
     todo = sum(plan.state(instance) != "done" for instance in plan.instances)
@@ -120,7 +120,7 @@ def demo(
 
 def _demo_s(images: int) -> float:
     """About how long the demo takes here, by the time of its work on one core; some parts of it use only one."""
-    from zipbatch.cluster.run import cpu_cores
+    from zipbatch.cluster.device import cpu_cores
 
     return 8 + images * _DEMO_CORE_S / min(4, cpu_cores())
 
@@ -134,15 +134,16 @@ def _plan(
     seeds: str | None = None,
     trust_mtime: bool = False,
 ) -> PipelinePlan:
-    from zipbatch.config import PipelineConfig, find_config, load_config, parse_scalar
-    from zipbatch.stages.pipeline import plan_pipeline
-    from zipbatch.stages.pipeline_instance import Place
+    from zipbatch.config import find_config, load_config, parse_scalar
+    from zipbatch.pipeline.config import PipelineConfig
+    from zipbatch.pipeline.instance import Workspace
+    from zipbatch.pipeline.run import plan_pipeline
 
     file = find_config("pipelines", pipeline)
-    place = Place(out or Path(f"{file.stem}-out"), workers)
+    workspace = Workspace(out or Path(f"{file.stem}-out"), workers)
     typed = {name: parse_scalar(text) for name, text in values.items()}
     config = load_config(file, PipelineConfig, None if seeds is None else {"seeds": _seeds(seeds)})
-    return plan_pipeline(config, place, typed, where=str(file), trust_mtime=trust_mtime)
+    return plan_pipeline(config, workspace, typed, where=str(file), trust_mtime=trust_mtime)
 
 
 def _seeds(text: str) -> object:
@@ -155,12 +156,12 @@ def _seeds(text: str) -> object:
 
 
 def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
+    from zipbatch.pipeline.run import run_pipeline
     from zipbatch.report.progress import Part
     from zipbatch.report.run import Counts
-    from zipbatch.stages.pipeline import run_pipeline
 
-    noted = running()
-    noted.store = str(plan.place.store.root)
+    noted = run_context()
+    noted.store = str(plan.workspace.store.root)
 
     stages = [0, len(plan.instances)]
 
@@ -180,10 +181,10 @@ def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
 
 
 def _show(plan: PipelinePlan, result: PipelineResult, *, wide: bool, as_json: bool) -> None:
-    from zipbatch.config import SEED
-    from zipbatch.report import evaluation_table
+    from zipbatch.pipeline.config import SEED
+    from zipbatch.report.tables import evaluation_table
 
-    place = plan.place
+    workspace = plan.workspace
     if as_json:
         sheets = [str(sheet) for sheet in result.sheets]
         counts = {"ran": result.ran, "skipped": result.skipped, "failed": result.failed}
@@ -194,18 +195,18 @@ def _show(plan: PipelinePlan, result: PipelineResult, *, wide: bool, as_json: bo
     click.echo(f"\n{result.ran} stages run, {result.skipped} done before; look at:")
     for sheet in result.sheets:
         click.echo(f"  {sheet}   clean, poisoned, purified, with the victim's answers")
-    click.echo(f"  {place.out / 'results.json'}   the table with intervals and counts")
-    click.echo(f"  zipbatch store ls --store {place.store.root}   the versioned store")
+    click.echo(f"  {workspace.out / 'results.json'}   the table with intervals and counts")
+    click.echo(f"  zipbatch store ls --store {workspace.store.root}   the versioned store")
 
 
 def _show_plan(plan: PipelinePlan, *, as_json: bool) -> None:
     states = [(instance, plan.state(instance)) for instance in plan.instances]
     if as_json:
         stages = [
-            {"stage": i.stage, "axes": dict(i.axes), "run": i.kind, "state": state, "path": str(i.path(plan.place))}
+            {"stage": i.stage, "axes": dict(i.axes), "run": i.kind, "state": state, "path": str(i.path(plan.workspace))}
             for i, state in states
         ]
-        emit_json({"out": str(plan.place.out), "stages": stages})
+        emit_json({"out": str(plan.workspace.out), "stages": stages})
         return
     for instance, state in states:
         click.echo(f"{'skip' if state == 'done' else 'run ':4} {instance.label:<45} {instance.kind:<13} {state}")

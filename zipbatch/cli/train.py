@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from zipbatch.cli.options import DEVICE, JSON, Number, emit_json
-from zipbatch.cli.screen import screen
+from zipbatch.cli.render import screen
 from zipbatch.config import DEFAULTS
 from zipbatch.errors import UsageError
-from zipbatch.places import Place, place
+from zipbatch.storage import StoragePath, storage_path
 
 
 @click.group()
@@ -30,7 +30,7 @@ def train() -> None:
     help="Settings from configs/victims; flags override them.",
 )
 @click.option("--purified", metavar="NAME[@TAG]", help="Train on the purified form of the train split; needs --store.")
-@click.option("--store", type=place, metavar="DIR|URL", help="The store of the purified version.")
+@click.option("--store", type=storage_path, metavar="DIR|URL", help="The store of the purified version.")
 @click.option("--start", metavar="VICTIM", help="Begin with the weights of this victim's folder, or embedded:ATTACK.")
 @click.option("--arch", metavar="NAME", help="resnet20, resnet18, resnet34 or torchvision:NAME.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N")
@@ -46,7 +46,7 @@ def victim(
     out: Path,
     preset: str,
     purified: str | None,
-    store: Place | None,
+    store: StoragePath | None,
     start: str | None,
     arch: str | None,
     epochs: int | None,
@@ -72,10 +72,10 @@ def victim(
     from zipbatch.checkpoints import open_victim
     from zipbatch.cluster import pick_device
     from zipbatch.config import VictimConfig, find_config, load_config
-    from zipbatch.shards import open_dataset
+    from zipbatch.datasets import open_dataset
     from zipbatch.stages.assets import victim_path
-    from zipbatch.stages.evaluate import with_purified
-    from zipbatch.stages.train_victim import TrainProgress, train_victim
+    from zipbatch.stages.evaluate.run import with_purified
+    from zipbatch.stages.train.victim import TrainProgress, train_victim
     from zipbatch.store import Store, Versions
 
     overrides = {
@@ -153,10 +153,10 @@ def prior(
     """
     from zipbatch.cluster import pick_device
     from zipbatch.config import PriorConfig, find_config, load_config
+    from zipbatch.datasets.source import open_source
     from zipbatch.stages.assets import source_place
-    from zipbatch.stages.denoising import DenoisingProgress
-    from zipbatch.stages.source import open_source
-    from zipbatch.stages.train_prior import train_prior
+    from zipbatch.stages.train.denoising import DenoisingProgress
+    from zipbatch.stages.train.prior import train_prior
 
     overrides = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "seed": seed}
     config = load_config(find_config("priors", preset), PriorConfig, overrides)
@@ -229,10 +229,10 @@ def restorer(
     from zipbatch.checkpoints import open_prior
     from zipbatch.cluster import pick_device
     from zipbatch.config import RestorerConfig, validate
+    from zipbatch.datasets.source import open_source
     from zipbatch.stages.assets import embedded_prior, prior_path, source_place
-    from zipbatch.stages.denoising import DenoisingProgress
-    from zipbatch.stages.source import open_source
-    from zipbatch.stages.train_restorer import train_restorer
+    from zipbatch.stages.train.denoising import DenoisingProgress
+    from zipbatch.stages.train.restorer import train_restorer
 
     folder = open_prior(prior_path(prior))
     if folder.path == embedded_prior():

@@ -22,14 +22,14 @@ from zipbatch.cli.options import (
     look,
     worker_options,
 )
-from zipbatch.cli.screen import screen
+from zipbatch.cli.render import screen
 from zipbatch.errors import UsageError
-from zipbatch.places import place
+from zipbatch.storage import storage_path
 
 if TYPE_CHECKING:
-    from zipbatch.places import Place
-    from zipbatch.stages.fit import FitResult
-    from zipbatch.stages.tune import TuneResult
+    from zipbatch.stages.tune.fit import FitResult
+    from zipbatch.stages.tune.sweep import TuneResult
+    from zipbatch.storage import StoragePath
 
 
 @click.command()
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     help="Diffusion model, as for 'zipbatch purify'; 'embedded' is the shipped one.",
 )
 @click.option(
-    "--store", type=place, metavar="DIR|URL", help="Where results are kept; needed with --data.  [default: nowhere]"
+    "--store",
+    type=storage_path,
+    metavar="DIR|URL",
+    help="Where results are kept; needed with --data.  [default: nowhere]",
 )
 @click.option(
     "--preset",
@@ -85,7 +88,7 @@ def tune(
     victim: str,
     data: tuple[str, ...],
     prior: str,
-    store: Place | None,
+    store: StoragePath | None,
     presets: tuple[str, ...],
     flags: FitFlags,
     exponents: tuple[float, ...],
@@ -120,11 +123,11 @@ def tune(
       zipbatch tune victims/theirs --fit photos/ --prior priors/mine --train-minutes 60 --out ours.yaml
       zipbatch purify 'incoming/day-{000..099}.tar' --prior embedded --preset ours.yaml --store pur/
     """
-    from zipbatch.shards import open_dataset
+    from zipbatch.datasets import open_dataset
     from zipbatch.stages.assets import prior_path
-    from zipbatch.stages.tune import TuneRequest, ladder, rungs_around, some_shards
-    from zipbatch.stages.tune import tune as run
-    from zipbatch.stages.victim import find_victim
+    from zipbatch.stages.evaluate.victims import find_victim
+    from zipbatch.stages.tune.sweep import TuneRequest, candidates_around, some_shards, sweep
+    from zipbatch.stages.tune.sweep import tune as run
     from zipbatch.store import Store
 
     _check_needed(data, flags, store)
@@ -133,7 +136,9 @@ def tune(
     bfloat16 = precision == "bfloat16"
     if flags.fit is None:
         preset = presets[-1] if presets else None
-        rungs, own = ladder(preset=preset, exponents=exponents, prior=prior_path(prior), seed=seed, bfloat16=bfloat16)
+        candidates, own = sweep(
+            preset=preset, exponents=exponents, prior=prior_path(prior), seed=seed, bfloat16=bfloat16
+        )
     asked = find_victim(victim)
     dataset = some_shards(open_dataset(data), splits, shards) if data else None
     kept = None if store is None else Store(store)
@@ -142,13 +147,13 @@ def tune(
         to_fit = fitting.ToFit(asked, dataset, prior, presets, kept, who.resolve(), batch_size, seed, bfloat16)
         fitted = fitting.fitted(flags, to_fit)
         if dataset is not None:
-            rungs, own = rungs_around(fitted.chosen.spec, exponents)
+            candidates, own = candidates_around(fitted.chosen.spec, exponents)
     if dataset is not None and kept is not None:
         request = TuneRequest(
             victim=asked,
             dataset=dataset,
             data_label=" ".join(data),
-            rungs=rungs,
+            candidates=candidates,
             own=own,
             store=kept,
             limit=limit,
@@ -157,7 +162,8 @@ def tune(
         )
         with screen() as shown:
             shown.begin(
-                f"tuning for {request.victim.name}", f"{len(rungs)} strengths, {len(request.dataset.shards)} shards"
+                f"tuning for {request.victim.name}",
+                f"{len(candidates)} strengths, {len(request.dataset.shards)} shards",
             )
             tuned = run(request, report=shown.show)
     if out is not None:
@@ -165,7 +171,7 @@ def tune(
     _show(fitted, tuned, prior, out, as_json=as_json, wide=wide)
 
 
-def _check_needed(data: tuple[str, ...], flags: FitFlags, store: Place | None) -> None:
+def _check_needed(data: tuple[str, ...], flags: FitFlags, store: StoragePath | None) -> None:
     """Raises what Click raises for an option that is missing, where it depends on others which are needed."""
     options = {option.name: option for option in click.get_current_context().command.params}
     if not data and flags.fit is None:
@@ -177,7 +183,7 @@ def _check_needed(data: tuple[str, ...], flags: FitFlags, store: Place | None) -
 
 
 def _write(out: Path, fitted: FitResult | None, tuned: TuneResult | None) -> None:
-    from zipbatch.stages.tune import write_preset
+    from zipbatch.stages.tune.sweep import write_preset
 
     last = tuned or fitted
     assert last is not None
@@ -187,9 +193,10 @@ def _write(out: Path, fitted: FitResult | None, tuned: TuneResult | None) -> Non
 def _show(
     fitted: FitResult | None, tuned: TuneResult | None, prior: str, out: Path | None, *, as_json: bool, wide: bool
 ) -> None:
-    from zipbatch.report import fit_table, tune_table
-    from zipbatch.stages.fit import fit_report
-    from zipbatch.stages.tune import tune_report
+    from zipbatch.report.fit_table import fit_table
+    from zipbatch.report.tables import tune_table
+    from zipbatch.stages.tune.fit import fit_report
+    from zipbatch.stages.tune.sweep import tune_report
 
     found = {} if tuned is None else tune_report(tuned)
     if fitted is not None:

@@ -1,7 +1,8 @@
 """Run tasks on workers: in this process, or on Ray actors pinned to GPUs. Knows no stage."""
 
 from zipbatch.cluster.device import pick_device
-from zipbatch.cluster.run import OnPartial, Outcome, Setup, Task, WorkerContext, Workers, resolve_workers, run_tasks
+from zipbatch.cluster.dispatch import resolve_workers, run_tasks
+from zipbatch.cluster.types import OnPartial, Outcome, Setup, Task, WorkerContext, Workers
 
 __all__ = [
     "OnPartial",

@@ -18,17 +18,17 @@ import ray
 
 from zipbatch import __version__
 from zipbatch.cluster.guard import Answer, guarded
-from zipbatch.cluster.run import Setup, WorkerContext
+from zipbatch.cluster.types import Setup, WorkerContext
 from zipbatch.errors import Cancelled, UsageError
 from zipbatch.logs import KeptLines, LogSettings, configure
 from zipbatch.memory import usual_share
-from zipbatch.places import Place
+from zipbatch.storage import StoragePath
 
 Sent = Mapping[Path, "ray.ObjectRef[Any]"]
 _CALL: contextvars.ContextVar[int] = contextvars.ContextVar("call")
 
 
-class Sign(NamedTuple):
+class Heartbeat(NamedTuple):
     """How long ago a call last showed life, in seconds, and how far its task is, in units of its own."""
 
     idle_s: float
@@ -41,7 +41,7 @@ class WorkerActor:
     Args:
         setup: builds the worker.
         device: ``auto``, ``cpu`` or ``cuda``.
-        lanes: computations at once.
+        compute threads: computations at once.
         version: of the driver's zipbatch.
         logs: how the driver logs; lines go back to it with each answer.
         memory: bytes that images in its hands may take; None for the usual share.
@@ -53,13 +53,13 @@ class WorkerActor:
         setup: Setup,
         *,
         device: str,
-        lanes: int,
+        compute_threads: int,
         version: str,
         logs: LogSettings,
         memory: int | None = None,
         in_flight: int = 1,
     ) -> None:
-        self._setup, self._device, self._lanes, self._version = setup, device, lanes, version
+        self._setup, self._device, self._compute_threads, self._version = setup, device, compute_threads, version
         self._memory, self._in_flight = memory, in_flight
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -83,7 +83,7 @@ class WorkerActor:
             return Answer(error=self._built.error, exit_code=self._built.exit_code)
 
     def run(self, call: int, task: Any, sent: Sent) -> Answer:
-        """Run one task; never raises for what happens in it. ``call`` tells it from others in ``pulse``."""
+        """Run one task; never raises for what happens in it. ``call`` tells it from others in ``heartbeats``."""
         ready: Answer = self.ready(sent)
         if ready.error is not None:
             return ready
@@ -97,16 +97,16 @@ class WorkerActor:
             del self._signs[call]
             self._far.pop(call, None)
 
-    def pulse(self) -> dict[int, Sign]:
+    def heartbeats(self) -> dict[int, Heartbeat]:
         """A sign of life of each call that runs."""
         now = time.monotonic()
-        return {call: Sign(now - seen, self._far.get(call, 0)) for call, seen in self._signs.copy().items()}
+        return {call: Heartbeat(now - seen, self._far.get(call, 0)) for call, seen in self._signs.copy().items()}
 
     def stop(self) -> None:
         """Let what runs come to its next safe point and go no further."""
         self._stopping.set()
 
-    def _tick(self) -> None:
+    def _heartbeat(self) -> None:
         if self._stopping.is_set():
             raise Cancelled("the run is being stopped")
         call = _CALL.get(None)
@@ -129,13 +129,13 @@ class WorkerActor:
                 f"{label['host']} has zipbatch {__version__}, this machine {self._version}; install the same everywhere"
             )
         with tempfile.TemporaryDirectory(prefix="zipbatch-") as folder:
-            files: dict[Place, Path] = {
+            files: dict[StoragePath, Path] = {
                 path: _written(ref, Path(folder) / str(i) / path.name) for i, (path, ref) in enumerate(sent.items())
             }
             context = WorkerContext(
-                *(self._device, self._lanes, self._tick, label, files),
+                *(self._device, self._compute_threads, self._heartbeat, label, files),
                 progress=self._progress,
-                memory=self._memory or usual_share(self._lanes),
+                memory=self._memory or usual_share(self._compute_threads),
                 in_flight=self._in_flight,
             )
             return self._setup(context)

@@ -23,7 +23,7 @@ from typing import Any
 
 import ray
 
-from zipbatch.cluster.run import Workers
+from zipbatch.cluster.types import Workers
 from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
 
 log = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from zipbatch.errors import UsageError
@@ -22,3 +23,8 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise UsageError("--device cuda: this machine has no CUDA device that torch can use; try --device cpu")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
+
+
+def cpu_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from zipbatch.cluster.device import cpu_cores
 from zipbatch.cluster.guard import Answer, guarded
-from zipbatch.cluster.run import OnPartial, Outcome, Setup, WorkerContext, Workers, cpu_cores
+from zipbatch.cluster.types import OnPartial, Outcome, Setup, WorkerContext, Workers
 from zipbatch.errors import Cancelled
 from zipbatch.memory import usual_share
 
@@ -29,7 +30,7 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
 
-    def tick() -> None:
+    def heartbeat() -> None:
         if stop.is_set():
             raise Cancelled("the run is being stopped")
 
@@ -45,11 +46,11 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
             _TASK.reset(token)
             far.pop(task.name, None)
 
-    lanes = cpu_cores()
+    compute_threads = cpu_cores()
     context = WorkerContext(
-        *(workers.device, lanes, tick, label),
+        *(workers.device, compute_threads, heartbeat, label),
         progress=progress,
-        memory=workers.memory or usual_share(lanes),
+        memory=workers.memory or usual_share(compute_threads),
         in_flight=workers.in_flight,
     )
     built = guarded(setup, context)

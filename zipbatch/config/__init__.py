@@ -22,14 +22,11 @@ from zipbatch.config.models import (
     VictimConfig,
     listed,
 )
-from zipbatch.config.pipeline import SEED, PipelineConfig, references, resolved
 
 __all__ = [
     "DEFAULTS",
-    "SEED",
     "Calibration",
     "DenoiserConfig",
-    "PipelineConfig",
     "PriorConfig",
     "RestorerConfig",
     "Settings",
@@ -44,7 +41,5 @@ __all__ = [
     "problems",
     "read_config",
     "read_description",
-    "references",
-    "resolved",
     "validate",
 ]

@@ -27,7 +27,7 @@ import torch
 
 from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import REPLACED
+from zipbatch.storage import REPLACED
 
 log = logging.getLogger(__name__)
 _FORM = "python:FILE.py:FUNCTION or python:package.module:FUNCTION"

@@ -16,22 +16,22 @@ from zipbatch.metrics.classification import (
 )
 from zipbatch.metrics.fidelity import Fidelity, fidelity
 from zipbatch.metrics.paired import Paired, paired
-from zipbatch.metrics.strength import Judgement, Rung, choose_rung, judge
+from zipbatch.metrics.strength import Candidate, Judgement, choose_candidate, judge
 
 __all__ = [
     "FALSE_ALARMS",
     "Audit",
+    "Candidate",
     "Choice",
     "Fidelity",
     "Finding",
     "Judgement",
     "Paired",
-    "Rung",
     "Share",
     "agreement",
     "attack_success",
     "audit",
-    "choose_rung",
+    "choose_candidate",
     "clean_accuracy",
     "collapsed",
     "defence_effectiveness",

@@ -31,7 +31,7 @@ ASSUMED_DRIFT, ASSUMED_IMAGES = 0.2, 20.0
 
 
 @dataclass(frozen=True)
-class Rung:
+class Candidate:
     """One strength, judged.
 
     Attributes:
@@ -53,13 +53,13 @@ class Judgement:
     Attributes:
         suspect: the class that images flee, None when no class stands out.
         triggered: estimated number of images with the trigger, 0 when no class stands out.
-        rungs: as given, weakest first.
+        candidates: as given, weakest first.
         sigmas: by how much a class stands out at most, in standard deviations.
     """
 
     suspect: int | None
     triggered: float
-    rungs: tuple[Rung, ...]
+    candidates: tuple[Candidate, ...]
     sigmas: float = 0.0
 
 
@@ -90,7 +90,7 @@ class Departure:
         return max(MIN_TRIGGERED, OUTLIER * self.deviation)
 
 
-def judge(undefended: Ints, rungs: Ints, *, classes: int) -> Judgement:
+def judge(undefended: Ints, candidates: Ints, *, classes: int) -> Judgement:
     """Judge strengths by a victim's answers on the same N images.
 
     A suspect may stand out at any strength; what is left of the attack is measured by the strongest, which is the
@@ -98,25 +98,29 @@ def judge(undefended: Ints, rungs: Ints, *, classes: int) -> Judgement:
 
     Args:
         undefended: answers on the images as they came, int64 [N].
-        rungs: answers after purification, int64 [R, N], weakest first.
+        candidates: answers after purification, int64 [R, N], weakest first.
         classes: number of classes, 2 or more.
 
     Raises:
-        ValueError: shapes that do not fit, no rung, or fewer than two classes.
+        ValueError: shapes that do not fit, no candidate, or fewer than two classes.
     """
-    found = max((one for rung in departures(undefended, rungs, classes=classes) for one in rung), key=_sigmas)
+    found = max(
+        (one for candidate in departures(undefended, candidates, classes=classes) for one in candidate), key=_sigmas
+    )
     if found.sigmas < OUTLIER or found.excess < MIN_TRIGGERED:
-        return Judgement(None, 0.0, tuple(Rung(_share(answers == undefended)) for answers in rungs), found.sigmas)
-    return _measured(undefended, rungs, found)
+        return Judgement(
+            None, 0.0, tuple(Candidate(_share(answers == undefended)) for answers in candidates), found.sigmas
+        )
+    return _measured(undefended, candidates, found)
 
 
-def departures(undefended: Ints, rungs: Ints, *, classes: int) -> tuple[tuple[Departure, ...], ...]:
+def departures(undefended: Ints, candidates: Ints, *, classes: int) -> tuple[tuple[Departure, ...], ...]:
     """What each class loses at each strength, ``[r][c]``: what a judgement goes by. Arguments and errors as there."""
-    if rungs.ndim != 2 or not len(rungs) or rungs.shape[1:] != undefended.shape:
-        raise ValueError(f"need answers [R, N] after purification, got {rungs.shape} for {undefended.shape}")
+    if candidates.ndim != 2 or not len(candidates) or candidates.shape[1:] != undefended.shape:
+        raise ValueError(f"need answers [R, N] after purification, got {candidates.shape} for {undefended.shape}")
     if classes < 2:
         raise ValueError(f"need two classes or more, got {classes}")
-    return tuple(_departures(undefended, answers, classes) for answers in rungs)
+    return tuple(_departures(undefended, answers, classes) for answers in candidates)
 
 
 def neighbours(classes: int) -> int:
@@ -124,24 +128,24 @@ def neighbours(classes: int) -> int:
     return min(NEIGHBOURS, (classes - 1) // 3)
 
 
-def choose_rung(judgement: Judgement, *, own: int, limit: float) -> int:
-    """Index of the rung to take, where ``own`` is the one to take without evidence.
+def choose_candidate(judgement: Judgement, *, own: int, limit: float) -> int:
+    """Index of the candidate to take, where ``own`` is the one to take without evidence.
 
-    Stronger than ``own`` if that leaves more than ``limit`` of the attack: the weakest from which on no rung does.
+    Stronger than ``own`` if that leaves more than ``limit`` of the attack: the weakest from which on no candidate does.
     Weaker only on good evidence: as long as the upper end of the interval is within ``limit``.
     """
-    rungs = judgement.rungs
+    candidates = judgement.candidates
     if judgement.suspect is None:
         return own
-    enough = [all((rung.residual or 0.0) <= limit for rung in rungs[i:]) for i in range(len(rungs))]
-    chosen = next(i for i in range(own, len(rungs)) if enough[i] or i == len(rungs) - 1)
-    while chosen <= own and chosen > 0 and _within(rungs[chosen - 1], limit):
+    enough = [all((candidate.residual or 0.0) <= limit for candidate in candidates[i:]) for i in range(len(candidates))]
+    chosen = next(i for i in range(own, len(candidates)) if enough[i] or i == len(candidates) - 1)
+    while chosen <= own and chosen > 0 and _within(candidates[chosen - 1], limit):
         chosen -= 1
     return chosen
 
 
-def _within(rung: Rung, limit: float) -> bool:
-    return rung.residual_upper is not None and rung.residual_upper <= limit
+def _within(candidate: Candidate, limit: float) -> bool:
+    return candidate.residual_upper is not None and candidate.residual_upper <= limit
 
 
 def _sigmas(departure: Departure) -> float:
@@ -171,19 +175,19 @@ def _beside_others(index: int, leaves: Ints, answered: Ints, stays: int) -> Depa
     return Departure(index, lost, lost - stays * pooled, math.sqrt(1 + stays * pooled + (stays * spread) ** 2))
 
 
-def _measured(undefended: Ints, rungs: Ints, found: Departure) -> Judgement:
+def _measured(undefended: Ints, candidates: Ints, found: Departure) -> Judgement:
     """What each strength leaves of the images that the strongest takes out of the suspect class."""
-    suspect, strongest = found.index, rungs[-1]
+    suspect, strongest = found.index, candidates[-1]
     of_class = undefended == suspect
     suspects, drifted = of_class & (strongest != suspect), ~of_class & (strongest != undefended)
     drift = _share(strongest[~of_class] != undefended[~of_class]) * float((strongest == suspect).sum())
     triggered = max(found.excess, float(suspects.sum()) - drift)
     measured = []
-    for answers in rungs:
+    for answers in candidates:
         returned = drift * _share((answers == undefended)[drifted])  # drifted images of the class itself, not triggered
         kept = min(triggered, max(0.0, float((answers[suspects] == suspect).sum()) - returned))
         _, upper = wilson_interval(kept, triggered)
-        measured.append(Rung(_share((answers == undefended)[~suspects]), kept / triggered, upper))
+        measured.append(Candidate(_share((answers == undefended)[~suspects]), kept / triggered, upper))
     return Judgement(suspect, triggered, tuple(measured), found.sigmas)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from zipbatch.purifiers.base import Purifier, Resources
 from zipbatch.purifiers.blur import Blur
 from zipbatch.purifiers.chain import Chain, ChainSettings, Step
+from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, PriorSettings, SamplerSettings
 from zipbatch.purifiers.methods import METHODS
-from zipbatch.purifiers.painter import Painter, PriorSettings, SamplerSettings
 from zipbatch.purifiers.repaint import RepaintSettings, calibration_of
 from zipbatch.purifiers.restore import RestoreSettings
 from zipbatch.purifiers.zip import Zip
@@ -23,7 +23,7 @@ __all__ = [
     "Blur",
     "Chain",
     "ChainSettings",
-    "Painter",
+    "DiffusionSampler",
     "PriorSettings",
     "Purifier",
     "RepaintSettings",

@@ -34,7 +34,7 @@ class Resources:
     prior: Prior | None = None
     seed: int = 0
     precision: Precision = "float32"
-    tick: Callable[[], None] = lambda: None
+    heartbeat: Callable[[], None] = lambda: None
     begin_pass: Callable[[], None] = lambda: None
     keep_masks: Callable[[Sequence[str], Tensor], None] = lambda _keys, _masks: None
     restorer: Prior | None = None

@@ -11,7 +11,7 @@ from torch import Tensor
 from zipbatch.config import Settings
 from zipbatch.diffusion import NoiseAt, clipped, denoise, diffuse, timesteps
 from zipbatch.purifiers.base import Purifier, Resources
-from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
+from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, SamplerSettings, images_per_canvas
 
 
 class DiffPureSettings(SamplerSettings):
@@ -34,7 +34,7 @@ class DiffPure(Purifier):
     seeded: ClassVar[bool] = True
 
     def __init__(self, settings: DiffPureSettings, resources: Resources) -> None:
-        self._painter = Painter(settings, resources)
+        self._painter = DiffusionSampler(settings, resources)
         alpha_bar = self._painter.alpha_bar
         self._schedule = timesteps(len(alpha_bar), self._painter.steps, self._painter.start_step)
         self._predict = clipped(self._painter.predict, alpha_bar)
@@ -42,7 +42,7 @@ class DiffPure(Purifier):
     @classmethod
     def row_of(cls, settings: DiffPureSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
         """Tiles a canvas."""
-        return images_a_canvas(height, width, prior_size)
+        return images_per_canvas(height, width, prior_size)
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
         """Purify uint8 images [N, 3, H, W] named by ``keys``; same shape and dtype, on the CPU."""

@@ -30,7 +30,7 @@ class Jpeg(Purifier):
     working_bytes: ClassVar[int] = 6
 
     def __init__(self, settings: JpegSettings, resources: Resources) -> None:
-        self._quality, self._tick = settings.quality, resources.tick
+        self._quality, self._heartbeat = settings.quality, resources.heartbeat
 
     @classmethod
     def row_of(cls, settings: JpegSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
@@ -45,5 +45,5 @@ class Jpeg(Purifier):
         return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()
 
     def _through_codec(self, image: pictures.U8) -> pictures.U8:
-        self._tick()
+        self._heartbeat()
         return pictures.decode(pictures.encode_jpeg(np.ascontiguousarray(image), quality=self._quality), "jpg")

@@ -40,7 +40,7 @@ class Median(Purifier):
     source: ClassVar[str] = "Xu et al. 2017, arXiv 1704.01155; window and edges as in ART 23539e2"
 
     def __init__(self, settings: MedianSettings, resources: Resources) -> None:
-        self._window, self._device, self._tick = settings.window, resources.device, resources.tick
+        self._window, self._device, self._heartbeat = settings.window, resources.device, resources.heartbeat
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 (deterministic)
         """Purify uint8 images [N, 3, H, W]; same shape and dtype, on the CPU."""
@@ -58,7 +58,7 @@ class Median(Purifier):
 
     def _strip(self, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """The medians whose windows lie in these rows and columns of an image."""
-        self._tick()
+        self._heartbeat()
         windows = image[:, rows][:, :, columns].unfold(1, self._window, 1).unfold(2, self._window, 1)
         return windows.flatten(-2).median(dim=-1).values
 

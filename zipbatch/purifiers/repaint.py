@@ -13,7 +13,7 @@ from torch import Tensor
 from zipbatch.config import Calibration, Settings, listed
 from zipbatch.diffusion import NoiseAt, filled, regions, repainted, unexplained
 from zipbatch.purifiers.base import Purifier, Resources, check_finite
-from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
+from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, SamplerSettings, images_per_canvas
 
 
 def _listed(value: object) -> object:
@@ -111,12 +111,12 @@ class Repaint(Purifier):
             raise ValueError("repaint needs levels and thresholds: a calibrated prior has them")
         self._levels, self._steps = settings.levels, settings.residual_steps
         self._seed, self._region = settings.seed_threshold, settings.region_threshold
-        self._painter, self._keep_masks = Painter(settings, resources), resources.keep_masks
+        self._painter, self._keep_masks = DiffusionSampler(settings, resources), resources.keep_masks
 
     @classmethod
     def row_of(cls, settings: RepaintSettings, height: int, width: int, *, prior_size: int | None) -> int:
         """Tiles a canvas; raises ``ValueError`` for images of another size than was calibrated for."""
-        tiles = images_a_canvas(height, width, prior_size)
+        tiles = images_per_canvas(height, width, prior_size)
         if settings.image_size is not None and (height, width) != (settings.image_size, settings.image_size):
             raise ValueError(
                 f"image of {width}x{height} pixels: the prior was calibrated on {settings.image_size} px images; "
@@ -126,10 +126,10 @@ class Repaint(Purifier):
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
         """Purify uint8 images [N, 3, H, W] named by ``keys``; same shape and dtype, on the CPU."""
-        painter, tiling = self._painter, self._painter.tiling(images)
+        sampler, tiling = self._painter, self._painter.tiling(images)
 
         def sample(y: Tensor, noise_at: NoiseAt) -> Tensor:
-            residuals = painter.residuals_of(y, noise_at, tiling, len(images), self._steps)
+            residuals = sampler.residuals_of(y, noise_at, tiling, len(images), self._steps)
             for residual in residuals:  # what is not finite is above no threshold, and must not pass for clean
                 check_finite(residual, keys)
             score = unexplained(residuals, self._levels)
@@ -141,19 +141,19 @@ class Repaint(Purifier):
                 return y
             guess = tiling.pack(filled(tiling.unpack(y, len(images)), masks))  # from the image's own surroundings
             painted = repainted(
-                painter.predict,
+                sampler.predict,
                 y[rows],
                 mask[rows],
                 guess[rows],
-                alpha_bar=painter.alpha_bar,
-                steps=painter.steps,
-                start_step=painter.start_step,
-                eta=painter.eta,
+                alpha_bar=sampler.alpha_bar,
+                steps=sampler.steps,
+                start_step=sampler.start_step,
+                eta=sampler.eta,
                 noise_at=lambda counter: noise_at(counter)[rows],
             )
             return y.index_copy(0, rows, painted)
 
-        return painter.paint(images, keys, sample)
+        return sampler.paint(images, keys, sample)
 
 
 def calibration_of(residuals: Sequence[Tensor], steps: Sequence[int], *, image_size: int) -> Calibration:

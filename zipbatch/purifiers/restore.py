@@ -12,7 +12,7 @@ from torch import Tensor
 from zipbatch.config import Settings
 from zipbatch.diffusion import NoiseAt, diffuse, restored
 from zipbatch.purifiers.base import Purifier, Resources
-from zipbatch.purifiers.painter import Painter, PriorSettings, SamplerSettings, images_a_canvas
+from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, PriorSettings, SamplerSettings, images_per_canvas
 
 
 class RestoreSettings(PriorSettings):
@@ -54,22 +54,22 @@ class Restore(Purifier):
         if resources.restorer is None:
             raise ValueError("restore needs a prior with a restorer")
         self._step = settings.noise_step
-        self._painter = Painter(
+        self._painter = DiffusionSampler(
             SamplerSettings.model_validate({"steps": 1}), replace(resources, prior=resources.restorer)
         )
 
     @classmethod
     def row_of(cls, settings: RestoreSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
         """Tiles a canvas."""
-        return images_a_canvas(height, width, prior_size)
+        return images_per_canvas(height, width, prior_size)
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
         """Purify uint8 images [N, 3, H, W] named by ``keys``; same shape and dtype, on the CPU."""
-        painter, t = self._painter, self._step
+        sampler, t = self._painter, self._step
 
         def sample(y: Tensor, noise_at: NoiseAt) -> Tensor:
-            x_t = diffuse(y, noise_at(t), t=t, alpha_bar=painter.alpha_bar)
-            alpha_bar = y.new_tensor([painter.alpha_bar[t]])
-            return restored(painter.predict(x_t, t), x_t, alpha_bar=alpha_bar)
+            x_t = diffuse(y, noise_at(t), t=t, alpha_bar=sampler.alpha_bar)
+            alpha_bar = y.new_tensor([sampler.alpha_bar[t]])
+            return restored(sampler.predict(x_t, t), x_t, alpha_bar=alpha_bar)
 
-        return painter.paint(images, keys, sample)
+        return sampler.paint(images, keys, sample)

@@ -34,7 +34,7 @@ class ShrinkPad(Purifier):
 
     def __init__(self, settings: ShrinkPadSettings, resources: Resources) -> None:
         self._pad, self._seed, self._device = settings.pad, resources.seed, resources.device
-        self._tick = resources.tick
+        self._heartbeat = resources.heartbeat
 
     @classmethod
     def row_of(cls, settings: ShrinkPadSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
@@ -49,7 +49,7 @@ class ShrinkPad(Purifier):
         places = uniform_integers(noise_streams(self._seed, keys), bound=self._pad + 1, count=2)
         padded = images.new_zeros(images.shape, device="cpu")
         for i, (top, left) in enumerate(places.tolist()):
-            self._tick()
+            self._heartbeat()
             padded[i, :, top : top + height, left : left + width] = self._shrunk(images[i], height, width)
         return padded
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zipbatch.config import Settings, Transforms
 from zipbatch.purifiers.base import Purifier, Resources
-from zipbatch.purifiers.painter import Painter, SamplerSettings, images_a_canvas
+from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, SamplerSettings, images_per_canvas
 
 
 class ZipSettings(SamplerSettings):
@@ -30,12 +30,12 @@ class Zip(Purifier):
     seeded: ClassVar[bool] = True
 
     def __init__(self, settings: ZipSettings, resources: Resources) -> None:
-        self._settings, self._painter = settings, Painter(settings, resources)
+        self._settings, self._painter = settings, DiffusionSampler(settings, resources)
 
     @classmethod
     def row_of(cls, settings: ZipSettings, height: int, width: int, *, prior_size: int | None) -> int:
         """Tiles a canvas."""
-        return images_a_canvas(height, width, prior_size, settings.transforms)
+        return images_per_canvas(height, width, prior_size, settings.transforms)
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
         """Purify uint8 images [N, 3, H, W] named by ``keys``; same shape and dtype, on the CPU."""

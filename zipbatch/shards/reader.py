@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from zipbatch.errors import DataError
 from zipbatch.images import MAX_PIXELS, is_image
 from zipbatch.keys import split_name
-from zipbatch.places import CHANGED, Place, local_copy
 from zipbatch.shards.sample import Sample
+from zipbatch.storage import CHANGED, StoragePath, local_copy
 from zipbatch.strays import Tally, has_stray, is_keyless, quoted
 from zipbatch.tars import DamagedTarError, Member, TarReader, open_tar
 
@@ -27,7 +27,7 @@ class Limits:
 
 
 def read_shard(
-    path: Place,
+    path: StoragePath,
     *,
     sha256: str | None = None,
     limits: Limits = Limits(),
@@ -64,7 +64,7 @@ def read_shard(
         raise DataError(path, f"holds no sample, only what every reader passes over: {strays}; pack it anew")
 
 
-def _samples(path: Place, tar: TarReader, limits: Limits, strays: Tally, *, imageless: bool) -> Iterator[Sample]:
+def _samples(path: StoragePath, tar: TarReader, limits: Limits, strays: Tally, *, imageless: bool) -> Iterator[Sample]:
     for sample in _grouped(path, tar, limits, strays):
         if not imageless and _is_stray(sample):
             strays.add(sample.key)
@@ -80,7 +80,7 @@ def _is_stray(sample: Sample) -> bool:
     return not sample.image_extensions and all(map(has_stray, names))
 
 
-def _grouped(path: Place, tar: TarReader, limits: Limits, strays: Tally) -> Iterator[Sample]:
+def _grouped(path: StoragePath, tar: TarReader, limits: Limits, strays: Tally) -> Iterator[Sample]:
     seen: set[str] = set()
     key: str | None = None
     members: dict[str, bytes] = {}
@@ -102,7 +102,7 @@ def _grouped(path: Place, tar: TarReader, limits: Limits, strays: Tally) -> Iter
         yield Sample(key, members, str(path))
 
 
-def _members(path: Place, tar: TarReader, limits: Limits, strays: Tally) -> Iterator[tuple[str, str, bytes]]:
+def _members(path: StoragePath, tar: TarReader, limits: Limits, strays: Tally) -> Iterator[tuple[str, str, bytes]]:
     """(key, extension, bytes) of each regular member; checks that the archive ends with its end-of-archive block."""
     for member in tar:
         if member.folder:
@@ -133,7 +133,7 @@ def _members(path: Place, tar: TarReader, limits: Limits, strays: Tally) -> Iter
     tar.check_end()
 
 
-def _check_no_image(path: Place, member: Member, limits: Limits) -> None:
+def _check_no_image(path: StoragePath, member: Member, limits: Limits) -> None:
     """A member without an extension may be left out, unless a picture would be lost with it."""
     if member.size > limits.max_member_bytes or is_image(member.read(), ""):
         name = member.name[:200]

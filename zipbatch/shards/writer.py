@@ -10,7 +10,7 @@ from typing import BinaryIO, Self
 
 import webdataset as wds
 
-from zipbatch import atomic, filesystem, places
+from zipbatch import atomic, filesystem, storage
 from zipbatch.keys import check_key
 from zipbatch.shards.sample import Sample
 
@@ -73,13 +73,13 @@ class ShardWriter:
         self._stream.close()
         return ShardInfo(self._written.digest.hexdigest(), self._written.size, len(self._keys))
 
-    def publish(self, final: places.Place, *, read_only: bool = False) -> None:
+    def publish(self, final: storage.StoragePath, *, read_only: bool = False) -> None:
         """Move the finished shard to its final place, atomically."""
         if not self._stream.closed:
             raise RuntimeError("publish() before finish()")
         if read_only:
             filesystem.make_read_only(self.temp)
-        places.put_file(self.temp, final)
+        storage.put_file(self.temp, final)
 
 
 class _Hashed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zipbatch.errors import UsageError
-from zipbatch.places import Place, place
+from zipbatch.storage import StoragePath, storage_path
 
 EMBEDDED = "embedded"
 _FOLDER = Path(__file__).resolve().parent.parent / "assets"
@@ -16,7 +16,7 @@ def sample_source() -> Path:
     return _FOLDER / "cifar10-sample"
 
 
-def prior_path(name: str) -> Place:
+def prior_path(name: str) -> StoragePath:
     """Where a prior is: 'embedded', 'hub:NAME[@REVISION]' (fetched when it is not in the hub's cache), a path or a URL.
 
     Raises:
@@ -26,7 +26,7 @@ def prior_path(name: str) -> Place:
 
     if name == EMBEDDED:
         return embedded_prior()
-    return fetch_prior(name) if name.startswith(HUB) else place(name)
+    return fetch_prior(name) if name.startswith(HUB) else storage_path(name)
 
 
 def embedded_prior() -> Path:
@@ -44,7 +44,7 @@ def source_place(text: str) -> str:
     return str(sample_source()) if text == EMBEDDED else text
 
 
-def victim_path(text: str) -> Place:
+def victim_path(text: str) -> StoragePath:
     """Where a victim is: 'embedded:ATTACK' for one that ships with the tool, a path or a URL.
 
     Raises:
@@ -52,7 +52,7 @@ def victim_path(text: str) -> Place:
     """
     name, _, attack = text.partition(":")
     if name != EMBEDDED:
-        return place(text)
+        return storage_path(text)
     known = sorted(folder.name for folder in (_FOLDER / "victims").iterdir())
     if attack not in known:
         there = ", ".join(f"{EMBEDDED}:{victim}" for victim in known)

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from zipbatch import places
+from zipbatch import storage
 from zipbatch.errors import DataError
 from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import Removals, claims, sweep_claims
@@ -159,7 +159,7 @@ def _records(store: Store) -> dict[str, list[tuple[str, int]]]:
     """Name of an object -> (task key, mtime) of the records that name it."""
     found: dict[str, list[tuple[str, int]]] = {}
     written = {PurePosixPath(file.name).stem: file.mtime_ns for file in store.list_files("tasks")}
-    for key, record in zip(written, places.each(store.record, written, at=store.root), strict=True):
+    for key, record in zip(written, storage.each(store.record, written, at=store.root), strict=True):
         for name in () if record is None else record.objects:
             found.setdefault(name, []).append((key, written[key]))
     return found
@@ -187,8 +187,8 @@ def collect(
             needed |= _listed_since(versions, read)
             doomed = [name for name in batch if name not in needed]
             keys = [key for name in batch for key in lonely.pop(name, ()) if name not in needed]
-            places.each(_before_time_is_up(store.remove_task, check_time), keys, at=store.root)
-            gone = places.each(_before_time_is_up(remove, check_time), doomed, at=store.root)
+            storage.each(_before_time_is_up(store.remove_task, check_time), keys, at=store.root)
+            gone = storage.each(_before_time_is_up(remove, check_time), doomed, at=store.root)
         tasks.update(keys)
         objects += sum(gone)
         size += sum(batch[name].size for name, went in zip(doomed, gone, strict=True) if went)

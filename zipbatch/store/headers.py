@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from zipbatch import places
+from zipbatch import storage
 from zipbatch.errors import DataError
-from zipbatch.places import Place
+from zipbatch.storage import StoragePath
 from zipbatch.store.seal import unsealed
 
 MAX_HEADER_BYTES = 16 * 1024**2
@@ -77,11 +77,11 @@ def _is_named(purifier: object) -> bool:
     )
 
 
-def read_header(path: Place) -> VersionHeader:
+def read_header(path: StoragePath) -> VersionHeader:
     """The header in a file.
 
     Raises:
         FileNotFoundError: it is not there.
         ValueError: it is damaged, or over ``MAX_HEADER_BYTES``.
     """
-    return VersionHeader.model_validate(unsealed(places.read_bytes(path, limit=MAX_HEADER_BYTES)))
+    return VersionHeader.model_validate(unsealed(storage.read_bytes(path, limit=MAX_HEADER_BYTES)))

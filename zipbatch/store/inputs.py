@@ -8,8 +8,8 @@ import os
 import stat
 from pathlib import Path
 
-from zipbatch import places
-from zipbatch.places import Place, Stamp
+from zipbatch import storage
+from zipbatch.storage import Stamp, StoragePath
 from zipbatch.store.lists import MAX_BYTES, unpacked_lines
 from zipbatch.store.store import Store
 
@@ -53,14 +53,14 @@ class RememberedInputs:
         """Let go of what was read, which may be a million digests, until the next ``save``."""
         self._known = {}
 
-    def digest(self, path: Place) -> str | None:
+    def digest(self, path: StoragePath) -> str | None:
         """The digest of a file that has not changed since it was remembered, else None."""
         if isinstance(path, Path):
             return self._digest_of_file(str(path))
         known = self._known.get(str(path))
         if known is None:
             return None
-        now = places.stamp(path)
+        now = storage.stamp(path)
         return known[-1] if known[:2] == (now.size, now.changed) else None
 
     def _digest_of_file(self, path: str) -> str | None:
@@ -84,7 +84,7 @@ class RememberedInputs:
             self._folders[folder] = str(Path(folder).resolve()).rstrip("/")
         return self._folders[folder]
 
-    def remember(self, path: Place, sha256: str, stamp: Stamp) -> None:
+    def remember(self, path: StoragePath, sha256: str, stamp: Stamp) -> None:
         """Note a digest that a worker found, with the stamp that the file had before it was read."""
         self._new[str(path.resolve())] = (stamp.size, stamp.changed, stamp.inode, stamp.status_ns, sha256)
 

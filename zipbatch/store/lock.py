@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from zipbatch.errors import UsageError
 from zipbatch.logs import utc
-from zipbatch.places import Place, cache
+from zipbatch.storage import StoragePath, cache
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since} (run {self.run})"
 
 
-def lock_file(store: Place, dataset: str) -> Path:
+def lock_file(store: StoragePath, dataset: str) -> Path:
     """Where the lock of a dataset lies: in a local store, or for a store at a URL below the user's home.
 
     The latter keeps apart the runs of one user, on the hosts that share that home.

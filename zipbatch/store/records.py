@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from zipbatch import places
-from zipbatch.places import Place
+from zipbatch import storage
+from zipbatch.storage import StoragePath
 from zipbatch.store.seal import unsealed
 
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
@@ -71,9 +71,9 @@ class TaskRecord(BaseModel):
         return (self.output_sha256,) if quarantine is None else (self.output_sha256, f"{quarantine}{QUARANTINE}")
 
 
-def read_record(file: Place) -> TaskRecord | None:
+def read_record(file: StoragePath) -> TaskRecord | None:
     """The record in a file; None when it is missing or damaged."""
     try:
-        return TaskRecord.model_validate(unsealed(places.read_bytes(file, limit=MAX_RECORD_BYTES)))
+        return TaskRecord.model_validate(unsealed(storage.read_bytes(file, limit=MAX_RECORD_BYTES)))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from zipbatch import places
+from zipbatch import storage
 from zipbatch.store.headers import VersionHeader
 from zipbatch.store.rows import VersionRow
 from zipbatch.store.store import ASKED_AT_MOST, Store
@@ -22,11 +22,11 @@ def object_sizes(store: Store, rows: Iterable[VersionRow]) -> dict[str, int]:
 
     def size(name: str) -> int | None:
         try:
-            return places.stamp(store.object_path(name)).size
+            return storage.stamp(store.object_path(name)).size
         except OSError:
             return None
 
-    sizes = zip(names, places.each(size, names, at=store.root), strict=True)
+    sizes = zip(names, storage.each(size, names, at=store.root), strict=True)
     return {name: found for name, found in sizes if found is not None}
 
 
@@ -44,4 +44,4 @@ def version_sizes(store: Store, headers: Sequence[VersionHeader]) -> dict[str, i
 
 
 def _limit(store: Store) -> int:
-    return ASKED_AT_MOST if isinstance(store.root, places.Url) else COUNTED_AT_MOST
+    return ASKED_AT_MOST if isinstance(store.root, storage.Url) else COUNTED_AT_MOST

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from zipbatch import atomic, places
+from zipbatch import atomic, storage
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place
 from zipbatch.shards import ShardWriter
 from zipbatch.shards.writer import ShardInfo
+from zipbatch.storage import StoragePath
 from zipbatch.store.records import QUARANTINE, TaskRecord, read_record
 from zipbatch.store.seal import sealed
 
@@ -60,8 +60,8 @@ class Store:
     Everything is looked up by its name. Only ``objects`` and ``tasks`` list, for those that look after the whole store.
     """
 
-    def __init__(self, root: Place) -> None:
-        self.root: Place = root.absolute()
+    def __init__(self, root: StoragePath) -> None:
+        self.root: StoragePath = root.absolute()
 
     def prepare(self) -> list[Path]:
         """Create the store's folders, show that they can be written, and sweep up what killed runs left behind.
@@ -73,8 +73,8 @@ class Store:
             UsageError: they cannot be written.
         """
         try:
-            made = places.make_writable(self.root, _FOLDERS)
-            atomic.sweep(places.workbench(self.root / "objects"))
+            made = storage.make_writable(self.root, _FOLDERS)
+            atomic.sweep(storage.workbench(self.root / "objects"))
         except OSError as error:
             raise UsageError(
                 f"{self.root}: the store cannot be written ({error.strerror}); choose another --store or fix it"
@@ -108,7 +108,7 @@ class Store:
         if not (self.root / "objects").is_dir():
             raise UsageError(f"{self.root}: no store there; 'zipbatch purify … --store {self.root}' makes one")
 
-    def object_path(self, sha256: str) -> Place:
+    def object_path(self, sha256: str) -> StoragePath:
         """Where the object of that digest lies or would lie; with ``QUARANTINE`` after it, a quarantine shard.
 
         That is named by its own digest: by that of the purified shard, two shards of which nothing could be read, whose
@@ -118,7 +118,7 @@ class Store:
             raise DataError(self.root, f"{sha256[:80]!r} is not a digest")
         return self.root / "objects" / sha256[:2] / f"{sha256}.tar"
 
-    def _task_path(self, key: str) -> Place:
+    def _task_path(self, key: str) -> StoragePath:
         return self.root / "tasks" / key[:2] / f"{key}.json"
 
     def has_object(self, sha256: str) -> bool:
@@ -142,13 +142,13 @@ class Store:
         else:
             digests = digests if len(digests) <= ASKED_AT_MOST else ()
             few = len(digests) < 3  # those of a record: a pool of threads for each would cost more than the requests
-            touched = map(self._touched_ns, digests) if few else places.each(self._touched_ns, digests, at=self.root)
+            touched = map(self._touched_ns, digests) if few else storage.each(self._touched_ns, digests, at=self.root)
         limit = math.inf if since_ns is None else since_ns
         return {sha256 for sha256, ns in zip(digests, touched, strict=True) if ns is None or ns > limit}
 
     def _touched_ns(self, sha256: str) -> int | None:
         try:
-            return places.stamp(self.object_path(sha256)).touched_ns
+            return storage.stamp(self.object_path(sha256)).touched_ns
         except FileNotFoundError:
             return None
 
@@ -161,7 +161,7 @@ class Store:
         path = self.object_path(sha256)
         try:
             if copy or not isinstance(path, Path) or not _is_linked(path, to):
-                with places.local_copy(path, cached=False) as file:
+                with storage.local_copy(path, cached=False) as file:
                     shutil.copyfile(file, to)
             _check_digest(to, sha256, of=path)
         except FileNotFoundError as error:
@@ -180,7 +180,7 @@ class Store:
         path = self.object_path(sha256)
         with ExitStack() as opened:
             try:
-                file = opened.enter_context(places.local_copy(path, cached=False))
+                file = opened.enter_context(storage.local_copy(path, cached=False))
                 _check_digest(file, sha256, of=path)
             except FileNotFoundError as error:
                 raise _missing(path) from error
@@ -194,7 +194,7 @@ class Store:
         """
         path = self.object_path(sha256)
         try:
-            written_s = places.stamp(path).modified_s
+            written_s = storage.stamp(path).modified_s
             if written_s is None or written_s > unless_newer_ns / 1e9:
                 return False
         except FileNotFoundError:
@@ -209,14 +209,14 @@ class Store:
             ValueError: it has over ``limit`` bytes.
         """
         try:
-            return places.read_bytes(self.root / name, limit=limit)
+            return storage.read_bytes(self.root / name, limit=limit)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write_file(self, name: str, data: bytes) -> None:
         """Publish a file of the store, whole or not at all."""
         self._check_there()
-        places.put_bytes(self.root / name, data)
+        storage.put_bytes(self.root / name, data)
 
     def remove_file(self, name: str) -> None:
         """Remove a file of the store; it need not be there."""
@@ -227,12 +227,12 @@ class Store:
 
         For what looks after the store (``gc.py``, ``removals.py``); runs never list objects or records.
         """
-        for name, stamp in places.stamps_below(self.root / folder):
+        for name, stamp in storage.stamps_below(self.root / folder):
             yield StoredFile(f"{folder}/{name}", stamp.size, int((stamp.modified_s or 0) * 1e9))
 
     def has_objects(self, sha256s: Iterable[str]) -> list[bool]:
         """``has_object`` of each."""
-        return places.each(self.has_object, sha256s, at=self.root)
+        return storage.each(self.has_object, sha256s, at=self.root)
 
     def new_object(self) -> ShardWriter:
         """A writer on a local disk, the store's own where it has one; publish its result with ``publish_object``.
@@ -241,7 +241,7 @@ class Store:
             FileNotFoundError: the store's folder has gone since it was prepared.
         """
         self._check_there()
-        return ShardWriter(places.workbench(self.root / "objects"))
+        return ShardWriter(storage.workbench(self.root / "objects"))
 
     def publish_object(self, writer: ShardWriter, info: ShardInfo) -> None:
         """Name the finished shard by its digest. An object that is there already has the same bytes."""
@@ -263,7 +263,7 @@ class Store:
         if (record := self.record(key)) is None:
             return None, False
         try:
-            if not self.lost_objects(record.objects, since_ns=places.stamp(self._task_path(key)).touched_ns):
+            if not self.lost_objects(record.objects, since_ns=storage.stamp(self._task_path(key)).touched_ns):
                 return record, True
         except FileNotFoundError:
             return None, False
@@ -305,30 +305,30 @@ class Store:
             )
         unsaid = {name for name in ("other_images", "passed_over") if not getattr(record, name)}
         unsaid |= {name for name in ("calls", "busy_s", "made") if getattr(record, name) is None}
-        places.put_json(self._task_path(key), sealed(record.model_dump(mode="json", exclude=unsaid)))
+        storage.put_json(self._task_path(key), sealed(record.model_dump(mode="json", exclude=unsaid)))
 
     def remove_task(self, key: str) -> None:
         """Forget a damaged record; its work is then still to be done."""
         self._task_path(key).unlink(missing_ok=True)
 
-    def objects(self) -> Iterator[Place]:
+    def objects(self) -> Iterator[StoragePath]:
         """All objects, for the store's care only."""
-        return places.files_below(self.root / "objects")
+        return storage.files_below(self.root / "objects")
 
     def tasks(self) -> Iterator[tuple[str, TaskRecord | None]]:
         """All (task key, record or None when damaged), for the store's care only."""
-        for file in places.files_below(self.root / "tasks"):
+        for file in storage.files_below(self.root / "tasks"):
             if file.suffix == ".json":
                 record = read_record(file)
                 if record is not None or file.is_file():  # else it was removed meanwhile
                     yield file.stem, record
 
 
-def _missing(path: Place) -> DataError:
+def _missing(path: StoragePath) -> DataError:
     return DataError(path, "missing; run purify again")
 
 
-def _check_digest(file: Path, sha256: str, *, of: Place) -> None:
+def _check_digest(file: Path, sha256: str, *, of: StoragePath) -> None:
     if atomic.sha256_file(file) != sha256.removesuffix(QUARANTINE):
         reason = "its bytes are not those its name says; run 'zipbatch store verify --repair', then purify again"
         raise DataError(of, reason)

@@ -8,8 +8,8 @@ from functools import partial
 
 from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place, Stamp, local_copy, stamp
 from zipbatch.shards import read_shard
+from zipbatch.storage import Stamp, StoragePath, local_copy, stamp
 from zipbatch.store.records import QUARANTINE, TaskRecord
 from zipbatch.store.removals import Removals, claims
 from zipbatch.store.rows import VersionRow
@@ -80,7 +80,7 @@ class _Objects:
             self.lost.add(name)
         return self._found[where]
 
-    def _check(self, path: Place) -> _Content | None:
+    def _check(self, path: StoragePath) -> _Content | None:
         """What the object holds. One that a run made anew while it was read is read again: what is removed is what was
         found damaged.
         """
@@ -99,7 +99,7 @@ class _Objects:
                 return None
 
 
-def _stamp(path: Place) -> Stamp | None:
+def _stamp(path: StoragePath) -> Stamp | None:
     """None where nothing is there."""
     try:
         return stamp(path)
@@ -166,7 +166,7 @@ def _quarantine_fault(record: TaskRecord, objects: _Objects) -> str | None:
     return None
 
 
-def _check_object(path: Place) -> _Content:
+def _check_object(path: StoragePath) -> _Content:
     digest, dot, kind = path.name.partition(".")
     if dot + kind not in {".tar", f"{QUARANTINE}.tar"} or path.parent.name != digest[:2]:
         raise DataError(path, "does not belong here")

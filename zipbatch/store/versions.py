@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from zipbatch import atomic, places
+from zipbatch import atomic, storage
 from zipbatch.errors import DataError, UsageError
-from zipbatch.places import Place
+from zipbatch.storage import StoragePath
 from zipbatch.store.headers import MAX_HEADER_BYTES, VersionHeader, read_header
 from zipbatch.store.identity import task_key
 from zipbatch.store.lists import MAX_BYTES, unpacked_lines
@@ -142,14 +142,14 @@ class Versions:
         removals.await_end(reference, outputs)  # who begins later to remove objects sees the list
         doubted: Collection[str] = outputs
         if sound:  # plans trust what is older than its header
-            written_ns = places.stamp(self._header_path(header.dataset, header.version)).touched_ns
+            written_ns = storage.stamp(self._header_path(header.dataset, header.version)).touched_ns
             doubted = lost_objects(self._store, outputs, since_ns=written_ns)
         if doubted and (lost := lost_objects(self._store, doubted)):
             row = next(row for row in rows if not lost.isdisjoint(row.objects))
             reason = f"object {row.output} (or its quarantine) is not in the store (any more); run again"
             raise LostObjectsError(row.shard, reason)
         if not sound:
-            places.put_json(self._header_path(header.dataset, header.version), sealed(header.model_dump(mode="json")))
+            storage.put_json(self._header_path(header.dataset, header.version), sealed(header.model_dump(mode="json")))
         elif doubted:
             self._renew(header, [row for row in rows if not set(row.objects).isdisjoint(doubted)])
         return not sound
@@ -161,8 +161,8 @@ class Versions:
         path = self._header_path(header.dataset, header.version)
         keys = [task_key(row.input, header.purifier) for row in doubted]
         try:
-            if all(record is not None for record in places.each(self._store.task, keys, at=self._root)):
-                places.put_bytes(path, places.read_bytes(path, limit=MAX_HEADER_BYTES))
+            if all(record is not None for record in storage.each(self._store.task, keys, at=self._root)):
+                storage.put_bytes(path, storage.read_bytes(path, limit=MAX_HEADER_BYTES))
         except OSError as error:
             log.debug("%s: not written again: %s", path, error)  # it costs the next run another look
 
@@ -200,7 +200,7 @@ class Versions:
             raise DataError(path, "damaged version: its id is not that of its purifier and list")
         if (count_rows(rows), sum(row.quarantined for row in rows)) != (header.counts, header.quarantined):
             raise DataError(path, "damaged version: its counts are not those of its list")
-        return Version(header, rows, places.stamp(path).touched_ns)
+        return Version(header, rows, storage.stamp(path).touched_ns)
 
     def header(self, dataset: str, version: str) -> VersionHeader:
         """The header of a version, without its list.
@@ -281,7 +281,7 @@ class Versions:
         """
         path = self._tag_path(dataset, tag)
         try:
-            return _parse_tag(places.read_bytes(path, limit=_MAX_TAG_BYTES)).version
+            return _parse_tag(storage.read_bytes(path, limit=_MAX_TAG_BYTES)).version
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
@@ -317,16 +317,16 @@ class Versions:
             now = there
             return None
 
-        places.update(self._tag_path(dataset, check_tag(tag)), decide)
+        storage.update(self._tag_path(dataset, check_tag(tag)), decide)
         return now.version == version
 
     def remove_tag(self, dataset: str, tag: str, *, only_if: Callable[[], bool] = lambda: True) -> None:
         """Remove a tag, which need not be there, if that is still so when nobody can move it."""
-        places.remove_if(self._tag_path(dataset, tag), only_if)
+        storage.remove_if(self._tag_path(dataset, tag), only_if)
 
     def datasets(self) -> list[str]:
         """Names of the datasets that have versions."""
-        return [name for name in places.names_in(self._root / "versions") if self.ids(name)]
+        return [name for name in storage.names_in(self._root / "versions") if self.ids(name)]
 
     def versions(self, dataset: str) -> list[VersionHeader]:
         """Headers of a dataset's versions, oldest run first.
@@ -344,7 +344,7 @@ class Versions:
 
     def ids(self, dataset: str) -> list[str]:
         """Ids of a dataset's versions, damaged ones among them."""
-        names = places.names_in(self._root / "versions" / dataset)
+        names = storage.names_in(self._root / "versions" / dataset)
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def tags(self, dataset: str) -> dict[str, str]:
@@ -358,12 +358,12 @@ class Versions:
 
     def tag_names(self, dataset: str) -> list[str]:
         """Names of a dataset's tags."""
-        return places.names_in(self._root / "tags" / dataset)
+        return storage.names_in(self._root / "tags" / dataset)
 
-    def _header_path(self, dataset: str, version: str) -> Place:
+    def _header_path(self, dataset: str, version: str) -> StoragePath:
         return self._root / "versions" / dataset / f"{version}.json"
 
-    def _tag_path(self, dataset: str, tag: str) -> Place:
+    def _tag_path(self, dataset: str, tag: str) -> StoragePath:
         return self._root / "tags" / dataset / tag
 
     def what_there_is(self, dataset: str) -> str:

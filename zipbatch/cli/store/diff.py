@@ -1,0 +1,61 @@
+"""``zipbatch store diff``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from zipbatch.cli.options import JSON, emit_json
+from zipbatch.cli.store.options import STORE, list_names
+from zipbatch.storage import StoragePath
+
+if TYPE_CHECKING:
+    from zipbatch.store.diff import VersionDiff
+
+
+@click.command()
+@click.argument("a", metavar="NAME[@TAG]")
+@click.argument("b", metavar="NAME[@TAG]")
+@STORE
+@JSON
+def diff(a: str, b: str, store: StoragePath, as_json: bool) -> None:
+    """Say what differs between two versions: settings, shards, inputs, outputs, counts.
+
+    \b
+    Example:
+      zipbatch store diff incoming@yesterday incoming --store pur/
+    """
+    from zipbatch.store import Store, Versions
+    from zipbatch.store.diff import diff_versions
+
+    versions = Versions(Store(store))
+    found = diff_versions(versions.read(a), versions.read(b))
+    if as_json:
+        emit_json(asdict(found))
+        return
+    _show_diff(found)
+
+
+def _show_diff(found: VersionDiff) -> None:
+    click.echo(f"a: {found.a}\nb: {found.b}")
+    for name, (one, other) in found.settings.items():
+        click.echo(f"  {name}: {one} -> {other}")
+    for split, (one, other) in found.counts.items():
+        click.echo(f"  {split}: {_counts(one)} -> {_counts(other)}")
+    list_names("only in a:", found.only_a)
+    list_names("only in b:", found.only_b)
+    list_names("other input:", found.inputs)
+    list_names("other output:", found.outputs)
+    click.echo(
+        f"{found.same} shards the same, {len(found.outputs)} with another output, {len(found.inputs)} from another "
+        f"input, {len(found.only_a)} only in a, {len(found.only_b)} only in b"
+    )
+
+
+def _counts(counts: dict[str, int] | None) -> str:
+    if counts is None:
+        return "none"
+    aside = f" (+{counts['quarantined']} quarantined)" if "quarantined" in counts else ""
+    return f"{counts['samples']} images{aside} in {counts['shards']} shards"

@@ -1,0 +1,36 @@
+"""``zipbatch store urls``."""
+
+from __future__ import annotations
+
+import click
+
+from zipbatch.cli.store.options import STORE
+from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.storage import StoragePath
+
+
+@click.command()
+@click.argument("reference", metavar="NAME[@TAG]")
+@STORE
+@click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this split; repeats.")
+def urls(reference: str, store: StoragePath, splits: tuple[str, ...]) -> None:
+    """Print one path or URL a line, in order: ready for webdataset.
+
+    \b
+    Example:
+      zipbatch store urls cifar10-badnets@latest --store pur/ --split test
+    """
+    from zipbatch.store import Store, Versions
+
+    opened = Store(store)
+    version = Versions(opened).read(reference)
+    there = dict.fromkeys(row.split for row in version.rows)
+    for split in splits:
+        if split not in there:
+            raise UsageError(f"{reference}: no split {split!r}; it has {', '.join(there)}")
+    outputs = [row.output for row in version.rows if not splits or row.split in splits]
+    for output, is_there in zip(outputs, opened.has_objects(outputs), strict=True):
+        if not is_there:
+            raise WorkFailed(f"{opened.object_path(output)}: missing; run purify again")
+    for output in outputs:
+        click.echo(str(opened.object_path(output)))

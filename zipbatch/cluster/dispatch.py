@@ -1,0 +1,96 @@
+"""Tasks in, outcomes out, on whichever workers were asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from zipbatch.cluster.device import pick_device
+from zipbatch.cluster.types import OnPartial, Outcome, Setup, Workers, ignore_progress
+from zipbatch.errors import UsageError
+from zipbatch.memory import GB
+
+
+def resolve_workers(
+    gpus: int | None,
+    workers: int | None,
+    address: str | None,
+    device: str,
+    *,
+    at_least: int | None = None,
+    stall_minutes: float = 60.0,
+    memory_gb: float | None = None,
+) -> Workers:
+    """Check a request for workers against what this machine has.
+
+    Without an address, actors join the cluster that the environment variable RAY_ADDRESS names, as within a job that
+    was submitted to it.
+
+    Raises:
+        UsageError: flags that contradict each other, more GPUs than there are, no CUDA for ``--device cuda``.
+    """
+    if gpus is not None and workers is not None:
+        raise UsageError("--gpus and --workers exclude each other: a worker has a GPU or it has not")
+    if address is not None and gpus is None and not workers:
+        raise UsageError("--address needs --gpus N or --workers N: how many actors should the cluster run?")
+    if at_least is not None and not at_least <= (gpus or workers or 0):
+        raise UsageError(f"--at-least {at_least}: that is more workers than --gpus or --workers asks for")
+    if address is None and (gpus or workers):
+        address = os.environ.get("RAY_ADDRESS") or None
+    if workers and device == "cuda":
+        raise UsageError("--workers N shares the CPU cores; --device cuda goes with --gpus N, or with --workers 0")
+    if workers:
+        device = "cpu"
+    if address is None and gpus is not None:
+        import torch
+
+        if gpus > torch.cuda.device_count():
+            raise UsageError(
+                f"--gpus {gpus}: this machine has {torch.cuda.device_count()} CUDA devices; "
+                "ask for fewer, use --workers N on CPU cores, or --address of a cluster that has them"
+            )
+    if address is None and (gpus is None or device == "cuda"):
+        pick_device(device)
+    memory = None if memory_gb is None else int(memory_gb * GB)
+    return Workers(gpus, workers or 0, address, device, at_least=at_least, stall_s=60 * stall_minutes, memory=memory)
+
+
+def run_tasks(
+    setup: Setup,
+    tasks: Iterable[Any],
+    workers: Workers,
+    *,
+    files: Sequence[Path] = (),
+    on_partial: OnPartial = ignore_progress,
+) -> Iterator[Outcome]:
+    """Run every task once, in no fixed order; a bounded number is in flight, the rest is not even read.
+
+    Workers on a cluster that was joined get ``files`` of this machine, once a node, as ``WorkerContext.local`` says.
+
+    Close the iterator (or leave it by an exception) to stop: what runs is stopped at its next safe point.
+
+    Raises:
+        UsageError: the cluster cannot give what is asked, or a worker cannot be set up; says why.
+    """
+    if not workers.uses_ray:
+        from zipbatch.cluster.local import run_local
+
+        return run_local(setup, tasks, workers, on_partial=on_partial)
+    _set_ray_environment(joining=workers.address is not None)
+    from zipbatch.cluster.ray_pool import run_ray
+
+    return run_ray(setup, tasks, workers, files=files, on_partial=on_partial)
+
+
+def _set_ray_environment(*, joining: bool) -> None:
+    """What Ray reads once, when it is imported: no usage reports, and the token of clusters started on this machine.
+
+    ``ray start`` asks for a token as soon as one exists, but ``ray.init`` does not present it of its own accord.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
+    token = Path(os.path.expanduser(named))  # noqa: PTH111  pathlib's raises for a user without a home
+    if joining and (token.is_file() or "RAY_AUTH_TOKEN" in os.environ):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")

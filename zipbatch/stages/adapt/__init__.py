@@ -1,0 +1,1 @@
+"""A trigger optimised through a purifier."""

@@ -1,0 +1,1 @@
+"""Whether a victim looks backdoored, and which images."""

@@ -1,0 +1,1 @@
+"""Victims, priors, datasets and purified images of other tools, and export."""

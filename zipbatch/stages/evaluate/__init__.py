@@ -1,0 +1,1 @@
+"""Measure victims on shards as they came and purified."""

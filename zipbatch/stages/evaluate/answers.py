@@ -1,0 +1,146 @@
+"""A victim's answers on the same images as they came and purified in several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from zipbatch.cluster import Workers
+from zipbatch.datasets import ShardDataset
+from zipbatch.errors import UsageError
+from zipbatch.report.progress import Progress
+from zipbatch.stages.evaluate.progress import EvaluateProgress
+from zipbatch.stages.evaluate.run import EvaluatePlan, EvaluateRequest, plan_evaluate, results
+from zipbatch.stages.evaluate.worker import EvaluateResult, Tally, add_tallies
+from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.run import PurifyProgress, purify
+from zipbatch.stages.purify.spec import PurifierSpec
+from zipbatch.store import Store
+from zipbatch.victims import VictimSource
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """``forms`` int64 [1 + R, N]: on N images as they came, then purified in R ways; ``tallies`` are what labels say of
+    each, where there are any. ``classes`` is how many the victim knows. The images are those of ``shards``, in order,
+    each with its keys, but for those that some form has in quarantine.
+    """
+
+    forms: npt.NDArray[np.int64]
+    tallies: tuple[Tally, ...]
+    classes: int
+    shards: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    quarantined: int = 0
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Whom to ask about which data, and where its purified forms are kept, for later runs, too."""
+
+    victim: VictimSource
+    dataset: ShardDataset
+    data_label: str
+    store: Store
+    workers: Workers = Workers()
+    batch_size: int = 32
+
+    def pinned(self) -> Asking:
+        """The same, of the victim's files as they are now."""
+        return replace(self, victim=self.victim.pinned())
+
+    def check(self, purified: Sequence[str] = ()) -> None:
+        """Tell before any work that the victim does not fit, or that a purified version is not there.
+
+        Raises:
+            UsageError: it does not fit the data, or does not answer; or a version is not of all of this data.
+        """
+        self._plan(purified)
+
+    def answers(self, specs: Sequence[PurifierSpec], named: Sequence[str], report: Report) -> Answers:
+        """Purify the data with each purifier, whose name is shown meanwhile, and ask about all of it.
+
+        Raises:
+            UsageError: data that does not fit the victim or a prior.
+            WorkFailed: shards could not be purified or measured.
+        """
+        references = []
+        for number, (spec, name) in enumerate(zip(specs, named, strict=True)):
+            what = f"purifying, {name} ({number + 1}/{len(specs)})"
+            report(Progress(what))
+            references.append(self._purified(spec, partial(_show, report, what)))
+        return self.answers_on(references, report)
+
+    def _purified(self, spec: PurifierSpec, show: Callable[[PurifyProgress], None]) -> str:
+        request = PurifyRequest(
+            self.dataset,
+            spec,
+            self.store,
+            self.workers,
+            splits=self.dataset.splits,
+            batch_size=self.batch_size,
+        )
+        return f"{self.dataset.name}@{purify(plan_purify(request), on_progress=show).version}"
+
+    def answers_on(self, purified: Sequence[str], report: Report) -> Answers:
+        """Ask about the data as it came and in versions that exist, ``NAME[@TAG]`` in the store.
+
+        Raises:
+            UsageError: data that does not fit the victim, or a version that is not of all of it.
+            WorkFailed: shards could not be measured.
+        """
+        plan = self._plan(purified)
+        tallies = tuple(Tally(plan.victims[0].num_classes) for _ in range(1 + len(purified)))
+        asked: dict[str, EvaluateResult] = {}
+
+        def show(progress: EvaluateProgress) -> None:
+            report(progress.shown("asking the victim"))
+
+        for result in results(plan, keep_answers=True, on_progress=show):
+            add_tallies(tallies, result.tallies[0])
+            asked[result.name] = replace(result, fidelity=[], tallies=[])
+        return _gathered(plan, [asked[task.name] for task in plan.tasks], tallies)
+
+    def _plan(self, purified: Sequence[str]) -> EvaluatePlan:
+        plan = plan_evaluate(self._evaluation(purified))
+        for task in plan.tasks:
+            if None in task.purified:
+                raise UsageError(
+                    f"{purified[task.purified.index(None)]}: lacks the split {task.split} of {self.data_label}; name "
+                    "other splits with --split, or purify that one"
+                )
+        return plan
+
+    def _evaluation(self, references: Sequence[str]) -> EvaluateRequest:
+        return EvaluateRequest(
+            victims=(self.victim,),
+            dataset=self.dataset,
+            data_label=self.data_label,
+            purified=tuple(references),
+            store=self.store,
+            workers=self.workers,
+            splits=self.dataset.splits,
+            labels_needed=False,
+        )
+
+
+def _gathered(plan: EvaluatePlan, results: Sequence[EvaluateResult], tallies: tuple[Tally, ...]) -> Answers:
+    """What there is of all shards, in their order, however workers finished them."""
+    none = np.empty((1 + len(plan.versions), 0), np.int64)
+    answers = [np.stack([form for form in result.answers[0] if form is not None]) for result in results]
+    return Answers(
+        np.concatenate([none, *answers], axis=1),
+        tallies,
+        plan.victims[0].num_classes,
+        tuple((result.name, result.keys) for result in results),
+        sum(result.quarantined for result in results),
+    )
+
+
+def _show(report: Report, what: str, progress: PurifyProgress) -> None:
+    report(progress.shown(what))

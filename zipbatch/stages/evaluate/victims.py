@@ -1,0 +1,103 @@
+"""Victims as the stages see them: found by what the user typed, asked for what they don't say, their classes named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zipbatch.checkpoints import VictimFolder, open_victim
+from zipbatch.datasets import ShardDataset
+from zipbatch.endpoints import HttpVictim, PythonVictim
+from zipbatch.errors import DataError, UsageError
+from zipbatch.images import U8
+from zipbatch.shards.digest import read_listed
+from zipbatch.stages.assets import victim_path
+from zipbatch.victims import Classifier, VictimSource, checked_scores, top1
+
+
+def find_victim(text: str) -> VictimSource:
+    """The victim that a user names: ``http(s)://…``, ``python:…:FUNCTION``, ``embedded:ATTACK``, or else a folder.
+
+    Only for what was typed on a command line: naming a function is the consent to run it. A path that comes from a
+    file is for ``open_victim``.
+
+    Raises:
+        UsageError: no such folder or file, an unfit config, or an address that is none.
+    """
+    if text.startswith(("http://", "https://")):
+        return HttpVictim.parse(text)
+    if text.startswith("python:"):
+        return PythonVictim.parse(text)
+    return open_victim(victim_path(text))
+
+
+def num_classes(victim: VictimSource, dataset: ShardDataset) -> int:
+    """How many classes a victim knows; where it does not say, it is asked about an image of the data.
+
+    Raises:
+        UsageError: it has to be asked and cannot be, gives no class scores, or there is no image to ask about.
+    """
+    if victim.num_classes is not None:
+        return victim.num_classes
+    return _ask_about(victim, _some_image(victim, dataset))
+
+
+def _some_image(victim: VictimSource, dataset: ShardDataset) -> U8:
+    """The first image that can be read; others may be in quarantine."""
+    unread: DataError | None = None
+    for shard in dataset.shards:
+        for sample in read_listed(shard.path, shard.sha256, imageless=True):
+            try:
+                return sample.image()
+            except DataError as error:
+                unread = unread or error
+    if unread is not None:
+        raise unread
+    raise UsageError(f"{dataset.name}: holds no image; {victim.name} must be asked about one to know its classes")
+
+
+def _ask_about(victim: VictimSource, image: U8) -> int:
+    try:
+        scores = checked_scores(victim.load(torch.device("cpu")).classify(image[None]), images=1)
+    except DataError as error:
+        raise UsageError(str(error)) from error
+    except ValueError as error:
+        raise UsageError(f"{victim.label}: {error}") from error
+    return int(scores.shape[1])
+
+
+def ask(
+    victim: VictimSource,
+    classifier: Classifier,
+    images: Tensor,
+    *,
+    classes: int,
+    before_batch: Callable[[], None] = lambda: None,
+) -> npt.NDArray[np.int64]:
+    """The answers of a loaded victim on uint8 images [N, 3, H, W]: ``top1``, whose errors name the victim.
+
+    Raises:
+        DataError: it cannot be reached, failed, or gave something else than ``classes`` scores an image.
+    """
+    try:
+        return top1(classifier, images, classes=classes, before_batch=before_batch)
+    except ValueError as error:
+        raise DataError(victim.label, str(error)) from error
+
+
+def classes_of(victim: VictimSource, dataset: ShardDataset) -> Sequence[str] | None:
+    """The names of the classes: the data's, else the victim's own where it has any."""
+    if dataset.classes is not None:
+        return dataset.classes
+    return victim.spec.classes or None if isinstance(victim, VictimFolder) else None
+
+
+def class_name(index: int, classes: Sequence[str] | None) -> str:
+    """What a report calls a class: its name; ``class N`` beyond the names, ``N`` where none has a name."""
+    if classes is None:
+        return str(index)
+    return classes[index] if index < len(classes) else f"class {index}"

@@ -1,0 +1,1 @@
+"""Stage poisoned datasets: which images, with which trigger, written as shards."""

@@ -1,0 +1,1 @@
+"""Purify shards into the store: the purifier asked for, the plan, the work on one shard, publication."""

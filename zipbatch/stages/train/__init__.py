@@ -1,0 +1,1 @@
+"""Train victims, priors and restorers, and calibrate priors."""

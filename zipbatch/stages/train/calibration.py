@@ -1,0 +1,131 @@
+"""``zipbatch calibrate``: learn from clean images alone what a prior makes of them, to tell what sticks out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zipbatch import __version__
+from zipbatch.checkpoints import PriorFolder, check_writable, load_prior, write_calibration
+from zipbatch.config import Calibration
+from zipbatch.datasets.clean_images import held_out_split, some_images, spaced, stacked
+from zipbatch.datasets.source import Source
+from zipbatch.diffusion.tiling import DoesNotTileError
+from zipbatch.errors import UsageError
+from zipbatch.purifiers import DiffusionSampler, RepaintSettings, Resources, calibration_of
+from zipbatch.stages.purify.halving import Halving
+from zipbatch.stages.purify.spec import exact_on
+
+log = logging.getLogger(__name__)
+MAX_PIXELS = 4 * 1024**2
+"""Of all images together: a tail of one in 10,000 pixels is told well by then."""
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The file beside the prior, what it says, and how many images of which split it was learned from."""
+
+    file: Path
+    calibration: Calibration
+    images: int
+    split: str
+
+
+def calibrate(
+    prior: PriorFolder,
+    source: Source,
+    *,
+    device: torch.device,
+    image_size: int | None = None,
+    limit: int = 4000,
+    settings: RepaintSettings | None = None,
+    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Calibrated:
+    """Measure a prior on the clean images of a source and write ``calibration.json`` beside its weights.
+
+    The split is the first there is of test, val and train: images that the prior was not trained on say more of those
+    to come. Labels are not needed, and nothing is asked of a classifier.
+
+    Args:
+        prior: the diffusion model.
+        source: clean images.
+        device: where the prior computes.
+        image_size: resize images to so many pixels; None for the source's own size.
+        limit: images at most.
+        settings: with the timesteps to measure at; None for the defaults.
+        on_progress: called with the images done so far and in all.
+
+    Raises:
+        UsageError: too few images, images of different sizes or that do not fit the prior, or a prior that lies where
+            nothing can be written.
+        DataError: an image cannot be read; it names the shard or file and the key.
+        WorkFailed: the GPU's memory does not take a single row.
+    """
+    check_writable(prior)
+    source = replace(source, size=image_size)
+    split = held_out_split(source)
+    survey = source.survey(split)
+    source.left()
+    some = list(some_images(source, split, survey, limit=min(limit, MAX_PIXELS // source.image_size() ** 2)))
+    keys, pixels = [image.key for image, _ in some], stacked([pixels for _, pixels in some])
+    if len(keys) < survey.images:
+        log.warning("%s: learning from %d of %d images, evenly spaced", source.place, len(keys), survey.images)
+    calibration = measured(prior, pixels, keys, device=device, settings=settings, on_progress=on_progress)
+    told = about(images=len(keys), split=split, source_sha256=survey.sha256)
+    return Calibrated(write_calibration(prior, calibration, told), calibration, len(keys), split)
+
+
+def about(**measured_on: object) -> dict[str, Any]:
+    """What a calibration file says beside the calibration."""
+    return {"measured_on": measured_on, "versions": {"zipbatch": __version__, "torch": torch.__version__}}
+
+
+def measured(
+    prior: PriorFolder,
+    pixels: Tensor,
+    keys: Sequence[str],
+    *,
+    device: torch.device,
+    settings: RepaintSettings | None = None,
+    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Calibration:
+    """What a prior makes of clean images, uint8 [N, 3, S, S], named by ``keys``; else as ``calibrate``."""
+    settings = settings or RepaintSettings.model_validate({})
+    if prior.trained_below <= (highest := max(settings.residual_steps)) < prior.training_steps:
+        raise UsageError(
+            f"{prior.path}: learned the timesteps below {prior.trained_below} alone, not {highest}; measure at lower "
+            "ones (--residual-steps), and let 'repaint' look there (--set repaint.residual_steps=…)"
+        )
+    chosen = spaced(len(keys), MAX_PIXELS // pixels.shape[-1] ** 2)
+    pixels, keys = pixels[chosen], [keys[i] for i in chosen]
+    try:
+        exact_on(device)
+        sampler = DiffusionSampler(settings, Resources(device, load_prior(prior).to(device)))
+        residuals = [torch.empty(pixels.shape) for _ in settings.residual_steps]
+
+        def measure(rows: slice) -> int:
+            made = sampler.residuals(pixels[rows], keys[rows], settings.residual_steps)
+            for whole, part in zip(residuals, made, strict=True):
+                whole[rows] = part
+            return min(int(rows.stop), len(keys))
+
+        for done in Halving(_BATCH).pieces(len(keys), measure, unit=sampler.tiling(pixels).slots):
+            on_progress(done, len(keys))
+        calibration = calibration_of(residuals, settings.residual_steps, image_size=int(pixels.shape[-1]))
+        settings.calibrated(calibration)  # says what is wrong
+    except DoesNotTileError as error:
+        size, side = pixels.shape[-1], prior.image_size
+        raise UsageError(
+            f"{prior.path}: images of {size} px neither equal nor tile the prior's {side} px; --image-size {side} "
+            "resizes them"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{prior.path}: {error}") from error
+    return calibration

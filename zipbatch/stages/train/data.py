@@ -1,0 +1,68 @@
+"""Whole splits in memory, for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zipbatch.datasets import ShardRef
+from zipbatch.errors import DataError, UsageError
+from zipbatch.images import U8
+from zipbatch.memory import check_fits, in_batches
+from zipbatch.shards import Sample
+from zipbatch.shards.digest import read_listed
+
+_OTHER = "its bytes are not those that are listed; make it again"
+_CHUNK, _CHUNK_BYTES = 256, 64 * 1024**2
+
+
+@dataclass(frozen=True)
+class LoadedSplit:
+    """``images`` uint8 [N, 3, H, W]; ``labels`` and ``original_labels`` int64 [N]; ``stamped`` bool [N]."""
+
+    images: Tensor
+    labels: Tensor
+    original_labels: Tensor
+    stamped: Tensor
+
+
+def load_split(shards: Sequence[ShardRef]) -> LoadedSplit:
+    """Decode every image of ``shards``.
+
+    Raises:
+        UsageError: no samples.
+        DataError: a shard is not the one that is listed, a sample without a label, or images of different sizes.
+    """
+    pixels: list[Tensor] = []
+    labels: list[tuple[int, int, bool]] = []
+    shape: tuple[int, ...] | None = None
+    taken = 0
+    for sample, shard, image in _decoded(shards):
+        shape = shape or image.shape
+        if image.shape != shape:
+            raise DataError(shard.path, f"image is {image.shape[:2]}, the first is {shape[:2]}", key=sample.key)
+        label, original = sample.label(), sample.original_label()
+        if label is None or original is None:
+            raise DataError(shard.path, "has no label (.cls or .json)", key=sample.key)
+        pixels.append(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))))
+        labels.append((label, original, sample.stamped()))
+        taken += image.nbytes
+        check_fits(2 * taken, f"{shard.path.parent}: split {shard.split}")
+    if not pixels:
+        raise UsageError("the split has no samples")
+    columns = torch.tensor(labels, dtype=torch.int64)
+    return LoadedSplit(torch.stack(pixels), columns[:, 0].clone(), columns[:, 1].clone(), columns[:, 2].bool())
+
+
+def _decoded(shards: Sequence[ShardRef]) -> Iterator[tuple[Sample, ShardRef, U8]]:
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for shard in shards:
+            samples = read_listed(shard.path, shard.sha256, otherwise=_OTHER)
+            for chunk in in_batches(samples, count=_CHUNK, size=_CHUNK_BYTES, of=lambda sample: 8 * sample.size):
+                for sample, image in zip(chunk, pool.map(Sample.image, chunk), strict=True):
+                    yield sample, shard, image

@@ -1,0 +1,1 @@
+"""Which preset, and how strong, from answers alone."""
