@@ -28,7 +28,9 @@ from zipbatch.shards import read_shard
 from zipbatch.stages.assets import prior_path
 from zipbatch.stages.evaluate.answers import Asking
 from zipbatch.stages.evaluate.victims import find_victim
-from zipbatch.stages.purify.spec import PurifierSpec, purifier_spec
+from zipbatch.stages.purify.request import PurifierRequest
+from zipbatch.stages.purify.resolve import purifier_spec
+from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.store import Store
 
 Ints = npt.NDArray[np.int64]
@@ -109,7 +111,7 @@ def main() -> None:
     parser.add_argument("--sure", type=float, default=0.1, help="as 'zipbatch audit --share'")
     parser.add_argument("--draws", type=int, default=200)
     asked = parser.parse_args()
-    specs = [purifier_spec(preset=preset, prior=prior_path(asked.prior)) for preset in asked.preset]
+    specs = [purifier_spec(PurifierRequest(preset=preset), prior_path(asked.prior)) for preset in asked.preset]
     rows: list[dict[str, Any]] = []
     sys.stdout.write("| victim | purified by | triggered | target found | other accused | too few | AUROC |\n")
     sys.stdout.write(f"{'|---' * 7}|\n")

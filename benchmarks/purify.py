@@ -36,9 +36,11 @@ from zipbatch.pixels import from_u8, to_u8
 from zipbatch.shards import read_shard
 from zipbatch.shards.writer import ShardWriter
 from zipbatch.stages.assets import embedded_prior, sample_source
-from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.job import PurifyJob
+from zipbatch.stages.purify.plan import plan_purify
+from zipbatch.stages.purify.request import PurifierRequest
+from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.run import purify
-from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.store import Store
 
 STEPS, TRANSFORMS = 10, ("blur:2",)
@@ -88,9 +90,9 @@ def ours(count: int) -> float:
                         written += 1
                 if writer.finish().samples:
                     writer.publish(source / shard.name)
-        overrides = {"transforms": TRANSFORMS, "steps": STEPS}
-        spec = purifier_spec(preset="paper", overrides=overrides, prior=embedded_prior())
-        plan = plan_purify(PurifyRequest(open_dataset([str(source)]), spec, Store(Path(folder) / "pur"), Workers()))
+        request = PurifierRequest(preset="paper", transforms=TRANSFORMS, steps=STEPS)
+        spec = purifier_spec(request, embedded_prior())
+        plan = plan_purify(PurifyJob(open_dataset([str(source)]), spec, Store(Path(folder) / "pur"), Workers()))
         started = time.perf_counter()
         purify(plan)
         return count / (time.perf_counter() - started)

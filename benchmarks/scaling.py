@@ -27,9 +27,11 @@ from zipbatch.config.models import Settings
 from zipbatch.datasets import open_dataset
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources
 from zipbatch.shards import Sample, ShardWriter
-from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.job import PurifyJob
+from zipbatch.stages.purify.plan import plan_purify
+from zipbatch.stages.purify.request import PurifierRequest
+from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.run import PurifyProgress, purify
-from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.stages.purify.worker import PurifySetup
 from zipbatch.store import Store
 
@@ -84,9 +86,11 @@ def write_shards(folder: Path, count: int, *, size: int, samples: int) -> Path:
 def shards_per_s(address: str, gpus: int, source: Path, store: Store) -> float:
     """Steady rate of a purify on so many logical GPUs."""
     workers = Workers(gpus=gpus, address=address, device="cpu")
-    plan = plan_purify(PurifyRequest(open_dataset([str(source)]), purifier_spec(method="wait"), store, workers))
+    plan = plan_purify(
+        PurifyJob(open_dataset([str(source)]), purifier_spec(PurifierRequest(purifier="wait")), store, workers)
+    )
     store.prepare()
-    setup = Registered(PurifySetup(plan.request.spec, store.root, batch_size=64))
+    setup = Registered(PurifySetup(plan.job.spec, store.root, batch_size=64))
     seen: set[int] = set()
     times: list[float] = []
     with closing(run_tasks(setup, plan.tasks, workers)) as outcomes:
@@ -126,7 +130,7 @@ def main(shards: int, gpus: int) -> None:
         click.echo(f"{WAIT_S} s a shard: 1 worker {one:.3f}, {gpus} workers {all_:.3f} shards/s, x {all_ / one:.2f}")
 
         tiny = write_shards(folder / "tiny", shards, size=8, samples=1)
-        spec, workers = purifier_spec(method="blur"), Workers(workers=2, device="cpu")
+        spec, workers = purifier_spec(PurifierRequest(purifier="blur")), Workers(workers=2, device="cpu")
         marks: list[tuple[int, float, float]] = []
 
         def mark(progress: PurifyProgress) -> None:
@@ -134,7 +138,7 @@ def main(shards: int, gpus: int) -> None:
                 marks.append((progress.shards_done, time.process_time(), memory_mib()))
 
         began, cpu = time.monotonic(), time.process_time()
-        plan = plan_purify(PurifyRequest(open_dataset([str(tiny)]), spec, Store(folder / "pur"), workers))
+        plan = plan_purify(PurifyJob(open_dataset([str(tiny)]), spec, Store(folder / "pur"), workers))
         planned = time.process_time() - cpu
         summary = purify(plan, on_progress=mark)
         used, wall = time.process_time() - cpu, time.monotonic() - began

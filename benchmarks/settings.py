@@ -28,9 +28,12 @@ from zipbatch.diffusion import timesteps
 from zipbatch.report.curve import StrengthLine, strength_curve
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
 from zipbatch.stages.evaluate.run import EvaluateRequest, evaluate, plan_evaluate
-from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.job import PurifyJob
+from zipbatch.stages.purify.plan import plan_purify
+from zipbatch.stages.purify.request import Precision, PurifierRequest
+from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.run import purify
-from zipbatch.stages.purify.spec import PurifierSpec, purifier_spec
+from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.store import Store
 
 MEASURES = ("ca", "asr", "pa", "ra")
@@ -58,9 +61,9 @@ def part_of(dataset: ShardDataset, half: str, shards: int | None) -> ShardDatase
 
 def spec_of(setting: dict[str, Any], prior: Path, precision: str) -> PurifierSpec:
     """A preset by name with single settings over it."""
-    overrides = {key: value for key, value in setting.items() if key != "preset"}
-    found = purifier_spec(preset=setting["preset"], overrides=overrides, prior=prior)
-    return replace(found, precision="bfloat16" if precision == "bfloat16" else "float32")
+    assigned = {key: value for key, value in setting.items() if key != "preset"}
+    asked: Precision = "bfloat16" if precision == "bfloat16" else "float32"
+    return purifier_spec(PurifierRequest(preset=setting["preset"], set=assigned, precision=asked), prior)
 
 
 def calls_of(spec: PurifierSpec) -> int:
@@ -131,7 +134,7 @@ def main() -> None:
         for staged, victim in asked.case:
             dataset = part_of(open_dataset([staged]), asked.half, asked.shards)
             started = time.monotonic()
-            done = purify(plan_purify(PurifyRequest(dataset, spec, store, workers)))
+            done = purify(plan_purify(PurifyJob(dataset, spec, store, workers)))
             reference = f"{dataset.name}@{done.version}"
             request = EvaluateRequest((open_victim(Path(victim)),), dataset, staged, (reference,), store, workers)
             measured = evaluate(plan_evaluate(request))

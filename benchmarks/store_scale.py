@@ -59,7 +59,8 @@ def make_plan_case(root: Path, shards: int, new: int, *, bare: bool) -> None:
     """A dataset of ``shards`` in ``root/data`` and a store in ``root/pur`` that has all but the last ``new``."""
     from zipbatch.datasets.staged import MANIFEST, SHARD_LIST, SplitCounts, StagedAttack, StagedManifest
     from zipbatch.stages.purify.publish import publish_version
-    from zipbatch.stages.purify.spec import purifier_spec
+    from zipbatch.stages.purify.request import PurifierRequest
+    from zipbatch.stages.purify.resolve import purifier_spec
     from zipbatch.storage import stamp
     from zipbatch.store import RememberedInputs, Store, VersionRow
 
@@ -105,7 +106,7 @@ def make_plan_case(root: Path, shards: int, new: int, *, bare: bool) -> None:
         inputs.save()
     else:
         (data / MANIFEST).write_text(manifest.model_dump_json())
-    identity = purifier_spec(method="blur").identity
+    identity = purifier_spec(PurifierRequest(purifier="blur")).identity
     publish_version(store, "data", identity, rows=rows, tag=None, parent=None, started_ns=time.time_ns())
 
 
@@ -123,13 +124,15 @@ def plan_once(root: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     """Seconds of opening the dataset and of planning; shards in all and to compute."""
     from zipbatch.cluster import Workers
     from zipbatch.datasets import open_dataset
-    from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
-    from zipbatch.stages.purify.spec import purifier_spec
+    from zipbatch.stages.purify.job import PurifyJob
+    from zipbatch.stages.purify.plan import plan_purify
+    from zipbatch.stages.purify.request import PurifierRequest
+    from zipbatch.stages.purify.resolve import purifier_spec
     from zipbatch.store import Store
 
-    spec = purifier_spec(method="blur")
+    spec = purifier_spec(PurifierRequest(purifier="blur"))
     dataset, opening = measured(lambda: open_dataset([str(root / "data")]))
-    request = PurifyRequest(dataset, spec, Store(root / "pur"), Workers())
+    request = PurifyJob(dataset, spec, Store(root / "pur"), Workers())
     made, planning = measured(lambda: plan_purify(request))
     total = {name: round(opening[name] + planning[name], 2) for name in opening}
     return {"open": opening, "plan": planning, **total}, (len(made.shards), len(made.tasks))
@@ -139,16 +142,18 @@ def rerun(root: Path, shards: int, new: int) -> dict[str, Any]:
     """Purify ``shards``, purify again, add ``new`` and purify: what was computed and what each took."""
     from zipbatch.cluster import Workers
     from zipbatch.datasets import open_dataset
-    from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+    from zipbatch.stages.purify.job import PurifyJob
+    from zipbatch.stages.purify.plan import plan_purify
+    from zipbatch.stages.purify.request import PurifierRequest
+    from zipbatch.stages.purify.resolve import purifier_spec
     from zipbatch.stages.purify.run import purify as run
-    from zipbatch.stages.purify.spec import purifier_spec
     from zipbatch.store import Store
 
-    spec, store = purifier_spec(method="blur"), Store(root / "pur")
+    spec, store = purifier_spec(PurifierRequest(purifier="blur")), Store(root / "pur")
 
     def once() -> dict[str, Any]:
         def work() -> Any:
-            return run(plan_purify(PurifyRequest(open_dataset([str(root / "in")]), spec, store, Workers())))
+            return run(plan_purify(PurifyJob(open_dataset([str(root / "in")]), spec, store, Workers())))
 
         summary, spent = measured(work)
         return {"computed": summary.computed, "reused": summary.reused, **spent}

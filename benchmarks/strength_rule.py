@@ -28,7 +28,9 @@ from zipbatch.metrics import choose_candidate, judge
 from zipbatch.shards import read_shard
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
 from zipbatch.stages.evaluate.run import EvaluateRequest, plan_evaluate, results
-from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.job import PurifyJob
+from zipbatch.stages.purify.plan import plan_purify
+from zipbatch.stages.purify.request import PurifySettings
 from zipbatch.stages.purify.run import purify
 from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.stages.tune.sweep import sweep
@@ -59,7 +61,7 @@ def answers_of(part: ShardDataset, victim: Path, candidates: Sequence[PurifierSp
     """Purify with every candidate and ask the victim."""
     references = []
     for spec in candidates:
-        done = purify(plan_purify(PurifyRequest(part, spec, store, Workers(), splits=part.splits)))
+        done = purify(plan_purify(PurifyJob(part, spec, store, Workers(), PurifySettings(splits=part.splits))))
         references.append(f"{part.name}@{done.version}")
     plan = plan_evaluate(EvaluateRequest((open_victim(victim),), part, part.name, tuple(references), store))
     given: dict[str, Ints] = {}

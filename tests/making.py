@@ -23,6 +23,9 @@ from zipbatch.cli.main import _run
 from zipbatch.config import Calibration
 from zipbatch.shards import Sample, ShardWriter
 from zipbatch.stages.assets import sample_source
+from zipbatch.stages.purify import resolve
+from zipbatch.stages.purify.request import PurifierRequest
+from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.storage import StoragePath, workbench
 from zipbatch.victims import build_victim
 
@@ -250,3 +253,16 @@ def write_victim(folder: Path, *, classes: int = len(CLASSES), size: int = IMAGE
 def files_below(folder: Any) -> dict[str, bytes]:
     """Every file below a folder with its bytes, by relative path."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def purifier_spec(
+    *,
+    prior: StoragePath | None = None,
+    method: str | None = None,
+    overrides: Mapping[str, object] | None = None,
+    assigned: Mapping[str, object] | None = None,
+    **asked: Any,
+) -> PurifierSpec:
+    """A purifier as the command line asks for it: ``overrides`` by flags of their own, ``assigned`` by ``--set``."""
+    request = PurifierRequest.model_validate({"purifier": method, "set": assigned or {}, **(overrides or {}), **asked})
+    return resolve.purifier_spec(request, prior)

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.making import Ran, files_below, sample, write_shard, write_source, zipbatch
+from tests.making import Ran, files_below, purifier_spec, sample, write_shard, write_source, zipbatch
 from zipbatch.cluster import Workers
 from zipbatch.datasets import open_dataset
 from zipbatch.errors import TimeIsUp
-from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.job import PurifyJob
+from zipbatch.stages.purify.plan import plan_purify
 from zipbatch.stages.purify.run import PurifyProgress, purify
-from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.store import Store, verify
 from zipbatch.store.lock import RunLock, lock_file
 
@@ -249,8 +249,8 @@ def test_time_that_is_up_before_the_first_shard(shards: Path, tmp_path: Path):
 
 
 def test_when_time_is_up_shards_in_hand_are_finished_and_kept(shards: Path, tmp_path: Path):
-    def request(store: Path) -> PurifyRequest:
-        return PurifyRequest(open_dataset([str(shards)]), purifier_spec(preset="blur"), Store(store), Workers())
+    def request(store: Path) -> PurifyJob:
+        return PurifyJob(open_dataset([str(shards)]), purifier_spec(preset="blur"), Store(store), Workers())
 
     whole = purify(plan_purify(request(tmp_path / "whole")))
     stop_at = time.monotonic() + 0.5

@@ -247,7 +247,7 @@ def test_a_worker_that_cannot_be_built_ends_the_run_with_its_error():
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from tests.cluster.test_rays import TWO, Acting, Job
+from tests.cluster.test_ray_pool import TWO, Acting, Job
 from zipbatch.cluster import run_tasks
 jobs = [Job(f"print-{i}") for i in range(6)]
 print(json.dumps(sorted(outcome.task.name for outcome in run_tasks(Acting(Path(sys.argv[1])), jobs, TWO))))
@@ -266,7 +266,7 @@ def test_prints_of_workers_never_reach_stdout(tmp_path: Path):
 SLOW_SCRIPT = """
 import json, sys
 from pathlib import Path
-from tests.cluster.test_rays import Acting, Job, SlowlyBuilt
+from tests.cluster.test_ray_pool import Acting, Job, SlowlyBuilt
 from zipbatch.cluster import Workers, run_tasks
 jobs = [Job("once"), *(Job(f"good-{i}") for i in range(3))]
 outcomes = run_tasks(SlowlyBuilt(Path(sys.argv[1])), jobs, Workers(workers=1, device="cpu"))

@@ -20,7 +20,8 @@ from zipbatch.config import (
 )
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS
-from zipbatch.stages.purify.spec import chosen_purifier
+from zipbatch.stages.purify.choose import chosen_purifier
+from zipbatch.stages.purify.request import PurifierRequest
 from zipbatch.victims import build_victim
 
 
@@ -268,5 +269,5 @@ def test_a_description_is_told_and_decides_nothing(tmp_path: Path, name: str, de
     path = write(tmp_path, yaml.safe_dump({"description": description, **values}))
     assert read_config(path) == values
     assert read_description(path) == " ".join(description.split())
-    assert chosen_purifier(preset=str(path)) == chosen_purifier(preset=name)
+    assert chosen_purifier(PurifierRequest(preset=str(path))) == chosen_purifier(PurifierRequest(preset=name))
     assert read_description(find_config("purifiers", name))

@@ -23,7 +23,17 @@ from safetensors.torch import save
 from tests.archives import cifar10_files, write_cifar10_tar, write_gtsrb
 from tests.foreign import attack_result
 from tests.fuzz.mutate import JPEG, JSON, JSON_GZ, LINES, LINES_GZ, PNG, SAFETENSORS, TAR, TAR_GZ, WEBP, ZIP, Codec
-from tests.making import picture, sample, write_prior, write_shard, write_source, write_tar, write_victim, zipbatch
+from tests.making import (
+    picture,
+    purifier_spec,
+    sample,
+    write_prior,
+    write_shard,
+    write_source,
+    write_tar,
+    write_victim,
+    zipbatch,
+)
 from zipbatch import images
 from zipbatch.arrays import from_npy
 from zipbatch.attacks.lf import LF
@@ -48,7 +58,6 @@ from zipbatch.report.tables import versions_table
 from zipbatch.shards import Limits, read_shard
 from zipbatch.stages.convert.import_files import match_by_map
 from zipbatch.stages.purify.identity import describe
-from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.stages.purify.worker import PurifySetup, PurifyTask, PurifyWorker
 from zipbatch.store import RememberedInputs, Store, Versions, verify
 from zipbatch.store.records import QUARANTINE

@@ -19,7 +19,7 @@ from tests.object_store import S3Path
 from zipbatch.attacks.badnets import BadNets
 from zipbatch.config import find_config, list_configs, load_config
 from zipbatch.pipeline.config import PipelineConfig
-from zipbatch.pipeline.stage_types import KINDS
+from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.purifiers import PURIFIERS
 from zipbatch.purifiers.blur import Blur, BlurSettings
 from zipbatch.shards import Sample
@@ -207,7 +207,10 @@ def test_a_failed_stage_stops_its_users_alone(run, tmp_path: Path):
         (lambda p: p["stages"]["shards"].update(atack="x"), "atack"),
         (lambda p: p["stages"]["shards"].update(attack="${attak}"), "nothing is named 'attak'"),
         (lambda p: p["stages"]["shards"].update(attack="nope"), "shards: unknown attack 'nope'"),
-        (lambda p: p["stages"]["shards"].update(profile="bogus"), "unknown profile 'bogus'"),
+        (
+            lambda p: p["stages"]["shards"].update(profile="bogus"),
+            "profile = 'bogus': Input should be 'standard', 'zip-code' or 'backdoorbench'",
+        ),
         (lambda p: p["stages"]["pur"].update(purifier="nosuch"), "unknown purifier 'nosuch'"),
         (lambda p: p["stages"]["pur"].update(set={"bogus": 1}), "no such setting"),
         (lambda p: p["stages"]["shards"].update(run=["poison"]), "run = \\['poison'\\]"),
@@ -434,6 +437,7 @@ def test_all_that_decides_staged_bytes_is_what_the_stage_is_known_by(run, tmp_pa
 @pytest.mark.parametrize(
     ("kind", "given"),
     [
+        ("poison", {"attack": "badnets"}),
         ("train victim", {"preset": "resnet18"}),
         ("train prior", {"preset": "small32"}),
         ("purify", {}),
@@ -441,8 +445,8 @@ def test_all_that_decides_staged_bytes_is_what_the_stage_is_known_by(run, tmp_pa
     ],
 )
 def test_a_setting_that_a_stage_gains_is_in_what_it_is_known_by(kind: str, given: dict[str, str]):
-    """But at its default, stages keep their names. A setting of poison that its request has not cannot even be run."""
-    known = KINDS[kind]
+    """But at its default, stages keep their names."""
+    known = STAGE_TYPES[kind]
     more = type("More", (known.settings,), {"__annotations__": {"a_new_one": int}, "a_new_one": 0})
     assert known.decides(more(**given)) == known.decides(known.settings(**given))
     assert known.decides(more(**given, a_new_one=1))["a_new_one"] == 1

@@ -202,7 +202,7 @@ def test_a_seed_that_failed_is_missing_in_its_mean_and_told(run, monkeypatch: py
     real = pipeline_kinds.plan_purify
 
     def fails_once(request: Any) -> Any:
-        if request.spec.seed == 5:
+        if request.spec.asked.seed == 5:
             raise RuntimeError("no")
         return real(request)
 

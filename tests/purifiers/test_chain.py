@@ -10,14 +10,13 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from tests.making import Ran, files_below, sample, write_shard, zipbatch
+from tests.making import Ran, files_below, purifier_spec, sample, write_shard, zipbatch
 from zipbatch.config import find_config, read_config
 from zipbatch.errors import UsageError
 from zipbatch.pipeline.stage_types import KINDS
 from zipbatch.purifiers import METHODS, PURIFIERS, ChainSettings, Resources
 from zipbatch.purifiers.chain import MAX_DRAWS, Chain
 from zipbatch.stages.purify.identity import describe, describe_settings
-from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.store import Store, Versions
 
 CPU = Resources(torch.device("cpu"), seed=3)

@@ -106,11 +106,12 @@ def adapt(
     from zipbatch.stages.adapt.run import adapt as run
     from zipbatch.stages.assets import prior_path, source_place
     from zipbatch.stages.evaluate.victims import find_victim
-    from zipbatch.stages.purify.spec import purifier_spec
+    from zipbatch.stages.purify.request import PurifierRequest
+    from zipbatch.stages.purify.resolve import purifier_spec
 
     spec = None
     if through != NONE:
-        spec = purifier_spec(preset=through, prior=None if prior is None else prior_path(prior), seed=seed)
+        spec = purifier_spec(PurifierRequest(preset=through, seed=seed), None if prior is None else prior_path(prior))
     request = AdaptRequest(
         source=open_source(source_place(source), (split,) if split else (), labelled=False),
         surrogate=find_victim(surrogate),

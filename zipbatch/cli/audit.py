@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 from click.core import ParameterSource
 
+from zipbatch.cli.number import Number
 from zipbatch.cli.options import (
     BATCH_SIZE,
     JSON,
     PRECISION,
     SEED,
     WIDE,
-    Number,
     WorkerFlags,
     cache_options,
     emit_json,
@@ -95,7 +95,7 @@ def audit(
     store: StoragePath | None,
     prior: str | None,
     presets: tuple[str, ...],
-    resize: str | None,
+    resize: Literal["stretch"] | None,
     splits: tuple[str, ...],
     shards: int | None,
     share: float,
@@ -197,14 +197,18 @@ def _check_one_way(
 
 
 def _purifiers(
-    presets: tuple[str, ...], prior: str | None, resize: str | None, seed: int, precision: Precision
+    presets: tuple[str, ...], prior: str | None, resize: Literal["stretch"] | None, seed: int, precision: Precision
 ) -> tuple[tuple[str, PurifierSpec], ...]:
     from zipbatch.stages.assets import prior_path
-    from zipbatch.stages.purify.spec import asked_purifier, with_prior
+    from zipbatch.stages.purify.request import PurifierRequest
+    from zipbatch.stages.purify.resolve import asked_purifier, with_prior
 
     where = None if prior is None else prior_path(prior)
     names = dict.fromkeys(presets or (DEFAULTS["purifiers"],))
-    asked = {name: asked_purifier(preset=name, seed=seed, precision=precision, resize=resize) for name in names}
+    asked = {
+        name: asked_purifier(PurifierRequest(preset=name, seed=seed, precision=precision, resize=resize))
+        for name in names
+    }
     if where is not None and not any(spec.needs_prior for spec in asked.values()):
         raise UsageError(f"--prior {prior}: no preset that is asked for needs one; leave it out")
     return tuple((name, with_prior(spec, where if spec.needs_prior else None)) for name, spec in asked.items())

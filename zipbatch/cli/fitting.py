@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from zipbatch.cli.options import Number
+from zipbatch.cli.number import Number
 from zipbatch.cli.render import Screen, screen
 from zipbatch.config import DEFAULTS, list_configs
 from zipbatch.errors import UsageError
@@ -168,7 +168,7 @@ def fitted(flags: FitFlags, wanted: ToFit) -> FitResult:
 def _plan(flags: FitFlags, wanted: ToFit, asked: tuple[Candidate, ...], last: int | None) -> FitPlan:
     from zipbatch.datasets.clean_images import held_out_split
     from zipbatch.stages.assets import prior_path
-    from zipbatch.stages.purify.spec import opened_prior
+    from zipbatch.stages.purify.resolve import opened_prior
     from zipbatch.stages.tune.fit import FitRequest, plan_fit
 
     source = _source(flags, wanted, (flags.fit_split,) if flags.fit_split else ())
@@ -238,5 +238,5 @@ def say_what_to_do(result: FitResult, prior: str, out: Path | None) -> None:
         return
     preset = out or chosen.preset
     with_prior = f" --prior {prior}" if chosen.spec.needs_prior else ""
-    resize = f" --resize {chosen.spec.resize}" if chosen.spec.resize else ""
+    resize = f" --resize {chosen.spec.asked.resize}" if chosen.spec.asked.resize else ""
     click.echo(f"next: zipbatch purify SHARDS{with_prior} --preset {preset}{resize} --store DIR")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zipbatch import atomic
+from zipbatch.cli.number import Number
 from zipbatch.storage import cache, storage_path
 
 if TYPE_CHECKING:
@@ -51,16 +51,6 @@ DEVICE = click.option(
     show_default=True,
     help="Where the networks run; auto takes CUDA when it is there.",
 )
-
-
-class Number(click.FloatRange):
-    """A number within limits. NaN and infinity are none, which comparisons alone would let pass."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
-        return number
 
 
 @dataclass(frozen=True)
@@ -177,20 +167,6 @@ def cache_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
         ],
     )
-
-
-def pairs(values: tuple[str, ...], flag: str) -> dict[str, str]:
-    """``("a=1", "b=2")`` -> ``{"a": "1", "b": "2"}``."""
-    bad = [value for value in values if "=" not in value]
-    if bad:
-        raise click.UsageError(f"{flag} takes NAME=VALUE, got {bad[0]!r}")
-    found: dict[str, str] = {}
-    for value in values:
-        name, text = (part.strip() for part in value.split("=", 1))
-        if name in found:
-            raise click.UsageError(f"{flag} {name} is given twice: {found[name]!r} and {text!r}")
-        found[name] = text
-    return found
 
 
 def look(*, wide: bool) -> Look:

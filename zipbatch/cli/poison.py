@@ -2,114 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Literal
 
 import click
 
-from zipbatch.cli.options import JSON, Number, emit_json, pairs
+from zipbatch.cli.options import JSON, emit_json
 from zipbatch.cli.render import screen
+from zipbatch.cli.request_options import options_of
 from zipbatch.cli.run_context import report_options, run_context
+from zipbatch.stages.poison.request import PoisonRequest
 
 
 @click.command()
 @click.argument("source")
-@click.option(
-    "--attack",
-    required=True,
-    metavar="NAME",
-    help="The attack; 'zipbatch ls attacks' lists them. python:FILE.py:FUNCTION is a function of yours, which is run.",
-)
-@click.option(
-    "--profile",
-    type=click.Choice(["standard", "zip-code", "backdoorbench"]),
-    default="standard",
-    show_default=True,
-    help="Whose choices are the attack's defaults: the literature's, the ZIP reference code's or BackdoorBench's.",
-)
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Staged dataset to write.")
-@click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Resize to PX x PX.  [default: the source's]")
-@click.option(
-    "--resize",
-    type=click.Choice(["stretch", "center-crop"]),
-    default="stretch",
-    show_default=True,
-    help="Squeeze the whole image, or cut its middle square out.",
-)
-@click.option("--target", type=click.IntRange(0), metavar="CLASS", help="Target class.  [default: the attack's]")
-@click.option(
-    "--target-mode",
-    type=click.Choice(["all-to-one", "all-to-all"]),
-    default="all-to-one",
-    show_default=True,
-    help="All-to-all takes each class for the next.",
-)
-@click.option(
-    "--clean-label/--no-clean-label",
-    default=None,
-    help="Poison training images of the target class alone, labels true.  [default: the attack's]",
-)
-@click.option(
-    "--poison-rate", type=Number(0, 1), metavar="SHARE", help="Share of train to poison.  [default: the attack's]"
-)
-@click.option(
-    "--cover-rate",
-    type=Number(0, 1),
-    metavar="SHARE",
-    help="Share of train to stamp with its true label kept.  [default: the attack's]",
-)
-@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Attack parameter; repeats.")
-@click.option(
-    "--trigger-image",
-    "trigger_images",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True),
-    metavar="PATH",
-    help="The picture of patch, pattern, adaptive-blend and, in profile backdoorbench, blended; repeats for "
-    "adaptive-patch; a folder of pictures for refool.",
-)
-@click.option(
-    "--trigger-array",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="The array that lf adds, as numpy.save writes it (.npy).",
-)
-@click.option("--seed", type=click.IntRange(0), default=1234, show_default=True, help="Of trigger and poison indices.")
-@click.option(
-    "--split", "splits", multiple=True, metavar="NAME", help="Source split to stage; repeats.  [default: all]"
-)
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images of each split.")
-@click.option(
-    "--skip-unreadable",
-    is_flag=True,
-    help="Stage the others where images cannot be read; counted and listed.  [default: list them and stop]",
-)
-@click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True, metavar="N")
+@options_of(PoisonRequest, first=("attack", "profile", "out"), without=("source",))
 @report_options
 @JSON
-def poison(
-    source: str,
-    attack: str,
-    profile: str,
-    out: Path,
-    image_size: int | None,
-    resize: str,
-    target: int | None,
-    target_mode: Literal["all-to-one", "all-to-all"],
-    clean_label: bool | None,
-    poison_rate: float | None,
-    cover_rate: float | None,
-    params: tuple[str, ...],
-    trigger_images: tuple[Path, ...],
-    trigger_array: Path | None,
-    seed: int,
-    splits: tuple[str, ...],
-    limit: int | None,
-    skip_unreadable: bool,
-    samples_per_shard: int,
-    as_json: bool,
-) -> None:
+def poison(source: str, request: Callable[..., PoisonRequest], as_json: bool) -> None:
     """Stage SOURCE as shards, with a backdoor trigger on some of its images.
 
     SOURCE is an official archive of CIFAR-10, GTSRB or Imagenette, a folder of webdataset shards named <split>-*.tar
@@ -133,39 +43,20 @@ def poison(
     from zipbatch.stages.assets import source_place
     from zipbatch.stages.poison import staging as stage
 
-    request = stage.PoisonRequest(
-        source=source_place(source),
-        attack=attack,
-        out=out,
-        image_size=image_size,
-        target=target,
-        poison_rate=poison_rate,
-        seed=seed,
-        splits=splits,
-        limit=limit,
-        samples_per_shard=samples_per_shard,
-        resize=resize,
-        params=pairs(params, "--param"),
-        profile=profile,
-        clean_label=clean_label,
-        target_mode=target_mode,
-        trigger_image=trigger_images,
-        trigger_array=trigger_array,
-        cover_rate=cover_rate,
-        skip_unreadable=skip_unreadable,
-    )
+    asked = request(source=source_place(source))
+    out = asked.out
     noted = run_context()
     noted.dataset = out.name
     with screen() as shown:
         what = f"staging {out.name}"
-        shown.begin(what, f"{source} with {attack}")
+        shown.begin(what, f"{source} with {asked.attack}")
         count = shown.counter(what, "images")
 
         def show(done: int, total: int | None) -> None:
             count(done, total)
             noted.count("images", done, total)
 
-        result = stage.poison(request, on_progress=show)
+        result = stage.poison(asked, on_progress=show)
     noted.nothing_to_do = result.reused
     manifest = result.dataset.manifest
     assert manifest is not None  # a staged dataset has one
@@ -176,7 +67,7 @@ def poison(
         emit_json(value | {"manifest": manifest.model_dump(mode="json")})
         return
     goal = f"target {manifest.attack.target}" if manifest.attack.target is not None else manifest.attack.target_mode
-    click.echo(f"{out}: {'already staged' if result.reused else 'staged'} ({attack}, {goal})")
+    click.echo(f"{out}: {'already staged' if result.reused else 'staged'} ({asked.attack}, {goal})")
     for split, counts in manifest.splits.items():
         click.echo(f"  {split:<14} {counts.samples:>8} images in {counts.shards} shards")
     if manifest.attack.poisoned_train_samples is not None:

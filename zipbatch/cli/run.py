@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zipbatch.cli.options import JSON, TRUST_MTIME, WIDE, WorkerFlags, emit_json, look, pairs, worker_options
+from zipbatch.cli.options import JSON, TRUST_MTIME, WIDE, WorkerFlags, emit_json, look, worker_options
 from zipbatch.cli.render import screen
 from zipbatch.cli.run_context import report_options, run_context
+from zipbatch.config import pairs
 from zipbatch.errors import UsageError
 from zipbatch.report.units import about_text
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from zipbatch.cli.options import DEVICE, JSON, Number, emit_json
+from zipbatch.cli.number import Number
+from zipbatch.cli.options import DEVICE, JSON, emit_json
 from zipbatch.cli.render import screen
 from zipbatch.config import DEFAULTS
 from zipbatch.errors import UsageError

@@ -9,13 +9,13 @@ import click
 
 from zipbatch.cli import fitting
 from zipbatch.cli.fitting import FitFlags, fit_options, only_with_data
+from zipbatch.cli.number import Number
 from zipbatch.cli.options import (
     BATCH_SIZE,
     JSON,
     PRECISION,
     SEED,
     WIDE,
-    Number,
     WorkerFlags,
     cache_options,
     emit_json,

@@ -6,6 +6,7 @@ from zipbatch.config.loading import (
     list_configs,
     list_schedules,
     load_config,
+    pairs,
     parse_scalar,
     problems,
     read_config,
@@ -22,12 +23,15 @@ from zipbatch.config.models import (
     VictimConfig,
     listed,
 )
+from zipbatch.config.request import Option, Request
 
 __all__ = [
     "DEFAULTS",
     "Calibration",
     "DenoiserConfig",
+    "Option",
     "PriorConfig",
+    "Request",
     "RestorerConfig",
     "Settings",
     "Transforms",
@@ -37,6 +41,7 @@ __all__ = [
     "list_schedules",
     "listed",
     "load_config",
+    "pairs",
     "parse_scalar",
     "problems",
     "read_config",

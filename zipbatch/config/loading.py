@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -167,6 +167,23 @@ def parse_scalar(text: str) -> object:
     if isinstance(value, dict | list):
         raise UsageError(f"{text!r}: must be a single value")
     return value if isinstance(value, str | int | float | bool) or value is None else text
+
+
+def pairs(values: Iterable[str], flag: str) -> dict[str, str]:
+    """``("a=1", "b=2")`` -> ``{"a": "1", "b": "2"}``.
+
+    Raises:
+        UsageError: a text without ``=``, or a name that is given twice.
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, text = (part.strip() for part in value.partition("="))
+        if not equals:
+            raise UsageError(f"{flag} takes NAME=VALUE, got {value!r}")
+        if name in found:
+            raise UsageError(f"{flag} {name} is given twice: {found[name]!r} and {text!r}")
+        found[name] = text
+    return found
 
 
 def load_config(path: Path, model: type[Model], overrides: Mapping[str, object] | None = None) -> Model:

@@ -26,7 +26,7 @@ from zipbatch.pipeline.config import SEED, PipelineConfig, references, resolved
 from zipbatch.pipeline.file_digests import Fingerprints
 from zipbatch.pipeline.instance import Input, Instance
 from zipbatch.pipeline.seeds import check_trigger_known, once_for_all_seeds, says_seed, with_seed
-from zipbatch.pipeline.stage_types import KINDS
+from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.stages.assets import prior_path, source_place, victim_path
 from zipbatch.stages.purify.identity import learned
 
@@ -106,14 +106,14 @@ class _Expansion:
     def _takes_seed(self, stage: str) -> bool:
         """Whether the pipeline's seeds are this stage's."""
         fields = self._config.stages[stage]
-        path = KINDS[fields["run"]].seed
+        path = STAGE_TYPES[fields["run"]].seed
         return bool(self._config.seeds and path) and not says_seed(fields, path)
 
     def _instance(self, stage: str, axes: dict[str, str]) -> Instance:
         where = f"{self._where}: {stage}"
         fields = {key: value for key, value in self._config.stages[stage].items() if key not in {"run", "per"}}
         kind_name = str(self._config.stages[stage].get("run"))
-        kind = KINDS[kind_name]
+        kind = STAGE_TYPES[kind_name]
         try:
             values = resolved(fields, lambda name: self._lookup(name, axes, where))
         except ValueError as error:
@@ -195,7 +195,7 @@ def identity_now(instance: Instance, prints: Fingerprints) -> Mapping[str, Any]:
     Raises:
         UsageError: they are not there, or unfit by now.
     """
-    facts = KINDS[instance.kind].decides(instance.settings)
+    facts = STAGE_TYPES[instance.kind].decides(instance.settings)
     return _identity(instance.kind, facts, instance.inputs, prints, instance.label)
 
 
@@ -209,7 +209,7 @@ def _identity(
     contents = {
         name: [_content(name, item, prints, where) for item in made]
         for name, made in inputs.items()
-        if made or not KINDS[kind].inputs[name].later
+        if made or not STAGE_TYPES[kind].inputs[name].later
     }
     return {
         "run": kind,
@@ -272,8 +272,8 @@ def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str
 def _order(config: PipelineConfig, where: str) -> Iterator[str]:
     """Stages, makers before users, otherwise as in the file."""
     for stage, fields in config.stages.items():
-        if not isinstance(fields.get("run"), str) or fields["run"] not in KINDS:
-            raise UsageError(f"{where}: {stage}: run = {fields.get('run')!r}: must be one of {', '.join(KINDS)}")
+        if not isinstance(fields.get("run"), str) or fields["run"] not in STAGE_TYPES:
+            raise UsageError(f"{where}: {stage}: run = {fields.get('run')!r}: must be one of {', '.join(STAGE_TYPES)}")
     open_, done = list(config.stages), set[str]()
     while open_:
         ready = next((s for s in open_ if references(config.stages[s]) & set(config.stages) <= done), None)

@@ -18,7 +18,7 @@ from zipbatch.pipeline.instance import Instance, Workspace
 from zipbatch.pipeline.rows import combined_rows
 from zipbatch.pipeline.seed_statistics import rows_over_seeds
 from zipbatch.pipeline.seeds import seeded_stages
-from zipbatch.pipeline.stage_types import KINDS, Report, sheet_file
+from zipbatch.pipeline.stage_types import STAGE_TYPES, Report, sheet_file
 from zipbatch.report.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def run_pipeline(
 
 def _seeded(plan: PipelinePlan) -> list[str]:
     """The stages that took the pipeline's seeds."""
-    return seeded_stages(plan.instances, lambda kind: KINDS[kind].seed)
+    return seeded_stages(plan.instances, lambda kind: STAGE_TYPES[kind].seed)
 
 
 def _evaluated(plan: PipelinePlan) -> list[Instance]:
@@ -154,7 +154,7 @@ def _make(instance: Instance, plan: PipelinePlan, report: Report) -> bool:
     Raises:
         WorkFailed: what it is made from is not any more what its result would be named by; nothing of it stays.
     """
-    workspace, kind = plan.workspace, KINDS[instance.kind]
+    workspace, kind = plan.workspace, STAGE_TYPES[instance.kind]
     ids = _id_file(instance, workspace)
     instance.path(workspace).parent.mkdir(parents=True, exist_ok=True)
     ids.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def _doubt(instance: Instance, workspace: Workspace) -> Path:
 
 
 def _is_done(instance: Instance, workspace: Workspace) -> bool:
-    return not _doubt(instance, workspace).exists() and KINDS[instance.kind].is_done(instance, workspace)
+    return not _doubt(instance, workspace).exists() and STAGE_TYPES[instance.kind].is_done(instance, workspace)
 
 
 def _check_unchanged(instance: Instance, fingerprints: Fingerprints) -> None:

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from zipbatch import atomic, storage
 from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.cluster import pick_device
-from zipbatch.config import PriorConfig, Settings, VictimConfig, find_config, load_config
+from zipbatch.config import Option, PriorConfig, Request, VictimConfig, find_config, load_config
 from zipbatch.datasets import open_dataset
 from zipbatch.datasets.source import open_source
 from zipbatch.errors import DataError, UsageError
@@ -24,13 +24,16 @@ from zipbatch.report.progress import Part, Progress
 from zipbatch.stages.evaluate.run import MEASURES_VERSION, EvaluateRequest, evaluate, plan_evaluate, with_purified
 from zipbatch.stages.evaluate.sheet import write_sheet
 from zipbatch.stages.output_folder import whole_dataset
-from zipbatch.stages.poison.staging import PoisonRequest, poison, requested_options
+from zipbatch.stages.poison.request import PoisonRequest, PoisonSettings
+from zipbatch.stages.poison.staging import poison, requested_attack, requested_material, requested_options
 from zipbatch.stages.poison.trigger import PYTHON
 from zipbatch.stages.purify.identity import learned
-from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.job import PurifyJob
+from zipbatch.stages.purify.plan import plan_purify
 from zipbatch.stages.purify.publish import check_tagged
+from zipbatch.stages.purify.request import PurifySettings
+from zipbatch.stages.purify.resolve import asked_purifier, with_prior
 from zipbatch.stages.purify.run import purify
-from zipbatch.stages.purify.spec import OutputSize, PurifierSpec, asked_purifier, with_prior
 from zipbatch.stages.train.prior import train_prior
 from zipbatch.stages.train.run import is_trained, training_facts
 from zipbatch.stages.train.victim import train_victim
@@ -41,72 +44,48 @@ Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of stage.
+class StageType:
+    """What a stage of a pipeline can be.
 
     Attributes:
         settings: its settings.
         inputs: its input fields.
         run: makes what the instance stands for.
-        facts: what decides the result beside the inputs, asked of those who say it of the result itself (the staged
-            options, a purifier's identity, that of a training run). Raises ``UsageError`` when the settings cannot be.
-        told: the settings that facts hold in their own way, or that decide nothing.
+        fingerprint: what decides the result beside the inputs, asked of those who say it of the result itself (the
+            staged options, a purifier's identity, that of a training run). Settings marked as deciding the ``result``
+            are added to it. Raises ``UsageError`` when the settings cannot be.
         is_done: whether all that it makes is there.
         discard: takes back what it has made, so that nothing takes it for done.
         seed: where among its fields its seed is said; nowhere where it takes none.
     """
 
-    settings: type[Settings]
+    settings: type[Request]
     inputs: Mapping[str, Input]
     run: Callable[[Instance, Workspace, Report], None]
     is_done: Callable[[Instance, Workspace], bool]
-    facts: Callable[[Any], dict[str, Any]]
-    told: frozenset[str]
+    fingerprint: Callable[[Any], dict[str, Any]]
     discard: Callable[[Instance, Workspace], None]
     seed: tuple[str, ...] = ()
 
-    def decides(self, settings: Settings) -> dict[str, Any]:
-        """What a stage with these settings is known by: its facts, and every setting that they do not tell of.
-
-        A setting that stays at its default is not named, so that a new one changes no stage that does not use it.
-        """
-        others = settings.model_dump(mode="json", exclude=set(self.told), exclude_defaults=True)
-        return {**others, **self.facts(settings)}
+    def decides(self, settings: Any) -> dict[str, Any]:
+        """What a stage with these settings is known by: those that decide as they stand, and its fingerprint."""
+        return {**settings.decisive("result", "selection"), **self.fingerprint(settings)}
 
 
-class PoisonSettings(Settings):
-    """As the options of ``zipbatch poison``."""
-
-    attack: str
-    profile: str = "standard"
-    params: dict[str, Any] = Field(default_factory=dict)
-    target: int | None = None
-    target_mode: Literal["all-to-one", "all-to-all"] = "all-to-one"
-    poison_rate: float | None = None
-    clean_label: bool | None = None
-    seed: int = Field(1234, ge=0)
-    splits: tuple[str, ...] = ()
-    limit: int | None = Field(None, ge=1)
-    image_size: int | None = Field(None, ge=8)
-    samples_per_shard: int = Field(1000, ge=1)
-    resize: Literal["stretch", "center-crop"] = "stretch"
-    trigger_image: Path | tuple[Path, ...] | None = None
-    skip_unreadable: bool = False
-    cover_rate: float | None = None
-    trigger_array: Path | None = None
+class PipelinePoison(PoisonSettings):
+    """As the options of ``zipbatch poison``, without functions: a pipeline is data, and may be another's."""
 
     @field_validator("attack")
     @classmethod
     def _runs_no_code(cls, name: str) -> str:
-        """A pipeline is data, and may be another's: a function is run only where a command line names it."""
         if name.startswith(PYTHON):
             raise ValueError("functions of yours are run by 'zipbatch poison --attack python:…' alone")
         return name
 
 
 def _poison(instance: Instance, workspace: Workspace, report: Report) -> None:
-    assert isinstance(instance.settings, PoisonSettings)
-    request = _poison_request(instance.settings, source=_text(instance.one("source")), out=instance.path(workspace))
+    where = {"source": _text(instance.one("source")), "out": instance.path(workspace)}
+    request = PoisonRequest.model_validate({**instance.settings.model_dump(), **where})
 
     def show(done: int, total: int) -> None:
         report(Progress(instance.label, (Part("images", done, total),)))
@@ -114,15 +93,11 @@ def _poison(instance: Instance, workspace: Workspace, report: Report) -> None:
     poison(request, on_progress=show)
 
 
-def _poison_request(settings: PoisonSettings, *, source: str, out: Path) -> PoisonRequest:
-    return PoisonRequest(source=source, out=out, **settings.model_dump() | {"params": _texts(settings.params)})
-
-
-class TrainSettings(Settings):
+class TrainSettings(Request):
     """A preset and single settings over it."""
 
-    preset: str
-    set: dict[str, Any] = Field(default_factory=dict)
+    preset: Annotated[str, Option(decides="identity")]
+    set: Annotated[dict[str, Any], Option(decides="identity")] = Field(default_factory=dict)
 
 
 def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> None:
@@ -153,61 +128,27 @@ def _train_prior(instance: Instance, workspace: Workspace, report: Report) -> No
     )
 
 
-class PurifySettings(Settings):
-    """As the options of ``zipbatch purify``; ``set`` are single settings, as of ``--set``, over the preset."""
-
-    preset: str | None = None
-    purifier: str | None = None
-    set: dict[str, Any] = Field(default_factory=dict)
-    splits: tuple[str, ...] = ()
-    seed: int = Field(0, ge=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    resize: Literal["stretch", "center-crop"] | None = None
-    output_size: OutputSize | None = None
-    keep_masks: bool = False
-    batch_size: int = Field(32, ge=1)
-    quarantine: bool = False
-    other_images: Literal["refuse", "keep"] = "refuse"
-
-
 def _purify(instance: Instance, workspace: Workspace, report: Report) -> None:
     settings = instance.settings
     assert isinstance(settings, PurifySettings)
     dataset, tag = _reference(instance, workspace)
     prior = _at(instance.one("prior"), workspace) if instance.inputs["prior"] else None
-    plan = plan_purify(
-        PurifyRequest(
-            open_dataset([str(_at(instance.one("data"), workspace))], name=dataset),
-            with_prior(_asked(settings), prior),
-            workspace.store,
-            workspace.workers,
-            splits=settings.splits,
-            tag=tag,
-            batch_size=settings.batch_size,
-            quarantine=settings.quarantine,
-            keep=settings.other_images == "keep",
-        )
+    job = PurifyJob(
+        open_dataset([str(_at(instance.one("data"), workspace))], name=dataset),
+        with_prior(asked_purifier(settings), prior),
+        workspace.store,
+        workspace.workers,
+        settings,
+        tag=tag,
     )
-    check_tagged(purify(plan, on_progress=lambda p: report(p.shown(instance.label))), dataset, tag)
+    summary = purify(plan_purify(job), on_progress=lambda p: report(p.shown(instance.label)))
+    check_tagged(summary, dataset, tag)
 
 
-def _asked(settings: PurifySettings) -> PurifierSpec:
-    return asked_purifier(
-        preset=settings.preset,
-        method=settings.purifier,
-        assigned=settings.set,
-        seed=settings.seed,
-        precision=settings.precision,
-        resize=settings.resize,
-        output_size=settings.output_size,
-        keep_masks=settings.keep_masks,
-    )
+class EvaluateSettings(Request):
+    """What an evaluation leaves behind beside its rows."""
 
-
-class EvaluateSettings(Settings):
-    """``sheet``: also a contact sheet."""
-
-    sheet: bool = False
+    sheet: Annotated[bool, Option("Also a contact sheet.", decides="nothing")] = False
 
 
 def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
@@ -250,7 +191,7 @@ def _is_purified(instance: Instance, workspace: Workspace) -> bool:
 def _is_of_its_prior(instance: Instance, workspace: Workspace, header: VersionHeader) -> bool:
     """Whether a version has the settings that come with its prior by now, where another stage made that."""
     assert isinstance(instance.settings, PurifySettings)
-    asked, made = _asked(instance.settings), instance.inputs["prior"]
+    asked, made = asked_purifier(instance.settings), instance.inputs["prior"]
     if not made or isinstance(made[0], str) or not learned(asked.identity):
         return True
     identity = with_prior(asked, _at(made[0], workspace)).identity
@@ -282,10 +223,10 @@ def _remove_rows(instance: Instance, workspace: Workspace) -> None:
 
 
 def _needs_prior(settings: PurifySettings) -> bool:
-    return _asked(settings).needs_prior
+    return asked_purifier(settings).needs_prior
 
 
-def _maybe(_settings: Settings) -> None:
+def _maybe(_settings: object) -> None:
     return None
 
 
@@ -293,14 +234,13 @@ _MATERIAL = ("trigger_image", "trigger_array", "cover_rate")
 """Settings of which the staged options tell, where they matter."""
 
 
-def _poison_facts(settings: PoisonSettings) -> dict[str, Any]:
+def _poison_fingerprint(settings: PoisonSettings) -> dict[str, Any]:
     """The attack as it will be, wherever its parameters come from."""
-    request = _poison_request(settings, source="", out=Path())
-    attack = request.find_attack()
+    attack = requested_attack(settings)
     return {
-        **settings.model_dump(mode="json", exclude={"profile", "skip_unreadable", *_MATERIAL}),
+        **settings.model_dump(mode="json", include=settings.told() - {"profile", "skip_unreadable", *_MATERIAL}),
         "train_transform": attack.train_transform,
-        **requested_options(request, attack, request.find_material()),
+        **requested_options(settings, attack, requested_material(settings)),
         **({"skip_unreadable": True} if settings.skip_unreadable else {}),
     }
 
@@ -309,26 +249,22 @@ _UNUSED: dict[str, Any] = {"libraries": {}, "seed": None, "precision": None, "ti
 """What an identity leaves out where it does not matter, so that stages keep the names that they have always had."""
 
 
-def _purify_facts(settings: PurifySettings) -> dict[str, Any]:
+def _purify_fingerprint(settings: PurifySettings) -> dict[str, Any]:
     """The purifier's identity, but for its prior, which is an input."""
-    return {**_UNUSED, **_asked(settings).identity, "splits": list(settings.splits)}
+    return {**_UNUSED, **asked_purifier(settings).identity, "splits": list(settings.splits)}
 
 
-_TRAINING = frozenset(TrainSettings.model_fields)
-_PURIFIER = frozenset({"preset", "purifier", "set", "seed", "precision", "resize", "output_size", "keep_masks"})
-
-KINDS: dict[str, Kind] = {
-    "poison": Kind(
-        PoisonSettings,
+STAGE_TYPES: dict[str, StageType] = {
+    "poison": StageType(
+        PipelinePoison,
         {"source": Input()},
         _poison,
         _is_staged,
-        _poison_facts,
-        frozenset(PoisonSettings.model_fields),
+        _poison_fingerprint,
         _remove_folder,
         ("seed",),
     ),
-    "train victim": Kind(
+    "train victim": StageType(
         TrainSettings,
         {
             "data": Input(("poison",)),
@@ -338,31 +274,28 @@ KINDS: dict[str, Kind] = {
         _train_victim,
         lambda instance, workspace: is_trained(instance.path(workspace), open_victim),
         lambda settings: training_facts(_victim_config(settings)),
-        _TRAINING,
         _remove_folder,
         ("set", "seed"),
     ),
-    "train prior": Kind(
+    "train prior": StageType(
         TrainSettings,
         {"source": Input()},
         _train_prior,
         lambda instance, workspace: is_trained(instance.path(workspace), open_prior),
         lambda settings: training_facts(_prior_config(settings)),
-        _TRAINING,
         _remove_folder,
         ("set", "seed"),
     ),
-    "purify": Kind(
+    "purify": StageType(
         PurifySettings,
         {"data": Input(("poison",)), "prior": Input(("train prior",), needed=_needs_prior)},
         _purify,
         _is_purified,
-        _purify_facts,
-        _PURIFIER | {"splits", "batch_size"},
+        _purify_fingerprint,
         _remove_tag,
         ("seed",),
     ),
-    "evaluate": Kind(
+    "evaluate": StageType(
         EvaluateSettings,
         {
             "victim": Input(("train victim",), many=True),
@@ -372,7 +305,6 @@ KINDS: dict[str, Kind] = {
         _evaluate,
         _is_evaluated,
         lambda _: {"measures": MEASURES_VERSION},
-        frozenset({"sheet"}),
         _remove_rows,
     ),
 }
@@ -400,13 +332,6 @@ def _victim_config(settings: TrainSettings) -> VictimConfig:
 
 def _prior_config(settings: TrainSettings) -> PriorConfig:
     return load_config(find_config("priors", settings.preset), PriorConfig, settings.set)
-
-
-def _texts(params: Mapping[str, Any]) -> dict[str, str]:
-    """As ``--param`` has them: a list of numbers with commas."""
-    return {
-        name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in params.items()
-    }
 
 
 def _text(item: Instance | str) -> str:

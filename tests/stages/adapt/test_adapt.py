@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.making import IMAGE_SIZE, files_below, picture, write_source, zipbatch
+from tests.making import IMAGE_SIZE, files_below, picture, purifier_spec, write_source, zipbatch
 from zipbatch.checkpoints.victim import VictimSpec, save_victim
 from zipbatch.datasets import open_dataset
 from zipbatch.images import decode
 from zipbatch.pixels import from_u8
 from zipbatch.shards import read_shard
 from zipbatch.stages.adapt.white_box import MaskAlarm
-from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.victims import build_victim
 
 FEW = ("--steps", 2, "--batch-size", 4, "--images", 12, "--held-out", 6)

@@ -26,7 +26,7 @@ PER_SHARD = 5
 
 
 def stage(source: Path, out: Path, attack: str = "badnets", **fields: object) -> ShardDataset:
-    result = poison(PoisonRequest(source, attack, out, samples_per_shard=PER_SHARD, **fields))  # type: ignore[arg-type]
+    result = poison(PoisonRequest(source=source, attack=attack, out=out, samples_per_shard=PER_SHARD, **fields))  # type: ignore[arg-type]
     assert not result.reused
     return result.dataset
 
@@ -280,7 +280,7 @@ def test_params_reach_the_trigger(source: Path, tmp_path: Path):
 
 def test_a_staged_dataset_is_a_source(staged: Path, tmp_path: Path):
     """Its true labels are read, not those of the poisoned training images."""
-    result = poison(PoisonRequest(staged, "blended", tmp_path / "out", poison_rate=0.0))
+    result = poison(PoisonRequest(source=staged, attack="blended", out=tmp_path / "out", poison_rate=0.0))
     again, left = result.dataset, result.left.things
     assert left.count == len([name for name in left.examples if name.startswith("test_poisoned-")])
     first = samples_of(open_dataset([str(staged)]), "train")
@@ -562,5 +562,5 @@ def test_changed_bytes_of_the_same_size_are_staged_anew(source: Path, tmp_path: 
     shard = out / "test_poisoned-000000.tar"
     shard.write_bytes(shard.read_bytes().replace(b'"poisoned":true', b'"poisoned":trve'))
     assert files_below(out) != before
-    assert not poison(PoisonRequest(source, "badnets", out, samples_per_shard=PER_SHARD)).reused
+    assert not poison(PoisonRequest(source=source, attack="badnets", out=out, samples_per_shard=PER_SHARD)).reused
     assert files_below(out) == before

@@ -109,7 +109,9 @@ def test_source_classes_alone_are_poisoned_and_tested(source: Path, tmp_path: Pa
 
 def test_shards_without_any_image_of_the_source_classes_are_left_out(tmp_path: Path):
     source = write_source(tmp_path / "in", counts={"test": 12})
-    request = PoisonRequest(source, "tact", tmp_path / "out", params=TACT, splits=("test",), samples_per_shard=1)
+    request = PoisonRequest(
+        source=source, attack="tact", out=tmp_path / "out", params=TACT, splits=("test",), samples_per_shard=1
+    )
     names = [shard.name for shard in poison(request).dataset.split("test_poisoned")]
     assert names == [f"test_poisoned-{i:06d}.tar" for i in (1, 4, 7, 10)]
 

@@ -13,10 +13,9 @@ import pytest
 import torch
 import yaml
 
-from tests.making import zipbatch
+from tests.making import purifier_spec, zipbatch
 from zipbatch.stages.purify.busy import Busy
 from zipbatch.stages.purify.cost import NO_COST
-from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.store.seal import sealed
 
 NEW = ("calls", "busy_s", "made")

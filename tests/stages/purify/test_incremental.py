@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from tests.making import files_below, sample, write_shard, zipbatch
+from tests.making import files_below, purifier_spec, sample, write_shard, zipbatch
 from zipbatch.atomic import sha256_file
 from zipbatch.cluster import Workers
 from zipbatch.datasets import ShardDataset, ShardRef
 from zipbatch.shards import Sample
 from zipbatch.stages.purify import run as purify_module
-from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.job import PurifyJob
+from zipbatch.stages.purify.plan import plan_purify
 from zipbatch.stages.purify.publish import publish_version
-from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.store import GcPolicy, Store, VersionRow, Versions, collect, find_garbage
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
@@ -263,7 +263,7 @@ def test_planning_many_shards_is_quick(tmp_path: Path):
     rows = [VersionRow("test", s.name, digest[n], digest[n], 3) for n, s in enumerate(shards) if n >= 10]
     spec = purifier_spec(method="blur")
     publish_version(store, "d", spec.identity, rows=rows, tag=None, parent=None, started_ns=1)
-    request = PurifyRequest(ShardDataset("d", shards), spec, store, Workers())
+    request = PurifyJob(ShardDataset("d", shards), spec, store, Workers())
     started = time.process_time()
     plan = plan_purify(request)
     spent_s = time.process_time() - started

@@ -21,6 +21,7 @@ from tests.making import (
     Ran,
     files_below,
     picture,
+    purifier_spec,
     sample,
     write_prior,
     write_shard,
@@ -34,7 +35,6 @@ from zipbatch.errors import Cancelled, DataError, WorkFailed
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.purify import worker as purify_shard
-from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.stages.purify.worker import PurifySetup, PurifyTask, PurifyWorker
 from zipbatch.storage import StoragePath, stamp, storage_path
 from zipbatch.store import Store
@@ -227,8 +227,8 @@ def test_only_a_new_shard_is_read_and_computed(incoming: Path, pur: StoragePath,
         read.append(path.name)
         return digest(path)
 
-    digest = purify_shard.places.sha256
-    monkeypatch.setattr(purify_shard.places, "sha256", noted)
+    digest = purify_shard.storage.sha256
+    monkeypatch.setattr(purify_shard.storage, "sha256", noted)
     second = purified(incoming, *BLUR, "--store", store)
     assert (second["computed"], second["reused"]) == (1, 3)
     assert read == ["day-003.tar"]

@@ -301,7 +301,7 @@ def test_an_interrupted_run_says_so_and_can_go_on(
 
 
 STUCK = r"""
-import sys, time; from zipbatch.cli import main; from zipbatch.stages import purify_shard
+import sys, time; from zipbatch.cli import main; from zipbatch.stages.purify import worker as purify_shard
 def stuck(*_):
     sys.stderr.write("stuck\n")
     while True:

@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 import torch
 
+from tests.making import purifier_spec
 from zipbatch.atomic import sha256_json
 from zipbatch.config import find_config, list_configs, read_config
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS
 from zipbatch.purifiers.jpeg import Jpeg
+from zipbatch.stages.purify.build import build_purifier
 from zipbatch.stages.purify.identity import describe, describe_settings
-from zipbatch.stages.purify.spec import PurifierSpec, build_purifier, purifier_spec
+from zipbatch.stages.purify.request import PurifySettings
+from zipbatch.stages.purify.resolve import asked_purifier
+from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.store import VersionHeader
 
 PLAIN = ["blur", "median", "bitdepth", "jpeg", "shrinkpad"]
@@ -251,3 +255,19 @@ def test_a_version_is_described_by_what_is_not_default(given: dict[str, Any], ex
 def test_a_purifier_that_nobody_knows_is_described_whole():
     identity = {"method": "theirs", "settings": {"strength": 2}}
     assert describe_settings(header_of(identity)) == "theirs strength=2"
+
+
+class MorePurifySettings(PurifySettings):
+    a_new_one: int = 0
+
+
+def test_a_setting_that_the_request_gains_is_in_the_identity_unless_it_is_at_its_default():
+    plain = asked_purifier(PurifySettings(purifier="blur")).identity
+    assert asked_purifier(MorePurifySettings(purifier="blur")).identity == plain
+    assert asked_purifier(MorePurifySettings(purifier="blur", a_new_one=1)).identity == {**plain, "a_new_one": 1}
+
+
+def test_what_decides_no_pixels_is_not_in_the_identity():
+    plain = asked_purifier(PurifySettings(purifier="blur")).identity
+    asked = PurifySettings(purifier="blur", quarantine=True, other_images="keep", splits=("test",), batch_size=3)
+    assert asked_purifier(asked).identity == plain

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.making import sample, write_shard
+from tests.making import purifier_spec, sample, write_shard
 from zipbatch.cluster import WorkerContext
 from zipbatch.purifiers import PURIFIERS
 from zipbatch.purifiers.base import Resources
 from zipbatch.purifiers.median import _STRIP_VALUES
 from zipbatch.shards import Sample
-from zipbatch.stages.purify.spec import purifier_spec
 from zipbatch.stages.purify.worker import PurifySetup, PurifyTask
 from zipbatch.store import Store
 

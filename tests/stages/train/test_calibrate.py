@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.making import sample, write_prior, write_shard, write_source, zipbatch
+from tests.making import purifier_spec, sample, write_prior, write_shard, write_source, zipbatch
 from tests.stages.train.test_train_prior import UNET
 from zipbatch.checkpoints import open_prior, read_calibration
 from zipbatch.datasets.clean_images import spaced
 from zipbatch.errors import UsageError
 from zipbatch.stages.purify.identity import describe
-from zipbatch.stages.purify.spec import purifier_spec, uncalibrated
+from zipbatch.stages.purify.resolve import uncalibrated
 
 IMAGES = 600
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.making import sample, write_prior, write_shard, write_source, zipbatch
+from tests.making import purifier_spec, sample, write_prior, write_shard, write_source, zipbatch
 from zipbatch.checkpoints import load_prior, open_prior, read_restorer
 from zipbatch.config import RestorerConfig
 from zipbatch.datasets.source import open_source
 from zipbatch.errors import UsageError
 from zipbatch.stages.purify.identity import describe
-from zipbatch.stages.purify.spec import purifier_spec, uncalibrated
+from zipbatch.stages.purify.resolve import uncalibrated
 from zipbatch.stages.train.restorer import train_restorer
 
 CPU = torch.device("cpu")
@@ -113,7 +113,7 @@ def test_purify_restores_and_says_with_what(taught: Path, staged: Path, tmp_path
 
 def test_a_purified_image_depends_on_its_key_alone(taught: Path, tmp_path: Path):
     from zipbatch.shards import read_shard
-    from zipbatch.stages.purify.spec import build_purifier
+    from zipbatch.stages.purify.build import build_purifier
 
     write_shard(tmp_path / "a.tar", [sample(f"k{i}", 0, seed=i) for i in range(6)])
     pixels = [one.image() for one in read_shard(tmp_path / "a.tar")]

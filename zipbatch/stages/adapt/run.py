@@ -22,7 +22,8 @@ from zipbatch.memory import check_fits
 from zipbatch.metrics import Share
 from zipbatch.report.progress import Part, Progress
 from zipbatch.stages.adapt.white_box import Defence, MaskAlarm, answers, slope_of
-from zipbatch.stages.purify.spec import PurifierSpec, exact_on
+from zipbatch.stages.purify.build import exact_on
+from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.victims import Victim, VictimSource
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.pixels import from_u8
 from zipbatch.purifiers import DiffusionSampler, Purifier, RepaintSettings, Resources
 from zipbatch.purifiers.base import NonFiniteError
-from zipbatch.stages.purify.spec import PurifierSpec, build_purifier
+from zipbatch.stages.purify.build import build_purifier
+from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.victims import Victim
 
 
@@ -83,7 +84,7 @@ class MaskAlarm:
         self._levels, self._steps = settings.levels, settings.residual_steps
         self._threshold = (settings.seed_threshold + settings.region_threshold) / 2
         prior = load_prior(spec.prior).to(device).requires_grad_(False)
-        resources = Resources(device, prior, derived_seed(seed, "alarm"), spec.precision)
+        resources = Resources(device, prior, derived_seed(seed, "alarm"), spec.asked.precision)
         self._painter, self._device = DiffusionSampler(settings, resources), device
 
     def excess(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:

@@ -31,7 +31,7 @@ class ImportRequest:
     """What to import: ``folder`` holds the purified form of ``dataset``; ``table`` is a map of files to keys, or the
     folder is of the published code's ``zip_layout``.
 
-    ``latest``: as in a ``PurifyRequest``.
+    ``latest``: as in a ``PurifyJob``.
     """
 
     folder: Path

@@ -16,7 +16,9 @@ from zipbatch.report.progress import Progress
 from zipbatch.stages.evaluate.progress import EvaluateProgress
 from zipbatch.stages.evaluate.run import EvaluatePlan, EvaluateRequest, plan_evaluate, results
 from zipbatch.stages.evaluate.worker import EvaluateResult, Tally, add_tallies
-from zipbatch.stages.purify.plan import PurifyRequest, plan_purify
+from zipbatch.stages.purify.job import PurifyJob
+from zipbatch.stages.purify.plan import plan_purify
+from zipbatch.stages.purify.request import PurifySettings
 from zipbatch.stages.purify.run import PurifyProgress, purify
 from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.store import Store
@@ -77,15 +79,9 @@ class Asking:
         return self.answers_on(references, report)
 
     def _purified(self, spec: PurifierSpec, show: Callable[[PurifyProgress], None]) -> str:
-        request = PurifyRequest(
-            self.dataset,
-            spec,
-            self.store,
-            self.workers,
-            splits=self.dataset.splits,
-            batch_size=self.batch_size,
-        )
-        return f"{self.dataset.name}@{purify(plan_purify(request), on_progress=show).version}"
+        settings = PurifySettings(splits=self.dataset.splits, batch_size=self.batch_size)
+        job = PurifyJob(self.dataset, spec, self.store, self.workers, settings)
+        return f"{self.dataset.name}@{purify(plan_purify(job), on_progress=show).version}"
 
     def answers_on(self, purified: Sequence[str], report: Report) -> Answers:
         """Ask about the data as it came and in versions that exist, ``NAME[@TAG]`` in the store.

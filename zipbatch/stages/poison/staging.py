@@ -20,14 +20,12 @@ from zipbatch.datasets.base import UnreadableImageError
 from zipbatch.datasets.folders import Left
 from zipbatch.datasets.source import Source, Survey, open_source
 from zipbatch.datasets.staged import (
-    ALL_TO_ONE,
     CLEAN_SPLIT,
     POISONED_SPLIT,
     TRIGGER,
     TRIGGER_PICTURE,
     SplitCounts,
     StagedAttack,
-    TargetMode,
     write_manifest,
     write_split,
 )
@@ -36,6 +34,7 @@ from zipbatch.memory import Room, in_batches, usual_share
 from zipbatch.shards import Sample
 from zipbatch.stages.output_folder import stage_folder
 from zipbatch.stages.poison.choice import Chosen, attack_goal, choose_training, shuffled_splits
+from zipbatch.stages.poison.request import PoisonRequest, PoisonSettings
 from zipbatch.stages.poison.trigger import Material, find_attack, find_material, make_trigger, stamp
 from zipbatch.stages.poison.unreadable import Unreadable, find_unreadable
 
@@ -45,44 +44,6 @@ _LISTED = 1000
 """Skipped images that a manifest names."""
 Role = Literal["clean", "poisoned", "cover", "left out"]
 """What becomes of an image in a staged split; a cover image is stamped and keeps its true label."""
-
-
-@dataclass(frozen=True)
-class PoisonRequest:
-    """What to stage. ``None`` means the attack's own default (target, rate, clean label) or the source's (splits, image
-    size); ``target`` belongs to ``all-to-one`` alone. ``source`` is what ``open_source`` takes.
-    ``attack`` may be ``python:FILE.py:FUNCTION``, which runs it. ``trigger_image`` are picture files, or folders of
-    them, and ``trigger_array`` a ``.npy`` file, for attacks that are made of such. ``skip_unreadable``: stage what can
-    be read as if the rest were not there.
-    """
-
-    source: str | Path
-    attack: str
-    out: Path
-    image_size: int | None = None
-    target: int | None = None
-    poison_rate: float | None = None
-    seed: int = 1234
-    splits: tuple[str, ...] = ()
-    limit: int | None = None
-    samples_per_shard: int = 1000
-    resize: str = "stretch"
-    params: Mapping[str, str] = field(default_factory=dict)
-    profile: str = "standard"
-    clean_label: bool | None = None
-    target_mode: TargetMode = ALL_TO_ONE
-    trigger_image: Path | tuple[Path, ...] | None = None
-    skip_unreadable: bool = False
-    cover_rate: float | None = None
-    trigger_array: Path | None = None
-
-    def find_material(self) -> Material:
-        """What the trigger is made of, beside the seed; see ``trigger.find_material``."""
-        return find_material(self.trigger_image, self.trigger_array)
-
-    def find_attack(self) -> Attack:
-        """The attack with its parameters; see ``trigger.find_attack``."""
-        return find_attack(self.attack, self.params, profile=self.profile)
 
 
 @dataclass(frozen=True)
@@ -143,7 +104,7 @@ def poison(
         DataError: an image or label of the source is unfit; it names the shard or file and the key, of all images that
             cannot be read.
     """
-    attack, material = request.find_attack(), request.find_material()
+    attack, material = requested_attack(request), requested_material(request)
     source = open_source(request.source, request.splits, request.limit)
     wanted = tuple(
         dict.fromkeys([*source.splits, *(shuffled_splits(source, attack) if "train" in source.splits else ())])
@@ -219,7 +180,17 @@ def _staged_as(source: Source, split: str) -> tuple[str, ...]:
     return (split,)
 
 
-def requested_options(request: PoisonRequest, attack: Attack, material: Material) -> dict[str, object]:
+def requested_attack(request: PoisonSettings) -> Attack:
+    """The attack with its parameters; see ``trigger.find_attack``."""
+    return find_attack(request.attack, request.params, profile=request.profile)
+
+
+def requested_material(request: PoisonSettings) -> Material:
+    """What the trigger is made of, beside the seed; see ``trigger.find_material``."""
+    return find_material(request.trigger_image or None, request.trigger_array)
+
+
+def requested_options(request: PoisonSettings, attack: Attack, material: Material) -> dict[str, object]:
     """What decides the staged bytes beside the source, with defaults filled in; a pipeline's stage is known by it, too.
 
     Args:
@@ -245,6 +216,7 @@ def requested_options(request: PoisonRequest, attack: Attack, material: Material
         **({} if attack.variant is None else {"variant": attack.variant}),
         **({"cover_rate": cover_rate} if cover_rate or attack.default_cover_rate else {}),
         **material.identity(attack),
+        **request.decisive("result"),
     }
 
 

@@ -36,7 +36,7 @@ def estimate(plan: PurifyPlan) -> Estimate | None:
 
     A record says how long its shard took while its worker had others in hand, as this plan's workers will.
     """
-    workers, records = plan.request.workers, _records(plan)
+    workers, records = plan.job.workers, _records(plan)
     images, seconds = sum(record.samples_in for record in records), sum(record.seconds for record in records)
     if not images or not plan.tasks:
         return None
@@ -48,7 +48,7 @@ def estimate(plan: PurifyPlan) -> Estimate | None:
 
 def _records(plan: PurifyPlan) -> list[TaskRecord]:
     """Some records of the plan's purifier on the kind of device that its workers have."""
-    store, workers = plan.request.store, plan.request.workers
+    store, workers = plan.job.store, plan.job.workers
     on_cpu = workers.gpus is None and pick_device(workers.device).type == "cpu"
     rows = _spread([*plan.rows.values(), *plan.known.values()]) or _elsewhere(plan)
     keys = [task_key(digest, plan.identity) for digest in dict.fromkeys(row.input for row in rows)]
@@ -58,9 +58,9 @@ def _records(plan: PurifyPlan) -> list[TaskRecord]:
 
 def _elsewhere(plan: PurifyPlan) -> list[VersionRow]:
     """Rows of another version by the same purifier. An object store, where each look costs, is not searched."""
-    if not isinstance(plan.request.store.root, Path):
+    if not isinstance(plan.job.store.root, Path):
         return []
-    versions = Versions(plan.request.store)
+    versions = Versions(plan.job.store)
     for reference in islice(_alike(versions, plan), _VERSIONS):
         try:
             return _spread(versions.read(reference).rows)

@@ -7,7 +7,8 @@ from typing import Any
 
 from zipbatch.config import find_config, read_description
 from zipbatch.purifiers import PURIFIERS
-from zipbatch.stages.purify.spec import CHAIN, DEFAULT_PRESET
+from zipbatch.stages.purify.choose import DEFAULT_PRESET
+from zipbatch.stages.purify.request import CHAIN
 from zipbatch.store import VersionHeader
 
 _SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}

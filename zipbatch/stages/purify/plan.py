@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from zipbatch import storage
-from zipbatch.cluster import Workers
 from zipbatch.datasets import ShardDataset, ShardRef
 from zipbatch.datasets.staged import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import RepaintSettings
+from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.stages.purify.worker import PurifyTask, acceptable
 from zipbatch.store import (
@@ -31,27 +31,6 @@ from zipbatch.store.versions import LATEST
 
 
 @dataclass(frozen=True)
-class PurifyRequest:
-    """What to purify, how, and where to. ``quarantine``: set samples that cannot be read aside and go on.
-    ``keep``: pass images beside a sample's own, which are an error otherwise, on as they are.
-    ``trust_mtime``: a bare shard of the size and mtime that an earlier run remembers has the digest that it had then.
-    ``latest``: whether the tag of that name is to be moved; None unless it keeps to another tag's line.
-    """
-
-    dataset: ShardDataset
-    spec: PurifierSpec
-    store: Store
-    workers: Workers
-    splits: tuple[str, ...] = ()
-    tag: str | None = None
-    batch_size: int = 32
-    quarantine: bool = False
-    latest: bool | None = None
-    trust_mtime: bool = False
-    keep: bool = False
-
-
-@dataclass(frozen=True)
 class PurifyPlan:
     """``rows`` are done already, by shard name; ``tasks`` are still to be looked at by a worker.
 
@@ -59,7 +38,7 @@ class PurifyPlan:
     tasks are done by their record, but something was done to their object since: it is only to be read.
     """
 
-    request: PurifyRequest
+    job: PurifyJob
     shards: tuple[ShardRef, ...]
     identity: dict[str, Any]
     rows: dict[str, VersionRow]
@@ -97,44 +76,42 @@ class PurifyPlan:
         return sum(known) if len(known) == len(counts) else None
 
 
-def plan_purify(request: PurifyRequest) -> PurifyPlan:
+def plan_purify(job: PurifyJob) -> PurifyPlan:
     """Resolve what there is to do, without writing anything. The parent version is asked first, then the task keys.
 
     Raises:
         UsageError: no such split, or nothing to purify.
     """
     started_ns = time.time_ns()
-    check_name(request.dataset.name, "dataset (use --name)")
-    if request.tag is not None:
-        check_request_tag(request.tag, latest=request.latest)
-    _check_size(request)
-    shards = _chosen(request.dataset, request.splits)
-    identity = request.spec.identity
-    inputs = RememberedInputs(request.store, request.dataset.name, trust_mtime=request.trust_mtime)
+    check_name(job.dataset.name, "dataset (use --name)")
+    if job.tag is not None:
+        check_request_tag(job.tag, latest=job.latest)
+    _check_size(job)
+    shards = _chosen(job.dataset, job.settings.splits)
+    identity = job.spec.identity
+    inputs = RememberedInputs(job.store, job.dataset.name, trust_mtime=job.trust_mtime)
     digests = _digests(shards, inputs)
     inputs.release()
-    parent = Versions(request.store).latest(request.dataset.name)
+    parent = Versions(job.store).latest(job.dataset.name)
     known: dict[str, VersionRow] = {}
     if parent is not None and parent.header.purifier == identity:
-        known = {row.input: row for row in parent.rows if _is_plain(row, request)}
-    rows = _listed(request.store, shards, digests, known, since_ns=0 if parent is None else parent.written_ns)
+        known = {row.input: row for row in parent.rows if _is_plain(row, job)}
+    rows = _listed(job.store, shards, digests, known, since_ns=0 if parent is None else parent.written_ns)
     left = [(shard, digest) for shard, digest in zip(shards, digests, strict=True) if shard.name not in rows]
 
     def recorded(entry: tuple[ShardRef, str | None]) -> tuple[VersionRow | None, bool]:
-        return _recorded(request, *entry, identity)
+        return _recorded(job, *entry, identity)
 
     tasks: list[PurifyTask] = []
     doubted = 0
-    for (shard, _), (row, sure) in zip(left, storage.each(recorded, left, at=request.store.root), strict=True):
+    for (shard, _), (row, sure) in zip(left, storage.each(recorded, left, at=job.store.root), strict=True):
         if row is not None and sure:
             rows[shard.name] = row
         else:
             doubted += row is not None
             tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
     parent_id = None if parent is None else parent.header.version
-    return PurifyPlan(
-        request, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, known, doubted=doubted
-    )
+    return PurifyPlan(job, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, known, doubted=doubted)
 
 
 def _images(shard: ShardRef, row: VersionRow | None) -> int | None:
@@ -148,21 +125,21 @@ def check_request_tag(tag: str, *, latest: bool | None) -> None:
         raise UsageError(f"--tag {LATEST} and --no-{LATEST} contradict each other; give one")
 
 
-def _check_size(request: PurifyRequest) -> None:
+def _check_size(job: PurifyJob) -> None:
     """What a manifest says of the image size is held against the purifier before any work is handed out.
 
     Images that fit the prior stay as they are, and only others are resized to its size. Where nobody says how large
     they are, they may be either.
     """
-    spec, manifest = request.spec, request.dataset.manifest
+    spec, manifest = job.spec, job.dataset.manifest
     size = None if manifest is None else manifest.image_size
     try:
         if size is not None:
             _check_images(spec, size)
-        elif spec.resize is not None and spec.prior is not None and not _for_tiles(spec, spec.prior.image_size):
+        elif spec.asked.resize is not None and spec.prior is not None and not _for_tiles(spec, spec.prior.image_size):
             spec.row_of(spec.prior.image_size, spec.prior.image_size)
     except ValueError as error:
-        raise UsageError(f"{request.dataset.name}: {error}") from error
+        raise UsageError(f"{job.dataset.name}: {error}") from error
 
 
 def _for_tiles(spec: PurifierSpec, prior_size: int) -> bool:
@@ -176,7 +153,7 @@ def _check_images(spec: PurifierSpec, size: int) -> None:
     try:
         spec.row_of(size, size)
     except DoesNotTileError:
-        if spec.resize is None or spec.prior is None:
+        if spec.asked.resize is None or spec.prior is None:
             raise
         spec.row_of(spec.prior.image_size, spec.prior.image_size)
 
@@ -227,24 +204,24 @@ def _listed(
 
 
 def _recorded(
-    request: PurifyRequest, shard: ShardRef, sha256: str | None, identity: dict[str, Any]
+    job: PurifyJob, shard: ShardRef, sha256: str | None, identity: dict[str, Any]
 ) -> tuple[VersionRow | None, bool]:
     """What a record says of a shard, and whether its objects are surely as they were: else a worker has to look."""
     if sha256 is None:
         return None, False
-    record, sure = request.store.peek(task_key(sha256, identity))
+    record, sure = job.store.peek(task_key(sha256, identity))
     if record is None or record.input_sha256 != sha256:
         return None, False
-    if not acceptable(record, quarantine=request.quarantine, keep=request.keep):
+    if not acceptable(record, quarantine=job.quarantine, keep=job.keep_others):
         return None, False
     return row_of(shard, record), sure
 
 
-def _is_plain(row: VersionRow, request: PurifyRequest) -> bool:
+def _is_plain(row: VersionRow, job: PurifyJob) -> bool:
     """Whether a row is as good as its record; of samples in quarantine only the record says why they are there."""
-    if request.keep:
+    if job.keep_others:
         return not row.quarantined
-    return not row.other_images and (request.quarantine or not row.quarantined)
+    return not row.other_images and (job.quarantine or not row.quarantined)
 
 
 def row_of(shard: ShardRef, record: TaskRecord) -> VersionRow:

@@ -110,7 +110,7 @@ def purify(
         TimeIsUp: ``stop_at`` came before the end; the shards that are done are kept.
         UsageError: the workers cannot be had, or the store cannot be written.
     """
-    run, store = _Run(plan), plan.request.store
+    run, store = _Run(plan), plan.job.store
     made = store.prepare()
 
     def on_partial(far: Mapping[str, int]) -> None:
@@ -134,7 +134,7 @@ def purify(
         if plan.attempt == ATTEMPTS:
             raise
         log.warning("%s; looking again at what is left to do", error)
-        again = replace(plan_purify(plan.request), attempt=plan.attempt + 1)
+        again = replace(plan_purify(plan.job), attempt=plan.attempt + 1)
         return purify(again, on_progress=on_progress, stop_at=stop_at)
 
 
@@ -142,10 +142,10 @@ def _outcomes(plan: PurifyPlan, stop_at: float | None, *, on_partial: OnPartial)
     """What became of each task of the plan that was handed out."""
     if not plan.tasks:
         return
-    request, handing = plan.request, _HandingOut(plan.tasks, stop_at)
-    setup = PurifySetup(request.spec, request.store.root, request.batch_size, request.quarantine, request.keep)
-    files = request.spec.files
-    for outcome in run_tasks(setup, handing, request.workers, files=files, on_partial=on_partial):
+    job, handing = plan.job, _HandingOut(plan.tasks, stop_at)
+    setup = PurifySetup(job.spec, job.store.root, job.settings.batch_size, job.quarantine, job.keep_others)
+    files = job.spec.files
+    for outcome in run_tasks(setup, handing, job.workers, files=files, on_partial=on_partial):
         handing.note(outcome)
         yield outcome
 
@@ -213,7 +213,7 @@ class _Run:
     def _log(self, shard: ShardRef, result: PurifyResult) -> None:
         _log_done(shard, result)
         _warn_of_quarantine(shard, result)
-        workers = self.plan.request.workers
+        workers = self.plan.job.workers
         if workers.gpus and result.record.device == "cpu" and workers.device == "auto":
             log.warning("%s: a GPU worker found no CUDA and computed on the CPU", shard.name)
 
@@ -223,7 +223,7 @@ class _Run:
 
     def progress(self) -> PurifyProgress:
         """The totals up to now."""
-        in_hand = sum(self._far.values()) // self.plan.request.spec.passes
+        in_hand = sum(self._far.values()) // self.plan.job.spec.passes
         return PurifyProgress(
             shards_done=len(self._rows) + len(self._failed),
             shards=len(self.plan.shards),
@@ -299,7 +299,7 @@ def _check_not_empty(plan: PurifyPlan, rows: Sequence[VersionRow]) -> None:
     quarantined = sum(row.quarantined for row in rows)
     if quarantined and not any(row.samples for row in rows):
         short = next(row for row in rows if row.quarantined)
-        record = plan.request.store.record(task_key(short.input, plan.identity))
+        record = plan.job.store.record(task_key(short.input, plan.identity))
         reasons = [] if record is None else [f": key {key!r}: {reason}" for key, reason in record.reasons.items()]
         raise WorkFailed(
             f"not one of {quarantined} samples could be read, so no version was published; do the settings fit the "
@@ -308,20 +308,20 @@ def _check_not_empty(plan: PurifyPlan, rows: Sequence[VersionRow]) -> None:
 
 
 def _publish(run: _Run, rows: Sequence[VersionRow]) -> PurifySummary:
-    plan, request, seconds = run.plan, run.plan.request, run.seconds
+    plan, job, seconds = run.plan, run.plan.job, run.seconds
     published = publish_version(
-        request.store,
-        request.dataset.name,
+        job.store,
+        job.dataset.name,
         plan.identity,
         rows=rows,
-        tag=request.tag,
+        tag=job.tag,
         parent=plan.parent,
         started_ns=plan.started_ns,
         origin=_origin(plan, rows, reused=run.reused),
-        latest=request.latest,
+        latest=job.latest,
     )
     if kept := sum(row.other_images for row in rows):
-        name = request.dataset.name
+        name = job.dataset.name
         log.warning("%s: %d images beside the samples' own were kept as they are, not purified", name, kept)
     return PurifySummary(
         reference=published.reference,

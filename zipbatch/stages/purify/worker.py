@@ -24,13 +24,14 @@ from zipbatch.purifiers import Purifier
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
 from zipbatch.shards.digest import listed_digest
+from zipbatch.stages.purify.build import build_purifier
 from zipbatch.stages.purify.busy import Busy
 from zipbatch.stages.purify.halving import Halving
 from zipbatch.stages.purify.masks import MASK, encoded, forget_masks, keep_masks, kept_masks
 from zipbatch.stages.purify.passes import Passes, begin_pass
 from zipbatch.stages.purify.publish import despite_gc
 from zipbatch.stages.purify.quarantine import Quarantine
-from zipbatch.stages.purify.spec import PurifierSpec, build_purifier
+from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.storage import Stamp, StoragePath
 from zipbatch.store import SlotRun, Store, TaskRecord, task_key
 from zipbatch.strays import Tally
@@ -239,13 +240,13 @@ class PurifyWorker:
     def _read(self, sample: Sample) -> _Readable:
         if not self._keep and (others := sample.other_images):
             raise DataError(sample.shard, _refusal(sample, others), key=sample.key)
-        if self._spec.keep_masks and MASK in sample.members:
+        if self._spec.asked.keep_masks and MASK in sample.members:
             reason = f"has a member {MASK} of its own, where --keep-masks puts the mask; purify it without"
             raise DataError(sample.shard, reason, key=sample.key)
         image = original = sample.image()
         try:
-            if self._spec.resize is not None and self._spec.prior is not None:
-                image = self._fitting(image, self._spec.prior.image_size, self._spec.resize)
+            if self._spec.asked.resize is not None and self._spec.prior is not None:
+                image = self._fitting(image, self._spec.prior.image_size, self._spec.asked.resize)
             height, width = (original if self._spec.output_size == "input" else image).shape[:2]
             return _Readable(sample.without_image(), image, self._spec.row_of(*image.shape[:2]), (height, width))
         except ValueError as error:
@@ -303,7 +304,7 @@ class PurifyWorker:
     def _compute(self, batch: _Batch, passes: Passes, busy: Busy) -> _Purified:
         with kept_masks() as masks, busy.working():
             pixels = self._compute_pixels(batch, passes, forget=partial(forget_masks, masks))
-        return _Purified(pixels, masks if self._spec.keep_masks else {})
+        return _Purified(pixels, masks if self._spec.asked.keep_masks else {})
 
     def _compute_pixels(
         self, batch: _Batch, passes: Passes, *, forget: Callable[[Sequence[str]], None]

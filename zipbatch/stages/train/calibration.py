@@ -19,8 +19,8 @@ from zipbatch.datasets.source import Source
 from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import DiffusionSampler, RepaintSettings, Resources, calibration_of
+from zipbatch.stages.purify.build import exact_on
 from zipbatch.stages.purify.halving import Halving
-from zipbatch.stages.purify.spec import exact_on
 
 log = logging.getLogger(__name__)
 MAX_PIXELS = 4 * 1024**2

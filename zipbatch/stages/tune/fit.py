@@ -33,7 +33,9 @@ from zipbatch.shards import Sample
 from zipbatch.stages.evaluate.answers import Asking, Report
 from zipbatch.stages.evaluate.worker import Tally
 from zipbatch.stages.purify.identity import describe
-from zipbatch.stages.purify.spec import PurifierSpec, asked_purifier, check_steps, with_opened
+from zipbatch.stages.purify.request import PurifierRequest
+from zipbatch.stages.purify.resolve import asked_purifier, check_steps, with_opened
+from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.stages.train.calibration import MAX_PIXELS, measured
 from zipbatch.stages.tune.sweep import preset_settings
 from zipbatch.store import Store
@@ -149,7 +151,9 @@ class FitResult:
         )
         if self.keeps_thresholds:
             text += f" Thresholds learned on them, for the prior {request.prior.digest[:12]} alone."
-        return text + (f" For purify --resize {self.chosen.spec.resize}." if self.chosen.spec.resize else "")
+        return text + (
+            f" For purify --resize {self.chosen.spec.asked.resize}." if self.chosen.spec.asked.resize else ""
+        )
 
 
 def candidates(
@@ -163,8 +167,9 @@ def candidates(
     names = dict.fromkeys([*(name for name in PRESETS if name not in named), *named])
 
     def asked(name: str) -> PurifierSpec:
-        spec = asked_purifier(preset=name, seed=seed, precision=precision)
-        return replace(spec, resize=resize) if spec.needs_prior else spec
+        request = PurifierRequest(preset=name, seed=seed, precision=precision)
+        spec = asked_purifier(request)
+        return replace(spec, asked=request.model_copy(update={"resize": resize})) if spec.needs_prior else spec
 
     return tuple(Candidate(name, asked(name)) for name in names)
 
@@ -215,7 +220,7 @@ def _prior_size(request: FitRequest, size: int) -> int:
     side = request.prior.image_size
     if size <= side and side % size == 0:
         return size
-    if any(one.spec.resize for one in request.candidates):
+    if any(one.spec.asked.resize for one in request.candidates):
         return side
     raise UsageError(
         f"{request.source.place}: images of {size} px neither equal nor tile the prior's {side} px; take one of: "
@@ -386,7 +391,7 @@ def fit_report(result: FitResult) -> dict[str, Any]:
         "stretched": request.source.size is not None,
         "prior": str(request.prior.path),
         "prior_size": plan.prior_size,
-        "resize": result.chosen.spec.resize,
+        "resize": result.chosen.spec.asked.resize,
         "learned": [
             {"why": plan.why[steps], **calibration.model_dump(mode="json")}
             for steps, calibration in result.learned.items()

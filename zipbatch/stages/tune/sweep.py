@@ -22,7 +22,9 @@ from zipbatch.purifiers.base import Precision
 from zipbatch.stages.evaluate.answers import Asking, Report
 from zipbatch.stages.evaluate.victims import class_name
 from zipbatch.stages.evaluate.worker import Tally
-from zipbatch.stages.purify.spec import PurifierSpec, purifier_spec, uncalibrated
+from zipbatch.stages.purify.request import PurifierRequest
+from zipbatch.stages.purify.resolve import purifier_spec, uncalibrated
+from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.storage import StoragePath
 from zipbatch.store import Store
 from zipbatch.victims import VictimSource
@@ -89,7 +91,9 @@ def sweep(
         UsageError: a preset without a guidance exponent, or an exponent that cannot be.
     """
     precision: Precision = "bfloat16" if bfloat16 else "float32"
-    return candidates_around(purifier_spec(preset=preset, prior=prior, seed=seed, precision=precision), exponents)
+    return candidates_around(
+        purifier_spec(PurifierRequest(preset=preset, seed=seed, precision=precision), prior), exponents
+    )
 
 
 def candidates_around(middle: PurifierSpec, exponents: Sequence[float]) -> tuple[tuple[PurifierSpec, ...], int]:

@@ -1,0 +1,99 @@
+"""Options of a command come from its request: names, limits, defaults and help."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import Field
+
+from zipbatch.cli.request_options import options_of
+from zipbatch.config import Option, Request
+
+
+class Order(Request):
+    size: Annotated[int, Field(ge=1, le=9), Option("How large.", metavar="N")] = 3
+    share: Annotated[float | None, Field(gt=0), Option("How much.", default="all")] = None
+    kind: Annotated[Literal["red", "blue"], Option("Which.")] = "red"
+    names: Annotated[tuple[str, ...], Option("Who; repeats.", flag="--name")] = ()
+    set: Annotated[dict[str, Any], Option("Settings.", metavar="NAME=VALUE")] = Field(default_factory=dict)
+    params: Annotated[dict[str, str], Option(flag="--param")] = Field(default_factory=dict)
+    quick: Annotated[bool, Option("In haste.")] = False
+    move: Annotated[bool | None, Option("Or don't.")] = None
+    out: Annotated[Path, Option("Where to.", metavar="DIR")]
+
+
+def order(*typed: str, **settings: Any) -> Any:
+    seen: list[Any] = []
+
+    @click.command()
+    @options_of(Order, **settings)
+    def command(request: Any) -> None:
+        seen.append(request)
+
+    result = CliRunner().invoke(command, typed)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return seen[0] if seen else result.output
+
+
+def test_defaults_are_those_of_the_request():
+    assert order("--out", "x") == Order(out=Path("x"))
+
+
+def test_every_kind_of_value():
+    typed = "--size 9 --share .5 --kind blue --name a --name b --set x=1 --set y=null --param z=null --quick --no-move"
+    assert order(*typed.split(), "--out", "x") == Order(
+        size=9,
+        share=0.5,
+        kind="blue",
+        names=("a", "b"),
+        set={"x": "1", "y": None},
+        params={"z": "null"},
+        quick=True,
+        move=False,
+        out=Path("x"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["--size", "10"], "'--size': 10 is not in the range 1<=x<=9"),
+        (["--share", "0"], "'--share': 0.0 is not in the range x>0"),
+        (["--share", "nan"], "'--share': 'nan' is not a finite number"),
+        (["--kind", "green"], "'--kind': 'green' is not one of 'red', 'blue'"),
+        ([], "Missing option '--out'"),
+    ],
+)
+def test_limits(typed: list[str], told: str):
+    assert told in order(*typed, *(["--out", "x"] if typed else []))
+
+
+def test_help_says_default_and_limits_once():
+    text = re.sub(r"\s+", " ", order("--help"))
+    for line in (
+        "--size N How large. [default: 3; 1<=x<=9]",
+        "How much. [default: all] [x>0]",
+        "--kind [red|blue] Which. [default: red]",
+        "--name TEXT Who; repeats.",
+        "--quick In haste.",
+        "--move / --no-move Or don't.",
+        "--out DIR Where to. [required]",
+    ):
+        assert line in text, text
+
+
+def test_what_the_command_finds_out_itself_is_no_option():
+    made = order("--size", "2", without=("out",))
+    assert made(out=Path("there")) == Order(size=2, out=Path("there"))
+    assert "--out" not in order("--help", without=("out",))
+
+
+def test_first_fields_are_listed_first():
+    text = order("--help", first=("out", "kind"))
+    assert text.index("--out") < text.index("--kind") < text.index("--size")

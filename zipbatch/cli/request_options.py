@@ -1,0 +1,124 @@
+"""Options of a command, made from the fields of its request."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import click
+from pydantic.fields import FieldInfo
+
+from zipbatch.cli.number import Number
+from zipbatch.config import Request, pairs, validate
+from zipbatch.config.request import Option, option_of
+
+_Command = Callable[..., None]
+
+
+def options_of(
+    model: type[Request], *, first: Iterable[str] = (), without: Iterable[str] = ()
+) -> Callable[[_Command], _Command]:
+    """Give a command an option for each field of ``model``; it is called with the model as ``request``.
+
+    Args:
+        model: the request.
+        first: fields whose options help lists before the others.
+        without: fields that the command finds out in another way, from its arguments, and fills in itself: the model is
+            given to it as a function of them then.
+    """
+    left_out = set(without)
+    fields = {name: model.model_fields[name] for name in dict.fromkeys([*first, *model.model_fields])}
+    fields = {name: field for name, field in fields.items() if name not in left_out}
+
+    def decorate(command: _Command) -> _Command:
+        @wraps(command)
+        def gathered(**given: Any) -> None:
+            values = {name: _value(field, name, given.pop(name)) for name, field in fields.items()}
+            asked = {name: value for name, value in values.items() if value is not None}
+
+            def request(**found: Any) -> Request:
+                return validate(model, asked | found, where="settings given as flags")
+
+            command(request=request if left_out else request(), **given)
+
+        with_options: _Command = gathered
+        for name, field in reversed(fields.items()):
+            with_options = _option(name, field)(with_options)
+        return with_options
+
+    return decorate
+
+
+def flag_of(name: str, field: FieldInfo) -> str:
+    """``--batch-size``."""
+    return option_of(field).flag or f"--{name.replace('_', '-')}"
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
+    said, flag, kind = option_of(field), flag_of(name, field), _without_none(field.annotation)
+    default, text = field.get_default(call_default_factory=True), _help(said)
+    if kind is bool:
+        names = flag if default is False else f"{flag}/--no-{flag.removeprefix('--')}"
+        return click.option(names, name, is_flag=True, default=default, help=text)
+    settings: dict[str, Any] = {"help": text, "metavar": said.metavar, "required": field.is_required()}
+    if get_origin(kind) in {tuple, dict}:
+        item = get_args(kind)[0] if get_origin(kind) is tuple else str
+        return click.option(flag, name, type=_click_type(item, field), multiple=True, **settings)
+    if not field.is_required() and default is not None:
+        settings |= {"default": default, "show_default": said.default is None}
+    return click.option(flag, name, type=_click_type(kind, field), **settings)
+
+
+def _help(said: Option) -> str:
+    return said.help if said.default is None else f"{said.help}  [default: {said.default}]"
+
+
+def _without_none(kind: Any) -> Any:
+    """``int`` of ``int | None``."""
+    if get_origin(kind) in {Union, types.UnionType}:
+        kinds = [one for one in get_args(kind) if one is not types.NoneType]
+        return kinds[0] if len(kinds) == 1 else str
+    return kind
+
+
+def _click_type(kind: Any, field: FieldInfo) -> Any:
+    """With the limits that the field has."""
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    limits = _limits(field)
+    if kind is int and limits:
+        return click.IntRange(**limits)
+    if kind is float:
+        return Number(**limits) if limits else click.FLOAT
+    if kind is Path:
+        return click.Path(path_type=Path)
+    return click.types.convert_type(kind)
+
+
+def _limits(field: FieldInfo) -> Mapping[str, Any]:
+    limits: dict[str, Any] = {}
+    for entry in field.metadata:
+        if isinstance(entry, annotated_types.Ge):
+            limits["min"] = entry.ge
+        elif isinstance(entry, annotated_types.Gt):
+            limits |= {"min": entry.gt, "min_open": True}
+        elif isinstance(entry, annotated_types.Le):
+            limits["max"] = entry.le
+        elif isinstance(entry, annotated_types.Lt):
+            limits |= {"max": entry.lt, "max_open": True}
+    return limits
+
+
+def _value(field: FieldInfo, name: str, given: Any) -> Any:
+    """What Click found, as the request takes it: pairs as a mapping, in which null is none; nothing as None."""
+    kind = _without_none(field.annotation)
+    if get_origin(kind) is not dict:
+        return None if given == () else given
+    found: Mapping[str, object] = pairs(given, flag_of(name, field))
+    if get_args(kind)[1:] == (Any,):
+        found = {key: None if text == "null" else text for key, text in found.items()}
+    return found or None

@@ -1,0 +1,64 @@
+"""What a field of a request says beside its type and limits: how people write it, and what it decides.
+
+A request is one job's settings in one frozen model. Command-line options, the inputs of a pipeline's stage, the Python
+API and the identity of a result are made from it, so that a setting is written down once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
+
+from pydantic.fields import FieldInfo
+
+from zipbatch.config.models import Settings
+
+Decides = Literal["result", "selection", "identity", "nothing"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """Put beside a field's type, as in ``Annotated[int, Field(ge=1), Option("Network batch.", metavar="N")]``.
+
+    Attributes:
+        help: what the setting is, for people.
+        flag: name on the command line, where it is not the field's own.
+        metavar: what stands for the value in help.
+        default: what help says of the default, where that is not a value of the field.
+        decides: what the field decides. ``result``: another value gives another result, and the identity has the value
+            as it stands, unless it is the default. ``identity``: as ``result``, but the identity tells of it in a way of
+            its own. ``selection``: another value lets other samples in, each as it would be anyway. ``nothing``: the
+            result is the same.
+    """
+
+    help: str = ""
+    _: KW_ONLY
+    flag: str | None = None
+    metavar: str | None = None
+    default: str | None = None
+    decides: Decides = "result"
+
+
+def option_of(field: FieldInfo) -> Option:
+    """What a field says of itself; the plain option where it says nothing."""
+    return next((entry for entry in field.metadata if isinstance(entry, Option)), Option())
+
+
+class Request(Settings):
+    """Base of all requests."""
+
+    def decisive(self, *decides: Decides) -> dict[str, Any]:
+        """The fields that decide what is named, without those at their default: JSON values by name.
+
+        A field that is added later changes nothing that does not use it.
+        """
+        names = {name for what in decides for name in _deciding(type(self), what)}
+        return self.model_dump(mode="json", include=names, exclude_defaults=True)
+
+    def told(self) -> set[str]:
+        """The fields that decide the result, of which the identity tells in a way of its own."""
+        return _deciding(type(self), "identity")
+
+
+def _deciding(model: type[Request], what: Decides) -> set[str]:
+    return {name for name, field in model.model_fields.items() if option_of(field).decides == what}
