@@ -54,7 +54,7 @@ def parsed(words: tuple[str, ...] | list[str], *, complete: bool = True) -> clic
         context = bare.make_context(command.name, rest, parent=context, obj=Running())
         if not isinstance(command, click.Group):
             return context
-        rest = [*context._protected_args, *context.args]
+        rest = [*getattr(context, "_protected_args", ()), *context.args]
         if not rest and not complete:
             return context
         _, command, rest = command.resolve_command(context, rest)
