@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 3
 
-.PHONY: demo test check lint types slow clean
+.PHONY: demo test check lint types docs slow clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml
@@ -31,7 +31,14 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-check: lint types test  ## what CI runs
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs  ## the site, built from README.md and docs/ into site/; a link to nowhere fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+check: lint types docs test  ## what CI runs
 
 clean:
-	rm -rf $(VENV) demo-out build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo-out build dist site .mypy_cache .ruff_cache .pytest_cache

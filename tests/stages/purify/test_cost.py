@@ -73,7 +73,7 @@ def test_calls_and_seconds_stand_beside_the_measures(staged: Path, prior: Path, 
     ],
 )
 def test_a_purifier_knows_its_calls(given: dict[str, Any], calls: tuple[int, int], prior: Path):
-    """As the README's table of presets has them."""
+    """As the table of presets in docs/settings.md has them."""
     assert purifier_spec(**given, prior=prior).calls == calls
 
 
