@@ -19,7 +19,7 @@ import pytest
 from tests.documents import GUIDES, PAGES, ROOT, Block, Command, anchors, blocks, commands, links, prose, spans
 from zipbatch.attacks import ATTACKS
 from zipbatch.cli.main import cli
-from zipbatch.cli.running import Running
+from zipbatch.cli.run_context import RunContext
 from zipbatch.config import list_configs
 
 LANGUAGES = {"sh", "python", "yaml", "text"}
@@ -51,7 +51,7 @@ def parsed(words: tuple[str, ...] | list[str], *, complete: bool = True) -> clic
     command, context, rest = cli, None, list(words[1:])
     while True:
         bare = without_effects(command, complete=complete)
-        context = bare.make_context(command.name, rest, parent=context, obj=Running())
+        context = bare.make_context(command.name, rest, parent=context, obj=RunContext())
         if not isinstance(command, click.Group):
             return context
         rest = [*getattr(context, "_protected_args", ()), *context.args]

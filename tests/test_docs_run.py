@@ -26,7 +26,7 @@ from zipbatch.stages.assets import embedded_prior, embedded_victim, sample_sourc
 ALONE = {
     "demo": "tests/cli/test_demo.py runs it",
     "train": "trains for minutes; tests/stages/test_train_*.py run it",
-    "adapt": "optimises for minutes; tests/stages/test_adapt.py runs it",
+    "adapt": "optimises for minutes; tests/stages/adapt/test_adapt.py runs it",
     "import": "files of other tools; tests/stages/test_import_*.py run it",
     "audit": "run by the README's quick starts",
     "tune": "run by the README's quick starts",
@@ -37,9 +37,9 @@ ELSEWHERE = {
     "http://": "an endpoint; tests/endpoints/test_http.py",
     "hub:": "a download; tests/checkpoints/test_hub.py",
     "/srv/": "paths of a machine of the operator's",
-    "gtsrb": "another archive; tests/stages/test_pipeline.py plans it",
-    "imagenette": "another archive; tests/stages/test_pipeline.py plans it",
-    "@theirs": "made by another tool; tests/stages/test_import_purified.py",
+    "gtsrb": "another archive; tests/pipeline/test_pipeline.py plans it",
+    "imagenette": "another archive; tests/pipeline/test_pipeline.py plans it",
+    "@theirs": "made by another tool; tests/stages/convert/test_import_purified.py",
 }
 FEW = 32
 

@@ -26,8 +26,8 @@ class Option:
         metavar: what stands for the value in help.
         default: what help says of the default, where that is not a value of the field.
         decides: what the field decides. ``result``: another value gives another result, and the identity has the value
-            as it stands, unless it is the default. ``identity``: as ``result``, but the identity tells of it in a way of
-            its own. ``selection``: another value lets other samples in, each as it would be anyway. ``nothing``: the
+            as it stands, unless it is the default. ``identity``: as ``result``, but the identity tells of it in its own
+            way. ``selection``: another value lets other samples in, each as it would be anyway. ``nothing``: the
             result is the same.
     """
 
