@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from zipbatch.report.columns import Column, Look, pairs_text, table_text
-from zipbatch.report.tables import evaluation_table, tune_table, versions_table
+from zipbatch.report.tables import evaluation_table, tune_table
+from zipbatch.report.versions import versions_table
 from zipbatch.store import VersionHeader
 
 

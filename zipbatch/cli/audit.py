@@ -133,7 +133,8 @@ def audit(
     from zipbatch.datasets import open_dataset
     from zipbatch.report.audit_text import audit_text
     from zipbatch.report.per_image import check_rows_file, write_rows
-    from zipbatch.stages.audit.run import IMAGE_COLUMNS, AuditRequest, audit_report, image_rows
+    from zipbatch.results import ImageRow, dump
+    from zipbatch.stages.audit.run import AuditRequest, audit_report, image_rows
     from zipbatch.stages.audit.run import audit as run
     from zipbatch.stages.evaluate.victims import find_victim
     from zipbatch.stages.tune.sweep import some_shards
@@ -168,9 +169,9 @@ def audit(
         result = run(request, report=show)
     found = audit_report(result)
     if per_image is not None:
-        write_rows(per_image, IMAGE_COLUMNS, image_rows(result))
+        write_rows(per_image, ImageRow, image_rows(result))
     if as_json:
-        emit_json(found)
+        emit_json(dump(found))
     else:
         click.echo(audit_text(found, look(wide=wide)), nl=False)
     _note(result)

@@ -57,6 +57,7 @@ def evaluate(
     from zipbatch.datasets import open_dataset
     from zipbatch.report.figure import check_figure
     from zipbatch.report.tables import evaluation_table
+    from zipbatch.results import Evaluation, dump
     from zipbatch.stages.evaluate.run import EvaluateRequest, plan_evaluate
     from zipbatch.stages.evaluate.run import evaluate as run
     from zipbatch.stages.evaluate.victims import find_victim
@@ -86,7 +87,7 @@ def evaluate(
 
         rows = run(plan, on_progress=show)
     if as_json:
-        emit_json({"rows": rows})
+        emit_json(dump(Evaluation(rows=rows)))
     else:
         click.echo(evaluation_table(rows, look=look(wide=wide)), nl=False)
     if sheet is not None:

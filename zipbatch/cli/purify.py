@@ -174,8 +174,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
 
 
 def _plan_for_people(plan: PurifyPlan, size: int, guess: Estimate | None) -> dict[str, str]:
-    from zipbatch.report.tables import plain_text
-    from zipbatch.report.units import size_text
+    from zipbatch.report.units import plain_text, size_text
     from zipbatch.stages.purify.choose import named_preset
     from zipbatch.stages.purify.identity import describe, preset_text
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -81,7 +79,9 @@ def run(
     todo = sum(plan.state(instance) != "done" for instance in plan.instances)
     result = _run(plan, f"running {Path(pipeline).stem}", f"{len(plan.instances)} stages, {todo} of them to be run")
     if csv_file is not None:
-        _write_csv(csv_file, result)
+        from zipbatch.report.rows_csv import write_rows_csv
+
+        write_rows_csv(csv_file, result.rows, result.over_seeds)
     _show(plan, result, wide=wide, as_json=as_json)
     result.raise_failures()
 
@@ -184,15 +184,15 @@ def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
 def _show(plan: PipelinePlan, result: PipelineResult, *, wide: bool, as_json: bool) -> None:
     from zipbatch.pipeline.config import SEED
     from zipbatch.report.tables import evaluation_table
+    from zipbatch.results import dump
 
     workspace = plan.workspace
     if as_json:
-        sheets = [str(sheet) for sheet in result.sheets]
-        counts = {"ran": result.ran, "skipped": result.skipped, "failed": result.failed}
-        emit_json({"rows": result.rows, **result.more, **counts, "sheets": sheets})
+        emit_json(dump(result.answer))
         return
     axes = [axis for axis in plan.axes if not (plan.seeds and axis == SEED)]
-    click.echo(evaluation_table(result.over_seeds if plan.seeds else result.rows, axes, look(wide=wide)), nl=False)
+    rows = result.rows if result.over_seeds is None else result.over_seeds
+    click.echo(evaluation_table(rows, axes, look(wide=wide)), nl=False)
     click.echo(f"\n{result.ran} stages run, {result.skipped} done before; look at:")
     for sheet in result.sheets:
         click.echo(f"  {sheet}   clean, poisoned, purified, with the victim's answers")
@@ -211,31 +211,3 @@ def _show_plan(plan: PipelinePlan, *, as_json: bool) -> None:
         return
     for instance, state in states:
         click.echo(f"{'skip' if state == 'done' else 'run ':4} {instance.label:<45} {instance.kind:<13} {state}")
-
-
-def _write_csv(path: Path, result: PipelineResult) -> None:
-    """One line a row: axes, names and measures; intervals as two columns. With seeds, ``row`` says ``single``, or
-    ``mean``, which has standard deviations, too.
-    """
-    from zipbatch import atomic
-
-    single = {"row": "single"} if result.more else {}
-    lines = [_line(row, single) for row in result.rows] + [_line(row, {"row": "mean"}) for row in result.over_seeds]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    atomic.write_bytes(path, text.getvalue().encode())
-
-
-def _line(row: Mapping[str, Any], more: Mapping[str, str]) -> dict[str, Any]:
-    line: dict[str, Any] = dict(more)
-    for key, value in row.items():
-        if key.endswith("_ci95"):
-            line |= {f"{key}_low": value[0] if value else None, f"{key}_high": value[1] if value else None}
-        elif key in {"seeds", "seeds_of"}:
-            line[key] = " ".join(map(str, value))
-        elif not isinstance(value, dict):
-            line[key] = value
-    axes = {f"axis.{axis}" if axis in line else axis: value for axis, value in row["axes"].items()}
-    return axes | line

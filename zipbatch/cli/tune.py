@@ -27,6 +27,7 @@ from zipbatch.errors import UsageError
 from zipbatch.storage import storage_path
 
 if TYPE_CHECKING:
+    from zipbatch.results import FitReport, Result, TuneReport
     from zipbatch.stages.tune.fit import FitResult
     from zipbatch.stages.tune.sweep import TuneResult
     from zipbatch.storage import StoragePath
@@ -195,21 +196,32 @@ def _show(
 ) -> None:
     from zipbatch.report.fit_table import fit_table
     from zipbatch.report.tables import tune_table
+    from zipbatch.results import dump
     from zipbatch.stages.tune.fit import fit_report
     from zipbatch.stages.tune.sweep import tune_report
 
-    found = {} if tuned is None else tune_report(tuned)
-    if fitted is not None:
-        common = {"victim": fitted.plan.request.victim.label, "settings": fitted.settings}
-        found = common | found | {"fit": fit_report(fitted)}
+    found = None if tuned is None else tune_report(tuned)
+    fit = None if fitted is None else fit_report(fitted)
     if as_json:
-        emit_json(found)
+        emit_json(dump(_answer(found, fit, fitted)))
         return
-    if fitted is not None:
-        click.echo(fit_table(found["fit"], look(wide=wide)), nl=False)
-    if tuned is not None:
+    if fit is not None:
+        click.echo(fit_table(fit, look(wide=wide)), nl=False)
+    if found is not None:
         click.echo(tune_table(found, look(wide=wide)), nl=False)
     if out is not None:
         click.echo(f"written to {out}")
     if fitted is not None:
         fitting.say_what_to_do(fitted, prior, out)
+
+
+def _answer(found: TuneReport | None, fit: FitReport | None, fitted: FitResult | None) -> Result:
+    """What is told of a strength that was tuned, a preset that was fitted, or one after the other."""
+    from zipbatch.results import FitAndTuneAnswer, FitAnswer, dump
+
+    if fit is None or fitted is None:
+        assert found is not None
+        return found
+    if found is None:
+        return FitAnswer(victim=fitted.plan.request.victim.label, settings=fitted.settings, fit=fit)
+    return FitAndTuneAnswer(**dump(found), fit=fit)

@@ -21,6 +21,7 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.images import is_png
 from zipbatch.pipeline.instance import Input, Instance, Workspace
 from zipbatch.report.progress import Part, Progress
+from zipbatch.results import Evaluation, EvaluationRow, dump
 from zipbatch.stages.evaluate.run import MEASURES_VERSION, EvaluateRequest, evaluate, plan_evaluate, with_purified
 from zipbatch.stages.evaluate.sheet import write_sheet
 from zipbatch.stages.output_folder import whole_dataset
@@ -167,7 +168,7 @@ def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
     rows = evaluate(plan, on_progress=lambda p: report(p.shown(instance.label)))
     if instance.settings.sheet:
         write_sheet(plan, sheet_file(instance, workspace))
-    atomic.write_json(rows_file(instance, workspace), {"rows": rows})
+    atomic.write_json(rows_file(instance, workspace), dump(Evaluation(rows=rows)))
 
 
 def _is_staged(instance: Instance, workspace: Workspace) -> bool:
@@ -203,7 +204,7 @@ def _is_evaluated(instance: Instance, workspace: Workspace) -> bool:
     assert isinstance(instance.settings, EvaluateSettings)
     try:
         rows = read_rows(instance, workspace)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError):
         return False
     wanted = len(instance.inputs["victim"]) * (1 + len(instance.inputs["purified"]))
     return len(rows) == wanted and (is_png(sheet_file(instance, workspace)) or not instance.settings.sheet)
@@ -320,10 +321,14 @@ def sheet_file(instance: Instance, workspace: Workspace) -> Path:
     return instance.path(workspace).with_name(f"{instance.slug}.png")
 
 
-def read_rows(instance: Instance, workspace: Workspace) -> list[dict[str, Any]]:
-    """The rows of a finished evaluation: for each victim without a defence, then with each purified version."""
-    rows: list[dict[str, Any]] = json.loads(rows_file(instance, workspace).read_bytes())["rows"]
-    return rows
+def read_rows(instance: Instance, workspace: Workspace) -> list[EvaluationRow]:
+    """The rows of a finished evaluation: for each victim without a defence, then with each purified version.
+
+    Raises:
+        OSError: they are not there.
+        ValueError: the file holds something else.
+    """
+    return Evaluation.model_validate(json.loads(rows_file(instance, workspace).read_bytes())).rows
 
 
 def _victim_config(settings: TrainSettings) -> VictimConfig:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from zipbatch.cluster import Workers
 from zipbatch.datasets import ShardDataset
@@ -14,13 +13,12 @@ from zipbatch.errors import UsageError
 from zipbatch.metrics import FALSE_ALARMS, Audit
 from zipbatch.metrics import audit as judge
 from zipbatch.metrics.strength import OUTLIER
+from zipbatch.results import AuditVerdict, FormRow, ImageRow
 from zipbatch.stages.evaluate.answers import Answers, Asking, Report
 from zipbatch.stages.evaluate.victims import class_name, classes_of
 from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.store import Store
 from zipbatch.victims import VictimSource
-
-IMAGE_COLUMNS = ("key", "shard", "score", "before", "after", "moved", "suspect")
 
 
 @dataclass(frozen=True)
@@ -103,44 +101,44 @@ def _judged(request: AuditRequest, store: Store, report: Report) -> AuditResult:
     return AuditResult(request, answers, found)
 
 
-def audit_report(result: AuditResult) -> dict[str, Any]:
-    """The verdict as plain data, with what it goes by."""
+def audit_report(result: AuditResult) -> AuditVerdict:
+    """The verdict, with what it goes by."""
     found, request, (before, *after) = result.audit, result.request, result.answers.forms
     images = len(before)
-    return {
-        "victim": request.victim.label,
-        "data": request.data_label,
-        "forms": [
-            {"form": name, "flip_rate": float((form != before).mean()) if images else None}
+    return AuditVerdict(
+        victim=request.victim.label,
+        data=request.data_label,
+        forms=[
+            FormRow(form=name, flip_rate=float((form != before).mean()) if images else None)
             for name, form in zip(request.forms, after, strict=True)
         ],
-        "images": images,
-        "quarantined": result.answers.quarantined,
-        "verdict": found.finding,
-        "target": result.target,
-        "target_index": found.judgement.suspect,
-        "suspects": result.suspects,
-        "triggered": round(found.judgement.triggered, 1),
-        "deviations": round(found.judgement.sigmas, 2),
-        "deviations_needed": OUTLIER,
-        "false_alarms": FALSE_ALARMS,
-        "least_found": found.least if result.target is None else None,
-        "share": request.share,
-        "flip_rate": found.flip_rate if images else None,
-    }
+        images=images,
+        quarantined=result.answers.quarantined,
+        verdict=found.finding,
+        target=result.target,
+        target_index=found.judgement.suspect,
+        suspects=result.suspects,
+        triggered=round(found.judgement.triggered, 1),
+        deviations=round(found.judgement.sigmas, 2),
+        deviations_needed=OUTLIER,
+        false_alarms=FALSE_ALARMS,
+        least_found=found.least if result.target is None else None,
+        share=request.share,
+        flip_rate=found.flip_rate if images else None,
+    )
 
 
-def image_rows(result: AuditResult) -> Iterator[dict[str, Any]]:
+def image_rows(result: AuditResult) -> Iterator[ImageRow]:
     """Each image, in the order of the data: what the victim answered, and how much it looks triggered."""
     found, (before, *_, after) = result.audit, result.answers.forms
     places = ((shard, key) for shard, keys in result.answers.shards for key in keys)
     for number, (shard, key) in enumerate(places):
-        yield {
-            "key": key,
-            "shard": shard,
-            "score": round(float(found.scores[number]), 4),
-            "before": result.class_name(int(before[number])),
-            "after": result.class_name(int(after[number])),
-            "moved": int(found.moved[number]),
-            "suspect": bool(found.suspects[number]),
-        }
+        yield ImageRow(
+            key=key,
+            shard=shard,
+            score=round(float(found.scores[number]), 4),
+            before=result.class_name(int(before[number])),
+            after=result.class_name(int(after[number])),
+            moved=int(found.moved[number]),
+            suspect=bool(found.suspects[number]),
+        )

@@ -15,6 +15,8 @@ from zipbatch.datasets.labels import Labelling, Unlabelled
 from zipbatch.datasets.staged import ALL_TO_ONE, CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.metrics import Fidelity, defence_effectiveness
+from zipbatch.results import NO_COST, EvaluationRow, Paired, PairedCounts, dump
+from zipbatch.results import Cost as PurifyCost
 from zipbatch.stages.evaluate.pieces import EvaluateTask
 from zipbatch.stages.evaluate.progress import EvaluateProgress, Measured
 from zipbatch.stages.evaluate.victims import class_name, num_classes
@@ -25,7 +27,7 @@ from zipbatch.stages.evaluate.worker import (
     Tally,
     add_tallies,
 )
-from zipbatch.stages.purify.cost import NO_COST, cost_of
+from zipbatch.stages.purify.cost import cost_of
 from zipbatch.stages.purify.identity import describe
 from zipbatch.storage import StoragePath
 from zipbatch.store import Store, Version, Versions
@@ -247,7 +249,7 @@ def results(
 
 def evaluate(
     plan: EvaluatePlan, *, on_progress: Callable[[EvaluateProgress], None] = lambda _: None
-) -> list[dict[str, Any]]:
+) -> list[EvaluationRow]:
     """Carry out a plan: one row for each victim undefended and for each victim and purified version.
 
     ``n_quarantined`` images, which some version holds in quarantine, are in no row's measures.
@@ -257,40 +259,45 @@ def evaluate(
     """
     forms = 1 + len(plan.versions)
     tallies = [[Tally(victim.num_classes) for _ in range(forms)] for victim in plan.victims]
-    fidelity: list[dict[str, Fidelity]] = [{} for _ in plan.versions]
+    fidelity: list[dict[str, Fidelity]] = [{} for _ in range(forms)]
     quarantined, unlabelled = 0, Unlabelled()
     for result in results(plan, on_progress=on_progress):
-        _add(result, tallies, fidelity)
+        _add(result, tallies, fidelity[1:])
         quarantined += result.quarantined
         unlabelled += result.unlabelled
     _say_what_labels_lack(unlabelled, tallies)
-    costs = [NO_COST, *(_cost(plan, version) for version in plan.versions)]
-    about = {"n_quarantined": quarantined, "n_unlabelled": unlabelled.count, "unlabelled_reason": unlabelled.first}
-    return [
-        _row(plan, source.label, number, tallies[v][number], fidelity[number - 1] if number else {})
-        | {"der": _effectiveness(tallies[v], number), "paired": _paired(plan, tallies[v][number])}
-        | about
-        | costs[number]
-        for v, source in enumerate(plan.request.victims)
-        for number in range(forms)
-    ]
+    found = _Found(plan, tallies, fidelity, _costs(plan), quarantined, unlabelled)
+    return [_row(found, v, number) for v in range(len(plan.victims)) for number in range(forms)]
 
 
-def _cost(plan: EvaluatePlan, version: Version) -> dict[str, Any]:
-    """What the shards took that are measured."""
-    assert plan.request.store is not None  # a version is of one
-    return cost_of(version, plan.request.store, {task.name for task in plan.tasks})
+@dataclass(frozen=True)
+class _Found:
+    """What there is to say of a plan: ``tallies[v][f]`` of victim v on form f, ``fidelity[f]`` and ``costs[f]``."""
+
+    plan: EvaluatePlan
+    tallies: Sequence[Sequence[Tally]]
+    fidelity: Sequence[Mapping[str, Fidelity]]
+    costs: Sequence[PurifyCost]
+    quarantined: int
+    unlabelled: Unlabelled
 
 
-def _paired(plan: EvaluatePlan, tally: Tally) -> dict[str, Any] | None:
+def _costs(plan: EvaluatePlan) -> list[PurifyCost]:
+    """What the shards took that are measured, by form."""
+    shards = {task.name for task in plan.tasks}
+    store = plan.request.store
+    return [NO_COST, *(cost_of(version, store, shards) for version in plan.versions if store is not None)]
+
+
+def _paired(plan: EvaluatePlan, tally: Tally) -> Paired | None:
     """A purified form against the first one, on the same images; None where it is that, or labels do not fit."""
     if not tally.paired or tally.beyond.count:
         return None
     counts = {
-        name: {"only_here": pair.only_here, "only_there": pair.only_there, "n": pair.n, "p": pair.p}
+        name: PairedCounts(only_here=pair.only_here, only_there=pair.only_there, n=pair.n, p=pair.p)
         for name, pair in tally.paired.items()
     }
-    return {"against": plan.request.purified[0], **counts}
+    return Paired(against=plan.request.purified[0], **counts)
 
 
 def _effectiveness(forms: Sequence[Tally], number: int) -> float | None:
@@ -320,35 +327,56 @@ def _add(result: EvaluateResult, tallies: list[list[Tally]], fidelity: list[dict
             sums[result.split] = sums.get(result.split, Fidelity()) + measured
 
 
-def _row(plan: EvaluatePlan, victim: str, number: int, tally: Tally, fidelity: dict[str, Fidelity]) -> dict[str, Any]:
-    manifest = plan.request.dataset.manifest
-    version = plan.versions[number - 1] if number else None
-    row: dict[str, Any] = {
-        "data": plan.request.data_label,
-        "victim": victim,
-        "attack": None if manifest is None else manifest.attack.name,
-        "purifier": None if version is None else version.header.purifier["method"],
-        "purified": None if version is None else plan.request.purified[number - 1],
-        "version": None if version is None else version.header.version,
-        "settings": None if version is None else describe(version.header.purifier),
-    }
+def _row(found: _Found, v: int, number: int) -> EvaluationRow:
+    """Victim ``v`` on form ``number``."""
+    request, tally = found.plan.request, found.tallies[v][number]
+    version = found.plan.versions[number - 1] if number else None
+    clean, poisoned = (found.fidelity[number].get(split, Fidelity()) for split in (CLEAN_SPLIT, POISONED_SPLIT))
+    return EvaluationRow(
+        data=request.data_label,
+        victim=request.victims[v].label,
+        attack=None if request.dataset.manifest is None else request.dataset.manifest.attack.name,
+        purifier=None if version is None else version.header.purifier["method"],
+        purified=None if version is None else request.purified[number - 1],
+        version=None if version is None else version.header.version,
+        settings=None if version is None else describe(version.header.purifier),
+        **_shares(tally),
+        psnr_clean_db=clean.psnr_db,
+        ssim_clean=clean.ssim,
+        psnr_poisoned_db=poisoned.psnr_db,
+        ssim_poisoned=poisoned.ssim,
+        flip_rate=_flip_rate(tally),
+        n_flip=tally.flips.total() if tally.flips is not None else 0,
+        fled=_fled(tally, request.dataset.classes),
+        der=_effectiveness(found.tallies[v], number),
+        paired=_paired(found.plan, tally),
+        n_quarantined=found.quarantined,
+        n_unlabelled=found.unlabelled.count,
+        unlabelled_reason=found.unlabelled.first,
+        **dump(found.costs[number]),
+    )
+
+
+def _shares(tally: Tally) -> dict[str, Any]:
+    """The fields of a row that are shares of images, with what they are of and their intervals."""
     shares = tally.shares
-    row |= {name: share.value for name, share in shares.items()}
-    row |= {f"n_{name}": share.n for name, share in shares.items()}
-    row |= {f"{name}_ci95": share.interval() for name, share in shares.items()}
-    for split, name in ((CLEAN_SPLIT, "clean"), (POISONED_SPLIT, "poisoned")):
-        measured = fidelity.get(split, Fidelity())
-        row |= {f"psnr_{name}_db": measured.psnr_db, f"ssim_{name}": measured.ssim}
-    return row | _flips(tally, plan.request.dataset.classes)
+    return {
+        **{name: share.value for name, share in shares.items()},
+        **{f"n_{name}": share.n for name, share in shares.items()},
+        **{f"{name}_ci95": share.interval() for name, share in shares.items()},
+    }
 
 
-def _flips(tally: Tally, classes: list[str] | None) -> dict[str, Any]:
-    """The black-box alarm: the share of answers that purification changes, and the classes that they leave."""
-    if tally.flips is None:
-        return {"flip_rate": None, "n_flip": 0, "fled": {}}
+def _flip_rate(tally: Tally) -> float | None:
+    """The black-box alarm: the share of answers that purification changes."""
+    if not tally.flips:
+        return None
+    return sum(count for (before, after), count in tally.flips.items() if before != after) / tally.flips.total()
+
+
+def _fled(tally: Tally, classes: list[str] | None) -> dict[str, int]:
+    """How many answers leave each class, most first."""
     moved: Counter[int] = Counter()
-    for (before, after), count in sorted(tally.flips.items()):
+    for (before, after), count in sorted((tally.flips or Counter()).items()):
         moved[before] += count if before != after else 0
-    total = tally.flips.total()
-    fled = {class_name(index, classes): count for index, count in moved.most_common() if count}
-    return {"flip_rate": moved.total() / total if total else None, "n_flip": total, "fled": fled}
+    return {class_name(index, classes): count for index, count in moved.most_common() if count}

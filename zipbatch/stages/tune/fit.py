@@ -29,6 +29,7 @@ from zipbatch.metrics.agreement import loss_of
 from zipbatch.purifiers import ChainSettings, RepaintSettings, RestoreSettings, SamplerSettings
 from zipbatch.purifiers.base import Precision
 from zipbatch.report.progress import Part, Progress
+from zipbatch.results import FitReport, LearnedThresholds, PresetRow
 from zipbatch.shards import Sample
 from zipbatch.stages.evaluate.answers import Asking, Report
 from zipbatch.stages.evaluate.worker import Tally
@@ -379,46 +380,47 @@ def _with_learned(settings: Settings, learned: Learned) -> Settings:
     return settings
 
 
-def fit_report(result: FitResult) -> dict[str, Any]:
-    """The result as plain data: one row a preset, weakest first, and what was chosen and why."""
+def fit_report(result: FitResult) -> FitReport:
+    """What is told of a result: one row a preset, weakest first, and what was chosen and why."""
     plan, request = result.plan, result.plan.request
     before = result.tallies[0].shares["ca"]
-    return {
-        "source": request.source.place,
-        "split": request.split,
-        "images": result.agreed[0].n,
-        "image_size": plan.size,
-        "stretched": request.source.size is not None,
-        "prior": str(request.prior.path),
-        "prior_size": plan.prior_size,
-        "resize": result.chosen.spec.asked.resize,
-        "learned": [
-            {"why": plan.why[steps], **calibration.model_dump(mode="json")}
+    return FitReport(
+        source=request.source.place,
+        split=request.split,
+        images=result.agreed[0].n,
+        image_size=plan.size,
+        stretched=request.source.size is not None,
+        prior=str(request.prior.path),
+        prior_size=plan.prior_size,
+        resize=result.chosen.spec.asked.resize,
+        learned=[
+            LearnedThresholds(why=plan.why[steps], **calibration.model_dump())
             for steps, calibration in result.learned.items()
         ],
-        "max_loss": request.max_loss,
-        "ca_before": before.value,
-        "n_ca": before.n,
-        "presets": [_row(result, number, before) for number in range(len(result.candidates))],
-        "chosen": result.chosen.preset,
-        "within": result.choice.within,
-    }
+        max_loss=request.max_loss,
+        ca_before=before.value,
+        n_ca=before.n,
+        presets=[_row(result, number, before) for number in range(len(result.candidates))],
+        chosen=result.chosen.preset,
+        within=result.choice.within,
+    )
 
 
-def _row(result: FitResult, number: int, before: Share) -> dict[str, Any]:
+def _row(result: FitResult, number: int, before: Share) -> PresetRow:
     candidate, agreed, ca = result.candidates[number], result.agreed[number], result.tallies[1 + number].shares["ca"]
-    low, high = agreed.interval() or (0.0, 1.0)
+    kept, (low, high) = agreed.value, agreed.interval() or (0.0, 1.0)
+    assert kept is not None  # else nothing could be chosen
     least, most = candidate.spec.calls
-    return {
-        "preset": candidate.preset,
-        "purifier": describe(candidate.spec.identity),
-        "calls": most,
-        "calls_at_least": least,
-        "agreement": agreed.value,
-        "agreement_ci95": (low, high),
-        "loss": loss_of(agreed),
-        "loss_ci95": (1 - high, 1 - low),
-        "ca": ca.value,
-        "ca_loss": None if ca.value is None or before.value is None else before.value - ca.value,
-        "chosen": number == result.choice.index,
-    }
+    return PresetRow(
+        preset=candidate.preset,
+        purifier=describe(candidate.spec.identity),
+        calls=most,
+        calls_at_least=least,
+        agreement=kept,
+        agreement_ci95=(low, high),
+        loss=loss_of(agreed),
+        loss_ci95=(1 - high, 1 - low),
+        ca=ca.value,
+        ca_loss=None if ca.value is None or before.value is None else before.value - ca.value,
+        chosen=number == result.choice.index,
+    )

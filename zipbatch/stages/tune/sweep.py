@@ -19,6 +19,7 @@ from zipbatch.errors import UsageError
 from zipbatch.metrics import Judgement, choose_candidate, judge
 from zipbatch.purifiers import ChainSettings
 from zipbatch.purifiers.base import Precision
+from zipbatch.results import StrengthRow, TuneReport, Undefended
 from zipbatch.stages.evaluate.answers import Asking, Report
 from zipbatch.stages.evaluate.victims import class_name
 from zipbatch.stages.evaluate.worker import Tally
@@ -154,38 +155,37 @@ def tune(request: TuneRequest, *, report: Report = lambda _progress: None) -> Tu
     return TuneResult(request, answers.forms.shape[1], judgement, chosen, answers.tallies)
 
 
-def tune_report(result: TuneResult) -> dict[str, Any]:
-    """The result as plain data: one row a candidate, weakest first, and what was chosen and why."""
+def tune_report(result: TuneResult) -> TuneReport:
+    """What is told of a result: one row a candidate, weakest first, and what was chosen and why."""
     request, judgement = result.request, result.judgement
-    classes = request.dataset.classes
-    suspect = judgement.suspect
+    suspect, before = judgement.suspect, result.tallies[0]
     rows = [
-        {
-            STRENGTH: _exponent(spec),
-            "agreement": candidate.agreement,
-            "residual": candidate.residual,
-            "residual_upper": candidate.residual_upper,
-            "chosen": number == result.chosen,
-            "ca": tally.ca.value,
-            "asr": tally.asr.value,
-            "pa": tally.pa.value,
-        }
+        StrengthRow(
+            guidance_exponent=check_strength(spec),
+            agreement=candidate.agreement,
+            residual=candidate.residual,
+            residual_upper=candidate.residual_upper,
+            chosen=number == result.chosen,
+            ca=tally.ca.value,
+            asr=tally.asr.value,
+            pa=tally.pa.value,
+        )
         for number, (spec, candidate, tally) in enumerate(
             zip(request.candidates, judgement.candidates, result.tallies[1:], strict=True)
         )
     ]
-    return {
-        "victim": request.victim.label,
-        "data": request.data_label,
-        "images": result.images,
-        "suspect": None if suspect is None else class_name(suspect, classes),
-        "triggered": round(judgement.triggered, 1),
-        "limit": request.limit,
-        "undefended": {"ca": result.tallies[0].ca.value, "asr": result.tallies[0].asr.value},
-        "rungs": rows,
-        "chosen": _exponent(request.candidates[result.chosen]),
-        "settings": result.settings,
-    }
+    return TuneReport(
+        victim=request.victim.label,
+        data=request.data_label,
+        images=result.images,
+        suspect=None if suspect is None else class_name(suspect, request.dataset.classes),
+        triggered=round(judgement.triggered, 1),
+        limit=request.limit,
+        undefended=Undefended(ca=before.ca.value, asr=before.asr.value),
+        rungs=rows,
+        chosen=check_strength(request.candidates[result.chosen]),
+        settings=result.settings,
+    )
 
 
 def write_preset(path: Path, settings: Mapping[str, Any], about: str) -> None:
