@@ -26,6 +26,7 @@ from zipbatch.config import read_config
 from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.diffusion import timesteps
 from zipbatch.report.curve import StrengthLine, strength_curve
+from zipbatch.results import dump
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
 from zipbatch.stages.evaluate.run import EvaluateRequest, evaluate, plan_evaluate
 from zipbatch.stages.purify.job import PurifyJob
@@ -140,9 +141,9 @@ def main() -> None:
             measured = evaluate(plan_evaluate(request))
             case = {"case": Path(staged).name, "half": asked.half, "precision": asked.precision}
             if number == 0:
-                rows.append({**case, "name": "no defence", "calls": 0, "setting": {}, **measured[0]})
-            name = setting["preset"] if len(setting) == 1 else measured[1]["settings"]
-            rows.append({**case, "name": name, "calls": calls_of(spec), "setting": setting, **measured[1]})
+                rows.append({**case, "name": "no defence", "calls": 0, "setting": {}, **dump(measured[0])})
+            name = setting["preset"] if len(setting) == 1 else measured[1].settings
+            rows.append({**case, "name": name, "calls": calls_of(spec), "setting": setting, **dump(measured[1])})
             took = time.monotonic() - started
             sys.stdout.write(f"{case['case']:20} {measured[1]['settings']:50} {shares(rows[-1])} {took:.0f} s\n")
             sys.stdout.flush()

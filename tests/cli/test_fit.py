@@ -23,6 +23,7 @@ from tests.making import (
 from tests.stages.train.test_train_prior import UNET
 from zipbatch.cli.fitting import MAX_LOSS
 from zipbatch.report.fit_table import fit_table
+from zipbatch.results import FitReport
 from zipbatch.stages.tune.fit import PRESETS, candidates
 
 IMAGES = 90
@@ -277,7 +278,7 @@ def test_an_image_that_cannot_be_read_is_named(victim: Path, prior: Path, tmp_pa
     assert (ran.code, "key 'b'" in ran.err) == (1, True), ran.err
 
 
-def found(**changes: object) -> dict[str, object]:
+def found(**changes: object) -> FitReport:
     rows = [
         {
             "preset": name,
@@ -295,6 +296,11 @@ def found(**changes: object) -> dict[str, object]:
         for name, least, kept in (("fast", 7, 0.91), ("strong", 5, 0.8))
     ]
     about = {
+        "source": "clean/",
+        "prior": "priors/p",
+        "resize": None,
+        "n_ca": 300,
+        "chosen": "fast",
         "split": "test",
         "images": 300,
         "image_size": 32,
@@ -303,7 +309,7 @@ def found(**changes: object) -> dict[str, object]:
         "max_loss": 0.1,
         "learned": [],
     }
-    return {**about, "presets": rows, "ca_before": 0.49, "within": True, **changes}
+    return FitReport.model_validate({**about, "presets": rows, "ca_before": 0.49, "within": True, **changes})
 
 
 def test_the_table_says_what_was_chosen_and_how_sure_that_is():

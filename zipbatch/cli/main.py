@@ -39,6 +39,7 @@ COMMANDS = {
     "run": "zipbatch.cli.run:run",
     "store": "zipbatch.cli.store:store",
     "ls": "zipbatch.cli.ls:ls",
+    "schema": "zipbatch.cli.schema:schema",
 }
 STYLES = get_args(Style)
 _STYLE_VARIABLE = "ZIPBATCH_LOG_FORMAT"

@@ -37,7 +37,7 @@ class PipelineRow(EvaluationRow, _Axes):
 class SeedlessRow(PipelineRow):
     """A row over seeds that is the same whatever the seed."""
 
-    seeds: list[int]
+    seeds: list[Annotated[int, unit("seed")]]
     """None."""
     n_seeds: Annotated[int, unit("seeds")]
     """0."""
@@ -53,7 +53,7 @@ class SeedRow(Result):
 
     axes: dict[Text, Text | None]
     """By axis of the pipeline but for the seeds, the case."""
-    seeds: list[int]
+    seeds: list[Annotated[int, unit("seed")]]
     """Those that there are rows of."""
     n_seeds: Annotated[int, unit("seeds")]
     """How many."""

@@ -165,11 +165,11 @@ class FitAnswer(_Choice):
     """What ``zipbatch tune --fit`` prints."""
 
     fit: FitReport
-    """Which preset clean images can afford."""
+    """How each preset does on the clean images, and which was chosen."""
 
 
 class FitAndTuneAnswer(_Strengths, _Choice):
     """What ``zipbatch tune --fit --data`` prints."""
 
     fit: FitReport
-    """Which preset clean images can afford; the strengths are of that one."""
+    """How each preset does on the clean images, and which was chosen; the strengths are of that one."""
