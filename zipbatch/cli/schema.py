@@ -18,7 +18,7 @@ def schema(result: str) -> None:
 
     \b
     Example:
-      zipbatch schema evaluate > evaluate.schema.json
+      zipbatch schema evaluate
     """
     from zipbatch.results.schema import schema_of
 
