@@ -54,12 +54,12 @@ def _cells(row: Row, names: Sequence[ShareName]) -> tuple[str, ...]:
         row.settings or ("no defence" if row.purifier is None else NOTHING),
         *((str(row.n_seeds or NOTHING),) if isinstance(row, SeedRow | SeedlessRow) else ()),
         *(_share(shares[name], over_seeds=isinstance(row, SeedRow | SeedlessRow)) for name in names),
-        _spread(numbers["flip_rate"], ".3f"),
-        *((_spread(numbers["der"], ".3f"), _spread(numbers["collapsed"], ".3f"), _p_ca(row)) if names else ()),
-        _spread(numbers["psnr_db"], ".1f"),
-        _spread(numbers["ssim"], ".3f"),
+        _spread(numbers.flip_rate, ".3f"),
+        *((_spread(numbers.der, ".3f"), _spread(numbers.collapsed, ".3f"), _p_ca(row)) if names else ()),
+        _spread(numbers.psnr_db, ".1f"),
+        _spread(numbers.ssim, ".3f"),
         _calls(row),
-        _spread(numbers["seconds_per_image"], ".2g"),
+        _spread(numbers.seconds_per_image, ".2g"),
     )
 
 

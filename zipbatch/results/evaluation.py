@@ -7,7 +7,6 @@ from typing import Annotated, Literal, NamedTuple
 from zipbatch.results.base import Calls, Images, Interval, Result, Share, Text, unit
 
 ShareName = Literal["ca", "asr", "fpr", "pa", "ra"]
-NumberName = Literal["flip_rate", "der", "collapsed", "psnr_db", "ssim", "seconds_per_image"]
 Seconds = Annotated[float, unit("s an image")]
 Decibels = Annotated[float, unit("dB")]
 Ssim = Annotated[float, unit("SSIM, -1 to 1")]
@@ -27,6 +26,17 @@ class Number(NamedTuple):
 
     value: float | None
     sd: float | None = None
+
+
+class Numbers(NamedTuple):
+    """Measures of a row beside its shares; PSNR and SSIM are of images with the trigger, else of clean ones."""
+
+    flip_rate: Number
+    der: Number
+    collapsed: Number
+    psnr_db: Number
+    ssim: Number
+    seconds_per_image: Number
 
 
 class PairedCounts(Result):
@@ -181,16 +191,16 @@ class EvaluationRow(Cost, _Measures):
         }
 
     @property
-    def numbers(self) -> dict[NumberName, Number]:
-        """The other measures that tables show; PSNR and SSIM of images with the trigger, else of clean ones."""
-        return {
-            "flip_rate": Number(self.flip_rate),
-            "der": Number(self.der),
-            "collapsed": Number(self.collapsed),
-            "psnr_db": Number(self.psnr_poisoned_db or self.psnr_clean_db),
-            "ssim": Number(self.ssim_poisoned or self.ssim_clean),
-            "seconds_per_image": Number(self.seconds_per_image),
-        }
+    def numbers(self) -> Numbers:
+        """The other measures that tables show."""
+        return Numbers(
+            flip_rate=Number(self.flip_rate),
+            der=Number(self.der),
+            collapsed=Number(self.collapsed),
+            psnr_db=Number(self.psnr_poisoned_db or self.psnr_clean_db),
+            ssim=Number(self.ssim_poisoned or self.ssim_clean),
+            seconds_per_image=Number(self.seconds_per_image),
+        )
 
 
 class Evaluation(Result):

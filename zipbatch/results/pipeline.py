@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from zipbatch.results.base import Calls, Images, Result, Share, Text, unit
-from zipbatch.results.evaluation import Decibels, EvaluationRow, Measured, Number, NumberName, Seconds, ShareName, Ssim
+from zipbatch.results.evaluation import Decibels, EvaluationRow, Measured, Number, Numbers, Seconds, ShareName, Ssim
 
 Deviation = Annotated[
     float | None,
@@ -172,20 +172,20 @@ class SeedRow(Result):
         }
 
     @property
-    def numbers(self) -> dict[NumberName, Number]:
-        """The other measures that tables show; PSNR and SSIM of images with the trigger, else of clean ones."""
-        poisoned = self.psnr_poisoned_db, self.psnr_poisoned_db_sd
-        clean = self.psnr_clean_db, self.psnr_clean_db_sd
-        ssim_poisoned = self.ssim_poisoned, self.ssim_poisoned_sd
-        ssim_clean = self.ssim_clean, self.ssim_clean_sd
-        return {
-            "flip_rate": Number(self.flip_rate, self.flip_rate_sd),
-            "der": Number(self.der, self.der_sd),
-            "collapsed": Number(self.collapsed, self.collapsed_sd),
-            "psnr_db": Number(*(poisoned if self.psnr_poisoned_db else clean)),
-            "ssim": Number(*(ssim_poisoned if self.ssim_poisoned else ssim_clean)),
-            "seconds_per_image": Number(self.seconds_per_image, self.seconds_per_image_sd),
-        }
+    def numbers(self) -> Numbers:
+        """The other measures that tables show."""
+        stamped, clean = self.psnr_poisoned_db, self.psnr_clean_db
+        ssim_stamped, ssim_clean = self.ssim_poisoned, self.ssim_clean
+        return Numbers(
+            flip_rate=Number(self.flip_rate, self.flip_rate_sd),
+            der=Number(self.der, self.der_sd),
+            collapsed=Number(self.collapsed, self.collapsed_sd),
+            psnr_db=Number(stamped, self.psnr_poisoned_db_sd) if stamped else Number(clean, self.psnr_clean_db_sd),
+            ssim=Number(ssim_stamped, self.ssim_poisoned_sd)
+            if ssim_stamped
+            else Number(ssim_clean, self.ssim_clean_sd),
+            seconds_per_image=Number(self.seconds_per_image, self.seconds_per_image_sd),
+        )
 
     @model_serializer(mode="wrap")
     def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
