@@ -2,7 +2,7 @@
 
 ``recorded/identities.json`` holds a digest of each, as releases before this test made them. Versions of libraries are
 left out: they are this machine's. A digest that differs means that every store and pipeline out there would compute
-anew; where pixels really change, the purifier's or attack's version is raised, and what is recorded here is recorded anew.
+anew; where pixels really change, the purifier's or attack's version is raised, and its digest is recorded anew.
 """
 
 from __future__ import annotations
