@@ -10,10 +10,10 @@ from typing import Any
 
 from zipbatch.errors import DataError, UsageError
 from zipbatch.pipeline.config import SEED
-from zipbatch.pipeline.instance import Instance, Workspace
 from zipbatch.pipeline.seeds import axes_but_seed
-from zipbatch.pipeline.stage_types import read_rows
 from zipbatch.results import NO_COST, Cost, EvaluationRow, PipelineRow, dump
+from zipbatch.stages.adapter import Instance, Workspace
+from zipbatch.stages.evaluate.adapter import read_rows
 from zipbatch.stages.purify.cost import cost_of
 from zipbatch.store import Versions
 
