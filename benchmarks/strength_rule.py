@@ -27,7 +27,9 @@ from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.metrics import choose_candidate, judge
 from zipbatch.shards import read_shard
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
-from zipbatch.stages.evaluate.run import EvaluateRequest, plan_evaluate, results
+from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.plan import plan_evaluate
+from zipbatch.stages.evaluate.run import results
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
 from zipbatch.stages.purify.request import PurifySettings
@@ -63,7 +65,7 @@ def answers_of(part: ShardDataset, victim: Path, candidates: Sequence[PurifierSp
     for spec in candidates:
         done = purify(plan_purify(PurifyJob(part, spec, store, Workers(), PurifySettings(splits=part.splits))))
         references.append(f"{part.name}@{done.version}")
-    plan = plan_evaluate(EvaluateRequest((open_victim(victim),), part, part.name, tuple(references), store))
+    plan = plan_evaluate(EvaluateJob((open_victim(victim),), part, part.name, tuple(references), store))
     given: dict[str, Ints] = {}
     for result in results(plan, keep_answers=True):
         given[result.name] = np.stack([form for form in result.answers[0] if form is not None])

@@ -21,7 +21,12 @@ _Command = Callable[..., None]
 
 
 def options_of(
-    model: type[Request], *, first: Iterable[str] = (), without: Iterable[str] = (), name: str = "request"
+    model: type[Request],
+    *,
+    first: Iterable[str] = (),
+    last: Iterable[str] = (),
+    without: Iterable[str] = (),
+    name: str = "request",
 ) -> Callable[[_Command], _Command]:
     """Give a command an option for each field of ``model``; it is called with the model as ``request``.
 
@@ -29,13 +34,14 @@ def options_of(
 
     Args:
         model: the request.
-        first: fields whose options help lists before the others.
+        first: fields whose options help lists before the others; ``last`` after them.
         without: fields that the command finds out in another way, from its arguments, and fills in itself: the model is
             given to it as a function of them then.
         name: what the command calls the model.
     """
-    left_out = set(without)
-    order = [field for field in dict.fromkeys([*first, *model.model_fields]) if field not in left_out]
+    left_out, at_end = set(without), list(last)
+    between = [field for field in model.model_fields if field not in at_end]
+    order = [field for field in dict.fromkeys([*first, *between, *at_end]) if field not in left_out]
     fields = {field: model.model_fields[field] for field in order}
 
     def decorate(command: _Command) -> _Command:

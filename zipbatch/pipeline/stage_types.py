@@ -21,7 +21,9 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.images import is_png
 from zipbatch.pipeline.instance import Input, Instance, Workspace
 from zipbatch.report.progress import Part, Progress
-from zipbatch.stages.evaluate.run import MEASURES_VERSION, EvaluateRequest, evaluate, plan_evaluate, with_purified
+from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.plan import plan_evaluate
+from zipbatch.stages.evaluate.run import MEASURES_VERSION, evaluate, with_purified
 from zipbatch.stages.evaluate.sheet import write_sheet
 from zipbatch.stages.output_folder import whole_dataset
 from zipbatch.stages.poison.request import PoisonRequest, PoisonSettings
@@ -155,7 +157,7 @@ def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
     assert isinstance(instance.settings, EvaluateSettings)
     data = str(_at(instance.one("data"), workspace))
     plan = plan_evaluate(
-        EvaluateRequest(
+        EvaluateJob(
             victims=tuple(open_victim(_at(item, workspace)) for item in instance.inputs["victim"]),
             dataset=open_dataset([data]),
             data_label=data,

@@ -21,7 +21,7 @@ from zipbatch.report.sheet import Mark, SheetColumn, SheetRow, contact_sheet
 from zipbatch.shards import Sample
 from zipbatch.shards.digest import read_listed
 from zipbatch.stages.evaluate.pieces import EvaluateTask
-from zipbatch.stages.evaluate.run import EvaluatePlan, labelling, wanted_answers
+from zipbatch.stages.evaluate.plan import EvaluatePlan, labelling, wanted_answers
 from zipbatch.stages.evaluate.victims import ask, class_name
 from zipbatch.stages.evaluate.worker import by_size
 from zipbatch.stages.purify.identity import describe, steps_of

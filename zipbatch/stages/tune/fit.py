@@ -31,7 +31,7 @@ from zipbatch.purifiers.base import Precision
 from zipbatch.report.progress import Part, Progress
 from zipbatch.shards import Sample
 from zipbatch.stages.evaluate.answers import Asking, Report
-from zipbatch.stages.evaluate.worker import Tally
+from zipbatch.stages.evaluate.tally import Tally
 from zipbatch.stages.purify.identity import describe
 from zipbatch.stages.purify.request import PurifierRequest
 from zipbatch.stages.purify.resolve import asked_purifier, check_steps, with_opened

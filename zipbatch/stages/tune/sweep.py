@@ -20,8 +20,8 @@ from zipbatch.metrics import Judgement, choose_candidate, judge
 from zipbatch.purifiers import ChainSettings
 from zipbatch.purifiers.base import Precision
 from zipbatch.stages.evaluate.answers import Asking, Report
+from zipbatch.stages.evaluate.tally import Tally
 from zipbatch.stages.evaluate.victims import class_name
-from zipbatch.stages.evaluate.worker import Tally
 from zipbatch.stages.purify.request import PurifierRequest
 from zipbatch.stages.purify.resolve import purifier_spec, uncalibrated
 from zipbatch.stages.purify.spec import PurifierSpec
