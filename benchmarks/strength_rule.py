@@ -32,10 +32,11 @@ from zipbatch.stages.evaluate.plan import plan_evaluate
 from zipbatch.stages.evaluate.run import results
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
-from zipbatch.stages.purify.request import PurifySettings
+from zipbatch.stages.purify.request import PurifierRequest, PurifySettings
+from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.run import purify
 from zipbatch.stages.purify.spec import PurifierSpec
-from zipbatch.stages.tune.sweep import sweep
+from zipbatch.stages.tune.sweep import candidates_around
 from zipbatch.store import Store
 
 Ints = npt.NDArray[np.int64]
@@ -90,7 +91,8 @@ def draws(clean: Answers, stamped: Answers, *, images: int, share: float, count:
 def outcomes(case: str, victim: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row for each share: what was seen and chosen, and what the choice is worth on the other half."""
     prior = embedded_prior() if asked.prior == EMBEDDED else Path(asked.prior)
-    candidates, own = sweep(preset=asked.preset, exponents=(), prior=prior, bfloat16=asked.precision == "bfloat16")
+    request = PurifierRequest(preset=asked.preset, precision=asked.precision)
+    candidates, own = candidates_around(purifier_spec(request, prior), ())
     exponents = [candidate.settings.model_dump()["guidance_exponent"] for candidate in candidates]
     dataset, store = open_dataset([case]), Store(asked.store)
     parts = [

@@ -39,10 +39,8 @@ def options_of(
             given to it as a function of them then.
         name: what the command calls the model.
     """
-    left_out, at_end = set(without), list(last)
-    between = [field for field in model.model_fields if field not in at_end]
-    order = [field for field in dict.fromkeys([*first, *between, *at_end]) if field not in left_out]
-    fields = {field: model.model_fields[field] for field in order}
+    left_out = set(without)
+    fields = {field: model.model_fields[field] for field in _in_order(model, first, last) if field not in left_out}
 
     def decorate(command: _Command) -> _Command:
         @wraps(command)
@@ -56,11 +54,16 @@ def options_of(
             command(**{name: request if left_out else request()}, **given)
 
         with_options: _Command = gathered
-        for field, about in reversed(fields.items()):
-            with_options = option_for(field, about)(with_options)
+        for field in reversed(fields):
+            with_options = option_for(model, field)(with_options)
         return with_options
 
     return decorate
+
+
+def _in_order(model: type[Request], first: Iterable[str], last: Iterable[str]) -> list[str]:
+    at_end = list(last)
+    return list(dict.fromkeys([*first, *(field for field in model.model_fields if field not in at_end), *at_end]))
 
 
 def _is_given(name: str) -> bool:
@@ -68,8 +71,9 @@ def _is_given(name: str) -> bool:
     return source is not ParameterSource.DEFAULT
 
 
-def option_for(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
-    """The option of one field."""
+def option_for(model: type[Request], name: str) -> Callable[[_Command], _Command]:
+    """The option of one field of a request, for commands that take no other of it."""
+    field = model.model_fields[name]
     said, flag, kind = option_of(field), flag_of(name, field), _without_none(field.annotation)
     default, text = field.get_default(call_default_factory=True), _help(said)
     if kind is bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from zipbatch.config import Option, Request
-from zipbatch.stages.purify.request import PRIOR, NetworkRequest, PurifierRequest
+from zipbatch.stages.purify.request import NetworkRequest, PurifierRequest
 
 DATA = Option("Suspect images; repeats.", metavar="STAGED|SHARDS")
 
@@ -32,9 +32,6 @@ class TrialRequest(NetworkRequest):
 
     victim: str
     data: Annotated[tuple[str, ...], DATA] = ()
-    prior: Annotated[str | None, PRIOR] = None
-    store: Annotated[str | None, Option(metavar="DIR|URL", decides="nothing")] = None
-    presets: Annotated[tuple[str, ...], Option(flag="--preset", metavar="NAME|FILE")] = ()
     resize: Annotated[
         Literal["stretch"] | None, Option("Make images fit that neither equal nor tile the prior's size, as in purify.")
     ] = None
