@@ -21,8 +21,9 @@ from zipbatch.stages.evaluate.tally import Tally, add_tallies
 from zipbatch.stages.evaluate.worker import EvaluateResult
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
+from zipbatch.stages.purify.progress import PurifyProgress
 from zipbatch.stages.purify.request import PurifySettings
-from zipbatch.stages.purify.run import PurifyProgress, purify
+from zipbatch.stages.purify.run import purify
 from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.store import Store
 from zipbatch.victims import VictimSource
