@@ -40,7 +40,8 @@ def options_of(
         name: what the command calls the model.
     """
     left_out = set(without)
-    fields = {field: model.model_fields[field] for field in _in_order(model, first, last) if field not in left_out}
+    order = [field for field in _in_order(model, first, last) if field not in left_out]
+    fields = {field: model.model_fields[field] for field in order}
 
     def decorate(command: _Command) -> _Command:
         @wraps(command)
@@ -54,16 +55,11 @@ def options_of(
             command(**{name: request if left_out else request()}, **given)
 
         with_options: _Command = gathered
-        for field in reversed(fields):
-            with_options = option_for(model, field)(with_options)
+        for field, about in reversed(fields.items()):
+            with_options = option_for(field, about)(with_options)
         return with_options
 
     return decorate
-
-
-def _in_order(model: type[Request], first: Iterable[str], last: Iterable[str]) -> list[str]:
-    at_end = list(last)
-    return list(dict.fromkeys([*first, *(field for field in model.model_fields if field not in at_end), *at_end]))
 
 
 def _is_given(name: str) -> bool:
@@ -71,9 +67,8 @@ def _is_given(name: str) -> bool:
     return source is not ParameterSource.DEFAULT
 
 
-def option_for(model: type[Request], name: str) -> Callable[[_Command], _Command]:
-    """The option of one field of a request, for commands that take no other of it."""
-    field = model.model_fields[name]
+def option_for(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
+    """The option of one field."""
     said, flag, kind = option_of(field), flag_of(name, field), _without_none(field.annotation)
     default, text = field.get_default(call_default_factory=True), _help(said)
     if kind is bool:
@@ -145,3 +140,8 @@ def _value(field: FieldInfo, name: str, given: Any) -> Any:
     if get_args(kind)[1:] == (Any,):
         found = {key: None if text == "null" else text for key, text in found.items()}
     return found
+
+
+def _in_order(model: type[Request], first: Iterable[str], last: Iterable[str]) -> list[str]:
+    at_end = list(last)
+    return list(dict.fromkeys([*first, *(field for field in model.model_fields if field not in at_end), *at_end]))
