@@ -147,7 +147,7 @@ def main() -> None:
             name = setting["preset"] if len(setting) == 1 else measured[1].settings
             rows.append({**case, "name": name, "calls": calls_of(spec), "setting": setting, **dump(measured[1])})
             took = time.monotonic() - started
-            sys.stdout.write(f"{case['case']:20} {measured[1]['settings']:50} {shares(rows[-1])} {took:.0f} s\n")
+            sys.stdout.write(f"{case['case']:20} {measured[1].settings or '':50} {shares(rows[-1])} {took:.0f} s\n")
             sys.stdout.flush()
             atomic.write_json(asked.out, {"rows": rows})
     if asked.curve is not None:
