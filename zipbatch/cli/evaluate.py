@@ -15,8 +15,8 @@ from zipbatch.stages.evaluate.request import EvaluateRequest
 
 if TYPE_CHECKING:
     from zipbatch.cluster import WorkerRequest
+    from zipbatch.report.progress import Progress
     from zipbatch.stages.evaluate.plan import EvaluatePlan
-    from zipbatch.stages.evaluate.progress import EvaluateProgress
 
 
 @click.command()
@@ -69,9 +69,9 @@ def evaluate(
         what = f"evaluating {job.dataset.name}"
         shown.begin(what, _to_do(plan))
 
-        def show(p: EvaluateProgress) -> None:
+        def show(p: Progress) -> None:
             shown.show(p.shown(what))
-            noted.count("shards", p.shards_done, p.shards)
+            noted.counts = p.counts
 
         rows = run(plan, on_progress=show)
     if as_json:
