@@ -63,7 +63,9 @@ class Progress:
         """
         found = next((part for part in self.parts if part.unit == unit), None)
         if found is None:
-            raise LookupError(f"{unit}: not counted; there are: {', '.join(part.unit for part in self.parts) or 'none'}")
+            raise LookupError(
+                f"{unit}: not counted; there are: {', '.join(part.unit for part in self.parts) or 'none'}"
+            )
         return found
 
     @property
