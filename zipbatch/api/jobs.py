@@ -9,13 +9,13 @@ from typing import Any
 
 from zipbatch.cluster import resolve_workers
 from zipbatch.config import validate
+from zipbatch.report.progress import Progress
 from zipbatch.stages.assets import source_place
 from zipbatch.stages.poison.request import PoisonRequest
 from zipbatch.stages.poison.staging import PoisonResult
 from zipbatch.stages.poison.staging import poison as stage
 from zipbatch.stages.purify.job import opened_job
 from zipbatch.stages.purify.plan import plan_purify
-from zipbatch.stages.purify.progress import PurifyProgress
 from zipbatch.stages.purify.publish import check_tagged
 from zipbatch.stages.purify.request import PurifyRequest
 from zipbatch.stages.purify.run import PurifySummary
@@ -57,7 +57,7 @@ def purify(
     workers: int = 0,
     address: str | None = None,
     device: str = "auto",
-    on_progress: Callable[[PurifyProgress], None] = lambda _progress: None,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
     **settings: Any,
 ) -> PurifySummary:
     """Purify shards into a versioned store: ``zipbatch purify``.

@@ -13,7 +13,7 @@ from zipbatch.cli.run_context import report_options, run_context
 from zipbatch.storage import StoragePath, storage_path
 
 if TYPE_CHECKING:
-    from zipbatch.stages.evaluate.progress import EvaluateProgress
+    from zipbatch.report.progress import Progress
     from zipbatch.stages.evaluate.run import EvaluatePlan
 
 
@@ -81,9 +81,9 @@ def evaluate(
         what = f"evaluating {request.dataset.name}"
         shown.begin(what, _to_do(plan))
 
-        def show(p: EvaluateProgress) -> None:
+        def show(p: Progress) -> None:
             shown.show(p.shown(what))
-            noted.count("shards", p.shards_done, p.shards)
+            noted.counts = p.counts
 
         rows = run(plan, on_progress=show)
     if as_json:

@@ -17,9 +17,9 @@ from zipbatch.stages.purify.request import PurifyRequest
 
 if TYPE_CHECKING:
     from zipbatch.cluster import Workers
+    from zipbatch.report.progress import Progress
     from zipbatch.stages.purify.estimate import Estimate
     from zipbatch.stages.purify.plan import PurifyPlan
-    from zipbatch.stages.purify.progress import PurifyProgress
     from zipbatch.stages.purify.run import PurifySummary
 
 log = logging.getLogger(__name__)
@@ -91,17 +91,14 @@ def purify(
 
 
 def _purified(plan: PurifyPlan, stop_at: float | None, shown: Screen) -> PurifySummary:
-    from zipbatch.report.run import Counts
     from zipbatch.stages.purify.run import purify as run
 
     noted, what = run_context(), f"purifying {plan.job.dataset.name}"
     shown.begin(what, _to_do(plan))
 
-    def show(p: PurifyProgress) -> None:
+    def show(p: Progress) -> None:
         shown.show(p.shown(what))
-        computed = p.shards_done - p.reused - len(p.failed)
-        noted.failed = p.failed
-        noted.counts = Counts("shards", p.shards, computed, p.reused, len(p.failed), p.samples_whole, p.quarantined)
+        noted.failed, noted.counts = p.failed, p.counts
 
     summary = run(plan, on_progress=show, stop_at=stop_at)
     noted.version, noted.tags = summary.version, summary.tags

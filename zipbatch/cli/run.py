@@ -158,8 +158,8 @@ def _seeds(text: str) -> object:
 
 def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
     from zipbatch.pipeline.run import run_pipeline
+    from zipbatch.report.counts import Counts
     from zipbatch.report.progress import Part
-    from zipbatch.report.run import Counts
 
     noted = run_context()
     noted.store = str(plan.workspace.store.root)

@@ -15,10 +15,11 @@ from zipbatch.datasets.labels import Labelling, Unlabelled
 from zipbatch.datasets.staged import ALL_TO_ONE, CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.metrics import Fidelity, defence_effectiveness
+from zipbatch.report.progress import Progress
 from zipbatch.results import NO_COST, EvaluationRow, Paired, PairedCounts, dump
 from zipbatch.results import Cost as PurifyCost
 from zipbatch.stages.evaluate.pieces import EvaluateTask
-from zipbatch.stages.evaluate.progress import EvaluateProgress, Measured
+from zipbatch.stages.evaluate.progress import Measured
 from zipbatch.stages.evaluate.victims import class_name, num_classes
 from zipbatch.stages.evaluate.worker import (
     EvaluateResult,
@@ -219,7 +220,7 @@ def results(
     plan: EvaluatePlan,
     *,
     keep_answers: bool = False,
-    on_progress: Callable[[EvaluateProgress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Iterator[EvaluateResult]:
     """What the victims answer on each shard, as workers finish them.
 
@@ -247,9 +248,7 @@ def results(
         raise WorkFailed("\n".join([f"{len(failed)} of {len(plan.tasks)} shards could not be measured", *failed[:20]]))
 
 
-def evaluate(
-    plan: EvaluatePlan, *, on_progress: Callable[[EvaluateProgress], None] = lambda _: None
-) -> list[EvaluationRow]:
+def evaluate(plan: EvaluatePlan, *, on_progress: Callable[[Progress], None] = lambda _: None) -> list[EvaluationRow]:
     """Carry out a plan: one row for each victim undefended and for each victim and purified version.
 
     ``n_quarantined`` images, which some version holds in quarantine, are in no row's measures.
