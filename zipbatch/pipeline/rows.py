@@ -15,7 +15,6 @@ from zipbatch.results import NO_COST, Cost, EvaluationRow, PipelineRow, dump
 from zipbatch.stages.adapter import Instance, Workspace
 from zipbatch.stages.evaluate.adapter import read_rows
 from zipbatch.stages.purify.cost import cost_of
-from zipbatch.store import Versions
 
 Maker = Instance | str | None
 
@@ -82,7 +81,7 @@ def _with_cost(row: EvaluationRow, workspace: Workspace) -> EvaluationRow:
 
 def _cost(row: EvaluationRow, purified: str, workspace: Workspace) -> Cost:
     try:
-        version = Versions(workspace.store).read(f"{purified.partition('@')[0]}@{row.version}")
+        version = workspace.store.versions.read(f"{purified.partition('@')[0]}@{row.version}")
     except (UsageError, DataError):
         return NO_COST
     return cost_of(version, workspace.store, {listed.shard for listed in version.rows})
