@@ -35,6 +35,7 @@ from zipbatch.config import DEFAULTS
         "tune",
         "adapt",
         "ls",
+        "schema",
     ],
 )
 def test_every_command_has_help(command: str):
