@@ -11,6 +11,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from tests.attacks.stamping import stamp
 from tests.attacks.test_wanet import sample_bilinear
 from zipbatch.attacks import ATTACKS, PROFILES
 
@@ -56,7 +57,7 @@ WITHOUT_A_PICTURE = [
 @pytest.mark.parametrize(("profile", "name"), WITHOUT_A_PICTURE)
 def test_stamped_bytes(profile: str, name: str):
     attack = PROFILES[profile][name]
-    stamped = attack.apply(ramp(), attack.make_trigger(32, seed=SEED))
+    stamped = stamp(attack, ramp(), attack.make_trigger(32, seed=SEED))
     assert hashlib.sha256(stamped.tobytes()).hexdigest() == GOLDEN[profile, name]
 
 
