@@ -55,27 +55,25 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
         raise built.failure()
     with ThreadPoolExecutor(max_workers=workers.in_flight, thread_name_prefix="shard") as pool:
         try:
-            yield from _handed_out(pool, work, tasks, workers.in_flight, lambda: on_partial(far.copy()))
+            yield from _outcomes(
+                iter(tasks), lambda task: pool.submit(work, task), workers.in_flight, lambda: on_partial(far.copy())
+            )
         finally:
             stop.set()
 
 
-def _handed_out(
-    pool: ThreadPoolExecutor,
-    work: Callable[[Any], Answer],
-    tasks: Iterable[Any],
-    in_flight: int,
-    tell: Callable[[], None],
+def _outcomes(
+    queue: Iterator[Any], submit: Callable[[Any], Future[Answer]], in_flight: int, on_partial: Callable[[], None]
 ) -> Iterator[Outcome]:
-    """The tasks' outcomes as they end, ``in_flight`` in hand at once; ``tell`` is called before each wait."""
-    queue, running = iter(tasks), dict[Future[Answer], Any]()
+    """What becomes of each task; those that have not begun when this is left never do."""
+    running: dict[Future[Answer], Any] = {}
     try:
         while True:
             while len(running) < in_flight and (task := next(queue, None)) is not None:
-                running[pool.submit(work, task)] = task
+                running[submit(task)] = task
             if not running:
                 return
-            tell()
+            on_partial()
             for future in wait(running, timeout=PARTIAL_S, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 answer = future.result()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.attacks.stamping import stamp
 from tests.making import CLASSES, files_below, picture, sample, write_images, write_shard, write_source, zipbatch
 from zipbatch import images
 from zipbatch.atomic import sha256_file
@@ -108,7 +109,7 @@ def test_every_sample(source32: Path, tmp_path: Path, attack: str, profile: str)
             assert s.metadata() == expected
             assert (s.label(), s.original_label()) == (label, clean.label())
             image, training = clean.image()[None], split == "train"
-            expected_pixels = kind.stamp(image, trigger, keys=[s.key], training=training) if stamped else image
+            expected_pixels = stamp(kind, image, trigger, keys=[s.key], training=training) if stamped else image
             assert (s.image() == expected_pixels[0]).all()
 
 
@@ -270,7 +271,7 @@ def test_image_size(source: Path, tmp_path: Path, policy: str):
     ):
         small = images.resize(clean.image(), 12, policy=policy)
         assert (plain.image() == small).all()
-        assert (stamped.image() == attack.apply(small[None], trigger)[0]).all()
+        assert (stamped.image() == stamp(attack, small[None], trigger)[0]).all()
 
 
 def test_params_reach_the_trigger(source: Path, tmp_path: Path):
@@ -539,11 +540,11 @@ def test_an_interrupt_half_way_leaves_nothing_and_a_rerun_is_whole(
     attack, calls = type(get_attack("badnets")), io.StringIO()
     real = attack.apply
 
-    def interrupted(*arguments: object) -> np.ndarray:
+    def interrupted(*arguments: object, **named: object) -> np.ndarray:
         calls.write("x")
         if len(calls.getvalue()) == 2:
             raise KeyboardInterrupt
-        return real(*arguments)  # type: ignore[arg-type]
+        return real(*arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(attack, "apply", interrupted)

@@ -346,8 +346,8 @@ def _stamped(
 ) -> images.U8:
     chosen = [i for i, (_, role) in enumerate(staged) if role != "clean"]
     if chosen:
-        keys = [staged[i][0].key for i in chosen]
-        pixels[chosen] = stamp(plan.attack, pixels[chosen], plan.trigger, keys=keys, training=training)
+        keys, labels = [staged[i][0].key for i in chosen], [staged[i][0].label for i in chosen]
+        pixels[chosen] = stamp(plan.attack, pixels[chosen], plan.trigger, keys=keys, labels=labels, training=training)
     return pixels
 
 
@@ -371,7 +371,8 @@ def _write_trigger(plan: _Plan, folder: Path) -> str:
     grey = np.full((size, size, 3), 127, np.uint8)
     ramp = np.broadcast_to(np.linspace(0, 255, size).astype(np.uint8)[None, :, None], (size, size, 3))
     canvas = np.stack([grey, np.ascontiguousarray(ramp)])
-    stamped = stamp(plan.attack, canvas, plan.trigger, keys=["grey", "ramp"], training=False)
+    labels = [plan.goal.sources[0] if plan.goal.sources else 0] * len(canvas)  # of a class that the attack is after
+    stamped = stamp(plan.attack, canvas, plan.trigger, keys=["grey", "ramp"], labels=labels, training=False)
     picture = np.concatenate([np.concatenate(list(rows), axis=1) for rows in (canvas, stamped)])
     scale = max(1, 256 // size)
     (folder / TRIGGER_PICTURE).write_bytes(images.encode_png(picture.repeat(scale, axis=0).repeat(scale, axis=1)))
