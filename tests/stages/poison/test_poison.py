@@ -169,7 +169,7 @@ def test_the_bytes_do_not_depend_on_the_threads(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ):
     stage(source, tmp_path / "usual", image_size=20)
-    monkeypatch.setattr("zipbatch.stages.poison.run.ThreadPoolExecutor", lambda: ThreadPoolExecutor(threads))
+    monkeypatch.setattr("zipbatch.stages.poison.writing.ThreadPoolExecutor", lambda: ThreadPoolExecutor(threads))
     stage(source, tmp_path / "other", image_size=20)
     assert files_below(tmp_path / "usual") == files_below(tmp_path / "other")
 
