@@ -21,7 +21,8 @@ from zipbatch.attacks import ATTACKS, PROFILES, FromArray, attack_params, get_at
 from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, read_shard
-from zipbatch.stages.poison.staging import PoisonRequest, poison
+from zipbatch.stages.poison.request import PoisonRequest
+from zipbatch.stages.poison.run import poison
 
 PER_SHARD = 5
 
@@ -168,7 +169,7 @@ def test_the_bytes_do_not_depend_on_the_threads(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ):
     stage(source, tmp_path / "usual", image_size=20)
-    monkeypatch.setattr("zipbatch.stages.poison.staging.ThreadPoolExecutor", lambda: ThreadPoolExecutor(threads))
+    monkeypatch.setattr("zipbatch.stages.poison.writing.ThreadPoolExecutor", lambda: ThreadPoolExecutor(threads))
     stage(source, tmp_path / "other", image_size=20)
     assert files_below(tmp_path / "usual") == files_below(tmp_path / "other")
 

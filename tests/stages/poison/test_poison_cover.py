@@ -16,7 +16,8 @@ from tests.making import files_below, write_source, write_victim, zipbatch
 from tests.stages.poison.test_poison import labels_of, of_source, samples_of, stage, trigger_of
 from zipbatch.attacks import get_attack
 from zipbatch.datasets import open_dataset
-from zipbatch.stages.poison.staging import PoisonRequest, poison
+from zipbatch.stages.poison.request import PoisonRequest
+from zipbatch.stages.poison.run import poison
 from zipbatch.stages.train.data import load_split
 
 TACT = {"source_classes": "1", "cover_classes": "2"}
