@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -14,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from zipbatch.cli.number import Number
 from zipbatch.config import Request, pairs, validate
-from zipbatch.config.request import Option, option_of
+from zipbatch.config.request import has_option, option_of
 
 _Command = Callable[..., None]
 
@@ -31,26 +32,43 @@ def options_of(
             given to it as a function of them then.
     """
     left_out = set(without)
-    fields = {name: model.model_fields[name] for name in dict.fromkeys([*first, *model.model_fields])}
-    fields = {name: field for name, field in fields.items() if name not in left_out}
+    names = dict.fromkeys([*first, *model.model_fields])
+    offered = [one for name in names if name not in left_out for one in _offered(name, model.model_fields[name])]
 
     def decorate(command: _Command) -> _Command:
         @wraps(command)
         def gathered(**given: Any) -> None:
-            values = {name: _value(field, name, given.pop(name)) for name, field in fields.items()}
-            asked = {name: value for name, value in values.items() if value is not None}
+            asked = _asked(offered, given)
 
             def request(**found: Any) -> Request:
                 return validate(model, asked | found, where="settings given as flags")
 
-            command(request=request if left_out else request(), **given)
+            rest = {name: value for name, value in given.items() if name not in {one.name for one in offered}}
+            command(request=request if left_out else request(), **rest)
 
         with_options: _Command = gathered
-        for name, field in reversed(fields.items()):
-            with_options = _option(name, field)(with_options)
+        for one in reversed(offered):
+            with_options = _option(one)(with_options)
         return with_options
 
     return decorate
+
+
+@dataclass(frozen=True)
+class _Offered:
+    """A field that has a flag. ``mapping`` is the field of the request that its value goes into, None for its own;
+    of a mapping's entries, ``default`` is what help says of the default.
+    """
+
+    name: str
+    field: FieldInfo
+    mapping: str | None = None
+    default: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """What it is called on the command line."""
+        return flag_of(self.name, self.field)
 
 
 def flag_of(name: str, field: FieldInfo) -> str:
@@ -58,23 +76,47 @@ def flag_of(name: str, field: FieldInfo) -> str:
     return option_of(field).flag or f"--{name.replace('_', '-')}"
 
 
-def _option(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
-    said, flag, kind = option_of(field), flag_of(name, field), _without_none(field.annotation)
-    default, text = field.get_default(call_default_factory=True), _help(said)
+def _offered(name: str, field: FieldInfo) -> list[_Offered]:
+    """The field itself, or those of the model whose settings it holds."""
+    said = option_of(field)
+    if said.settings_of is None:
+        return [_Offered(name, field)]
+    entries = {key: entry for key, entry in said.settings_of.model_fields.items() if has_option(entry)}
+    return [_Offered(key, entry, name, said.default or _default_text(entry)) for key, entry in entries.items()]
+
+
+def _default_text(field: FieldInfo) -> str | None:
+    """What help says of the default of a field; None where that is nothing."""
+    value = option_of(field).default or field.get_default()
+    return None if value is None else str(value)
+
+
+def _asked(offered: Iterable[_Offered], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that were given, by name, as the request takes them."""
+    asked: dict[str, Any] = {}
+    for one in offered:
+        value = _value(one, given[one.name])
+        if value is not None:
+            (asked if one.mapping is None else asked.setdefault(one.mapping, {}))[one.name] = value
+    return asked
+
+
+def _option(one: _Offered) -> Callable[[_Command], _Command]:
+    field, flag, kind = one.field, one.flag, _without_none(one.field.annotation)
+    said, whole = option_of(field), one.mapping is None
+    default = field.get_default(call_default_factory=True) if whole else None
+    shown = said.default if whole else one.default
+    text = said.help if shown is None else f"{said.help}  [default: {shown}]".strip()
     if kind is bool:
         names = flag if default is False else f"{flag}/--no-{flag.removeprefix('--')}"
-        return click.option(names, name, is_flag=True, default=default, help=text)
-    settings: dict[str, Any] = {"help": text, "metavar": said.metavar, "required": field.is_required()}
+        return click.option(names, one.name, is_flag=True, default=default, help=text)
+    settings: dict[str, Any] = {"help": text, "metavar": said.metavar, "required": whole and field.is_required()}
     if get_origin(kind) in {tuple, dict}:
         item = get_args(kind)[0] if get_origin(kind) is tuple else str
-        return click.option(flag, name, type=_click_type(item, field), multiple=True, **settings)
-    if not field.is_required() and default is not None:
+        return click.option(flag, one.name, type=_click_type(item, field), multiple=True, **settings)
+    if whole and not field.is_required() and default is not None:
         settings |= {"default": default, "show_default": said.default is None}
-    return click.option(flag, name, type=_click_type(kind, field), **settings)
-
-
-def _help(said: Option) -> str:
-    return said.help if said.default is None else f"{said.help}  [default: {said.default}]"
+    return click.option(flag, one.name, type=_click_type(kind, field), **settings)
 
 
 def _without_none(kind: Any) -> Any:
@@ -113,12 +155,12 @@ def _limits(field: FieldInfo) -> Mapping[str, Any]:
     return limits
 
 
-def _value(field: FieldInfo, name: str, given: Any) -> Any:
+def _value(one: _Offered, given: Any) -> Any:
     """What Click found, as the request takes it: pairs as a mapping, in which null is none; nothing as None."""
-    kind = _without_none(field.annotation)
+    kind = _without_none(one.field.annotation)
     if get_origin(kind) is not dict:
         return None if given == () else given
-    found: Mapping[str, object] = pairs(given, flag_of(name, field))
+    found: Mapping[str, object] = pairs(given, one.flag)
     if get_args(kind)[1:] == (Any,):
         found = {key: None if text == "null" else text for key, text in found.items()}
     return found or None

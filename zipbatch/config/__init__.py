@@ -13,17 +13,10 @@ from zipbatch.config.loading import (
     read_description,
     validate,
 )
-from zipbatch.config.models import (
-    Calibration,
-    DenoiserConfig,
-    PriorConfig,
-    RestorerConfig,
-    Settings,
-    Transforms,
-    VictimConfig,
-    listed,
-)
+from zipbatch.config.models import Calibration, Transforms, listed
 from zipbatch.config.request import Option, Request
+from zipbatch.config.settings import Settings
+from zipbatch.config.training import DenoiserConfig, PriorConfig, RestorerConfig, VictimConfig
 
 __all__ = [
     "DEFAULTS",

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from zipbatch import atomic, storage
 from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.cluster import pick_device
-from zipbatch.config import Option, PriorConfig, Request, VictimConfig, find_config, load_config
+from zipbatch.config import Option, Request
 from zipbatch.datasets import open_dataset
 from zipbatch.datasets.source import open_source
 from zipbatch.errors import DataError, UsageError
@@ -35,7 +35,8 @@ from zipbatch.stages.purify.request import PurifySettings
 from zipbatch.stages.purify.resolve import asked_purifier, with_prior
 from zipbatch.stages.purify.run import purify
 from zipbatch.stages.train.prior import train_prior
-from zipbatch.stages.train.run import is_trained, training_facts
+from zipbatch.stages.train.request import PriorSettings, VictimSettings
+from zipbatch.stages.train.run import is_trained, training_fingerprint
 from zipbatch.stages.train.victim import train_victim
 from zipbatch.store import VersionHeader, Versions, lost_objects
 
@@ -93,15 +94,8 @@ def _poison(instance: Instance, workspace: Workspace, report: Report) -> None:
     poison(request, on_progress=show)
 
 
-class TrainSettings(Request):
-    """A preset and single settings over it."""
-
-    preset: Annotated[str, Option(decides="identity")]
-    set: Annotated[dict[str, Any], Option(decides="identity")] = Field(default_factory=dict)
-
-
 def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> None:
-    assert isinstance(instance.settings, TrainSettings)
+    assert isinstance(instance.settings, VictimSettings)
     dataset = open_dataset([str(_at(instance.one("data"), workspace))])
     if instance.inputs["purified"]:
         version = Versions(workspace.store).read("@".join(_reference(instance.one("purified"), workspace)))
@@ -110,7 +104,7 @@ def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> N
     train_victim(
         dataset,
         instance.path(workspace),
-        _victim_config(instance.settings),
+        instance.settings.config(),
         device=pick_device(workspace.workers.device),
         start=open_victim(_at(start[0], workspace)) if start else None,
         on_progress=lambda p: report(p.shown(instance.label)),
@@ -118,11 +112,11 @@ def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> N
 
 
 def _train_prior(instance: Instance, workspace: Workspace, report: Report) -> None:
-    assert isinstance(instance.settings, TrainSettings)
+    assert isinstance(instance.settings, PriorSettings)
     train_prior(
         open_source(_text(instance.one("source")), (), labelled=False),
         instance.path(workspace),
-        _prior_config(instance.settings),
+        instance.settings.config(),
         device=pick_device(workspace.workers.device),
         on_progress=lambda p: report(p.shown(instance.label)),
     )
@@ -265,7 +259,7 @@ STAGE_TYPES: dict[str, StageType] = {
         ("seed",),
     ),
     "train victim": StageType(
-        TrainSettings,
+        VictimSettings,
         {
             "data": Input(("poison",)),
             "purified": Input(("purify",), path=False, needed=_maybe),
@@ -273,16 +267,16 @@ STAGE_TYPES: dict[str, StageType] = {
         },
         _train_victim,
         lambda instance, workspace: is_trained(instance.path(workspace), open_victim),
-        lambda settings: training_facts(_victim_config(settings)),
+        lambda settings: training_fingerprint(settings.config()),
         _remove_folder,
         ("set", "seed"),
     ),
     "train prior": StageType(
-        TrainSettings,
+        PriorSettings,
         {"source": Input()},
         _train_prior,
         lambda instance, workspace: is_trained(instance.path(workspace), open_prior),
-        lambda settings: training_facts(_prior_config(settings)),
+        lambda settings: training_fingerprint(settings.config()),
         _remove_folder,
         ("set", "seed"),
     ),
@@ -324,14 +318,6 @@ def read_rows(instance: Instance, workspace: Workspace) -> list[dict[str, Any]]:
     """The rows of a finished evaluation: for each victim without a defence, then with each purified version."""
     rows: list[dict[str, Any]] = json.loads(rows_file(instance, workspace).read_bytes())["rows"]
     return rows
-
-
-def _victim_config(settings: TrainSettings) -> VictimConfig:
-    return load_config(find_config("victims", settings.preset), VictimConfig, settings.set)
-
-
-def _prior_config(settings: TrainSettings) -> PriorConfig:
-    return load_config(find_config("priors", settings.preset), PriorConfig, settings.set)
 
 
 def _text(item: Instance | str) -> str:
