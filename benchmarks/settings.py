@@ -21,7 +21,7 @@ from typing import Any
 
 from zipbatch import atomic
 from zipbatch.checkpoints import open_victim
-from zipbatch.cluster import resolve_workers
+from zipbatch.cluster import WorkerRequest
 from zipbatch.config import read_config
 from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.diffusion import timesteps
@@ -127,7 +127,7 @@ def main() -> None:
     asked = parser.parse_args()
     prior = embedded_prior() if asked.prior == EMBEDDED else Path(asked.prior)
     specs = [(s, spec_of(s, prior, asked.precision)) for s in settings_of(read_config(asked.grid))]
-    workers = resolve_workers(asked.gpus, asked.workers, None, "auto")
+    workers = WorkerRequest(gpus=asked.gpus, workers=asked.workers).resolve()
     store = Store(asked.store)
     rows: list[dict[str, Any]] = []
     for number, (setting, spec) in enumerate(specs):

@@ -15,7 +15,6 @@ from zipbatch.cli.options import (
     PRECISION,
     SEED,
     WIDE,
-    WorkerFlags,
     cache_options,
     emit_json,
     look,
@@ -28,6 +27,7 @@ from zipbatch.errors import UsageError
 from zipbatch.storage import StoragePath, storage_path
 
 if TYPE_CHECKING:
+    from zipbatch.cluster import WorkerRequest
     from zipbatch.purifiers.base import Precision
     from zipbatch.report.progress import Progress
     from zipbatch.stages.audit.run import AuditResult
@@ -103,7 +103,7 @@ def audit(
     seed: int,
     precision: Precision,
     batch_size: int,
-    who: WorkerFlags,
+    who: WorkerRequest,
     wide: bool,
     as_json: bool,
 ) -> None:

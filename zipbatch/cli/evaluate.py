@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zipbatch.cli.options import JSON, WIDE, WorkerFlags, cache_options, emit_json, look, worker_options
+from zipbatch.cli.options import JSON, WIDE, cache_options, emit_json, look, worker_options
 from zipbatch.cli.render import screen
 from zipbatch.cli.run_context import report_options, run_context
 from zipbatch.storage import StoragePath, storage_path
 
 if TYPE_CHECKING:
+    from zipbatch.cluster import WorkerRequest
     from zipbatch.stages.evaluate.progress import EvaluateProgress
     from zipbatch.stages.evaluate.run import EvaluatePlan
 
@@ -34,7 +35,7 @@ def evaluate(
     purified: tuple[str, ...],
     store: StoragePath | None,
     sheet: Path | None,
-    who: WorkerFlags,
+    who: WorkerRequest,
     wide: bool,
     as_json: bool,
 ) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from zipbatch.cli.number import Number
-from zipbatch.cli.options import JSON, WorkerFlags, cache_options, emit_json, worker_options
+from zipbatch.cli.options import JSON, cache_options, emit_json, worker_options
 from zipbatch.cli.render import Screen, screen
 from zipbatch.cli.request_options import options_of
 from zipbatch.cli.run_context import LockPolicy, locked, report_options, run_context
 from zipbatch.stages.purify.request import PurifyRequest
 
 if TYPE_CHECKING:
-    from zipbatch.cluster import Workers
+    from zipbatch.cluster import WorkerRequest, Workers
     from zipbatch.stages.purify.estimate import Estimate
     from zipbatch.stages.purify.plan import PurifyPlan
     from zipbatch.stages.purify.run import PurifyProgress, PurifySummary
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 def purify(
     sources: tuple[str, ...],
     request: PurifyRequest,
-    who: WorkerFlags,
+    who: WorkerRequest,
     max_hours: float | None,
     lock: LockPolicy | None,
     dry_run: bool,

@@ -7,44 +7,47 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 import click
+from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
 from zipbatch.cli.number import Number
 from zipbatch.config import Request, pairs, validate
-from zipbatch.config.request import has_option, option_of
+from zipbatch.config.request import flag_of, has_option, option_of
 
 _Command = Callable[..., None]
 
 
 def options_of(
-    model: type[Request], *, first: Iterable[str] = (), without: Iterable[str] = ()
+    model: type[Request], *, first: Iterable[str] = (), without: Iterable[str] = (), name: str = "request"
 ) -> Callable[[_Command], _Command]:
     """Give a command an option for each field of ``model``; it is called with the model as ``request``.
+
+    The model is made of what the user gave alone, so that its ``model_fields_set`` says what that was.
 
     Args:
         model: the request.
         first: fields whose options help lists before the others.
         without: fields that the command finds out in another way, from its arguments, and fills in itself: the model is
             given to it as a function of them then.
+        name: what the command calls the model.
     """
     left_out = set(without)
-    names = dict.fromkeys([*first, *model.model_fields])
-    offered = [one for name in names if name not in left_out for one in _offered(name, model.model_fields[name])]
+    order = [field for field in dict.fromkeys([*first, *model.model_fields]) if field not in left_out]
+    offered = [one for field in order for one in _offered(field, model.model_fields[field])]
 
     def decorate(command: _Command) -> _Command:
         @wraps(command)
         def gathered(**given: Any) -> None:
-            asked = _asked(offered, given)
+            asked = _asked(offered, {one.name: given.pop(one.name) for one in offered})
 
             def request(**found: Any) -> Request:
                 return validate(model, asked | found, where="settings given as flags")
 
-            rest = {name: value for name, value in given.items() if name not in {one.name for one in offered}}
-            command(request=request if left_out else request(), **rest)
+            command(**{name: request if left_out else request()}, **given)
 
         with_options: _Command = gathered
         for one in reversed(offered):
@@ -54,26 +57,21 @@ def options_of(
     return decorate
 
 
+def option_for(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
+    """The option of one field."""
+    return _option(_Offered(name, field))
+
+
 @dataclass(frozen=True)
 class _Offered:
-    """A field that has a flag. ``mapping`` is the field of the request that its value goes into, None for its own;
-    of a mapping's entries, ``default`` is what help says of the default.
+    """A field that has a flag. Of an entry of a mapping, ``mapping`` is the request's field that has the mapping, and
+    ``default`` what help says of the default.
     """
 
     name: str
     field: FieldInfo
     mapping: str | None = None
     default: str | None = None
-
-    @property
-    def flag(self) -> str:
-        """What it is called on the command line."""
-        return flag_of(self.name, self.field)
-
-
-def flag_of(name: str, field: FieldInfo) -> str:
-    """``--batch-size``."""
-    return option_of(field).flag or f"--{name.replace('_', '-')}"
 
 
 def _offered(name: str, field: FieldInfo) -> list[_Offered]:
@@ -91,18 +89,23 @@ def _default_text(field: FieldInfo) -> str | None:
     return None if value is None else str(value)
 
 
-def _asked(offered: Iterable[_Offered], given: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(offered: Iterable[_Offered], values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that were given, by name, as the request takes them."""
     asked: dict[str, Any] = {}
     for one in offered:
-        value = _value(one, given[one.name])
-        if value is not None:
-            (asked if one.mapping is None else asked.setdefault(one.mapping, {}))[one.name] = value
+        if _is_given(one.name):
+            into = asked if one.mapping is None else asked.setdefault(one.mapping, {})
+            into[one.name] = _value(one.field, one.name, values[one.name])
     return asked
 
 
+def _is_given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not ParameterSource.DEFAULT
+
+
 def _option(one: _Offered) -> Callable[[_Command], _Command]:
-    field, flag, kind = one.field, one.flag, _without_none(one.field.annotation)
+    field, flag, kind = one.field, flag_of(one.name, one.field), _without_none(one.field.annotation)
     said, whole = option_of(field), one.mapping is None
     default = field.get_default(call_default_factory=True) if whole else None
     shown = said.default if whole else one.default
@@ -112,11 +115,11 @@ def _option(one: _Offered) -> Callable[[_Command], _Command]:
         return click.option(names, one.name, is_flag=True, default=default, help=text)
     settings: dict[str, Any] = {"help": text, "metavar": said.metavar, "required": whole and field.is_required()}
     if get_origin(kind) in {tuple, dict}:
-        item = get_args(kind)[0] if get_origin(kind) is tuple else str
-        return click.option(flag, one.name, type=_click_type(item, field), multiple=True, **settings)
-    if whole and not field.is_required() and default is not None:
+        item, metadata = _item(get_args(kind)[0]) if get_origin(kind) is tuple else (str, [])
+        return click.option(flag, one.name, type=_click_type(item, metadata), multiple=True, **settings)
+    if default is not None and not field.is_required():
         settings |= {"default": default, "show_default": said.default is None}
-    return click.option(flag, one.name, type=_click_type(kind, field), **settings)
+    return click.option(flag, one.name, type=_click_type(kind, field.metadata), **settings)
 
 
 def _without_none(kind: Any) -> Any:
@@ -127,11 +130,19 @@ def _without_none(kind: Any) -> Any:
     return kind
 
 
-def _click_type(kind: Any, field: FieldInfo) -> Any:
-    """With the limits that the field has."""
+def _item(kind: Any) -> tuple[Any, list[Any]]:
+    """An item's type and what is said beside it: ``float`` and its limits of ``Annotated[float, Field(gt=0)]``."""
+    if get_origin(kind) is not Annotated:
+        return kind, []
+    item, *beside = get_args(kind)
+    return item, [entry for field in beside for entry in (field.metadata if isinstance(field, FieldInfo) else [field])]
+
+
+def _click_type(kind: Any, metadata: Iterable[Any]) -> Any:
+    """With the limits that the metadata have."""
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
-    limits = _limits(field)
+    limits = _limits(metadata)
     if kind is int and limits:
         return click.IntRange(**limits)
     if kind is float:
@@ -141,9 +152,9 @@ def _click_type(kind: Any, field: FieldInfo) -> Any:
     return click.types.convert_type(kind)
 
 
-def _limits(field: FieldInfo) -> Mapping[str, Any]:
+def _limits(metadata: Iterable[Any]) -> Mapping[str, Any]:
     limits: dict[str, Any] = {}
-    for entry in field.metadata:
+    for entry in metadata:
         if isinstance(entry, annotated_types.Ge):
             limits["min"] = entry.ge
         elif isinstance(entry, annotated_types.Gt):
@@ -155,12 +166,12 @@ def _limits(field: FieldInfo) -> Mapping[str, Any]:
     return limits
 
 
-def _value(one: _Offered, given: Any) -> Any:
-    """What Click found, as the request takes it: pairs as a mapping, in which null is none; nothing as None."""
-    kind = _without_none(one.field.annotation)
+def _value(field: FieldInfo, name: str, given: Any) -> Any:
+    """What Click found, as the request takes it: pairs as a mapping, in which null is none."""
+    kind = _without_none(field.annotation)
     if get_origin(kind) is not dict:
-        return None if given == () else given
-    found: Mapping[str, object] = pairs(given, one.flag)
+        return given
+    found: Mapping[str, object] = pairs(given, flag_of(name, field))
     if get_args(kind)[1:] == (Any,):
         found = {key: None if text == "null" else text for key, text in found.items()}
-    return found or None
+    return found

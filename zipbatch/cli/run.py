@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zipbatch.cli.options import JSON, TRUST_MTIME, WIDE, WorkerFlags, emit_json, look, worker_options
+from zipbatch.cli.options import JSON, TRUST_MTIME, WIDE, emit_json, look, worker_options
 from zipbatch.cli.render import screen
 from zipbatch.cli.run_context import report_options, run_context
 from zipbatch.config import pairs
@@ -19,7 +19,7 @@ from zipbatch.errors import UsageError
 from zipbatch.report.units import about_text
 
 if TYPE_CHECKING:
-    from zipbatch.cluster import Workers
+    from zipbatch.cluster import WorkerRequest, Workers
     from zipbatch.pipeline.run import PipelinePlan, PipelineResult
     from zipbatch.report.progress import Progress
 
@@ -51,7 +51,7 @@ def run(
     out: Path | None,
     values: tuple[str, ...],
     seeds: str | None,
-    who: WorkerFlags,
+    who: WorkerRequest,
     dry_run: bool,
     csv_file: Path | None,
     trust_mtime: bool,
@@ -102,7 +102,7 @@ def run(
 def demo(
     out: Path,
     limit: int | None,
-    who: WorkerFlags,
+    who: WorkerRequest,
     wide: bool,
     as_json: bool,
 ) -> None:

@@ -16,7 +16,6 @@ from zipbatch.cli.options import (
     PRECISION,
     SEED,
     WIDE,
-    WorkerFlags,
     cache_options,
     emit_json,
     look,
@@ -27,6 +26,7 @@ from zipbatch.errors import UsageError
 from zipbatch.storage import storage_path
 
 if TYPE_CHECKING:
+    from zipbatch.cluster import WorkerRequest
     from zipbatch.stages.tune.fit import FitResult
     from zipbatch.stages.tune.sweep import TuneResult
     from zipbatch.storage import StoragePath
@@ -99,7 +99,7 @@ def tune(
     seed: int,
     precision: str,
     batch_size: int,
-    who: WorkerFlags,
+    who: WorkerRequest,
     wide: bool,
     as_json: bool,
 ) -> None:
