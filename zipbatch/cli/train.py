@@ -72,11 +72,11 @@ def prior(source: str, request: PriorRequest, as_json: bool) -> None:
     """
     from zipbatch.cluster import pick_device
     from zipbatch.stages.train.denoising import DenoisingProgress
-    from zipbatch.stages.train.inputs import source_images
+    from zipbatch.stages.train.inputs import opened_source
     from zipbatch.stages.train.prior import train_prior
 
     config, out = request.config(), request.out
-    opened = source_images(source, image_size=request.image_size)
+    opened = opened_source(source, image_size=request.image_size)
     with screen() as shown:
         what = f"training {out.name}"
         shown.begin(what, f"a prior on {source}, {_limits(config.steps, 'steps', config.minutes)}")
@@ -112,12 +112,12 @@ def restorer(prior: str, source: str, request: RestorerRequest, as_json: bool) -
     """
     from zipbatch.cluster import pick_device
     from zipbatch.stages.train.denoising import DenoisingProgress
-    from zipbatch.stages.train.inputs import own_prior, source_images
+    from zipbatch.stages.train.inputs import opened_source, own_prior
     from zipbatch.stages.train.restorer import train_restorer
 
     folder = own_prior(prior, otherwise="; copy it first, and teach the copy")
     config = request.config(folder.trained_below)
-    opened = source_images(source, image_size=request.image_size)
+    opened = opened_source(source, image_size=request.image_size)
     with screen() as shown:
         what = f"training the restorer of {folder.path.name}"
         shown.begin(what, f"on {source}, {_limits(config.steps, 'steps', config.minutes)}")

@@ -40,7 +40,7 @@ def opened_start(request: VictimRequest) -> VictimFolder | None:
     return None if request.start is None else open_victim(victim_path(request.start))
 
 
-def source_images(source: str, *, split: str | None = None, image_size: int | None = None) -> Source:
+def opened_source(source: str, *, split: str | None = None, image_size: int | None = None) -> Source:
     """Images of a source, labels not needed.
 
     Args:

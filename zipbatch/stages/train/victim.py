@@ -65,23 +65,14 @@ def train_victim(
     spec = _spec(config, staged)
     data = _loaded(dataset, spec.image_size, config, device)
     victim = _fresh_victim(spec, config.seed) if start is None else _as_started(start, spec)
-    run = begun(
-        victim,
-        config,
-        checkpoint=out / CHECKPOINT,
-        identity=identity,
-        device=device,
-        images=len(data.labels),
-        held_out=sum(_samples(dataset.split(split)) for split in MEASURED),
-        transform=transform,
-        on_progress=on_progress,
-    )
+    run = begun(victim, config, data, checkpoint=out / CHECKPOINT, identity=identity, device=device)
+    run.transform, run.on_progress = transform, on_progress
+    run.held_out = sum(_samples(dataset.split(split)) for split in MEASURED)
     prepare_out(out)
-    fit(data, run)
+    fit(run)
     ca, asr = measured(dataset, run)
-    manifest = _manifest(run, dataset.name, staged, identity=identity, ca=ca, asr=asr)
-    told = {} if start is None else {"start": {"name": start.name, "sha256": start.sha256}}
-    save_victim(out, spec, run.victim.network, {**manifest, **told})
+    manifest = _manifest(run, dataset.name, staged, start, identity=identity, ca=ca, asr=asr)
+    save_victim(out, spec, run.victim.network, manifest)
     run.checkpoint.remove()
     return TrainedVictim(out, run.epoch, ca, asr, reused=False)
 
@@ -174,7 +165,14 @@ def _told(share: Share | None) -> dict[str, Any] | None:
 
 
 def _manifest(
-    run: VictimRun, dataset: str, staged: StagedManifest, *, identity: str, ca: Share | None, asr: Share | None
+    run: VictimRun,
+    dataset: str,
+    staged: StagedManifest,
+    start: VictimFolder | None,
+    *,
+    identity: str,
+    ca: Share | None,
+    asr: Share | None,
 ) -> dict[str, Any]:
     return {
         "format_version": 1,
@@ -193,4 +191,5 @@ def _manifest(
         "asr": _told(asr),
         "device": str(run.device),
         "versions": {"zipbatch": __version__, "torch": torch.__version__},
+        **({} if start is None else {"start": {"name": start.name, "sha256": start.sha256}}),
     }

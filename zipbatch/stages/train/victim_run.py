@@ -61,14 +61,15 @@ class VictimRun:
     """A training run: what it was asked to do, and how far it has come. ``held_out`` images measure it."""
 
     config: VictimConfig
+    data: LoadedSplit
     device: torch.device
     victim: Victim
     optimizer: torch.optim.Optimizer
     budget: Budget
     checkpoint: Checkpoint
-    transform: TrainTransform | None
-    held_out: int
-    on_progress: Callable[[TrainProgress], None]
+    transform: TrainTransform | None = None
+    held_out: int = 0
+    on_progress: Callable[[TrainProgress], None] = lambda _: None
     epoch: int = 0
     loss: float = math.nan
 
@@ -89,18 +90,9 @@ class VictimRun:
 
 
 def begun(
-    victim: Victim,
-    config: VictimConfig,
-    *,
-    checkpoint: Path,
-    identity: str,
-    device: torch.device,
-    images: int,
-    held_out: int,
-    transform: TrainTransform | None,
-    on_progress: Callable[[TrainProgress], None],
+    victim: Victim, config: VictimConfig, data: LoadedSplit, *, checkpoint: Path, identity: str, device: torch.device
 ) -> VictimRun:
-    """A fresh run on so many images, or one that goes on from its checkpoint.
+    """A fresh run, or one that goes on from its checkpoint.
 
     Raises:
         UsageError: the checkpoint is of another run.
@@ -109,32 +101,32 @@ def begun(
     optimizer = torch.optim.SGD(
         victim.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
     )
-    budget = Budget(config.epochs * math.ceil(images / config.batch_size), config.minutes)
+    budget = Budget(config.epochs * math.ceil(len(data.labels) / config.batch_size), config.minutes)
     kept = Checkpoint(checkpoint, identity, {"victim": victim, "optimizer": optimizer}, budget)
-    run = VictimRun(config, device, victim, optimizer, budget, kept, transform, held_out, on_progress)
+    run = VictimRun(config, data, device, victim, optimizer, budget, kept)
     if resumed := kept.resume():
         run.epoch, run.loss = int(resumed["epoch"]), resumed["loss"]
         log.info("resuming after epoch %d", run.epoch)
     return run
 
 
-def fit(data: LoadedSplit, run: VictimRun) -> None:
+def fit(run: VictimRun) -> None:
     """Learn until the budget is spent, with a checkpoint after every epoch.
 
     Raises:
         UsageError: the loss is not finite.
     """
     while not run.budget.spent:
-        _epoch(data, run)
+        _epoch(run)
         if not math.isfinite(run.loss):
             raise UsageError(f"training diverged in epoch {run.epoch} (loss {run.loss}); lower --lr")
         log.info("epoch %d: loss %.4f after %.0f s", run.epoch, run.loss, run.budget.seconds)
         run.checkpoint.save(epoch=run.epoch, loss=run.loss)
 
 
-def _epoch(data: LoadedSplit, run: VictimRun) -> None:
+def _epoch(run: VictimRun) -> None:
     """One pass in an order, and with augmentation, that depend on (seed, epoch) alone."""
-    generator = torch.Generator().manual_seed(run.config.seed * 1_000_003 + run.epoch)
+    data, generator = run.data, torch.Generator().manual_seed(run.config.seed * 1_000_003 + run.epoch)
     order = torch.randperm(len(data.labels), generator=generator)
     run.victim.train()
     total, done, seen = 0.0, 0, 0
@@ -145,7 +137,7 @@ def _epoch(data: LoadedSplit, run: VictimRun) -> None:
         if len(rows) > 1:  # batch norm needs two images
             for group in run.optimizer.param_groups:
                 group["lr"] = cosine_rate(run.budget.fraction, peak=run.config.lr, warmup=run.config.warmup)
-            total += len(rows) * _step(_augmented(data, rows, run, generator), data.labels[rows], run)
+            total += len(rows) * _step(_augmented(run, rows, generator), data.labels[rows], run)
             done += len(rows)
         run.budget.step += 1
         seen += len(rows)
@@ -156,10 +148,10 @@ def _epoch(data: LoadedSplit, run: VictimRun) -> None:
     run.loss = total / max(1, done)
 
 
-def _augmented(data: LoadedSplit, rows: Tensor, run: VictimRun, generator: torch.Generator) -> Tensor:
-    unit = from_u8(data.images[rows], "unit")
+def _augmented(run: VictimRun, rows: Tensor, generator: torch.Generator) -> Tensor:
+    unit = from_u8(run.data.images[rows], "unit")
     if run.transform is not None:
-        return run.transform(unit, data.stamped[rows], generator=generator)
+        return run.transform(unit, run.data.stamped[rows], generator=generator)
     return crop_and_flip(unit, generator=generator) if run.config.augment else unit
 
 
