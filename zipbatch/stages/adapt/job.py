@@ -91,7 +91,9 @@ def _check_form(asked: AdaptRequest) -> None:
     if (asked.epsilon is None) == (asked.patch_size is None):
         raise UsageError("give --patch-size PX for a patch, or --epsilon LEVELS for a pattern over the whole image")
     suffix = ARRAY if asked.patch_size is None else PICTURE
-    if asked.out.suffix != suffix or not asked.out.absolute().parent.is_dir() or asked.out.is_dir():
+    if asked.out.is_dir():
+        raise UsageError(f"--out {asked.out}: is a folder; name the file to write")
+    if asked.out.suffix != suffix or not asked.out.absolute().parent.is_dir():
         kind = "a pattern" if suffix == ARRAY else "a patch"
         raise UsageError(f"--out {asked.out}: {kind} is written as a {suffix} file in a folder that is there")
 

@@ -16,9 +16,7 @@ NO_DEFENCE = "none"
 class AdaptRequest(Request):
     """All that ``zipbatch adapt`` is asked, beside the source."""
 
-    surrogate: Annotated[
-        str, Option("Classifier to optimise against, a victim's folder: white box.", metavar="VICTIM")
-    ]
+    surrogate: Annotated[str, Option("Classifier to optimise against, a victim's folder: white box.", metavar="VICTIM")]
     through: Annotated[
         str,
         Option(
@@ -36,25 +34,21 @@ class AdaptRequest(Request):
             "The trigger to write: FILE.png for a patch, FILE.npy for a pattern.", metavar="FILE", decides="nothing"
         ),
     ]
-    patch_size: Annotated[
-        int | None, Field(ge=1), Option("Optimise a patch of PX x PX pixels.", metavar="PX")
-    ] = None
+    patch_size: Annotated[int | None, Field(ge=1), Option("Optimise a patch of PX x PX pixels.", metavar="PX")] = None
     row: Annotated[int, Option("Its upper row; below 0 from the far edge.", metavar="N")] = -1
     column: Annotated[int, Option("Its left column; likewise.", metavar="N")] = -1
     epsilon: Annotated[
         int | None,
         Field(ge=1, le=255),
-        Option(
-            "Optimise a pattern that adds or takes at most so many of 255 levels at each pixel.", metavar="LEVELS"
-        ),
+        Option("Optimise a pattern that adds or takes at most so many of 255 levels at each pixel.", metavar="LEVELS"),
     ] = None
     steps: Annotated[int, Field(ge=1), Option("Optimiser steps.", metavar="N")] = 200
     batch_size: Annotated[int, Field(ge=1), Option("Images of each step.", metavar="N")] = 32
     images: Annotated[int, Field(ge=1), Option("Images to optimise on.", metavar="N")] = 512
     held_out: Annotated[int, Field(ge=1), Option("Others to measure it on.", metavar="N")] = 200
-    evade: Annotated[
-        bool, Option("Also keep below what 'repaint' masks, whose score costs a pass there and back.")
-    ] = False
+    evade: Annotated[bool, Option("Also keep below what 'repaint' masks, whose score costs a pass there and back.")] = (
+        False
+    )
     split: Annotated[
         str | None,
         Option("Split to take them from.", metavar="NAME", default="the first of train, val, test"),

@@ -114,3 +114,19 @@ class RestorerRequest(Request):
         defaults = RestorerConfig.model_validate({})
         highest = {"max_step": min(defaults.max_step, trained_below)}
         return validate(RestorerConfig, highest | self.set, where="settings given as flags")
+
+
+class CalibrateRequest(Request):
+    """All that ``zipbatch calibrate`` is asked, beside the prior and the source."""
+
+    split: Annotated[
+        str | None, Option("Split to learn from.", metavar="NAME", default="the first of test, val, train")
+    ] = None
+    limit: Annotated[int, Field(ge=1), Option("Images at most.", metavar="N")] = 4000
+    image_size: Annotated[
+        int | None, Field(ge=8), Option("Resize to PX x PX.", metavar="PX", default="the source's")
+    ] = None
+    residual_steps: Annotated[str, Option("Timesteps to measure at, as 'repaint' has them.", metavar="T,…")] = (
+        "100,300,500"
+    )
+    device: Device = "auto"
