@@ -11,7 +11,7 @@ import click
 
 from zipbatch import atomic
 from zipbatch.cli.number import Number
-from zipbatch.cli.request_options import option_for, options_of
+from zipbatch.cli.request_options import options_of
 from zipbatch.cluster import WorkerRequest
 from zipbatch.storage import cache, storage_path
 
@@ -43,7 +43,6 @@ PRECISION = click.option(
 BATCH_SIZE = click.option(
     "--batch-size", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Network batch."
 )
-DEVICE = option_for("device", WorkerRequest.model_fields["device"])
 worker_options = options_of(WorkerRequest, name="who")
 """Who does the work; the command gets it as ``who``, a ``WorkerRequest``."""
 
