@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "zipbatch"
 
 # Top to bottom. A module may import its own layer and those below it.
 LAYERS: list[set[str]] = [
-    {"cli", "__main__"},
+    {"cli", "api", "__main__"},
     {"pipeline"},
     {"stages"},
     {"cluster"},

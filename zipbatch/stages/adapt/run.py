@@ -187,7 +187,7 @@ def _size(job: AdaptJob) -> int:
         )
     try:
         if job.through is not None:
-            job.through.row_of(size, size)
+            job.through.images_per_row(size, size)
     except ValueError as error:
         raise UsageError(f"--through: {error}") from error
     return size

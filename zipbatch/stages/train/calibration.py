@@ -140,6 +140,6 @@ def _residuals(
             whole[rows] = part
         return min(int(rows.stop), len(keys))
 
-    for done in Halving(_BATCH).pieces(len(keys), measure, unit=sampler.tiling(pixels).slots):
+    for done in Halving(_BATCH).pieces(len(keys), measure, images_per_row=sampler.tiling(pixels).slots):
         on_progress(done, len(keys))
     return residuals
