@@ -27,7 +27,9 @@ from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.diffusion import timesteps
 from zipbatch.report.curve import StrengthLine, strength_curve
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
-from zipbatch.stages.evaluate.run import EvaluateRequest, evaluate, plan_evaluate
+from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.plan import plan_evaluate
+from zipbatch.stages.evaluate.run import evaluate
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
 from zipbatch.stages.purify.request import Precision, PurifierRequest
@@ -136,8 +138,8 @@ def main() -> None:
             started = time.monotonic()
             done = purify(plan_purify(PurifyJob(dataset, spec, store, workers)))
             reference = f"{dataset.name}@{done.version}"
-            request = EvaluateRequest((open_victim(Path(victim)),), dataset, staged, (reference,), store, workers)
-            measured = evaluate(plan_evaluate(request))
+            job = EvaluateJob((open_victim(Path(victim)),), dataset, staged, (reference,), store, workers)
+            measured = evaluate(plan_evaluate(job))
             case = {"case": Path(staged).name, "half": asked.half, "precision": asked.precision}
             if number == 0:
                 rows.append({**case, "name": "no defence", "calls": 0, "setting": {}, **measured[0]})

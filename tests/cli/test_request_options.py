@@ -97,9 +97,10 @@ def test_what_the_command_finds_out_itself_is_no_option():
     assert "--out" not in order("--help", without=("out",))
 
 
-def test_first_fields_are_listed_first():
-    text = order("--help", first=("out", "kind"))
-    assert text.index("--out") < text.index("--kind") < text.index("--size")
+def test_first_fields_are_listed_first_and_last_ones_last():
+    text = order("--help", first=("out", "kind"), last=("share", "size"))
+    assert text.index("--out") < text.index("--kind") < text.index("--name") < text.index("--share")
+    assert text.index("--move") < text.index("--share") < text.index("--size")
 
 
 def test_the_request_says_what_was_given():

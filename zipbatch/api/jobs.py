@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zipbatch.cluster import resolve_workers
+from zipbatch.cluster import WorkerRequest
 from zipbatch.config import validate
 from zipbatch.stages.assets import source_place
 from zipbatch.stages.poison.request import PoisonRequest
@@ -77,9 +77,10 @@ def purify(
         WorkFailed: some shards failed, or a tag could not be moved; names each with its reason.
     """
     names = [sources] if isinstance(sources, str | Path) else list(sources)
-    who = resolve_workers(gpus, None if gpus is not None else workers, address, device)
+    who = {"gpus": gpus, "workers": None if gpus is not None else workers, "address": address, "device": device}
     request = validate(PurifyRequest, {"store": os.fspath(store), **settings}, where="purify")
-    job = opened_job([os.fspath(name) for name in names], request, who)
+    asked = validate(WorkerRequest, who, where="purify")
+    job = opened_job([os.fspath(name) for name in names], request, asked.resolve())
     summary = run_purify(plan_purify(job), on_progress=on_progress)
     check_tagged(summary, job.dataset.name, job.tag)
     return summary

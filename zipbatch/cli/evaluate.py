@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
 from zipbatch.cli.options import JSON, WIDE, cache_options, emit_json, look, worker_options
 from zipbatch.cli.render import screen
+from zipbatch.cli.request_options import options_of
 from zipbatch.cli.run_context import report_options, run_context
-from zipbatch.storage import StoragePath, storage_path
+from zipbatch.stages.evaluate.request import EvaluateRequest
 
 if TYPE_CHECKING:
     from zipbatch.cluster import WorkerRequest
+    from zipbatch.stages.evaluate.plan import EvaluatePlan
     from zipbatch.stages.evaluate.progress import EvaluateProgress
-    from zipbatch.stages.evaluate.run import EvaluatePlan
 
 
 @click.command()
 @click.argument("victims", nargs=-1, required=True, metavar="VICTIM…")
-@click.option("--data", "data", required=True, multiple=True, metavar="STAGED|SHARDS", help="Suspect images; repeats.")
-@click.option("--purified", multiple=True, metavar="NAME[@TAG]", help="Purified version of the data; repeats.")
-@click.option("--store", type=storage_path, metavar="DIR|URL", help="The store of the purified versions.")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Contact sheet: .png, .pdf or .svg.")
+@options_of(EvaluateRequest, without=("victims",))
 @worker_options
 @cache_options
 @report_options
@@ -31,10 +29,7 @@ if TYPE_CHECKING:
 @JSON
 def evaluate(
     victims: tuple[str, ...],
-    data: tuple[str, ...],
-    purified: tuple[str, ...],
-    store: StoragePath | None,
-    sheet: Path | None,
+    request: Callable[..., EvaluateRequest],
     who: WorkerRequest,
     wide: bool,
     as_json: bool,
@@ -55,30 +50,22 @@ def evaluate(
       zipbatch evaluate victims/badnets --data shards/cifar10-badnets --purified cifar10-badnets@latest --store pur/
       zipbatch evaluate http://localhost:8000/predict --data shards/cifar10-badnets
     """
-    from zipbatch.datasets import open_dataset
     from zipbatch.report.figure import check_figure
     from zipbatch.report.tables import evaluation_table
-    from zipbatch.stages.evaluate.run import EvaluateRequest, plan_evaluate
+    from zipbatch.stages.evaluate.job import opened_job
+    from zipbatch.stages.evaluate.plan import plan_evaluate
     from zipbatch.stages.evaluate.run import evaluate as run
-    from zipbatch.stages.evaluate.victims import find_victim
-    from zipbatch.store import Store
 
-    request = EvaluateRequest(
-        victims=tuple(find_victim(text) for text in victims),
-        dataset=open_dataset(data),
-        data_label=" ".join(data),
-        purified=purified,
-        store=None if store is None else Store(store),
-        workers=who.resolve(),
-    )
-    if sheet is not None:
-        check_figure(sheet, "--sheet")
+    asked = request(victims=victims)
+    job = opened_job(asked, who.resolve())
+    if asked.sheet is not None:
+        check_figure(asked.sheet, "--sheet")
     noted = run_context()
-    noted.dataset = request.dataset.name
-    noted.store = None if request.store is None else str(request.store.root)
-    plan = plan_evaluate(request)
+    noted.dataset = job.dataset.name
+    noted.store = None if job.store is None else str(job.store.root)
+    plan = plan_evaluate(job)
     with screen() as shown:
-        what = f"evaluating {request.dataset.name}"
+        what = f"evaluating {job.dataset.name}"
         shown.begin(what, _to_do(plan))
 
         def show(p: EvaluateProgress) -> None:
@@ -90,11 +77,11 @@ def evaluate(
         emit_json({"rows": rows})
     else:
         click.echo(evaluation_table(rows, look=look(wide=wide)), nl=False)
-    if sheet is not None:
+    if asked.sheet is not None:
         from zipbatch.stages.evaluate.sheet import write_sheet
 
-        write_sheet(plan, sheet)
-        click.echo(f"contact sheet: {sheet}", err=True)
+        write_sheet(plan, asked.sheet)
+        click.echo(f"contact sheet: {asked.sheet}", err=True)
 
 
 def _to_do(plan: EvaluatePlan) -> str:

@@ -11,38 +11,19 @@ import click
 
 from zipbatch import atomic
 from zipbatch.cli.number import Number
-from zipbatch.cli.request_options import options_of
+from zipbatch.cli.request_options import option_for, options_of
 from zipbatch.cluster import WorkerRequest
-from zipbatch.storage import cache, storage_path
+from zipbatch.stages.purify.request import PurifyRequest
+from zipbatch.storage import cache
 
 if TYPE_CHECKING:
     from zipbatch.report.columns import Look
 
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
-LATEST = click.option(
-    "--latest/--no-latest",
-    default=None,
-    help="Move the tag 'latest' to the result, or don't.  [default: unless that leaves the line of another tag]",
-)
-TRUST_MTIME = click.option(
-    "--trust-mtime",
-    is_flag=True,
-    help="Know an unchanged input by size and mtime alone, where inodes or ctimes change by themselves.",
-)
+LATEST = option_for("latest", PurifyRequest.model_fields["latest"])
+TRUST_MTIME = option_for("trust_mtime", PurifyRequest.model_fields["trust_mtime"])
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 WIDE = click.option("--wide", is_flag=True, help="Show every column, however long.  [default: what fits 80]")
-STORE = click.option("--store", required=True, type=storage_path, metavar="DIR|URL", help="Where results are kept.")
-SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
-PRECISION = click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Of the network.",
-)
-BATCH_SIZE = click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Network batch."
-)
 worker_options = options_of(WorkerRequest, name="who")
 """Who does the work; the command gets it as ``who``, a ``WorkerRequest``."""
 

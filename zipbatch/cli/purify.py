@@ -13,7 +13,7 @@ from zipbatch.cli.options import JSON, cache_options, emit_json, worker_options
 from zipbatch.cli.render import Screen, screen
 from zipbatch.cli.request_options import options_of
 from zipbatch.cli.run_context import LockPolicy, locked, report_options, run_context
-from zipbatch.stages.purify.request import PurifyRequest
+from zipbatch.stages.purify.request import NetworkRequest, PurifyRequest
 
 if TYPE_CHECKING:
     from zipbatch.cluster import WorkerRequest, Workers
@@ -27,7 +27,11 @@ log = logging.getLogger(__name__)
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="STAGED|SHARDS…")
-@options_of(PurifyRequest, first=("prior", "store", "name", "tag", "latest", "splits"))
+@options_of(
+    PurifyRequest,
+    first=("prior", "store", "name", "tag", "latest", "splits"),
+    last=(*NetworkRequest.model_fields, "trust_mtime"),
+)
 @worker_options
 @cache_options
 @click.option("--max-hours", type=Number(0), metavar="H", help="Begin no shard after H hours.")

@@ -22,7 +22,12 @@ _Command = Callable[..., None]
 
 
 def options_of(
-    model: type[Request], *, first: Iterable[str] = (), without: Iterable[str] = (), name: str = "request"
+    model: type[Request],
+    *,
+    first: Iterable[str] = (),
+    last: Iterable[str] = (),
+    without: Iterable[str] = (),
+    name: str = "request",
 ) -> Callable[[_Command], _Command]:
     """Give a command an option for each field of ``model``; it is called with the model as ``request``.
 
@@ -30,13 +35,13 @@ def options_of(
 
     Args:
         model: the request.
-        first: fields whose options help lists before the others.
+        first: fields whose options help lists before the others; ``last`` after them.
         without: fields that the command finds out in another way, from its arguments, and fills in itself: the model is
             given to it as a function of them then.
         name: what the command calls the model.
     """
     left_out = set(without)
-    order = [field for field in dict.fromkeys([*first, *model.model_fields]) if field not in left_out]
+    order = [field for field in _in_order(model, first, last) if field not in left_out]
     offered = [one for field in order for one in _offered(field, model.model_fields[field])]
 
     def decorate(command: _Command) -> _Command:
@@ -175,3 +180,8 @@ def _value(field: FieldInfo, name: str, given: Any) -> Any:
     if get_args(kind)[1:] == (Any,):
         found = {key: None if text == "null" else text for key, text in found.items()}
     return found
+
+
+def _in_order(model: type[Request], first: Iterable[str], last: Iterable[str]) -> list[str]:
+    at_end = list(last)
+    return list(dict.fromkeys([*first, *(field for field in model.model_fields if field not in at_end), *at_end]))

@@ -6,7 +6,7 @@ import contextvars
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -24,11 +24,8 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
     """See ``run_tasks``."""
     stop = threading.Event()
     far: dict[str, int] = {}
-    label = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-    }
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    label = {"host": socket.gethostname(), "pid": os.getpid(), "cuda_visible_devices": visible}
 
     def heartbeat() -> None:
         if stop.is_set():
@@ -56,21 +53,33 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
     built = guarded(setup, context)
     if built.error is not None:
         raise built.failure()
-    queue = iter(tasks)
     with ThreadPoolExecutor(max_workers=workers.in_flight, thread_name_prefix="shard") as pool:
-        running: dict[Future[Answer], Any] = {}
         try:
-            while True:
-                while len(running) < workers.in_flight and (task := next(queue, None)) is not None:
-                    running[pool.submit(work, task)] = task
-                if not running:
-                    return
-                on_partial(far.copy())
-                for future in wait(running, timeout=PARTIAL_S, return_when=FIRST_COMPLETED).done:
-                    task = running.pop(future)
-                    answer = future.result()
-                    yield Outcome(task, answer.result, answer.error, full=answer.full)
+            yield from _handed_out(pool, work, tasks, workers.in_flight, lambda: on_partial(far.copy()))
         finally:
             stop.set()
-            for future in running:
-                future.cancel()
+
+
+def _handed_out(
+    pool: ThreadPoolExecutor,
+    work: Callable[[Any], Answer],
+    tasks: Iterable[Any],
+    in_flight: int,
+    tell: Callable[[], None],
+) -> Iterator[Outcome]:
+    """The tasks' outcomes as they end, ``in_flight`` in hand at once; ``tell`` is called before each wait."""
+    queue, running = iter(tasks), dict[Future[Answer], Any]()
+    try:
+        while True:
+            while len(running) < in_flight and (task := next(queue, None)) is not None:
+                running[pool.submit(work, task)] = task
+            if not running:
+                return
+            tell()
+            for future in wait(running, timeout=PARTIAL_S, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                answer = future.result()
+                yield Outcome(task, answer.result, answer.error, full=answer.full)
+    finally:
+        for future in running:
+            future.cancel()

@@ -8,53 +8,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from zipbatch.cluster import Workers
-from zipbatch.datasets import ShardDataset
 from zipbatch.errors import UsageError
 from zipbatch.metrics import FALSE_ALARMS, Audit
 from zipbatch.metrics import audit as judge
 from zipbatch.metrics.strength import OUTLIER
+from zipbatch.stages.audit.job import AuditJob
 from zipbatch.stages.evaluate.answers import Answers, Asking, Report
 from zipbatch.stages.evaluate.victims import class_name, classes_of
-from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.store import Store
-from zipbatch.victims import VictimSource
 
 IMAGE_COLUMNS = ("key", "shard", "score", "before", "after", "moved", "suspect")
-
-
-@dataclass(frozen=True)
-class AuditRequest:
-    """Whom to audit on which images, all of ``dataset``.
-
-    Attributes:
-        purified: versions that exist in the store, ``NAME[@TAG]``, weakest first; else there are ``purifiers``.
-        purifiers: with which to purify the images, by name, weakest first.
-        share: of images with the trigger which must not be missed for nothing to be found, 0 to 1.
-        store: of the versions, or where purified images are kept; None for as long as the audit takes.
-    """
-
-    victim: VictimSource
-    dataset: ShardDataset
-    data_label: str
-    purified: tuple[str, ...] = ()
-    purifiers: tuple[tuple[str, PurifierSpec], ...] = ()
-    share: float = 0.1
-    store: Store | None = None
-    workers: Workers = Workers()
-    batch_size: int = 32
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """What the user calls the ways in which images are purified."""
-        return self.purified or tuple(name for name, _ in self.purifiers)
 
 
 @dataclass(frozen=True)
 class AuditResult:
     """What was answered, and what that says."""
 
-    request: AuditRequest
+    request: AuditJob
     answers: Answers
     audit: Audit
 
@@ -74,7 +44,7 @@ class AuditResult:
         return int(self.audit.suspects.sum())
 
 
-def audit(request: AuditRequest, *, report: Report = lambda _progress: None) -> AuditResult:
+def audit(job: AuditJob, *, report: Report = lambda _progress: None) -> AuditResult:
     """Purify the images, unless they are, ask the victim about all of them, and judge.
 
     Raises:
@@ -82,25 +52,23 @@ def audit(request: AuditRequest, *, report: Report = lambda _progress: None) -> 
             that would need a store.
         WorkFailed: images could not be purified or measured.
     """
-    if request.store is not None:
-        return _judged(request, request.store, report)
-    if request.workers.address is not None:
+    if job.store is not None:
+        return _judged(job, job.store, report)
+    if job.workers.address is not None:
         raise UsageError("--address (or RAY_ADDRESS): workers elsewhere need a --store that they can reach")
     with TemporaryDirectory(prefix="zipbatch-audit-") as folder:
-        return _judged(request, Store(Path(folder) / "pur"), report)
+        return _judged(job, Store(Path(folder) / "pur"), report)
 
 
-def _judged(request: AuditRequest, store: Store, report: Report) -> AuditResult:
-    asking = Asking(
-        request.victim, request.dataset, request.data_label, store, request.workers, request.batch_size
-    ).pinned()
-    asking.check(request.purified)
-    if request.purified:
-        answers = asking.answers_on(request.purified, report)
+def _judged(job: AuditJob, store: Store, report: Report) -> AuditResult:
+    asking = Asking(job.victim, job.dataset, job.data_label, store, job.workers, job.batch_size).pinned()
+    asking.check(job.purified)
+    if job.purified:
+        answers = asking.answers_on(job.purified, report)
     else:
-        answers = asking.answers([spec for _, spec in request.purifiers], request.forms, report)
-    found = judge(answers.forms[0], answers.forms[1:], classes=answers.classes, share=request.share)
-    return AuditResult(request, answers, found)
+        answers = asking.answers([spec for _, spec in job.purifiers], job.forms, report)
+    found = judge(answers.forms[0], answers.forms[1:], classes=answers.classes, share=job.share)
+    return AuditResult(job, answers, found)
 
 
 def audit_report(result: AuditResult) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def export_images(request: ExportRequest, *, on_progress: Progress = lambda _don
     """
     rows = _chosen(request)
     classes = None if request.dataset is None else request.dataset.classes
-    _check_names(classes or ())
+    _check_class_names(classes or ())
 
     def files(row: VersionRow) -> Iterator[_ImageFile]:
         for sample in _samples(request.store, row):
@@ -134,7 +134,7 @@ def export_images(request: ExportRequest, *, on_progress: Progress = lambda _don
     return _exported(request, rows, reused=reused)
 
 
-def _check_names(classes: Sequence[str]) -> None:
+def _check_class_names(classes: Sequence[str]) -> None:
     for name in classes:
         if name in {"", ".", ".."} or "/" in name or "\0" in name:
             raise UsageError(f"class {name!r} cannot be the name of a folder; export without --data, by numbers")

@@ -12,7 +12,9 @@ from zipbatch.config import Option, Request
 from zipbatch.datasets import open_dataset
 from zipbatch.images import is_png
 from zipbatch.stages.adapter import Input, Instance, Report, StageType, Workspace, optional, place_of, reference_of
-from zipbatch.stages.evaluate.run import MEASURES_VERSION, EvaluateRequest, evaluate, plan_evaluate
+from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.plan import plan_evaluate
+from zipbatch.stages.evaluate.run import MEASURES_VERSION, evaluate
 from zipbatch.stages.evaluate.sheet import write_sheet
 
 
@@ -26,7 +28,7 @@ def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
     settings: EvaluateSettings = instance.settings
     data = str(place_of(instance.one("data"), workspace))
     plan = plan_evaluate(
-        EvaluateRequest(
+        EvaluateJob(
             victims=tuple(open_victim(place_of(item, workspace)) for item in instance.inputs["victim"]),
             dataset=open_dataset([data]),
             data_label=data,

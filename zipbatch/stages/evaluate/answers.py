@@ -13,9 +13,12 @@ from zipbatch.cluster import Workers
 from zipbatch.datasets import ShardDataset
 from zipbatch.errors import UsageError
 from zipbatch.report.progress import Progress
+from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.plan import EvaluatePlan, plan_evaluate
 from zipbatch.stages.evaluate.progress import EvaluateProgress
-from zipbatch.stages.evaluate.run import EvaluatePlan, EvaluateRequest, plan_evaluate, results
-from zipbatch.stages.evaluate.worker import EvaluateResult, Tally, add_tallies
+from zipbatch.stages.evaluate.run import results
+from zipbatch.stages.evaluate.tally import Tally, add_tallies
+from zipbatch.stages.evaluate.worker import EvaluateResult
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
 from zipbatch.stages.purify.progress import PurifyProgress
@@ -113,8 +116,8 @@ class Asking:
                 )
         return plan
 
-    def _evaluation(self, references: Sequence[str]) -> EvaluateRequest:
-        return EvaluateRequest(
+    def _evaluation(self, references: Sequence[str]) -> EvaluateJob:
+        return EvaluateJob(
             victims=(self.victim,),
             dataset=self.dataset,
             data_label=self.data_label,

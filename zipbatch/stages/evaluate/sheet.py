@@ -21,8 +21,8 @@ from zipbatch.report.sheet import Mark, SheetColumn, SheetRow, contact_sheet
 from zipbatch.shards import Sample
 from zipbatch.shards.digest import read_listed
 from zipbatch.stages.evaluate.pieces import EvaluateTask
-from zipbatch.stages.evaluate.run import EvaluatePlan, labelling, wanted_answers
-from zipbatch.stages.evaluate.victims import ask, class_name
+from zipbatch.stages.evaluate.plan import EvaluatePlan, labelling, wanted_answers
+from zipbatch.stages.evaluate.victims import KnownVictim, ask, class_name
 from zipbatch.stages.evaluate.worker import by_size
 from zipbatch.stages.purify.identity import describe, steps_of
 from zipbatch.stages.purify.masks import MASK
@@ -58,14 +58,8 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
     labels = _candidates(plan, task)
     if not labels:
         raise UsageError(f"{task.data}: holds no image for a contact sheet")
-    source, classes, forms = plan.victims[0].source, plan.request.dataset.classes, _forms(plan, task)
-    classifier = source.load(torch.device("cpu"))
-    answers = []
-    for form in forms:
-        found = np.empty(len(labels), np.int64)
-        for where, pixels in by_size(_pictures(form, labels)):
-            found[where] = ask(source, classifier, pixels, classes=plan.victims[0].num_classes)
-        answers.append(found)
+    victim, classes, forms = plan.victims[0], plan.request.dataset.classes, _forms(plan, task)
+    answers = _answers(victim, forms, labels)
     suspect = next(number for number, form in enumerate(forms) if form.place == task.data)
     truth = np.array([label.original for label in labels.values()], np.int64)
     wanted = _wanted(plan, task, truth)
@@ -88,8 +82,21 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
     titles = [_row_title(kinds[i] if purified else None, int(truth[i]), classes) for i in chosen]
     attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
     about = [SheetRow(title, keys[i]) for title, i in zip(titles, chosen, strict=True)]
-    head = f"{attack}: what {source.name} answers, on images chosen among {len(keys)} to show what becomes of them"
+    head = (
+        f"{attack}: what {victim.source.name} answers, on images chosen among {len(keys)} to show what becomes of them"
+    )
     atomic.write_bytes(out, contact_sheet(head, about, columns, suffix=out.suffix or ".png"))
+
+
+def _answers(victim: KnownVictim, forms: Sequence[_Form], keys: Collection[str]) -> list[npt.NDArray[np.int64]]:
+    """What a victim answers on images in each form: int64 [N], in the order of the keys."""
+    classifier, answers = victim.source.load(torch.device("cpu")), []
+    for form in forms:
+        found = np.empty(len(keys), np.int64)
+        for where, pixels in by_size(_pictures(form, keys)):
+            found[where] = ask(victim.source, classifier, pixels, classes=victim.num_classes)
+        answers.append(found)
+    return answers
 
 
 def _candidates(plan: EvaluatePlan, task: EvaluateTask) -> dict[str, Label]:
