@@ -76,7 +76,7 @@ def opened_job(source: str, asked: AdaptRequest) -> AdaptJob:
     opened = opened_source(source, split=asked.split, image_size=asked.image_size)
     victim = find_victim(asked.surrogate)
     device = pick_device(asked.device)
-    _check_form(asked)
+    _check_file(asked)
     if not isinstance(victim, VictimFolder):
         raise UsageError(
             f"{victim.label}: a surrogate's gradient is needed, and only a victim's folder has one; train one of your "
@@ -87,9 +87,7 @@ def opened_job(source: str, asked: AdaptRequest) -> AdaptJob:
     return AdaptJob(asked, opened, _split(opened), victim, defence, device)
 
 
-def _check_form(asked: AdaptRequest) -> None:
-    if (asked.epsilon is None) == (asked.patch_size is None):
-        raise UsageError("give --patch-size PX for a patch, or --epsilon LEVELS for a pattern over the whole image")
+def _check_file(asked: AdaptRequest) -> None:
     suffix = ARRAY if asked.patch_size is None else PICTURE
     if asked.out.is_dir():
         raise UsageError(f"--out {asked.out}: is a folder; name the file to write")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from zipbatch.config import Option, Request
 from zipbatch.config.request import Device
+from zipbatch.errors import UsageError
 
 NO_DEFENCE = "none"
 
@@ -58,3 +59,9 @@ class AdaptRequest(Request):
     ] = None
     seed: Annotated[int, Field(ge=0), Option("Of the start, the batches and the noise.")] = 0
     device: Device = "auto"
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> AdaptRequest:
+        if (self.epsilon is None) == (self.patch_size is None):
+            raise UsageError("give --patch-size PX for a patch, or --epsilon LEVELS for a pattern over the whole image")
+        return self

@@ -110,12 +110,10 @@ def _normalisation(request: ImportVictimRequest) -> Normalisation | None:
     """What is subtracted from pixels, and divided by, where the user says it.
 
     Raises:
-        UsageError: only one of the two, or neither a name nor three numbers.
+        UsageError: one of the two alone that is no name, or neither a name nor three numbers.
     """
     mean, std = request.mean, request.std
     if mean is None:
-        if std is not None:
-            raise UsageError("--std needs --mean")
         return None
     if std is None and mean not in NORMALISATIONS:
         raise UsageError(f"--mean {mean} needs --std; only a NAME ({', '.join(NORMALISATIONS)}) says both")

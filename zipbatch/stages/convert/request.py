@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from zipbatch.config import Option, Request
+from zipbatch.errors import UsageError
 
 
 class ImportVictimRequest(Request):
@@ -46,6 +47,12 @@ class ImportVictimRequest(Request):
     channel_order: Annotated[
         Literal["rgb", "bgr"] | None, Option("bgr for victims trained on cv2.imread.", decides="identity")
     ] = None
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> ImportVictimRequest:
+        if self.std is not None and self.mean is None:
+            raise UsageError("--std needs --mean")
+        return self
 
 
 class ImportDatasetRequest(Request):

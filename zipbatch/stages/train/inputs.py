@@ -20,11 +20,9 @@ def staged_images(staged: str, request: VictimRequest) -> ShardDataset:
     """A staged dataset, its split ``train`` in the purified form where one is asked for.
 
     Raises:
-        UsageError: no such dataset or version, a version without its store, or one that does not hold that split.
+        UsageError: no such dataset or version, or one that does not hold that split.
     """
     dataset = open_dataset([staged])
-    if (request.purified is None) != (request.store is None):
-        raise UsageError("--purified and --store go together: which version, and where is it?")
     if request.purified is None or request.store is None:
         return dataset
     store = Store(storage_path(request.store))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from zipbatch.config import (
     DEFAULTS,
@@ -19,6 +19,7 @@ from zipbatch.config import (
     validate,
 )
 from zipbatch.config.request import Device
+from zipbatch.errors import UsageError
 
 VictimPreset = Annotated[
     str,
@@ -71,6 +72,12 @@ class VictimRequest(VictimSettings):
         ),
     ] = None
     device: Device = "auto"
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> VictimRequest:
+        if (self.purified is None) != (self.store is None):
+            raise UsageError("--purified and --store go together: which version, and where is it?")
+        return self
 
 
 class PriorSettings(Request):
