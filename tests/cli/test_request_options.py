@@ -28,7 +28,7 @@ class Order(Request):
     out: Annotated[Path, Option("Where to.", metavar="DIR")]
 
 
-def order(*typed: str, model: type[Request] = Order, **settings: Any) -> Any:
+def order(*typed: str, model: type[Request] = Order, defaults: dict[str, Any] | None = None, **settings: Any) -> Any:
     seen: list[Any] = []
 
     @click.command()
@@ -36,7 +36,7 @@ def order(*typed: str, model: type[Request] = Order, **settings: Any) -> Any:
     def command(**given: Any) -> None:
         seen.append(given[settings.get("name", "request")])
 
-    result = CliRunner().invoke(command, typed)
+    result = CliRunner().invoke(command, typed, default_map=defaults)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return seen[0] if seen else result.output
@@ -133,6 +133,11 @@ def test_settings_of_a_model_that_are_given_and_no_others_get_into_the_mapping()
     assert order(model=OverPreset) == OverPreset()
     assert order("--heat", "200", "--no-fan", model=OverPreset).set == {"heat": 200, "fan": False}
     assert order("--fan", "--minutes", ".5", model=Plain).set == {"fan": True, "minutes": 0.5}
+
+
+def test_a_users_defaults_count_as_given():
+    assert order(model=OverPreset, defaults={"heat": 90}).set == {"heat": 90}
+    assert order("--heat", "80", model=OverPreset, defaults={"heat": 90}).set == {"heat": 80}
 
 
 def test_limits_of_settings_of_a_model():
