@@ -14,7 +14,7 @@ from zipbatch.stages.evaluate.job import EvaluateJob
 from zipbatch.stages.evaluate.pieces import EvaluateTask
 from zipbatch.stages.evaluate.victims import KnownVictim, num_classes
 from zipbatch.storage import StoragePath
-from zipbatch.store import Store, Version, Versions
+from zipbatch.store import Store, Version
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def plan_evaluate(job: EvaluateJob) -> EvaluatePlan:
     outputs: list[dict[str, tuple[StoragePath, str]]] = []
     quarantines: list[dict[str, StoragePath]] = []
     if job.store is not None:
-        versions = tuple(Versions(job.store).read(text) for text in job.purified)
+        versions = tuple(job.store.versions.read(text) for text in job.purified)
         outputs = [purified_objects(version, shards, job.data_label, job.store) for version in versions]
         quarantines = [_quarantines(version, job.store) for version in versions]
     clean, listed = _clean_twins(job.dataset), {shard.path: shard.sha256 for shard in job.dataset.shards}
@@ -115,7 +115,7 @@ def purified_objects(
                 f"{version.reference} was not made from {data}: {shard.name} "
                 f"{'is missing in it' if row is None else 'has other content'}; purify this data first"
             )
-        found[shard.name] = (store.object_path(row.output), row.input)
+        found[shard.name] = (store.objects.path(row.output), row.input)
     if not found:
         raise UsageError(f"{version.reference} holds none of the splits of {data}")
     return found
@@ -123,7 +123,7 @@ def purified_objects(
 
 def _quarantines(version: Version, store: Store) -> dict[str, StoragePath]:
     """Shard name -> quarantine shard, of those that have one."""
-    return {row.shard: store.object_path(row.objects[1]) for row in version.rows if row.quarantine is not None}
+    return {row.shard: store.objects.path(row.objects[1]) for row in version.rows if row.quarantine is not None}
 
 
 def _clean_twins(dataset: ShardDataset) -> dict[str, StoragePath]:

@@ -23,14 +23,13 @@ from zipbatch.stages.train.prior import train_prior
 from zipbatch.stages.train.request import PriorSettings, VictimSettings
 from zipbatch.stages.train.run import is_trained, training_fingerprint
 from zipbatch.stages.train.victim import train_victim
-from zipbatch.store import Versions
 
 
 def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> None:
     settings: VictimSettings = instance.settings
     dataset = open_dataset([str(place_of(instance.one("data"), workspace))])
     if instance.inputs["purified"]:
-        version = Versions(workspace.store).read("@".join(reference_of(instance.one("purified"), workspace)))
+        version = workspace.store.versions.read("@".join(reference_of(instance.one("purified"), workspace)))
         dataset = with_purified(dataset, version, workspace.store, split="train")
     start = instance.inputs["start"]
     train_victim(

@@ -13,7 +13,7 @@ from zipbatch.stages.assets import embedded_prior, prior_path, source_place, vic
 from zipbatch.stages.evaluate.run import with_purified
 from zipbatch.stages.train.request import VictimRequest
 from zipbatch.storage import storage_path
-from zipbatch.store import Store, Versions
+from zipbatch.store import Store
 
 
 def staged_images(staged: str, request: VictimRequest) -> ShardDataset:
@@ -26,7 +26,7 @@ def staged_images(staged: str, request: VictimRequest) -> ShardDataset:
     if request.purified is None or request.store is None:
         return dataset
     store = Store(storage_path(request.store))
-    return with_purified(dataset, Versions(store).read(request.purified), store, split="train")
+    return with_purified(dataset, store.versions.read(request.purified), store, split="train")
 
 
 def opened_start(request: VictimRequest) -> VictimFolder | None:
