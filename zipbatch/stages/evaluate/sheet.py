@@ -58,7 +58,7 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
     labels = _candidates(plan, task)
     if not labels:
         raise UsageError(f"{task.data}: holds no image for a contact sheet")
-    victim, classes, forms = plan.victims[0], plan.request.dataset.classes, _forms(plan, task)
+    victim, classes, forms = plan.victims[0], plan.job.dataset.classes, _forms(plan, task)
     answers = _answers(victim, forms, labels)
     suspect = next(number for number, form in enumerate(forms) if form.place == task.data)
     truth = np.array([label.original for label in labels.values()], np.int64)
@@ -80,7 +80,7 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
         columns.insert(suspect + 1, SheetColumn("repainted", shown, [""] * len(chosen), ["unknown"] * len(chosen)))
     purified = len(forms) > suspect + 1
     titles = [_row_title(kinds[i] if purified else None, int(truth[i]), classes) for i in chosen]
-    attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
+    attack = plan.job.dataset.manifest.attack.name if plan.job.dataset.manifest else plan.job.dataset.name
     about = [SheetRow(title, keys[i]) for title, i in zip(titles, chosen, strict=True)]
     head = (
         f"{attack}: what {victim.source.name} answers, on images chosen among {len(keys)} to show what becomes of them"
@@ -101,7 +101,7 @@ def _answers(victim: KnownVictim, forms: Sequence[_Form], keys: Collection[str])
 
 def _candidates(plan: EvaluatePlan, task: EvaluateTask) -> dict[str, Label]:
     """Key -> label of the first images of a shard; of few where they are large."""
-    read, aside = labelling(plan.request), quarantined_keys(task.quarantine)
+    read, aside = labelling(plan.job), quarantined_keys(task.quarantine)
     found: dict[str, Label] = {}
     size = 0
     for sample in _samples(task.data, task.sha256):
@@ -192,7 +192,7 @@ def _for_a_cell(image: U8) -> U8:
 
 def _wanted(plan: EvaluatePlan, task: EvaluateTask, truth: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """What the attack wants each image to be taken for, -1 where it is not stamped, or nobody knows."""
-    answers = wanted_answers(plan.request.dataset)
+    answers = wanted_answers(plan.job.dataset)
     if answers is None or task.split != POISONED_SPLIT:
         return np.full(len(truth), -1, np.int64)
     goals = np.array(answers, np.int64)
