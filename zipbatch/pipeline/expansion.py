@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from zipbatch import atomic, storage
@@ -274,14 +275,19 @@ def _order(config: PipelineConfig, where: str) -> Iterator[str]:
     for stage, fields in config.stages.items():
         if not isinstance(fields.get("run"), str) or fields["run"] not in STAGE_TYPES:
             raise UsageError(f"{where}: {stage}: run = {fields.get('run')!r}: must be one of {', '.join(STAGE_TYPES)}")
-    open_, done = list(config.stages), set[str]()
-    while open_:
-        ready = next((s for s in open_ if references(config.stages[s]) & set(config.stages) <= done), None)
-        if ready is None:
-            raise UsageError(f"{where}: stages that need each other: {', '.join(open_)}")
-        yield ready
-        open_.remove(ready)
-        done.add(ready)
+    names = list(config.stages)
+    order = TopologicalSorter({stage: references(config.stages[stage]) & set(names) for stage in names})
+    try:
+        order.prepare()
+    except CycleError as error:
+        raise UsageError(f"{where}: stages that need each other: {', '.join(dict.fromkeys(error.args[1]))}") from error
+    ready: set[str] = set()
+    while order.is_active():
+        ready |= set(order.get_ready())
+        stage = min(ready, key=names.index)
+        yield stage
+        ready.remove(stage)
+        order.done(stage)
 
 
 def _flat(given: object) -> list[object]:
