@@ -21,7 +21,8 @@ from zipbatch.config import find_config, list_configs, load_config
 from zipbatch.pipeline.config import PipelineConfig
 from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.purifiers import PURIFIERS
-from zipbatch.purifiers.blur import Blur, BlurSettings
+from zipbatch.purifiers.blur import Blur
+from zipbatch.purifiers.settings import BlurSettings
 from zipbatch.shards import Sample
 from zipbatch.stages.purify.spec import PurifierSpec
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from zipbatch.purifiers import Resources
-from zipbatch.purifiers.bitdepth import BitDepth, BitDepthSettings
+from zipbatch.purifiers.bitdepth import BitDepth
+from zipbatch.purifiers.settings import BitDepthSettings
 
 EVERY_VALUE = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, -1, -1).contiguous()
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.diffusion.test_projectors import expected_projection
 from zipbatch.purifiers import PURIFIERS, Blur, Resources
-from zipbatch.purifiers.blur import BlurSettings
+from zipbatch.purifiers.settings import BlurSettings
 
 RESOURCES = Resources(torch.device("cpu"))
 

@@ -10,7 +10,8 @@ import pytest
 from tests.diffusion.test_sampler import T, sample_by_hand
 from tests.purifiers.test_diffusion_sampler import levels, made_up, make_ddnm, model_units, noise_by_hand
 from tests.purifiers.test_zip import SIZE, apart, keys, pictures
-from zipbatch.purifiers.ddnm import Ddnm, DdnmSettings
+from zipbatch.purifiers.ddnm import Ddnm
+from zipbatch.purifiers.settings import DdnmSettings
 
 
 def test_published_defaults():

@@ -11,7 +11,7 @@ import torch
 from tests.diffusion.test_sampler import ALPHA_BAR, T, eps_of
 from tests.purifiers.test_diffusion_sampler import canvases, levels, made_up, make_diffpure, model_units, noise_by_hand
 from tests.purifiers.test_zip import SIZE, apart, keys, pictures
-from zipbatch.purifiers.diffpure import DiffPureSettings
+from zipbatch.purifiers.settings import DiffPureSettings
 
 
 def diffpure_by_hand(

@@ -14,8 +14,9 @@ from tests.purifiers.test_zip import SIZE, BrokenUNet, EpsUNet, apart, keys, pic
 from zipbatch.diffusion import Prior, noise_streams, standard_normal
 from zipbatch.purifiers import Purifier, Resources
 from zipbatch.purifiers.base import NonFiniteError
-from zipbatch.purifiers.ddnm import Ddnm, DdnmSettings
-from zipbatch.purifiers.diffpure import DiffPure, DiffPureSettings
+from zipbatch.purifiers.ddnm import Ddnm
+from zipbatch.purifiers.diffpure import DiffPure
+from zipbatch.purifiers.settings import DdnmSettings, DiffPureSettings
 
 CPU = torch.device("cpu")
 

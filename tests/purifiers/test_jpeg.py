@@ -12,7 +12,8 @@ from PIL import Image
 from tests.making import picture
 from zipbatch import images
 from zipbatch.purifiers import Resources
-from zipbatch.purifiers.jpeg import Jpeg, JpegSettings
+from zipbatch.purifiers.jpeg import Jpeg
+from zipbatch.purifiers.settings import JpegSettings
 
 PICTURES = np.stack([picture(seed, 24) for seed in range(3)])
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from zipbatch.purifiers import Resources
-from zipbatch.purifiers.median import Median, MedianSettings
+from zipbatch.purifiers.median import Median
+from zipbatch.purifiers.settings import MedianSettings
 
 
 def smoothed(images: torch.Tensor, **settings: int) -> torch.Tensor:

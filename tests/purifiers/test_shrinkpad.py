@@ -11,7 +11,8 @@ import torch
 from tests.diffusion.test_noise import philox_by_hand
 from tests.making import picture
 from zipbatch.purifiers import Resources
-from zipbatch.purifiers.shrinkpad import ShrinkPad, ShrinkPadSettings
+from zipbatch.purifiers.settings import ShrinkPadSettings
+from zipbatch.purifiers.shrinkpad import ShrinkPad
 
 
 def shrunk(images: torch.Tensor, keys: list[str], *, seed: int = 0, **settings: int) -> torch.Tensor:

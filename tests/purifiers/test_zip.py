@@ -19,7 +19,7 @@ from zipbatch.diffusion.prior import Prediction
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.purifiers import PURIFIERS, Resources, Zip
 from zipbatch.purifiers.base import NonFiniteError
-from zipbatch.purifiers.zip import ZipSettings
+from zipbatch.purifiers.settings import ZipSettings
 
 CPU = torch.device("cpu")
 SIZE = 16

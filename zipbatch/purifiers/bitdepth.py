@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
 from zipbatch.config import Settings
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.purifiers.base import Purifier, Resources
-
-
-class BitDepthSettings(Settings):
-    """Settings of ``bitdepth``. The toolbox's default of 8 changes no uint8 image; 3 leaves 8 levels a channel."""
-
-    bits: int = Field(3, ge=1, le=8, description="bits a channel, 1 to 8; 8 changes nothing")
+from zipbatch.purifiers.settings import BitDepthSettings
 
 
 class BitDepth(Purifier):

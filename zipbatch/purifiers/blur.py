@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
-from zipbatch.config import Settings, Transforms
+from zipbatch.config import Settings
 from zipbatch.diffusion import mean_projection, parse_projector
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.purifiers.base import Purifier, Resources
-
-
-class BlurSettings(Settings):
-    """Settings of ``blur``."""
-
-    transforms: Transforms = Field(("blur:2",), description="what is left of the image; several are averaged")
+from zipbatch.purifiers.settings import BlurSettings
 
 
 class Blur(Purifier):

@@ -6,29 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field, field_validator
 from torch import Tensor
 
-from zipbatch.config import Settings, Transforms, parse_transform
+from zipbatch.config import Settings
 from zipbatch.purifiers.base import Purifier, Resources
-from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, SamplerSettings, images_per_canvas
-
-
-class DdnmSettings(SamplerSettings):
-    """Settings of ``ddnm``; steps and eta are the published ones."""
-
-    steps: int | None = Field(100, ge=1, description="S, sampling steps over the whole schedule; null: all T")
-    eta: float = Field(0.85, ge=0, le=1, description="0 deterministic (DDIM) to 1 ancestral")
-    transforms: Transforms = Field(
-        ("blur:2",), max_length=1, description="the one transform whose image is kept; a mean of several keeps none"
-    )
-
-    @field_validator("transforms")
-    @classmethod
-    def _projects(cls, transforms: tuple[str, ...]) -> tuple[str, ...]:
-        if odd := [text for text in transforms if not parse_transform(text).is_projection]:
-            raise ValueError(f"{odd[0]} is no projection, whose image could be kept; take blur:N, blur:N@key or dct:N")
-        return transforms
+from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, images_per_canvas
+from zipbatch.purifiers.settings import DdnmSettings
 
 
 class Ddnm(Purifier):

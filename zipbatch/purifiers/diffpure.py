@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
 from zipbatch.config import Settings
 from zipbatch.diffusion import NoiseAt, clipped, denoise, diffuse, timesteps
 from zipbatch.purifiers.base import Purifier, Resources
-from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, SamplerSettings, images_per_canvas
-
-
-class DiffPureSettings(SamplerSettings):
-    """Settings of ``diffpure``; the defaults are the published ones for CIFAR-10 (ImageNet: start step 150)."""
-
-    steps: int | None = Field(None, ge=1, description="sampling steps over the whole schedule; null: all T")
-    start_step: int = Field(100, ge=1, description="t, how many training steps of noise the image gets")
+from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, images_per_canvas
+from zipbatch.purifiers.settings import DiffPureSettings
 
 
 class DiffPure(Purifier):

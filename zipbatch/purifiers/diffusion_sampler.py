@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from zipbatch.config import Settings
 from zipbatch.diffusion import (
     Apply,
     NoiseAt,
@@ -19,56 +17,10 @@ from zipbatch.diffusion import (
     parse_projector,
     residual_at,
     standard_normal,
-    timesteps,
 )
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.purifiers.base import Precision, Resources, check_finite
-
-
-class PriorSettings(Settings):
-    """Settings of a purifier with a prior."""
-
-    def calls(self, training_steps: int) -> int:
-        """Forward passes of a network that an image takes, at most, with a schedule of T steps."""
-        raise NotImplementedError
-
-    def least_calls(self, training_steps: int) -> int:
-        """Those that every image takes."""
-        return self.calls(training_steps)
-
-
-class SamplerSettings(PriorSettings):
-    """How a prior is sampled, the same for every purifier that samples one."""
-
-    steps: int | None = Field(20, ge=1, description="S, sampling steps over the whole schedule; null: all T")
-    eta: float = Field(1.0, ge=0, le=1, description="0 deterministic (DDIM) to 1 ancestral")
-    start_step: int | None = Field(None, ge=1, description="start at the first step below it; null: T, pure noise")
-
-    def grid(self, training_steps: int) -> tuple[int, int]:
-        """S and start step for a schedule of T steps: null is T, and so is a start above T.
-
-        Raises:
-            ValueError: more steps than T.
-        """
-        steps = training_steps if self.steps is None else self.steps
-        start_step = min(self.start_step or training_steps, training_steps)
-        timesteps(training_steps, steps, start_step)  # says what is wrong
-        return steps, start_step
-
-    def calls(self, training_steps: int) -> int:
-        """Forward passes of the prior that an image takes, at most."""
-        return len(timesteps(training_steps, *self.grid(training_steps)))
-
-    def highest(self, training_steps: int) -> int:
-        """The highest timestep that the network is asked about."""
-        return timesteps(training_steps, *self.grid(training_steps))[0][0]
-
-    def check_learned(self, training_steps: int, below: int) -> None:
-        """Raises ``ValueError`` where the network is asked about timesteps that it never learned: ``below`` and on."""
-        if (highest := self.highest(training_steps)) >= below:
-            raise ValueError(
-                f"learned the timesteps below {below} alone, would be asked at {highest}; take lower steps"
-            )
+from zipbatch.purifiers.settings import SamplerSettings
 
 
 class DiffusionSampler:

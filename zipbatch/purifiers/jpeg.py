@@ -7,18 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from zipbatch import images as pictures
 from zipbatch.config import Settings
 from zipbatch.purifiers.base import Purifier, Resources
-
-
-class JpegSettings(Settings):
-    """Settings of ``jpeg``; the default is that of Trusted-AI/adversarial-robustness-toolbox."""
-
-    quality: int = Field(50, ge=1, le=100, description="libjpeg's quality, 1 to 100")
+from zipbatch.purifiers.settings import JpegSettings
 
 
 class Jpeg(Purifier):

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from zipbatch.config import Settings
 from zipbatch.purifiers.base import Purifier, Resources
+from zipbatch.purifiers.settings import MedianSettings
 
 _STRIP_VALUES = 1 << 24
 """In the windows of a strip, channel by channel: about a second's work on a core."""
-
-
-def _odd(window: int) -> int:
-    if window % 2 == 0:
-        raise ValueError("a window is odd, so that it has a middle")
-    return window
-
-
-class MedianSettings(Settings):
-    """Settings of ``median``; the default is that of Trusted-AI/adversarial-robustness-toolbox."""
-
-    window: Annotated[int, AfterValidator(_odd)] = Field(3, ge=3, le=31, description="side of the window, odd, 3 to 31")
 
 
 class Median(Purifier):

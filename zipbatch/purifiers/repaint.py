@@ -3,96 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
-from zipbatch.config import Calibration, Settings, listed
+from zipbatch.config import Calibration, Settings
 from zipbatch.diffusion import NoiseAt, filled, regions, repainted, unexplained
 from zipbatch.purifiers.base import Purifier, Resources, check_finite
-from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, SamplerSettings, images_per_canvas
-
-
-def _listed(value: object) -> object:
-    """``100,300`` as a list; a single number, which YAML reads as such, too."""
-    return [value] if isinstance(value, int | float) else listed(value)
-
-
-class RepaintSettings(SamplerSettings):
-    """Settings of ``repaint``. What is usual on clean images, and so the last four, comes with the prior, from its
-    ``calibration.json``, where they are not given.
-    """
-
-    LEARNED: ClassVar[tuple[str, ...]] = ("levels", "seed_threshold", "region_threshold", "image_size")
-
-    start_step: int = Field(100, ge=1, description="repaint from the first step below it on")
-    residual_steps: Annotated[tuple[int, ...], BeforeValidator(_listed), Field(min_length=1, max_length=32)] = Field(
-        (100, 300, 500), description="timesteps whose clean estimates an image is held against"
-    )
-    seed_share: float = Field(0.0005, gt=0, le=0.5, description="share of clean pixels that would begin a region")
-    region_share: float = Field(0.03, gt=0, le=0.5, description="share of clean pixels that could belong to one")
-    levels: Annotated[tuple[float, ...] | None, BeforeValidator(_listed)] = Field(
-        None, description="mean absolute residual of clean images at each timestep; null: the prior's"
-    )
-    seed_threshold: float | None = Field(None, gt=0, description="score above which a region begins; null: the prior's")
-    region_threshold: float | None = Field(None, gt=0, description="score above which it goes on; null: the prior's")
-    image_size: int | None = Field(None, ge=1, description="side of the images that all this holds for; null: any")
-
-    @model_validator(mode="after")
-    def _fits(self) -> RepaintSettings:
-        if len(set(self.residual_steps)) < len(self.residual_steps) or min(self.residual_steps) < 0:
-            raise ValueError("residual_steps must differ and be 0 or more")
-        given = [self.levels is None, self.seed_threshold is None, self.region_threshold is None]
-        if any(given) and not all(given):
-            raise ValueError("levels, seed_threshold and region_threshold are given together or not at all")
-        if self.levels is not None and (len(self.levels) != len(self.residual_steps) or min(self.levels) <= 0):
-            raise ValueError("levels must be above 0, one for each of residual_steps")
-        if self.region_share < self.seed_share:
-            raise ValueError("region_share must be no less than seed_share")
-        return self
-
-    def grid(self, training_steps: int) -> tuple[int, int]:
-        """As of every sampler; the timesteps of residuals must be below T, too."""
-        if max(self.residual_steps) >= training_steps:
-            raise ValueError(f"residual_steps must be below the prior's {training_steps}, got {self.residual_steps}")
-        return super().grid(training_steps)
-
-    def highest(self, training_steps: int) -> int:
-        """As of every sampler, or that of a residual."""
-        return max(super().highest(training_steps), *self.residual_steps)
-
-    def calls(self, training_steps: int) -> int:
-        """Those that look, and those that paint where something was found."""
-        return len(self.residual_steps) + super().calls(training_steps)
-
-    def least_calls(self, training_steps: int) -> int:  # noqa: ARG002
-        """Those that look: where nothing is found, nothing is painted."""
-        return len(self.residual_steps)
-
-    def calibrated(self, calibration: Calibration) -> RepaintSettings:
-        """With what is usual on clean images, as far as it is not given.
-
-        Raises:
-            ValueError: it was measured at other timesteps, or on too few images for the shares.
-        """
-        if self.levels is not None:
-            return self
-        if self.residual_steps != calibration.residual_steps:
-            raise ValueError(
-                f"residual_steps are {self.residual_steps}, the prior was calibrated at {calibration.residual_steps}; "
-                "'zipbatch calibrate --residual-steps' does it at others"
-            )
-        return self.model_copy(
-            update={
-                "levels": calibration.levels,
-                "seed_threshold": calibration.score(self.seed_share),
-                "region_threshold": calibration.score(self.region_share),
-                "image_size": calibration.image_size,
-            }
-        )
+from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, images_per_canvas
+from zipbatch.purifiers.settings import RepaintSettings
 
 
 class Repaint(Purifier):

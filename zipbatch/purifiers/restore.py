@@ -6,40 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
 from zipbatch.config import Settings
 from zipbatch.diffusion import NoiseAt, diffuse, restored
 from zipbatch.purifiers.base import Purifier, Resources
-from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, PriorSettings, SamplerSettings, images_per_canvas
-
-
-class RestoreSettings(PriorSettings):
-    """Settings of ``restore``."""
-
-    LEARNED: ClassVar[tuple[str, ...]] = ("weights",)
-
-    noise_step: int = Field(30, ge=0, description="timestep whose noise is added before; more hides more")
-    weights: str | None = Field(
-        None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the restorer's weights; null: the prior's restorer"
-    )
-
-    def taught(self, weights: str, max_step: int) -> RestoreSettings:
-        """With the digest of the prior's restorer, which was taught at the timesteps below ``max_step``.
-
-        Raises:
-            ValueError: other weights are asked for, or a timestep that it does not know.
-        """
-        if self.weights not in {None, weights}:
-            raise ValueError(f"its restorer has weights {weights[:12]}…, {str(self.weights)[:12]}… are asked for")
-        if self.noise_step >= max_step:
-            raise ValueError(f"its restorer was taught at timesteps below {max_step}; noise_step is {self.noise_step}")
-        return self.model_copy(update={"weights": weights})
-
-    def calls(self, training_steps: int) -> int:  # noqa: ARG002 (as of every purifier with a prior)
-        """Always one."""
-        return 1
+from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, images_per_canvas
+from zipbatch.purifiers.settings import RestoreSettings, SamplerSettings
 
 
 class Restore(Purifier):

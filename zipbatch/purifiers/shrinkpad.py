@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,12 +12,7 @@ from zipbatch.config import Settings
 from zipbatch.diffusion import noise_streams, uniform_integers
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.purifiers.base import Purifier, Resources
-
-
-class ShrinkPadSettings(Settings):
-    """Settings of ``shrinkpad``; the default is the published one for 32 px and does not grow with the image."""
-
-    pad: int = Field(4, ge=1, description="pixels that height and width lose, and get back as black borders")
+from zipbatch.purifiers.settings import ShrinkPadSettings
 
 
 class ShrinkPad(Purifier):

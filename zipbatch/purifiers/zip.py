@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
-from zipbatch.config import Settings, Transforms
+from zipbatch.config import Settings
 from zipbatch.purifiers.base import Purifier, Resources
-from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, SamplerSettings, images_per_canvas
-
-
-class ZipSettings(SamplerSettings):
-    """Settings of ``zip``; the defaults are those of the preset ``balanced-v1``, the published ones are ``paper``."""
-
-    start_step: int | None = Field(300, ge=1, description="start at the first step below it; null: T, pure noise")
-    transforms: Transforms = Field(("blur:2", "blur:1"), description="what guides the sampler; several are averaged")
-    guidance_exponent: float = Field(10.0, gt=0, description="k; the pull at step t is 1 - alpha_bar[t]^k")
+from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, images_per_canvas
+from zipbatch.purifiers.settings import ZipSettings
 
 
 class Zip(Purifier):

@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-import webdataset as wds
-
 from zipbatch import atomic, filesystem, storage
 from zipbatch.keys import check_key
 from zipbatch.shards.sample import Sample
@@ -32,6 +30,8 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path) -> None:
+        import webdataset as wds  # it imports torch, which those who only look into a store do without
+
         self.temp = atomic.temp_path(folder)
         self._stream: BinaryIO = self.temp.open("xb")
         atomic.hold(self._stream)

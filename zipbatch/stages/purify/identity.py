@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zipbatch.config import find_config, read_description
-from zipbatch.purifiers import PURIFIERS
-from zipbatch.stages.purify.choose import DEFAULT_PRESET
+from zipbatch.config import DEFAULTS, find_config, read_description
+from zipbatch.purifiers.settings import SETTINGS
 from zipbatch.stages.purify.request import CHAIN
 from zipbatch.store import VersionHeader
 
+_DEFAULT = DEFAULTS["purifiers"]
 _SYMBOLS = {"transforms": "", "guidance_exponent": "k", "steps": "S", "eta": "eta", "start_step": "t0"}
 
 
@@ -27,8 +27,8 @@ def learned(identity: Mapping[str, Any]) -> list[str]:
 
 def _learned(step: Mapping[str, Any]) -> tuple[str, ...]:
     """The settings of a step that come with a prior where they are not given."""
-    kind = PURIFIERS.get(step["method"])
-    return () if kind is None else kind.settings_type.LEARNED
+    kind = SETTINGS.get(step["method"])
+    return () if kind is None else kind.LEARNED
 
 
 def describe(identity: Mapping[str, Any]) -> str:
@@ -54,7 +54,7 @@ def _worth_telling(step: Mapping[str, Any]) -> dict[str, Any]:
 def preset_text(name: str) -> str:
     """A preset and what it says of itself: ``balanced (default): As much …``."""
     about = read_description(find_config("purifiers", name))
-    return f"{name}{' (default)' if name == DEFAULT_PRESET else ''}{': ' if about else ''}{about}"
+    return f"{name}{' (default)' if name == DEFAULTS['purifiers'] else ''}{': ' if about else ''}{about}"
 
 
 def describe_settings(header: VersionHeader) -> str:
@@ -72,8 +72,8 @@ def describe_settings(header: VersionHeader) -> str:
 
 def _changed(step: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are not its purifier's defaults."""
-    settings, kind = step.get("settings", {}), PURIFIERS.get(step["method"])
-    defaults = {} if kind is None else kind.settings_type().model_dump(mode="json")
+    settings, kind = step.get("settings", {}), SETTINGS.get(step["method"])
+    defaults = {} if kind is None else kind().model_dump(mode="json")
     return {
         name: value
         for name, value in settings.items()
