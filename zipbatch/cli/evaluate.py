@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from zipbatch.cli.options import JSON, WIDE, WorkerFlags, cache_options, emit_json, look, worker_options
+from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
 from zipbatch.cli.run_context import report_options, run_context
 from zipbatch.storage import StoragePath, storage_path
 
 if TYPE_CHECKING:
+    from zipbatch.stages.evaluate.page import Tallies
     from zipbatch.stages.evaluate.progress import EvaluateProgress
     from zipbatch.stages.evaluate.run import EvaluatePlan
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--purified", multiple=True, metavar="NAME[@TAG]", help="Purified version of the data; repeats.")
 @click.option("--store", type=storage_path, metavar="DIR|URL", help="The store of the purified versions.")
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Contact sheet: .png, .pdf or .svg.")
+@REPORT
 @worker_options
 @cache_options
 @report_options
@@ -84,7 +87,8 @@ def evaluate(
             shown.show(p.shown(what))
             noted.count("shards", p.shards_done, p.shards)
 
-        rows = run(plan, on_progress=show)
+        tallies: list[Tallies] = []
+        rows = run(plan, on_progress=show, on_tallies=tallies.append)
     if as_json:
         emit_json({"rows": rows})
     else:
@@ -94,6 +98,10 @@ def evaluate(
 
         write_sheet(plan, sheet)
         click.echo(f"contact sheet: {sheet}", err=True)
+    if (page := asked_page()) is not None:
+        from zipbatch.stages.evaluate.page import evaluation_page
+
+        leave_page(page, evaluation_page(plan, rows, tallies[0], this_run()))
 
 
 def _to_do(plan: EvaluatePlan) -> str:

@@ -246,11 +246,15 @@ def results(
 
 
 def evaluate(
-    plan: EvaluatePlan, *, on_progress: Callable[[EvaluateProgress], None] = lambda _: None
+    plan: EvaluatePlan,
+    *,
+    on_progress: Callable[[EvaluateProgress], None] = lambda _: None,
+    on_tallies: Callable[[Sequence[Sequence[Tally]]], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Carry out a plan: one row for each victim undefended and for each victim and purified version.
 
-    ``n_quarantined`` images, which some version holds in quarantine, are in no row's measures.
+    ``n_quarantined`` images, which some version holds in quarantine, are in no row's measures. ``on_tallies`` is told
+    what the rows are made of: each victim's tally of each form.
 
     Raises:
         WorkFailed: shards could not be measured; names each. A measure over part of the data is never given.
@@ -264,6 +268,7 @@ def evaluate(
         quarantined += result.quarantined
         unlabelled += result.unlabelled
     _say_what_labels_lack(unlabelled, tallies)
+    on_tallies(tallies)
     costs = [NO_COST, *(_cost(plan, version) for version in plan.versions)]
     about = {"n_quarantined": quarantined, "n_unlabelled": unlabelled.count, "unlabelled_reason": unlabelled.first}
     return [

@@ -39,6 +39,7 @@ from zipbatch.stages.purify.quarantine import quarantined_keys
 from zipbatch.victims import Classifier, VictimSource
 
 SHARES = ("ca", "asr", "fpr", "pa", "ra", "disrupted", "collapsed")
+CLEAN, TRIGGERED = "clean", "triggered"
 COMPARED = ("ca", "asr")
 """Measures by which a purified form is held against the first one, image by image."""
 
@@ -46,7 +47,8 @@ COMPARED = ("ca", "asr")
 @dataclass
 class Tally:
     """What one victim answers on one form of the images; tallies of shards add up. ``beyond`` images have a label that
-    is none of the victim's ``classes``.
+    is none of the victim's ``classes``. ``confusion`` counts images by (true class, answer), those with a trigger under
+    ``TRIGGERED`` and all others under ``CLEAN``.
     """
 
     classes: int
@@ -60,6 +62,7 @@ class Tally:
     paired: dict[str, Paired] = field(default_factory=dict)
     flips: Counter[tuple[int, int]] | None = None
     beyond: Unlabelled = Unlabelled()
+    confusion: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)
 
     @property
     def shares(self) -> dict[str, Share]:
@@ -73,6 +76,8 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name, counts in other.paired.items():
             self.paired[name] = self.paired.get(name, Paired()) + counts
+        for name, pairs in other.confusion.items():
+            self.confusion[name] = self.confusion.get(name, Counter()) + pairs
         if other.flips is not None:
             self.flips = other.flips if self.flips is None else self.flips + other.flips
 
@@ -348,6 +353,7 @@ def _tally(
     known = form.originals >= 0
     predicted, labels, originals = predicted[known], form.labels[known], form.originals[known]
     tally = Tally(classes)
+    tally.confusion = {TRIGGERED if split == POISONED_SPLIT else CLEAN: flips(originals, predicted)}
     if split == POISONED_SPLIT:
         tally.asr = attack_success(predicted, labels, originals)
         tally.pa = poisoned_accuracy(predicted, originals)
