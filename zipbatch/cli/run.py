@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -214,28 +212,7 @@ def _show_plan(plan: PipelinePlan, *, as_json: bool) -> None:
 
 
 def _write_csv(path: Path, result: PipelineResult) -> None:
-    """One line a row: axes, names and measures; intervals as two columns. With seeds, ``row`` says ``single``, or
-    ``mean``, which has standard deviations, too.
-    """
     from zipbatch import atomic
+    from zipbatch.report.page.table_files import csv_text
 
-    single = {"row": "single"} if result.more else {}
-    lines = [_line(row, single) for row in result.rows] + [_line(row, {"row": "mean"}) for row in result.over_seeds]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    atomic.write_bytes(path, text.getvalue().encode())
-
-
-def _line(row: Mapping[str, Any], more: Mapping[str, str]) -> dict[str, Any]:
-    line: dict[str, Any] = dict(more)
-    for key, value in row.items():
-        if key.endswith("_ci95"):
-            line |= {f"{key}_low": value[0] if value else None, f"{key}_high": value[1] if value else None}
-        elif key in {"seeds", "seeds_of"}:
-            line[key] = " ".join(map(str, value))
-        elif not isinstance(value, dict):
-            line[key] = value
-    axes = {f"axis.{axis}" if axis in line else axis: value for axis, value in row["axes"].items()}
-    return axes | line
+    atomic.write_bytes(path, csv_text(result.rows, result.over_seeds, seeds=bool(result.more)).encode())

@@ -110,12 +110,13 @@ def at_a_glance(rows: Sequence[EvaluationRow]) -> list[Figure]:
 
 def table(rows: Sequence[EvaluationRow]) -> Table:
     """Every measure that some row has, one row each. Names that are the same for all are left out, but for the last."""
-    axes = list(dict.fromkeys(axis for row in rows for axis in row.axes))
+    axes = list(dict.fromkeys(axis for row in rows for axis in row.axes)) if all(row.axes for row in rows) else []
     names: list[_Number] = [(Column(axis), _axis(axis)) for axis in axes]
     if not axes or len({row.victim_stage or row.victim for row in rows}) > len({str(row.axes) for row in rows}):
         names.append((Column("victim"), _victim))
     if not axes:
         names.append((Column("attack"), lambda row: Cell(row.attack or NOTHING)))
+        names.insert(0, (Column("data"), lambda row: Cell(short(row.data), about=row.data or "")))
     names = [one for one in names if len({one[1](row).text for row in rows}) > 1]
     names.append((Column("purifier" if axes else "defence"), _defence))
     kept = [one for one in _numbers() if any(one[1](row).value is not None for row in rows)]

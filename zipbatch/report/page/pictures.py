@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,8 @@ MOST_BYTES = 60_000
 """What one may take at most, encoded."""
 GAIN = 4
 """How many times stronger differences are shown than they are."""
-_SMALLER = ((288, 90), (224, 88), (176, 85), (144, 80), (112, 75), (80, 65), (48, 50), (24, 30))
-"""Longer side in pixels and quality, one after the other, until the picture fits."""
+_LARGEST, _LEAST, _QUALITY = 288, 24, 85
+"""Longer side in pixels of what is shown smaller, at most and at least, and its quality."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,21 @@ def share_of(count: int) -> int:
 def inlined(pixels: U8, *, most_bytes: int) -> Inlined:
     """A picture, uint8 [H, W, 3], as PNG; where that takes more than ``most_bytes``, smaller and as WebP.
 
-    Nothing is made smaller than the last step of that, whatever it takes.
+    Nothing is made smaller than ``_LEAST``, whatever it takes.
     """
     height, width = pixels.shape[:2]
-    data = encode_png(pixels)
-    if len(data) <= most_bytes:
-        return Inlined(_uri(data, "png"), width, height, exact=True)
-    for side, quality in _SMALLER:
-        factor = min(1.0, side / max(height, width))
-        shown = stretch(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
-        data = _webp(shown, quality)
+    if pixels.size <= 16 * most_bytes:  # pictures that compress better than that are rare, and large ones take long
+        data = encode_png(pixels)
         if len(data) <= most_bytes:
-            break
-    return Inlined(_uri(data, "webp"), shown.shape[1], shown.shape[0], exact=False)
+            return Inlined(_uri(data, "png"), width, height, exact=True)
+    side = min(_LARGEST, max(height, width))
+    while True:
+        factor = side / max(height, width)
+        shown = stretch(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
+        data = _webp(shown)
+        if len(data) <= most_bytes or side <= _LEAST:
+            return Inlined(_uri(data, "webp"), shown.shape[1], shown.shape[0], exact=False)
+        side = max(_LEAST, int(side * min(0.9, math.sqrt(most_bytes / len(data)))))
 
 
 def difference(one: U8, other: U8) -> tuple[U8, float]:
@@ -61,9 +64,9 @@ def difference(one: U8, other: U8) -> tuple[U8, float]:
     return (apart * GAIN).clip(0, 255).astype(np.uint8), float(apart.mean())
 
 
-def _webp(pixels: U8, quality: int) -> bytes:
+def _webp(pixels: U8) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=4)
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=_QUALITY, method=2)
     return buffer.getvalue()
 
 
