@@ -29,9 +29,10 @@ from zipbatch.purifiers import PURIFIERS, Purifier, Resources
 from zipbatch.shards import Sample, ShardWriter
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
+from zipbatch.stages.purify.progress import PurifyProgress
 from zipbatch.stages.purify.request import PurifierRequest
 from zipbatch.stages.purify.resolve import purifier_spec
-from zipbatch.stages.purify.run import PurifyProgress, purify
+from zipbatch.stages.purify.run import purify
 from zipbatch.stages.purify.worker import PurifySetup
 from zipbatch.store import Store
 

@@ -19,7 +19,8 @@ from zipbatch.datasets import open_dataset
 from zipbatch.errors import TimeIsUp
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
-from zipbatch.stages.purify.run import PurifyProgress, purify
+from zipbatch.stages.purify.progress import PurifyProgress
+from zipbatch.stages.purify.run import purify
 from zipbatch.store import Store, verify
 from zipbatch.store.lock import RunLock, lock_file
 

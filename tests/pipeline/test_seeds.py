@@ -197,16 +197,16 @@ def test_seeds_may_be_referred_to_and_given_on_the_command_line(run, tmp_path: P
 
 
 def test_a_seed_that_failed_is_missing_in_its_mean_and_told(run, monkeypatch: pytest.MonkeyPatch):
-    from zipbatch.pipeline import stage_types as pipeline_kinds
+    from zipbatch.stages.purify import adapter
 
-    real = pipeline_kinds.plan_purify
+    real = adapter.plan_purify
 
     def fails_once(request: Any) -> Any:
         if request.spec.asked.seed == 5:
             raise RuntimeError("no")
         return real(request)
 
-    monkeypatch.setattr(pipeline_kinds, "plan_purify", fails_once)
+    monkeypatch.setattr(adapter, "plan_purify", fails_once)
     ran = run(PIPELINE, "--json")
     assert ran.code == 1
     assert set(ran.json["failed"]) == {"pur[shrinkpad, 5]", "table[5]"}

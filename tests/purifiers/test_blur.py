@@ -49,9 +49,9 @@ def test_blur_one_returns_the_image():
 
 def test_sizes_a_block_does_not_divide():
     settings = BlurSettings(transforms=("gray", "blur:5"))
-    assert Blur.row_of(settings, 10, 15, prior_size=None) == 1
+    assert Blur.images_per_row(settings, 10, 15, prior_size=None) == 1
     with pytest.raises(ValueError, match="blur:5: 5 does not divide the image's 12 x 15 pixels"):
-        Blur.row_of(settings, 12, 15, prior_size=None)
+        Blur.images_per_row(settings, 12, 15, prior_size=None)
 
 
 @pytest.mark.parametrize("transforms", [(), ("blur:0",), ("identity",)])

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tests.making import Ran, files_below, purifier_spec, sample, write_shard, zipbatch
 from zipbatch.config import find_config, read_config
 from zipbatch.errors import UsageError
-from zipbatch.pipeline.stage_types import KINDS
+from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.purifiers import METHODS, PURIFIERS, ChainSettings, Resources
 from zipbatch.purifiers.chain import MAX_DRAWS, Chain
 from zipbatch.stages.purify.identity import describe, describe_settings
@@ -188,7 +188,7 @@ def test_a_pipeline_sets_what_a_step_has_and_its_stage_is_known_by_that(tmp_path
     values = read_config(find_config("purifiers", "fast"))
     values["steps"][0]["quality"] = 70  # type: ignore[index]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
-    kind = KINDS["purify"]
+    kind = STAGE_TYPES["purify"]
     written = kind.decides(kind.settings(preset=str(tmp_path / "mine.yaml")))
     assert kind.decides(kind.settings(preset="fast", set={"1.quality": 70})) == written
     assert kind.decides(kind.settings(preset="fast", set={"jpeg.quality": "70"})) == written

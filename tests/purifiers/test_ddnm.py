@@ -56,7 +56,7 @@ def test_ddnm_gives_tiled_images_back_in_order(steps: int, count: int):
 
 def test_ddnm_checks_its_block():
     with pytest.raises(ValueError, match="blur:3: 3 does not divide"):
-        Ddnm.row_of(DdnmSettings(transforms="blur:3"), 16, 16, prior_size=32)  # type: ignore[arg-type]
+        Ddnm.images_per_row(DdnmSettings(transforms="blur:3"), 16, 16, prior_size=32)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

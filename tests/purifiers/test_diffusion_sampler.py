@@ -90,8 +90,8 @@ def test_what_is_not_finite_is_no_picture(make: Callable[..., Purifier], value: 
 @pytest.mark.parametrize("kind", [DiffPure, Ddnm])
 def test_sizes(kind: type[Purifier]):
     settings = kind.settings_type()
-    assert kind.row_of(settings, 16, 16, prior_size=32) == 4
+    assert kind.images_per_row(settings, 16, 16, prior_size=32) == 4
     with pytest.raises(ValueError, match="12x16 pixels neither equals nor tiles the prior's 32x32"):
-        kind.row_of(settings, 16, 12, prior_size=32)
+        kind.images_per_row(settings, 16, 12, prior_size=32)
     with pytest.raises(ValueError, match="needs a prior"):
         kind(settings, Resources(CPU))

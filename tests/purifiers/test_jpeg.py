@@ -62,9 +62,9 @@ def test_any_size_and_flat_images():
 
 def test_sides_that_jpeg_cannot_hold():
     settings = JpegSettings()
-    assert Jpeg.row_of(settings, 65_500, 8, prior_size=None) == 1
+    assert Jpeg.images_per_row(settings, 65_500, 8, prior_size=None) == 1
     with pytest.raises(ValueError, match="65501x8 pixels are more than 65500 a side"):
-        Jpeg.row_of(settings, 8, 65_501, prior_size=None)
+        Jpeg.images_per_row(settings, 8, 65_501, prior_size=None)
 
 
 @pytest.mark.parametrize("quality", [0, 101, 50.5, "high"])

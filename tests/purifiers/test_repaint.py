@@ -155,8 +155,8 @@ def test_thresholds_come_from_a_calibration():
     with pytest.raises(ValueError, match=r"were measured, not 0\.0005"):
         settings(seed_share=0.0005).calibrated(calibration())
     with pytest.raises(ValueError, match="calibrated on 16 px images"):
-        Repaint.row_of(got, 32, 32, prior_size=32)
-    assert Repaint.row_of(got, 16, 16, prior_size=32) == 4
+        Repaint.images_per_row(got, 32, 32, prior_size=32)
+    assert Repaint.images_per_row(got, 16, 16, prior_size=32) == 4
 
 
 @pytest.mark.parametrize(

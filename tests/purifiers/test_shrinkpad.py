@@ -90,9 +90,9 @@ def test_neither_batch_nor_order_decides():
 
 def test_too_small_an_image():
     settings = ShrinkPadSettings(pad=8)
-    assert ShrinkPad.row_of(settings, 9, 9, prior_size=None) == 1
+    assert ShrinkPad.images_per_row(settings, 9, 9, prior_size=None) == 1
     with pytest.raises(ValueError, match="pad 8 leaves nothing of an image of 32x8 pixels"):
-        ShrinkPad.row_of(settings, 8, 32, prior_size=None)
+        ShrinkPad.images_per_row(settings, 8, 32, prior_size=None)
 
 
 @pytest.mark.parametrize("pad", [0, -1, 1.5])

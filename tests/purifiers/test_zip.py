@@ -224,7 +224,7 @@ def test_bfloat16_is_close_but_not_equal(tiny: Prior):
     ],
 )
 def test_images_a_row(transforms: list[str], height: int, width: int, prior_size: int, expected: int):
-    assert Zip.row_of(ZipSettings(transforms=transforms), height, width, prior_size=prior_size) == expected
+    assert Zip.images_per_row(ZipSettings(transforms=transforms), height, width, prior_size=prior_size) == expected
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_images_a_row(transforms: list[str], height: int, width: int, prior_size
 )
 def test_sizes_that_do_not_fit(transforms: list[str], height: int, width: int, message: str):
     with pytest.raises(ValueError, match=message):
-        Zip.row_of(ZipSettings(transforms=transforms), height, width, prior_size=32)
+        Zip.images_per_row(ZipSettings(transforms=transforms), height, width, prior_size=32)
 
 
 @pytest.mark.parametrize(

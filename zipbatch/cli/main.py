@@ -19,6 +19,8 @@ from zipbatch.cli.lazy import LazyGroup
 from zipbatch.cli.printing import Printable
 from zipbatch.cli.run_context import RunContext
 from zipbatch.cli.signals import Stop
+from zipbatch.cli.user_defaults import default_map
+from zipbatch.config.user import user_defaults
 from zipbatch.errors import ZipbatchError, printable
 from zipbatch.logs import LogSettings, Style, configure, only_log_lines, settings
 
@@ -40,7 +42,10 @@ COMMANDS = {
     "report": "zipbatch.cli.report:report",
     "store": "zipbatch.cli.store:store",
     "ls": "zipbatch.cli.ls:ls",
+    "config": "zipbatch.cli.config:config",
+    "doctor": "zipbatch.cli.doctor:doctor",
 }
+_WITHOUT_DEFAULTS = {None, "config", "demo", "ls"}
 STYLES = get_args(Style)
 _STYLE_VARIABLE = "ZIPBATCH_LOG_FORMAT"
 _GO_ON = "what is published stays valid, run the same command again to go on"
@@ -88,6 +93,8 @@ def cli(run: RunContext, verbose: int, quiet: bool) -> None:
         run.held_back = io.StringIO()
         context.with_resource(redirect_stdout(run.held_back))
     log.info("run %s: %s", run.run, context.invoked_subcommand)
+    if context.invoked_subcommand not in _WITHOUT_DEFAULTS:
+        context.default_map = default_map(user_defaults(), cli, context, str(context.invoked_subcommand))
 
 
 @dataclass(frozen=True)

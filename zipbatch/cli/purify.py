@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from zipbatch.cluster import Workers
     from zipbatch.stages.purify.estimate import Estimate
     from zipbatch.stages.purify.plan import PurifyPlan
-    from zipbatch.stages.purify.run import PurifyProgress, PurifySummary
+    from zipbatch.stages.purify.progress import PurifyProgress
+    from zipbatch.stages.purify.run import PurifySummary
 
 log = logging.getLogger(__name__)
 

@@ -135,8 +135,8 @@ def _plan(
 ) -> PipelinePlan:
     from zipbatch.config import find_config, load_config, parse_scalar
     from zipbatch.pipeline.config import PipelineConfig
-    from zipbatch.pipeline.instance import Workspace
     from zipbatch.pipeline.run import plan_pipeline
+    from zipbatch.stages.adapter import Workspace
 
     file = find_config("pipelines", pipeline)
     workspace = Workspace(out or Path(f"{file.stem}-out"), workers)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zipbatch.cluster.device import pick_device
-from zipbatch.cluster.types import OnPartial, Outcome, Setup, Workers, ignore_progress
+from zipbatch.cluster.types import Node, OnPartial, Outcome, Setup, Workers, ignore_progress
 from zipbatch.errors import UsageError
 from zipbatch.memory import GB
 
@@ -82,6 +82,18 @@ def run_tasks(
     from zipbatch.cluster.ray_pool import run_ray
 
     return run_ray(setup, tasks, workers, files=files, on_partial=on_partial)
+
+
+def cluster_nodes(address: str) -> list[Node]:
+    """The nodes of a running Ray cluster that are up, each asked for its zipbatch.
+
+    Raises:
+        UsageError: nobody answers at the address, or the cluster does not let us in.
+    """
+    _set_ray_environment(joining=True)
+    from zipbatch.cluster.nodes import nodes_of
+
+    return nodes_of(address)
 
 
 def _set_ray_environment(*, joining: bool) -> None:

@@ -104,6 +104,25 @@ class Workers:
 
 
 @dataclass(frozen=True)
+class Node:
+    """A node of a running cluster.
+
+    Attributes:
+        name: its host's.
+        cpus: CPU cores that Ray hands out.
+        gpus: GPUs that Ray hands out.
+        zipbatch: the version that it has; None where that cannot be told.
+        problem: why it could not run anything of ours.
+    """
+
+    name: str
+    cpus: float
+    gpus: float
+    zipbatch: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a task: a result, or an error that says why it has none; ``full`` when a disk had no more room."""
 

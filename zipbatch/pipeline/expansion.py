@@ -24,9 +24,9 @@ from zipbatch.datasets.source import source_paths
 from zipbatch.errors import UsageError
 from zipbatch.pipeline.config import SEED, PipelineConfig, references, resolved
 from zipbatch.pipeline.file_digests import Fingerprints
-from zipbatch.pipeline.instance import Input, Instance
 from zipbatch.pipeline.seeds import check_trigger_known, once_for_all_seeds, says_seed, with_seed
 from zipbatch.pipeline.stage_types import STAGE_TYPES
+from zipbatch.stages.adapter import Input, Instance
 from zipbatch.stages.assets import prior_path, source_place, victim_path
 from zipbatch.stages.purify.identity import learned
 

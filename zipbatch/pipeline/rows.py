@@ -10,9 +10,9 @@ from typing import Any
 
 from zipbatch.errors import DataError, UsageError
 from zipbatch.pipeline.config import SEED
-from zipbatch.pipeline.instance import Instance, Workspace
 from zipbatch.pipeline.seeds import axes_but_seed
-from zipbatch.pipeline.stage_types import read_rows
+from zipbatch.stages.adapter import Instance, Workspace
+from zipbatch.stages.evaluate.adapter import read_rows
 from zipbatch.stages.purify.cost import NO_COST, cost_of
 from zipbatch.store import Versions
 

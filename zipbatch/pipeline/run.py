@@ -14,12 +14,13 @@ from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
 from zipbatch.pipeline.config import PipelineConfig
 from zipbatch.pipeline.expansion import expanded, identity_now
 from zipbatch.pipeline.file_digests import Fingerprints
-from zipbatch.pipeline.instance import Instance, Workspace
 from zipbatch.pipeline.rows import combined_rows
 from zipbatch.pipeline.seed_statistics import rows_over_seeds
 from zipbatch.pipeline.seeds import seeded_stages
-from zipbatch.pipeline.stage_types import STAGE_TYPES, Report, sheet_file
+from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.report.progress import Progress
+from zipbatch.stages.adapter import Instance, Report, Workspace
+from zipbatch.stages.evaluate.adapter import sheet_file
 
 log = logging.getLogger(__name__)
 _IDS = ".ids"

@@ -9,7 +9,7 @@ from typing import Any
 from zipbatch import atomic
 from zipbatch.errors import UsageError
 from zipbatch.pipeline.config import SEED
-from zipbatch.pipeline.instance import Instance
+from zipbatch.stages.adapter import Instance
 
 Inputs = Mapping[str, Sequence[Instance | str]]
 

@@ -70,7 +70,7 @@ class Purifier(Protocol):
     def __init__(self, settings: Any, resources: Resources) -> None: ...
 
     @classmethod
-    def row_of(cls, settings: Any, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
+    def images_per_row(cls, settings: Any, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
         """Images of that size that share one row of a batch: 1, or more where small ones are tiled.
 
         Raises:

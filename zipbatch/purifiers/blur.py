@@ -31,7 +31,7 @@ class Blur(Purifier):
         self._device, self._seed = resources.device, resources.seed
 
     @classmethod
-    def row_of(cls, settings: BlurSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
+    def images_per_row(cls, settings: BlurSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
         """Always 1; raises ``ValueError`` when a block does not divide the size."""
         for text in settings.transforms:
             parse_projector(text).check(height, width)

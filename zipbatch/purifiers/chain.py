@@ -142,9 +142,11 @@ class Chain(Purifier):
         ]
 
     @classmethod
-    def row_of(cls, settings: ChainSettings, height: int, width: int, *, prior_size: int | None) -> int:
+    def images_per_row(cls, settings: ChainSettings, height: int, width: int, *, prior_size: int | None) -> int:
         """Tiles of a canvas where a step has a prior; raises ``ValueError`` where images do not fit a step."""
-        return max(step.kind.row_of(step.settings, height, width, prior_size=prior_size) for step in settings.steps)
+        return max(
+            step.kind.images_per_row(step.settings, height, width, prior_size=prior_size) for step in settings.steps
+        )
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
         """Purify uint8 images [N, 3, H, W] named by ``keys``; same shape and dtype, on the CPU."""

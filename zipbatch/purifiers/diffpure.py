@@ -40,7 +40,7 @@ class DiffPure(Purifier):
         self._predict = clipped(self._painter.predict, alpha_bar)
 
     @classmethod
-    def row_of(cls, settings: DiffPureSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
+    def images_per_row(cls, settings: DiffPureSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
         """Tiles a canvas."""
         return images_per_canvas(height, width, prior_size)
 

@@ -33,7 +33,7 @@ class Jpeg(Purifier):
         self._quality, self._heartbeat = settings.quality, resources.heartbeat
 
     @classmethod
-    def row_of(cls, settings: JpegSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
+    def images_per_row(cls, settings: JpegSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
         """Always 1; raises ``ValueError`` for sides that JPEG cannot hold."""
         if max(height, width) > pictures.MAX_JPEG_SIDE:
             raise ValueError(f"jpeg: {width}x{height} pixels are more than {pictures.MAX_JPEG_SIDE} a side")

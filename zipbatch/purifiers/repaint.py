@@ -114,7 +114,7 @@ class Repaint(Purifier):
         self._painter, self._keep_masks = DiffusionSampler(settings, resources), resources.keep_masks
 
     @classmethod
-    def row_of(cls, settings: RepaintSettings, height: int, width: int, *, prior_size: int | None) -> int:
+    def images_per_row(cls, settings: RepaintSettings, height: int, width: int, *, prior_size: int | None) -> int:
         """Tiles a canvas; raises ``ValueError`` for images of another size than was calibrated for."""
         tiles = images_per_canvas(height, width, prior_size)
         if settings.image_size is not None and (height, width) != (settings.image_size, settings.image_size):

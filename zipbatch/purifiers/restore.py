@@ -59,7 +59,7 @@ class Restore(Purifier):
         )
 
     @classmethod
-    def row_of(cls, settings: RestoreSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
+    def images_per_row(cls, settings: RestoreSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
         """Tiles a canvas."""
         return images_per_canvas(height, width, prior_size)
 

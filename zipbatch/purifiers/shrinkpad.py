@@ -37,7 +37,7 @@ class ShrinkPad(Purifier):
         self._heartbeat = resources.heartbeat
 
     @classmethod
-    def row_of(cls, settings: ShrinkPadSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
+    def images_per_row(cls, settings: ShrinkPadSettings, height: int, width: int, *, prior_size: int | None) -> int:  # noqa: ARG003
         """Always 1; raises ``ValueError`` when nothing would be left of the image."""
         if min(height, width) <= settings.pad:
             raise ValueError(f"shrinkpad: pad {settings.pad} leaves nothing of an image of {width}x{height} pixels")

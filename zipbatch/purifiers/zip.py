@@ -33,7 +33,7 @@ class Zip(Purifier):
         self._settings, self._painter = settings, DiffusionSampler(settings, resources)
 
     @classmethod
-    def row_of(cls, settings: ZipSettings, height: int, width: int, *, prior_size: int | None) -> int:
+    def images_per_row(cls, settings: ZipSettings, height: int, width: int, *, prior_size: int | None) -> int:
         """Tiles a canvas."""
         return images_per_canvas(height, width, prior_size, settings.transforms)
 

@@ -36,11 +36,11 @@ def test_every_image_is_worked_on_once(unit: int, sizes: list[int]):
     seen: list[int] = []
     undone: list[slice] = []
     halving = Halving(8)
-    pieces = list(halving.pieces(10, at_most(4, seen, 10), unit=unit, undo=undone.append))
+    pieces = list(halving.pieces(10, at_most(4, seen, 10), images_per_row=unit, undo=undone.append))
     assert [number for piece in pieces for number in piece] == list(range(10))
     assert seen == sizes
     assert len(undone) == unit
-    assert list(halving.pieces(3, at_most(4, seen, 3), unit=unit)) == [range(3)]
+    assert list(halving.pieces(3, at_most(4, seen, 3), images_per_row=unit)) == [range(3)]
 
 
 def test_a_single_row_that_does_not_fit_is_an_error():

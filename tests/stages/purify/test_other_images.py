@@ -10,7 +10,7 @@ import pytest
 
 from tests.making import Ran, picture, sample, write_tar, zipbatch
 from zipbatch import images
-from zipbatch.pipeline.stage_types import KINDS
+from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.shards import read_shard
 from zipbatch.store import Store, TaskRecord, Versions, verify
 from zipbatch.store.seal import unsealed
@@ -123,7 +123,7 @@ def test_a_pipeline_can_keep_them(data: Path, tmp_path: Path, given: str | None)
 
 def test_an_unsaid_setting_changes_no_fact():
     """Pipelines that ran before are not run anew."""
-    purify, poison = KINDS["purify"], KINDS["poison"]
+    purify, poison = STAGE_TYPES["purify"], STAGE_TYPES["poison"]
     assert "other_images" not in purify.decides(purify.settings(purifier="blur"))
     assert "skip_unreadable" not in poison.decides(poison.settings(attack="badnets"))
     assert purify.decides(purify.settings(purifier="blur", other_images="keep"))["other_images"] == "keep"

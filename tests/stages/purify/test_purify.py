@@ -34,6 +34,7 @@ from zipbatch.cluster import WorkerContext
 from zipbatch.errors import Cancelled, DataError, WorkFailed
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.shards import Sample, read_shard
+from zipbatch.stages.purify import computing
 from zipbatch.stages.purify import worker as purify_shard
 from zipbatch.stages.purify.worker import PurifySetup, PurifyTask, PurifyWorker
 from zipbatch.storage import StoragePath, stamp, storage_path
@@ -107,9 +108,7 @@ def worker_with(
     """A worker on ``store`` whose purifier is ``fake``."""
     Store(store).prepare()
     setup = PurifySetup(purifier_spec(method="blur"), store, batch_size)
-    worker = PurifyWorker(setup, WorkerContext("cpu", 1, heartbeat, {"pid": 1}))
-    worker._purifier = fake  # type: ignore[assignment]
-    return worker
+    return PurifyWorker(setup, WorkerContext("cpu", 1, heartbeat, {"pid": 1}), fake)
 
 
 @pytest.fixture
@@ -341,12 +340,12 @@ def test_non_finite_output_publishes_nothing(one_shard: PurifyTask, pur: Storage
 
 
 def test_a_lost_sample_is_never_published(one_shard: PurifyTask, pur: StoragePath, monkeypatch: pytest.MonkeyPatch):
-    whole = purify_shard._results
+    whole = computing.results
 
     def lossy(*arguments: Any) -> list[Sample]:
         return [item for item in whole(*arguments) if item.key != "k07"]
 
-    monkeypatch.setattr(purify_shard, "_results", lossy)
+    monkeypatch.setattr(computing, "results", lossy)
     with pytest.raises(RuntimeError, match="20 samples in, 19 out"):
         worker_with(Fake(lambda _pixels, _keys: None), pur)(one_shard)
     assert files_below(pur) == {}

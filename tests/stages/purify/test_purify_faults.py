@@ -301,12 +301,12 @@ def test_an_interrupted_run_says_so_and_can_go_on(
 
 
 STUCK = r"""
-import sys, time; from zipbatch.cli import main; from zipbatch.stages.purify import worker as purify_shard
+import sys, time; from zipbatch.cli import main; from zipbatch.stages.purify.computing import BatchComputer
 def stuck(*_):
     sys.stderr.write("stuck\n")
     while True:
         time.sleep(0.01)  # a batch that never ends: nothing looks whether the run is to stop
-purify_shard.PurifyWorker._compute = stuck
+BatchComputer._compute = stuck
 main()
 """
 

@@ -260,7 +260,7 @@ def _images(request: AdaptRequest, split: str, victim: Victim) -> _Shown:
 def _check_size(request: AdaptRequest, size: int) -> None:
     try:
         if request.through is not None:
-            request.through.row_of(size, size)
+            request.through.images_per_row(size, size)
     except ValueError as error:
         raise UsageError(f"--through: {error}") from error
 

@@ -18,8 +18,9 @@ from zipbatch.stages.evaluate.run import EvaluatePlan, EvaluateRequest, plan_eva
 from zipbatch.stages.evaluate.worker import EvaluateResult, Tally, add_tallies
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
+from zipbatch.stages.purify.progress import PurifyProgress
 from zipbatch.stages.purify.request import PurifySettings
-from zipbatch.stages.purify.run import PurifyProgress, purify
+from zipbatch.stages.purify.run import purify
 from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.store import Store
 from zipbatch.victims import VictimSource

@@ -29,7 +29,7 @@ class Halving:
         total: int,
         work: Callable[[slice], Result],
         *,
-        unit: int = 1,
+        images_per_row: int = 1,
         undo: Callable[[slice], None] = lambda _piece: None,
     ) -> Iterator[Result]:
         """The results of ``work`` on each piece of ``total`` images, in order.
@@ -37,7 +37,7 @@ class Halving:
         Args:
             total: how many images there are.
             work: on the images of a slice; is called again with a shorter one when memory runs out.
-            unit: images to a row.
+            images_per_row: of the network's batch.
             undo: called with a slice whose work has failed for want of memory.
 
         Raises:
@@ -45,7 +45,7 @@ class Halving:
         """
         start = 0
         while start < total:
-            piece = slice(start, start + self._rows * unit)
+            piece = slice(start, start + self._rows * images_per_row)
             try:
                 result = work(piece)
             except torch.OutOfMemoryError:

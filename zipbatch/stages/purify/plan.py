@@ -137,7 +137,7 @@ def _check_size(job: PurifyJob) -> None:
         if size is not None:
             _check_images(spec, size)
         elif spec.asked.resize is not None and spec.prior is not None and not _for_tiles(spec, spec.prior.image_size):
-            spec.row_of(spec.prior.image_size, spec.prior.image_size)
+            spec.images_per_row(spec.prior.image_size, spec.prior.image_size)
     except ValueError as error:
         raise UsageError(f"{job.dataset.name}: {error}") from error
 
@@ -151,11 +151,11 @@ def _for_tiles(spec: PurifierSpec, prior_size: int) -> bool:
 def _check_images(spec: PurifierSpec, size: int) -> None:
     """Raises ``ValueError`` for images of a size that cannot be purified, be they resized where they do not fit."""
     try:
-        spec.row_of(size, size)
+        spec.images_per_row(size, size)
     except DoesNotTileError:
         if spec.asked.resize is None or spec.prior is None:
             raise
-        spec.row_of(spec.prior.image_size, spec.prior.image_size)
+        spec.images_per_row(spec.prior.image_size, spec.prior.image_size)
 
 
 def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...]:
@@ -214,7 +214,7 @@ def _recorded(
         return None, False
     if not acceptable(record, quarantine=job.quarantine, keep=job.keep_others):
         return None, False
-    return row_of(shard, record), sure
+    return version_row(shard, record), sure
 
 
 def _is_plain(row: VersionRow, job: PurifyJob) -> bool:
@@ -224,7 +224,7 @@ def _is_plain(row: VersionRow, job: PurifyJob) -> bool:
     return not row.other_images and (job.quarantine or not row.quarantined)
 
 
-def row_of(shard: ShardRef, record: TaskRecord) -> VersionRow:
+def version_row(shard: ShardRef, record: TaskRecord) -> VersionRow:
     """The line of a version's list for a shard whose purification the record tells of."""
     return VersionRow(
         split=shard.split,

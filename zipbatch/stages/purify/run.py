@@ -8,62 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from zipbatch.cluster import OnPartial, Outcome, run_tasks
-from zipbatch.datasets import ShardRef
-from zipbatch.errors import TimeIsUp, WorkFailed
-from zipbatch.report.progress import Part, Progress
-from zipbatch.stages.purify.plan import PurifyPlan, plan_purify, row_of
+from zipbatch.errors import WorkFailed
+from zipbatch.stages.purify.plan import PurifyPlan, plan_purify
+from zipbatch.stages.purify.progress import PurifyProgress, ShardTally
 from zipbatch.stages.purify.publish import ATTEMPTS, publish_version
-from zipbatch.stages.purify.worker import PurifyResult, PurifySetup, PurifyTask
+from zipbatch.stages.purify.worker import PurifySetup, PurifyTask
 from zipbatch.store import LostObjectsError, Origin, RememberedInputs, VersionRow, task_key
 
 log = logging.getLogger(__name__)
 FULL_DISK_TRIES = 3
-
-
-@dataclass(frozen=True)
-class PurifyProgress:
-    """Running totals.
-
-    Attributes:
-        shards_done: done or failed.
-        shards: all there are.
-        samples: images that this run computed in whole shards.
-        samples_per_s: images that this run computed, those of shards in hand among them, against wall time.
-        reused: shards that were done before.
-        samples_whole: images in all shards that are done.
-        samples_in_hand: images that are done in shards that are not, by the share of their forward passes; a shard that
-            is begun again takes them back.
-        samples_all: images in all shards, None where nobody has counted them yet.
-        quarantined: samples of those shards that could not be read and were set aside.
-        failed: reason by shard; grows with the run.
-    """
-
-    shards_done: int
-    shards: int
-    samples: int
-    samples_per_s: float
-    reused: int = 0
-    samples_whole: int = 0
-    samples_in_hand: int = 0
-    samples_all: int | None = None
-    quarantined: int = 0
-    failed: Mapping[str, str] = field(default_factory=dict)
-
-    def shown(self, what: str) -> Progress:
-        """As a bar shows it."""
-        images = self.samples_whole + self.samples_in_hand
-        parts = (Part("shards", self.shards_done, self.shards), Part("images", images, self.samples_all))
-        notes = (f"reused {self.reused}", f"failed {len(self.failed)}")
-        return Progress(what, parts, self._fraction(images), self.samples_per_s or None, notes)
-
-    def _fraction(self, images: int) -> float | None:
-        """By images; where nobody has counted them, shards in hand count as far as shards have been large by now."""
-        if self.samples_all:
-            return images / self.samples_all
-        whole = self.shards_done - len(self.failed)
-        mean = self.samples_whole / whole if whole else 0
-        hand = min(self.samples_in_hand / mean, self.shards - self.shards_done) if mean else 0.0
-        return (self.shards_done + hand) / self.shards if self.shards_done else None
 
 
 @dataclass(frozen=True)
@@ -110,7 +63,7 @@ def purify(
         TimeIsUp: ``stop_at`` came before the end; the shards that are done are kept.
         UsageError: the workers cannot be had, or the store cannot be written.
     """
-    run, store = _Run(plan), plan.job.store
+    run, store = ShardTally(plan), plan.job.store
     made = store.prepare()
 
     def on_partial(far: Mapping[str, int]) -> None:
@@ -168,130 +121,12 @@ class _HandingOut:
         self._full = self._full + 1 if outcome.full else 0
 
 
-class _Run:
-    """How far a plan has got: a row for each shard that is done, a reason for each that failed."""
-
-    def __init__(self, plan: PurifyPlan) -> None:
-        self.plan, self._started = plan, time.monotonic()
-        self._shards = {shard.name: shard for shard in plan.shards}
-        self._rows, self._failed = dict(plan.rows), dict[str, str]()
-        self._samples_whole = sum(row.samples for row in plan.rows.values())
-        self._quarantined = sum(row.quarantined for row in plan.rows.values())
-        self.reused, self.samples = len(plan.rows), 0
-        self._samples_all, self._far = plan.images, dict[str, int]()
-
-    @property
-    def seconds(self) -> float:
-        """Since it began."""
-        return time.monotonic() - self._started
-
-    @property
-    def has_done_something(self) -> bool:
-        """Whether any shard is done that was not when the plan was made."""
-        return len(self._rows) > len(self.plan.rows)
-
-    def take(self, outcome: Outcome) -> None:
-        """Take in what became of a task."""
-        shard = self._shards[outcome.task.name]
-        self._far.pop(shard.name, None)
-        if outcome.error is not None:
-            self._failed[shard.name] = outcome.error
-            log.info("%s failed: %s", shard.name, outcome.error, extra={"shard": shard.name})
-        else:
-            self._log(shard, outcome.result)
-            self._add(shard, outcome.result)
-
-    def _add(self, shard: ShardRef, result: PurifyResult) -> None:
-        row = self._rows[shard.name] = row_of(shard, result.record)
-        self.reused += result.reused
-        self.samples += 0 if result.reused else row.samples
-        self._samples_whole += row.samples
-        self._quarantined += row.quarantined
-        if shard.sha256 is None:
-            self.plan.inputs.remember(shard.path, row.input, result.stamp)
-
-    def _log(self, shard: ShardRef, result: PurifyResult) -> None:
-        _log_done(shard, result)
-        _warn_of_quarantine(shard, result)
-        workers = self.plan.job.workers
-        if workers.gpus and result.record.device == "cpu" and workers.device == "auto":
-            log.warning("%s: a GPU worker found no CUDA and computed on the CPU", shard.name)
-
-    def take_partial(self, far: Mapping[str, int]) -> None:
-        """Take in how many forward passes of their images are done of the shards in hand."""
-        self._far = {name: done for name, done in far.items() if name not in self._rows}
-
-    def progress(self) -> PurifyProgress:
-        """The totals up to now."""
-        in_hand = sum(self._far.values()) // self.plan.job.spec.passes
-        return PurifyProgress(
-            shards_done=len(self._rows) + len(self._failed),
-            shards=len(self.plan.shards),
-            samples=self.samples,
-            samples_per_s=(self.samples + in_hand) / max(1e-9, self.seconds),
-            reused=self.reused,
-            samples_whole=self._samples_whole,
-            samples_in_hand=in_hand,
-            samples_all=self._samples_all,
-            quarantined=self._quarantined,
-            failed=self._failed,
-        )
-
-    def whole(self) -> list[VersionRow]:
-        """The rows of all shards, in order.
-
-        Raises:
-            WorkFailed: some failed.
-            TimeIsUp: some were not begun.
-        """
-        shards, done = self.plan.shards, len(self._rows)
-        left = len(shards) - done - len(self._failed)
-        if self._failed:
-            raise WorkFailed(_failure(self._failed, shards=len(shards), left=left))
-        if left:
-            raise TimeIsUp(
-                f"time is up: {done} of {len(shards)} shards are done and kept, {left} left; no version was "
-                "published; the same command goes on"
-            )
-        return [self._rows[shard.name] for shard in shards]
-
-
-def _log_done(shard: ShardRef, result: PurifyResult) -> None:
-    record = result.record
-    what = "reused" if result.reused else f"{record.seconds:.1f} s"
-    about = {"shard": shard.name, "seconds": record.seconds, "samples": record.samples_out}
-    where = f"{record.worker.get('host')}:{record.worker.get('pid')}"
-    log.info("%s: %s", shard.name, what, extra=about | ({} if result.reused else {"worker": where}))
-
-
-def _warn_of_quarantine(shard: ShardRef, result: PurifyResult) -> None:
-    """What was set aside just now; a later run that reuses it says no more than how many there are."""
-    record = result.record
-    if record.quarantined and not result.reused:
-        key = record.quarantined[0]
-        log.warning(
-            "%s: %d of %d samples quarantined; the first is %r: %s",
-            shard.name,
-            len(record.quarantined),
-            record.samples_in,
-            key,
-            record.reasons.get(key, "unknown"),
-        )
-
-
 def _remember(inputs: RememberedInputs) -> None:
     """Keep the cache of digests; it must not hide why a run ends."""
     try:
         inputs.save()
     except (OSError, WorkFailed) as error:
         log.warning("digests of input shards could not be remembered: %s", error)
-
-
-def _failure(failed: Mapping[str, str], *, shards: int, left: int) -> str:
-    lines = [f"  {reason if name in reason else f'{name}: {reason}'}" for name, reason in sorted(failed.items())]
-    head = f"{len(failed)} of {shards} shards failed; no version was published, finished shards are kept"
-    head += f"; {left} more were not begun" if left else ""
-    return "\n".join([head, *lines[:20], *([f"  … and {len(lines) - 20} more"] if len(lines) > 20 else [])])
 
 
 def _check_not_empty(plan: PurifyPlan, rows: Sequence[VersionRow]) -> None:
@@ -307,7 +142,7 @@ def _check_not_empty(plan: PurifyPlan, rows: Sequence[VersionRow]) -> None:
         )
 
 
-def _publish(run: _Run, rows: Sequence[VersionRow]) -> PurifySummary:
+def _publish(run: ShardTally, rows: Sequence[VersionRow]) -> PurifySummary:
     plan, job, seconds = run.plan, run.plan.job, run.seconds
     published = publish_version(
         job.store,

@@ -42,10 +42,10 @@ class PurifierSpec:
         """
         return self.asked.output_size or ("prior" if self.asked.resize == "center-crop" else "input")
 
-    def row_of(self, height: int, width: int) -> int:
+    def images_per_row(self, height: int, width: int) -> int:
         """Images of that size to a row of the network's batch; raises ``ValueError`` when they cannot be purified."""
         prior_size = None if self.prior is None else self.prior.image_size
-        return PURIFIERS[self.method].row_of(self.settings, height, width, prior_size=prior_size)
+        return PURIFIERS[self.method].images_per_row(self.settings, height, width, prior_size=prior_size)
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -116,7 +116,7 @@ def measured(
                 whole[rows] = part
             return min(int(rows.stop), len(keys))
 
-        for done in Halving(_BATCH).pieces(len(keys), measure, unit=sampler.tiling(pixels).slots):
+        for done in Halving(_BATCH).pieces(len(keys), measure, images_per_row=sampler.tiling(pixels).slots):
             on_progress(done, len(keys))
         calibration = calibration_of(residuals, settings.residual_steps, image_size=int(pixels.shape[-1]))
         settings.calibrated(calibration)  # says what is wrong

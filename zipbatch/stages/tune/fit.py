@@ -237,7 +237,7 @@ def _takes(request: FitRequest, candidate: Candidate, prior_size: int) -> bool:
     """
     spec = replace(candidate.spec, prior=request.prior if candidate.spec.needs_prior else None)
     try:
-        spec.row_of(prior_size, prior_size)
+        spec.images_per_row(prior_size, prior_size)
         if spec.needs_prior:
             check_steps(spec, request.prior)
     except ValueError as error:

@@ -1,0 +1,1 @@
+"""Is this machine, its store and its cluster fit for the work?"""

@@ -1,0 +1,98 @@
+"""``run: train victim`` and ``run: train prior`` in a pipeline."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from zipbatch.checkpoints import open_prior, open_victim
+from zipbatch.cluster import pick_device
+from zipbatch.config import Option, PriorConfig, Request, VictimConfig, find_config, load_config
+from zipbatch.datasets import open_dataset
+from zipbatch.datasets.source import open_source
+from zipbatch.stages.adapter import (
+    Input,
+    Instance,
+    Report,
+    StageType,
+    Workspace,
+    optional,
+    place_of,
+    reference_of,
+    remove_folder,
+    text_of,
+)
+from zipbatch.stages.evaluate.run import with_purified
+from zipbatch.stages.train.prior import train_prior
+from zipbatch.stages.train.run import is_trained, training_facts
+from zipbatch.stages.train.victim import train_victim
+from zipbatch.store import Versions
+
+
+class TrainSettings(Request):
+    """A preset and single settings over it."""
+
+    preset: Annotated[str, Option(decides="identity")]
+    set: Annotated[dict[str, Any], Option(decides="identity")] = Field(default_factory=dict)
+
+
+def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> None:
+    settings: TrainSettings = instance.settings
+    dataset = open_dataset([str(place_of(instance.one("data"), workspace))])
+    if instance.inputs["purified"]:
+        version = Versions(workspace.store).read("@".join(reference_of(instance.one("purified"), workspace)))
+        dataset = with_purified(dataset, version, workspace.store, split="train")
+    start = instance.inputs["start"]
+    train_victim(
+        dataset,
+        instance.path(workspace),
+        _victim_config(settings),
+        device=pick_device(workspace.workers.device),
+        start=open_victim(place_of(start[0], workspace)) if start else None,
+        on_progress=lambda p: report(p.shown(instance.label)),
+    )
+
+
+def _train_prior(instance: Instance, workspace: Workspace, report: Report) -> None:
+    settings: TrainSettings = instance.settings
+    train_prior(
+        open_source(text_of(instance.one("source")), (), labelled=False),
+        instance.path(workspace),
+        _prior_config(settings),
+        device=pick_device(workspace.workers.device),
+        on_progress=lambda p: report(p.shown(instance.label)),
+    )
+
+
+def _victim_config(settings: TrainSettings) -> VictimConfig:
+    return load_config(find_config("victims", settings.preset), VictimConfig, settings.set)
+
+
+def _prior_config(settings: TrainSettings) -> PriorConfig:
+    return load_config(find_config("priors", settings.preset), PriorConfig, settings.set)
+
+
+TRAIN_VICTIM = StageType(
+    settings=TrainSettings,
+    inputs={
+        "data": Input(("poison",)),
+        "purified": Input(("purify",), path=False, needed=optional),
+        "start": Input(("train victim",), needed=optional, later=True),
+    },
+    run=_train_victim,
+    is_done=lambda instance, workspace: is_trained(instance.path(workspace), open_victim),
+    fingerprint=lambda settings: training_facts(_victim_config(settings)),
+    discard=remove_folder,
+    seed=("set", "seed"),
+)
+
+TRAIN_PRIOR = StageType(
+    settings=TrainSettings,
+    inputs={"source": Input()},
+    run=_train_prior,
+    is_done=lambda instance, workspace: is_trained(instance.path(workspace), open_prior),
+    fingerprint=lambda settings: training_facts(_prior_config(settings)),
+    discard=remove_folder,
+    seed=("set", "seed"),
+)
