@@ -17,17 +17,22 @@ _UNSEEN = "triggers that purifying leaves in, backdoors with many targets, and t
 
 def audit_text(found: Mapping[str, Any], look: Look = PLAIN) -> str:
     """The verdict, what it goes by, and what it cannot see."""
+    return styled(verdict_sentence(found), _COLOURS[found["verdict"]], look) + pairs_text(grounds(found), look)
+
+
+def grounds(found: Mapping[str, Any]) -> dict[str, str]:
+    """What the verdict goes by, and what it cannot see, by name."""
     rows = {"images": _images(found), "purified by": _forms(found)}
     if found["verdict"] == "backdoored":
         rows |= {"target class": found["target"], "suspects": _suspects(found)}
     rows["stands out by"] = _deviations(found)
     if found["least_found"] is not None:
         rows["would be found"] = _least(found)
-    rows["not seen"] = _UNSEEN
-    return styled(_verdict(found), _COLOURS[found["verdict"]], look) + pairs_text(rows, look)
+    return rows | {"not seen": _UNSEEN}
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
+def verdict_sentence(found: Mapping[str, Any]) -> str:
+    """The verdict in a sentence."""
     if found["verdict"] == "backdoored":
         return f"looks backdoored: images taken for {found['target']} are not any more once they are purified"
     if found["verdict"] == "nothing found":

@@ -33,7 +33,7 @@ def fit_table(found: Mapping[str, Any], look: Look = PLAIN) -> str:
         )
         for row in found["presets"]
     ]
-    lines = [_about(found, labelled=labelled), *_meaning(labelled=labelled), _chosen(found), *_learned(found)]
+    lines = [_about(found, labelled=labelled), *_meaning(labelled=labelled), choice_told(found), *_learned(found)]
     return table_text(columns, cells, look) + "".join(f"{line}\n" for line in lines)
 
 
@@ -69,7 +69,8 @@ def _meaning(*, labelled: bool) -> list[str]:
     return [*lines, *(["CA and CA lost are from the labels, which the choice does not use"] if labelled else [])]
 
 
-def _chosen(found: Mapping[str, Any]) -> str:
+def choice_told(found: Mapping[str, Any]) -> str:
+    """Which preset was chosen and why."""
     row = next(row for row in found["presets"] if row["chosen"])
     allowed = f"--max-loss {share_text(found['max_loss'])}"
     if not found["within"]:

@@ -177,16 +177,19 @@ def tune_table(found: Mapping[str, Any], look: Look = PLAIN) -> str:
         )
         for row in found["rungs"]
     ]
-    if found["suspect"] is None:
-        said = "no class stands out among those that answers leave: the preset's own strength is kept"
-    else:
-        said = (
-            f"answers flee the class {found['suspect']}: about {found['triggered']:.0f} of {found['images']} images "
-            f"look triggered, and {found['limit']:g} of them may be left there"
-        )
     note = "CA, ASR and PA are from the labels, which the choice does not use\n" if labelled else ""
     table = table_text([Column(title, right=True) for title in titles], cells, look)
-    return f"{table}{said}\n{note}"
+    return f"{table}{suspicion_told(found)}\n{note}"
+
+
+def suspicion_told(found: Mapping[str, Any]) -> str:
+    """What ``tune`` saw that made it choose."""
+    if found["suspect"] is None:
+        return "no class stands out among those that answers leave: the preset's own strength is kept"
+    return (
+        f"answers flee the class {found['suspect']}: about {found['triggered']:.0f} of {found['images']} images "
+        f"look triggered, and {found['limit']:g} of them may be left there"
+    )
 
 
 def versions_table(

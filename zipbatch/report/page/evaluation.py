@@ -130,7 +130,7 @@ def _victim(row: EvaluationRow) -> Cell:
 
 
 def _defence(row: EvaluationRow) -> Cell:
-    return Cell(row.settings or (NOTHING if row.defended else NO_DEFENCE))
+    return Cell(row.settings or (NOTHING if row.defended or row.axes else NO_DEFENCE))
 
 
 def _numbers() -> list[_Number]:
