@@ -136,3 +136,42 @@ def test_what_cannot_be_a_report_is_exit_2(tmp_path: Path, content: str | None, 
     ran = zipbatch("report", tmp_path / "r.json", "--out", tmp_path / out)
     assert ran.code == 2 and wrong in ran.err, ran.err
     assert not (tmp_path / out).exists()
+
+
+def test_audit_leaves_a_report_with_the_suspects(sample: Path, tmp_path: Path):
+    versions = [word for tag in ("blur", "balanced") for word in ("--purified", f"shards@{tag}")]
+    asked = ("audit", "embedded:badnets", "--data", sample / "shards", "--store", sample / "pur", *versions)
+    rows_file = tmp_path / "rows.jsonl"
+    ran = zipbatch(*asked, "--report", tmp_path / "audit.html", "--per-image", rows_file, "--json", "--device", "cpu")
+    assert ran.code == 3, ran.err
+    html = (tmp_path / "audit.html").read_text("utf-8")
+    text = [part.strip() for part in Tree(html).text]
+    assert f"looks backdoored: images taken for {ran.json['target']} are not any more once they are purified" in text
+    assert {"Suspects", "Changed, no suspects", "Random", "as it came", "blur", "difference ×4"} <= set(text)
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    images = html.partition('<section id="table-2"')[2]
+    shown = cells(images)
+    assert len(shown) == len(rows) == 2 * LIMIT
+    assert sorted(float(row[2]["data-value"] or "nan") for row in shown) == sorted(row["score"] for row in rows)
+    best = max(rows, key=lambda row: row["score"])
+    assert f"<code>{best['key']}</code>" in html
+
+
+def test_an_audit_that_keeps_nothing_has_its_pictures_all_the_same(sample: Path, tmp_path: Path):
+    asked = ("audit", "embedded:badnets", "--data", sample / "shards", "--preset", "blur", "--device", "cpu")
+    ran = zipbatch(*asked, "--report", tmp_path / "audit.html")
+    assert ran.code in {0, 3, 4}, ran.err
+    assert len(Tree((tmp_path / "audit.html").read_text("utf-8")).of("img")) >= 3 * 16
+
+
+def test_tune_leaves_a_report_of_what_it_tried(sample: Path, tmp_path: Path):
+    asked = ("tune", "embedded:badnets", "--data", sample / "shards", "--prior", "embedded", "--store", sample / "pur")
+    few = ("--guidance-exponent", 10, "--preset", "paper", "--split", "test", "--shards", 1)
+    ran = zipbatch(*asked, *few, "--report", tmp_path / "tune.html", "--json", "--device", "cpu")
+    assert ran.code == 0, ran.err
+    html = (tmp_path / "tune.html").read_text("utf-8")
+    rungs = ran.json["rungs"]
+    values = [[cell.get("data-value") for cell in row] for row in cells(html)]
+    assert [float(row[0] or "nan") for row in values] == [rung["guidance_exponent"] for rung in rungs]
+    assert [None if row[2] is None else float(row[2]) for row in values] == [rung["residual"] for rung in rungs]
+    assert "chosen" in html

@@ -21,6 +21,7 @@ from zipbatch.cli.options import (
     look,
     worker_options,
 )
+from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
 from zipbatch.cli.run_context import report_options, run_context
 from zipbatch.config import DEFAULTS
@@ -81,6 +82,7 @@ _PURIFYING = ("prior", "presets", "resize", "seed", "precision", "batch_size")
 @SEED
 @PRECISION
 @BATCH_SIZE
+@REPORT
 @worker_options
 @cache_options
 @report_options
@@ -165,7 +167,8 @@ def audit(
             if progress.parts and progress.parts[0].unit == "shards":
                 noted.count("shards", progress.parts[0].done, progress.parts[0].total)
 
-        result = run(request, report=show)
+        page = asked_page()
+        result = run(request, report=show, pictures=page is not None)
     found = audit_report(result)
     if per_image is not None:
         write_rows(per_image, IMAGE_COLUMNS, image_rows(result))
@@ -173,6 +176,10 @@ def audit(
         emit_json(found)
     else:
         click.echo(audit_text(found, look(wide=wide)), nl=False)
+    if page is not None:
+        from zipbatch.stages.audit.page import audit_page
+
+        leave_page(page, audit_page(result, this_run()))
     _note(result)
     context.exit(EXIT_CODES[result.audit.finding])
 

@@ -22,6 +22,7 @@ from zipbatch.cli.options import (
     look,
     worker_options,
 )
+from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
 from zipbatch.errors import UsageError
 from zipbatch.storage import storage_path
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
 @SEED
 @PRECISION
 @BATCH_SIZE
+@REPORT
 @worker_options
 @cache_options
 @WIDE
@@ -202,6 +204,10 @@ def _show(
     if fitted is not None:
         common = {"victim": fitted.plan.request.victim.label, "settings": fitted.settings}
         found = common | found | {"fit": fit_report(fitted)}
+    if (page := asked_page()) is not None:
+        from zipbatch.report.page.tuning import tuning_page
+
+        leave_page(page, tuning_page(found, this_run()))
     if as_json:
         emit_json(found)
         return

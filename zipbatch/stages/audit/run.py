@@ -14,6 +14,8 @@ from zipbatch.errors import UsageError
 from zipbatch.metrics import FALSE_ALARMS, Audit
 from zipbatch.metrics import audit as judge
 from zipbatch.metrics.strength import OUTLIER
+from zipbatch.report.page.model import Gallery
+from zipbatch.stages.audit.gallery import audit_gallery, form_titles
 from zipbatch.stages.evaluate.answers import Answers, Asking, Report
 from zipbatch.stages.evaluate.victims import class_name, classes_of
 from zipbatch.stages.purify.spec import PurifierSpec
@@ -52,11 +54,12 @@ class AuditRequest:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What was answered, and what that says."""
+    """What was answered, what that says, and pictures of it where they were asked for."""
 
     request: AuditRequest
     answers: Answers
     audit: Audit
+    gallery: Gallery | None = None
 
     def class_name(self, index: int) -> str:
         """What a report calls a class."""
@@ -74,7 +77,7 @@ class AuditResult:
         return int(self.audit.suspects.sum())
 
 
-def audit(request: AuditRequest, *, report: Report = lambda _progress: None) -> AuditResult:
+def audit(request: AuditRequest, *, report: Report = lambda _progress: None, pictures: bool = False) -> AuditResult:
     """Purify the images, unless they are, ask the victim about all of them, and judge.
 
     Raises:
@@ -83,14 +86,14 @@ def audit(request: AuditRequest, *, report: Report = lambda _progress: None) -> 
         WorkFailed: images could not be purified or measured.
     """
     if request.store is not None:
-        return _judged(request, request.store, report)
+        return _judged(request, request.store, report, pictures=pictures)
     if request.workers.address is not None:
         raise UsageError("--address (or RAY_ADDRESS): workers elsewhere need a --store that they can reach")
     with TemporaryDirectory(prefix="zipbatch-audit-") as folder:
-        return _judged(request, Store(Path(folder) / "pur"), report)
+        return _judged(request, Store(Path(folder) / "pur"), report, pictures=pictures)
 
 
-def _judged(request: AuditRequest, store: Store, report: Report) -> AuditResult:
+def _judged(request: AuditRequest, store: Store, report: Report, *, pictures: bool) -> AuditResult:
     asking = Asking(
         request.victim, request.dataset, request.data_label, store, request.workers, request.batch_size
     ).pinned()
@@ -100,7 +103,12 @@ def _judged(request: AuditRequest, store: Store, report: Report) -> AuditResult:
     else:
         answers = asking.answers([spec for _, spec in request.purifiers], request.forms, report)
     found = judge(answers.forms[0], answers.forms[1:], classes=answers.classes, share=request.share)
-    return AuditResult(request, answers, found)
+    gallery = (
+        audit_gallery(answers.plan, answers, found, form_titles(request.forms, answers))
+        if pictures and answers.plan
+        else None
+    )
+    return AuditResult(request, answers, found, gallery)
 
 
 def audit_report(result: AuditResult) -> dict[str, Any]:

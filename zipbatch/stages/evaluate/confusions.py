@@ -9,9 +9,9 @@ from zipbatch.report.page.model import Confusion, Matrix
 from zipbatch.stages.evaluate.victims import class_name
 from zipbatch.stages.evaluate.worker import CLEAN, TRIGGERED, Tally
 
-MOST_CLASSES = 14
-"""More do not fit a page side by side; then those are shown that change most."""
 _Pairs = Counter[tuple[int, int]]
+MOST_CLASSES = 14
+"""More do not fit a page side by side; then those are shown that are mistaken most."""
 
 
 def confusions(
@@ -32,10 +32,16 @@ def confusions(
         if counted and not forms[0][1].beyond.count:
             title = f"Confusion, {kind} images{about}"
             found.append(_confusion(title, counted, classes, names, rows="true class"))
-    if found:
-        return found
-    moved = [(title, tally.flips) for title, tally in forms[1:] if tally.flips]
-    title = f"Answers before and after{about}"
+    return found or moves(
+        victim, [(title, tally.flips) for title, tally in forms[1:] if tally.flips], classes=classes, names=names
+    )
+
+
+def moves(
+    victim: str, moved: Sequence[tuple[str, _Pairs]], *, classes: int, names: Sequence[str] | None
+) -> list[Confusion]:
+    """Of the answers before and after purification, a matrix for each purified form; as ``confusions`` otherwise."""
+    title = f"Answers before and after{f' ({victim})' if victim else ''}"
     return [_confusion(title, moved, classes, names, rows="answer before")] if moved else []
 
 

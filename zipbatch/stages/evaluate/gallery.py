@@ -28,7 +28,7 @@ from zipbatch.stages.evaluate.pictures import (
 from zipbatch.stages.evaluate.pieces import EvaluateTask
 from zipbatch.stages.evaluate.run import EvaluatePlan
 from zipbatch.stages.evaluate.victims import ask_for_scores, class_name, classes_of
-from zipbatch.stages.evaluate.worker import by_size
+from zipbatch.stages.evaluate.worker import KnownVictim, by_size
 from zipbatch.stages.purify.identity import describe
 from zipbatch.victims import Classifier
 
@@ -98,14 +98,26 @@ def form_names(plan: EvaluatePlan) -> dict[str, str]:
     return short_names(describe(version.header.purifier) for version in plan.versions)
 
 
+def answered(
+    victim: KnownVictim, classifier: Classifier, images: Sequence[U8]
+) -> tuple[Answers, npt.NDArray[np.float64]]:
+    """The answers on images of any sizes, int64 [N], and the share of 1 that each is given, float64 [N].
+
+    Raises:
+        DataError: the victim does not answer.
+    """
+    answers, shares = np.empty(len(images), np.int64), np.empty(len(images))
+    for where, pixels in by_size(images):
+        answers[where], shares[where] = ask_for_scores(victim.source, classifier, pixels, classes=victim.num_classes)
+    return answers, shares
+
+
 def _ask(plan: EvaluatePlan, task: EvaluateTask, classifier: Classifier, most: int) -> _Asked:
     labels, victim, short = candidates(plan, task, most=most), plan.victims[0], form_names(plan)
     forms = [replace(form, title=short.get(form.title, form.title)) for form in forms_of(plan, task)]
     answers, scores = [], []
     for form in forms:
-        given, shares = np.empty(len(labels), np.int64), np.empty(len(labels))
-        for where, pixels in by_size(pictures(form, labels)):
-            given[where], shares[where] = ask_for_scores(victim.source, classifier, pixels, classes=victim.num_classes)
+        given, shares = answered(victim, classifier, pictures(form, labels))
         answers.append(given)
         scores.append(shares)
     suspect = next(number for number, form in enumerate(forms) if form.place == task.data)
@@ -204,13 +216,13 @@ def _items(plan: EvaluatePlan, asked: _Asked, chosen: Sequence[int]) -> list[tup
         if masks:
             repainted = spotlit(forms[asked.suspect][place], masks[place])
             shots.insert(asked.suspect + 1, Picture("repainted", repainted))
-        shots += _apart(forms[asked.suspect][place], forms[-1][place]) if asked.purified else []
+        shots += apart(forms[asked.suspect][place], forms[-1][place]) if asked.purified else []
         truth = int(asked.truth[i])
         items.append((i, Item(keys[i], shots, f"true class: {class_name(truth, names)}" if truth >= 0 else "")))
     return items
 
 
-def _apart(suspect: U8, purified: U8) -> list[Picture]:
+def apart(suspect: U8, purified: U8) -> list[Picture]:
     """What purification changed; nothing where it made the image another size."""
     if suspect.shape != purified.shape:
         return []
