@@ -16,8 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks lose more by wait
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["ZIPBATCH_CONFIG"] = "none"  # nothing of whoever runs the tests decides them
-for _name in ("ZIPBATCH_STORE", "ZIPBATCH_PRIOR"):
-    os.environ.pop(_name, None)
+os.environ.pop("ZIPBATCH_STORE", None)
+os.environ.pop("ZIPBATCH_PRIOR", None)
 
 from tests.making import write_prior, write_source, write_victim, zipbatch
 from zipbatch.storage import StoragePath

@@ -37,7 +37,7 @@ from tests.stages.evaluate.test_evaluate import write_known_victim
 from zipbatch import images
 from zipbatch.atomic import sha256_file
 from zipbatch.datasets import open_dataset
-from zipbatch.store import Store, Versions
+from zipbatch.store import Store
 
 Command = Callable[[Path, Path], Ran]
 """Inputs, place for results -> what came of it."""
@@ -62,13 +62,13 @@ class Case:
 
 def _store(out: Path) -> Any:
     """What the store certifies, and whether that is so."""
-    versions = Versions(Store(out))
+    versions = Store(out).versions
     found = []
     for dataset in versions.datasets():
         for name in versions.ids(dataset):
             version = versions.read_id(dataset, name)
             found.append((version.header.prior_sha256, [(row.shard, row.input, row.output) for row in version.rows]))
-            assert all(sha256_file(Store(out).object_path(row.output)) == row.output for row in version.rows)
+            assert all(sha256_file(Store(out).objects.path(row.output)) == row.output for row in version.rows)
     return found
 
 
@@ -362,7 +362,7 @@ def test_every_byte_of_an_input_is_held_against_its_digest(tmp_path: Path):
     _evaluate_inputs(folder)
     purify = ("purify", folder / "data", "--purifier", "blur", "--store", store)
     assert zipbatch(*purify).code == 0
-    row = Versions(Store(store)).read("data").rows[0]
+    row = Store(store).versions.read("data").rows[0]
     commands = {
         "evaluate": ("evaluate", folder / "victim", "--data", folder / "data", "--purified", "data", "--store", store),
         "export": ("store", "export", "data", "--store", store),

@@ -37,7 +37,7 @@ from tests.meddling import alike, swapped  # noqa: E402
 from zipbatch.atomic import sha256_file  # noqa: E402
 from zipbatch.errors import DataError  # noqa: E402
 from zipbatch.storage import StoragePath, storage_path  # noqa: E402
-from zipbatch.store import Store, Versions  # noqa: E402
+from zipbatch.store import Store  # noqa: E402
 
 SHARDS, IMAGES = 5, 4
 YEAR_S = 365 * 86_400
@@ -91,7 +91,7 @@ class World:
                 store = self.root / f"true-{form}-{prior}"
                 ran = zipbatch(*self._purify(self.root / f"form-{form}", self.root / f"prior-{prior}", store))
                 check(ran.code == 0, ran.err)
-                version = Versions(Store(store)).read("in")
+                version = Store(store).versions.read("in")
                 digest = str(version.header.prior_sha256)
                 found |= {(digest, row.input): row.output for row in version.rows}
         return found
@@ -129,7 +129,7 @@ class World:
 
     def check_versions(self, *, damaged: bool) -> None:
         """Whatever a version that can be read says is so; those that cannot be read were damaged by the round."""
-        versions = Versions(Store(self.store))
+        versions = Store(self.store).versions
         for version in versions.ids("in"):
             try:
                 found = versions.read_id("in", version)
@@ -139,7 +139,7 @@ class World:
             for row in found.rows:
                 true = self.true.get((str(found.header.prior_sha256), row.input))
                 check(true == row.output, f"{version} certifies {row.output[:8]} for {row.input[:8]}")
-                there = Store(self.store).has_object(row.output)
+                there = Store(self.store).objects.has(row.output)
                 check(there or damaged, f"{version} lacks {row.output[:8]}")
 
     def heal(self) -> None:
@@ -153,7 +153,7 @@ class World:
             check(ran.code == 0, f"a run over older inputs after a repair: {ran.err[-600:]}")
         ran = zipbatch(*self.purify)
         check(ran.code == 0, f"a plain run after a repair: {ran.err[-600:]}")
-        version = Versions(Store(self.store)).read("in@nightly")
+        version = Store(self.store).versions.read("in@nightly")
         prior = str(version.header.prior_sha256)
         wanted = [sha256_file(self.forms[number][form]) for number, form in enumerate(self.form)]
         check([row.input for row in version.rows] == wanted, "the tag is not at the version of these inputs")

@@ -59,7 +59,7 @@ from zipbatch.shards import Limits, read_shard
 from zipbatch.stages.convert.import_files import match_by_map
 from zipbatch.stages.purify.identity import describe
 from zipbatch.stages.purify.worker import PurifySetup, PurifyTask, PurifyWorker
-from zipbatch.store import RememberedInputs, Store, Versions, verify
+from zipbatch.store import RememberedInputs, Store, verify
 from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import Removals
 from zipbatch.victims import Normalisation
@@ -144,7 +144,7 @@ def _purify(folder: Path) -> Ask:
         try:
             record = worker(PurifyTask("in.tar", path, None)).record
             assert record.samples_in == record.samples_out + len(record.quarantined)
-            assert record.samples_out == sum(1 for _ in read_shard(store.object_path(record.output_sha256)))
+            assert record.samples_out == sum(1 for _ in read_shard(store.objects.path(record.output_sha256)))
         except DataError:
             assert not list(store.root.rglob("*.tar"))
             raise
@@ -245,14 +245,14 @@ def _of_store(
 
 
 def _read_version(store: Store, _: Path) -> None:
-    versions = Versions(store)
+    versions = store.versions
     listed = versions.versions("in")
-    versions_table({"in": (listed, versions.tags("in"))})
+    versions_table({"in": (listed, versions.tags.of("in"))})
     found = versions.read("in")
     describe(found.header.purifier)
     for row in found.rows:
         for name in row.objects:
-            store.has_object(name)
+            store.objects.has(name)
 
 
 # ---- settings
@@ -446,10 +446,10 @@ TARGETS: dict[str, Target] = {
     "manifest": Target(*_of_staged("manifest.json"), (JSON,)),
     "shard-list": Target(*_of_staged("shards.jsonl"), (LINES,)),
     "classes": Target(lambda _: [b"ant\nbee\n"], _file("classes.txt", read_classes), (LINES,)),
-    "task": Target(*_of_store("tasks/??/*.json", lambda s, f: s.task(f.stem)), (JSON,)),
+    "task": Target(*_of_store("tasks/??/*.json", lambda s, f: s.tasks.read(f.stem)), (JSON,)),
     "version-header": Target(*_of_store("versions/in/*.json", _read_version), (JSON,)),
     "version-list": Target(*_of_store("versions/in/*.gz", _read_version), (LINES_GZ,)),
-    "tag": Target(*_of_store("tags/in/latest", lambda s, _: Versions(s).read("in"))),
+    "tag": Target(*_of_store("tags/in/latest", lambda s, _: s.versions.read("in"))),
     "note": Target(*_of_store("removals/*.gz", lambda s, _: Removals(s).notes()), (JSON_GZ,)),
     "inputs": Target(*_of_store("inputs/*.gz", lambda s, f: RememberedInputs(s, "in").digest(f)), (LINES_GZ,)),
     "yaml": Target(_yaml, _file("x.yaml", _settings), (LINES,), cost=4),

@@ -17,7 +17,7 @@ from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.purifiers import METHODS, PURIFIERS, ChainSettings, Resources
 from zipbatch.purifiers.chain import MAX_DRAWS, Chain
 from zipbatch.stages.purify.identity import describe, describe_settings
-from zipbatch.store import Store, Versions
+from zipbatch.store import Store
 
 CPU = Resources(torch.device("cpu"), seed=3)
 IMAGES = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -133,7 +133,7 @@ def test_on_the_command_line_and_in_a_preset(tmp_path: Path, prior: Path):
     again = json.loads(purified(tmp_path / "in", tmp_path / "two", "--preset", preset, "--prior", prior, "--json").out)
     assert first["version"] == again["version"]
     assert files_below(tmp_path / "one" / "objects") == files_below(tmp_path / "two" / "objects")
-    version = Versions(Store(tmp_path / "one")).read("in")
+    version = Store(tmp_path / "one").versions.read("in")
     assert describe_settings(version.header) == "jpeg quality=40..90 > 2x zip S=6"
     shown = zipbatch("store", "show", "in", "--store", tmp_path / "one").out
     assert "jpeg quality=40..90 > 2x zip" in shown.replace("\n", " ")

@@ -16,7 +16,7 @@ from zipbatch import storage
 from zipbatch.storage import retries
 from zipbatch.storage.remote import client_for
 from zipbatch.storage.retries import RefusedError, RetryPolicy, UnreachableError, with_retries
-from zipbatch.store import Store, Versions
+from zipbatch.store import Store
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -165,8 +165,8 @@ def test_a_verify_that_cannot_read_repairs_nothing(s3: S3Server, file: S3Path, t
 
 def test_a_tag_that_another_run_moves_in_between(s3: S3Server, file: S3Path):
     store = S3Path.fresh()
-    versions, tag = Versions(Store(store)), store / "tags" / "d" / "latest"
-    versions.move_tag("d", "latest", "aaaa", started_ns=1)
+    versions, tag = Store(store).versions, store / "tags" / "d" / "latest"
+    versions.tags.move("d", "latest", "aaaa", started_ns=1)
     left = [1]
 
     def meanwhile(request: Request) -> None:
@@ -175,37 +175,37 @@ def test_a_tag_that_another_run_moves_in_between(s3: S3Server, file: S3Path):
             tag.write_bytes(b"cccc\n3\n")
 
     with s3.failing(meanwhile):
-        assert not versions.move_tag("d", "latest", "bbbb", started_ns=2)
+        assert not versions.tags.move("d", "latest", "bbbb", started_ns=2)
     assert tag.read_bytes() == b"cccc\n3\n"
 
 
 def test_a_tag_on_a_server_without_conditional_puts(s3: S3Server, file: S3Path):
-    versions = Versions(Store(S3Path.fresh()))
+    versions = Store(S3Path.fresh()).versions
 
     def plain(request: Request) -> str | None:
         return "501" if {"if-match", "if-none-match"} & set(request.headers) else None
 
     with s3.failing(plain):
-        assert versions.move_tag("d", "latest", "bbbb", started_ns=2)
-        assert not versions.move_tag("d", "latest", "aaaa", started_ns=1)
-        assert versions.move_tag("d", "latest", "cccc", started_ns=3)
-    assert versions.tag("d", "latest") == "cccc"
+        assert versions.tags.move("d", "latest", "bbbb", started_ns=2)
+        assert not versions.tags.move("d", "latest", "aaaa", started_ns=1)
+        assert versions.tags.move("d", "latest", "cccc", started_ns=3)
+    assert versions.tags.read("d", "latest") == "cccc"
 
 
 def test_a_put_whose_answer_is_lost_counts_once(s3: S3Server, file: S3Path):
-    versions = Versions(Store(S3Path.fresh()))
+    versions = Store(S3Path.fresh()).versions
     with s3.failing(times(1, "cut-put", of=lambda r: r.method == "PUT")):
-        assert versions.move_tag("d", "latest", "aaaa", started_ns=1)
-    assert versions.tag("d", "latest") == "aaaa"
+        assert versions.tags.move("d", "latest", "aaaa", started_ns=1)
+    assert versions.tags.read("d", "latest") == "aaaa"
 
 
 def test_objects_are_sent_once_they_are_whole(s3: S3Server, file: S3Path, cache: Path):
     store = Store(S3Path.fresh())
     with s3.watched() as requests:
-        with store.new_object() as writer:
+        with store.objects.new() as writer:
             writer.write(sample("k", 1, seed=1))
             info = writer.finish()
             assert requests == []
-            store.publish_object(writer, info)
+            store.objects.publish(writer, info)
         assert [r.method for r in requests] == ["PUT"]
     assert list((cache / "outgoing").iterdir()) == []

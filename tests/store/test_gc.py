@@ -19,9 +19,12 @@ from zipbatch.storage import StoragePath
 from zipbatch.store import GcPolicy, Store, TaskRecord, VersionRow, Versions, collect, find_garbage, task_key, verify
 from zipbatch.store import removals as removals_module
 from zipbatch.store.gc import age_s
+from zipbatch.store.objects import Objects
 from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import IN_FORCE_S, Removals, claims
 from zipbatch.store.tagging import delete_tag, point_tag
+from zipbatch.store.tags import Tags
+from zipbatch.store.tasks import Tasks
 
 IDENTITY = {"method": "blur", "settings": {"transforms": ["blur:2"]}}
 ALL = GcPolicy(untagged_older_than_s=0.0)
@@ -53,12 +56,12 @@ def age(store: Store, days: float = 30) -> None:
 def purified(store: Store, number: int, identity: dict[str, Any] = IDENTITY) -> VersionRow:
     """One shard as a worker purifies it: found by its key, else made."""
     key, split = task_key(f"{number:064x}", identity), "test"
-    record = store.task(key)
+    record = store.tasks.read(key)
     if record is None:
-        with store.new_object() as writer:
+        with store.objects.new() as writer:
             writer.write(sample(f"k{number}", 1, seed=number))
             info = writer.finish()
-            store.publish_object(writer, info)
+            store.objects.publish(writer, info)
         record = TaskRecord(
             input_sha256=f"{number:064x}",
             output_sha256=info.sha256,
@@ -69,7 +72,7 @@ def purified(store: Store, number: int, identity: dict[str, Any] = IDENTITY) -> 
             worker={},
             versions={},
         )
-        store.put_task(key, record)
+        store.tasks.put(key, record)
     return VersionRow(split, f"test-{number:06d}.tar", record.output_sha256, record.input_sha256, record.samples_out)
 
 
@@ -100,8 +103,8 @@ def test_what_a_version_needs_stays_however_old(store: Store):
 def test_an_untagged_version_goes_with_what_it_alone_needs(store: Store):
     first, second = run(store, range(3)), run(store, range(2, 6))
     age(store)
-    alone = store.object_path(purified(store, 0).output)
-    shared = store.object_path(purified(store, 2).output)
+    alone = store.objects.path(purified(store, 0).output)
+    shared = store.objects.path(purified(store, 2).output)
     garbage = find_garbage(store, ALL)
     assert (garbage.versions, len(garbage.objects), garbage.kept_objects) == ((f"d@{first}",), 2, 4)
     assert garbage.bytes == sum(store.root.joinpath(file.name).stat().st_size for file in garbage.objects) > 0
@@ -109,7 +112,7 @@ def test_an_untagged_version_goes_with_what_it_alone_needs(store: Store):
     gone = collect(store, garbage, on_progress=lambda done, total: seen.append((done, total)))
     assert (gone.versions, gone.tasks, gone.objects, gone.bytes) == ((f"d@{first}",), 2, 2, garbage.bytes)
     assert seen == [(2, 2)]
-    assert (alone.exists(), shared.exists(), Versions(store).ids("d")) == (False, True, [second])
+    assert (alone.exists(), shared.exists(), store.versions.ids("d")) == (False, True, [second])
     assert counts(store) == (4, 4, 1)
     assert verify(store).faults == ()
 
@@ -126,14 +129,15 @@ def test_tagged_versions_stay_and_age_is_that_of_the_run(store: Store):
 def test_what_a_gc_without_grace_takes_from_a_run_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """An object that nothing names yet, between its publication and its record's, in a purify and an import."""
     source, store = write_source(tmp_path / "in", counts={"test": 4}), tmp_path / "pur"
-    put_task, took = Store.put_task, []
+    put, took = Tasks.put, []
 
-    def put_after_gc(self: Store, key: str, record: TaskRecord) -> None:
+    def put_after_gc(self: Tasks, key: str, record: TaskRecord) -> None:
         if len(took) < 2:
-            took.append(collect(self, find_garbage(self, GcPolicy(grace_s=0))).objects)
-        put_task(self, key, record)
+            opened = Store(self._files.root)
+            took.append(collect(opened, find_garbage(opened, GcPolicy(grace_s=0))).objects)
+        put(self, key, record)
 
-    monkeypatch.setattr(Store, "put_task", put_after_gc)
+    monkeypatch.setattr(Tasks, "put", put_after_gc)
     ran = zipbatch("purify", source, "--purifier", "blur", "--store", store)
     assert (ran.code, sum(took) >= 2) == (0, True), ran.err  # two shards are in hand at once
     assert zipbatch("store", "export", "in", tmp_path / "out", "--as", "images", "--store", store).code == 0
@@ -148,11 +152,11 @@ def test_young_leftovers_stay_old_ones_go(store: Store):
     orphans = [purified(store, number) for number in (7, 8)]
     assert find_garbage(store, GcPolicy()).objects == ()
     age(store)
-    os.utime(store.object_path(orphans[0].output))
+    os.utime(store.objects.path(orphans[0].output))
     garbage = find_garbage(store, GcPolicy())
     assert [file.name for file in garbage.objects] == [f"objects/{orphans[1].output[:2]}/{orphans[1].output}.tar"]
     assert collect(store, garbage).tasks == 1
-    assert store.has_object(orphans[0].output)
+    assert store.objects.has(orphans[0].output)
     assert verify(store).faults == ()
 
 
@@ -168,14 +172,14 @@ def test_an_object_published_again_meanwhile_stays(store: Store):
     orphan = purified(store, 7)
     age(store)
     garbage = find_garbage(store, GcPolicy())
-    os.utime(store.object_path(orphan.output))
+    os.utime(store.objects.path(orphan.output))
     assert collect(store, garbage).objects == 0
-    assert store.has_object(orphan.output)
+    assert store.objects.has(orphan.output)
 
 
 def test_records_without_an_object_go(store: Store):
     orphan = purified(store, 7)
-    store.object_path(orphan.output).unlink()
+    store.objects.path(orphan.output).unlink()
     assert verify(store).faults != ()
     age(store)
     assert collect(store, find_garbage(store, GcPolicy())).tasks == 1
@@ -184,10 +188,10 @@ def test_records_without_an_object_go(store: Store):
 
 def test_a_list_that_no_run_finished_keeps_its_objects_until_it_is_old(store: Store):
     version = run(store, range(2))
-    Versions(store).remove_tag("d", "latest")
+    store.versions.tags.remove("d", "latest")
     store.remove_file(f"versions/d/{version}.json")
     for number in range(2):
-        os.utime(store.object_path(purified(store, number).output), (1, 1))
+        os.utime(store.objects.path(purified(store, number).output), (1, 1))
     assert find_garbage(store, ALL).objects == ()
     age(store)
     garbage = find_garbage(store, GcPolicy())
@@ -216,7 +220,7 @@ def test_quarantine_shards_stay_and_go_with_their_rows(store: Store):
     for number in (1, 2):
         row = purified(store, number)
         quarantine = f"{number}" * 64
-        write_shard(store.object_path(f"{quarantine}{QUARANTINE}"), [sample("bad", None, seed=number)])
+        write_shard(store.objects.path(f"{quarantine}{QUARANTINE}"), [sample("bad", None, seed=number)])
         rows.append(row._replace(quarantined=1, quarantine=quarantine))
     publish_version(store, "d", IDENTITY, rows=rows[:1], tag=None, parent=None, started_ns=1)
     publish_version(store, "d", IDENTITY, rows=rows[1:], tag=None, parent=None, started_ns=2)
@@ -229,8 +233,8 @@ def test_quarantine_shards_stay_and_go_with_their_rows(store: Store):
     }
     gone = collect(store, garbage)
     assert (gone.objects, gone.tasks, garbage.records) == (2, 1, 1)
-    assert all(map(store.has_object, rows[1].objects))
-    store.object_path(rows[1].objects[1]).unlink()
+    assert all(map(store.objects.has, rows[1].objects))
+    store.objects.path(rows[1].objects[1]).unlink()
     with pytest.raises(DataError, match="or its quarantine"):
         publish_version(store, "d", IDENTITY, rows=rows[1:], tag=None, parent=None, started_ns=3)
 
@@ -289,12 +293,15 @@ def operations(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None]) -> N
 
         monkeypatch.setattr(owner, name, step)
 
-    for name in ("read_file", "write_file", "remove_file", "list_files", "has_object", "lost_objects"):
-        hook(Store, name)
-    for name in ("record", "put_task", "remove_task", "remove_object", "publish_object"):
-        hook(Store, name)
-    for name in ("_is_sound", "tag", "ids", "move_tag", "remove"):
-        hook(Versions, name)
+    for owner, names in (
+        (Store, ("read_file", "write_file", "remove_file", "list_files")),
+        (Objects, ("has", "lost", "remove", "publish")),
+        (Tasks, ("record", "put", "remove")),
+        (Versions, ("_is_sound", "ids", "remove")),
+        (Tags, ("read", "move")),
+    ):
+        for name in names:
+            hook(owner, name)
     hook(atomic, "publish")
 
 
@@ -471,7 +478,7 @@ def test_notes_and_claims_are_swept_up(store: Store):
     with removals.noted(objects=["0" * 64]):
         pass
     removals.note([purified(store, 0).output])
-    with Versions(store).claim("d", version):
+    with store.versions.claim("d", version):
         assert claims(store) == {f"d@{version}"}
         assert len(files_below(store.root / "claims")) == 1
         age(store, days=2)
@@ -506,12 +513,12 @@ def test_gc_on_any_kind_of_store(pur: StoragePath, monkeypatch: pytest.MonkeyPat
     point_tag(store, f"d@{first}", "kept")
     gone = collect(store, garbage)
     assert (gone.versions, gone.objects, gone.tasks) == ((), 1, 1), "what has come into use since stays"
-    assert not store.has_object(orphan.output)
+    assert not store.objects.has(orphan.output)
     assert counts(store) == (6, 6, 2)
     delete_tag(store, "d", "kept")
     gone = collect(store, find_garbage(store, GcPolicy(untagged_older_than_s=0.0, grace_s=-3600.0)))
     assert (gone.versions, gone.objects, gone.tasks) == ((f"d@{first}",), 2, 2)
-    assert (counts(store), verify(store).faults, Versions(store).ids("d")) == ((4, 4, 1), (), [second])
+    assert (counts(store), verify(store).faults, store.versions.ids("d")) == ((4, 4, 1), (), [second])
     assert run(store, range(2, 6)) == second
 
 
@@ -522,7 +529,7 @@ def test_a_note_in_force_is_met_on_any_kind_of_store(pur: StoragePath):
     with Removals(store).noted(versions=[f"d@{version}"], objects=["0" * 64]):
         (note,) = Removals(store).notes()
         assert (note.in_force, note.versions, note.objects) == (True, {f"d@{version}"}, {"0" * 64})
-        with Versions(store).claim("d", version):
+        with store.versions.claim("d", version):
             assert claims(store) == {f"d@{version}"}
     (note,) = Removals(store).notes()
     assert (note.in_force, claims(store)) == (False, set())

@@ -25,11 +25,11 @@ def store(pur: StoragePath) -> Store:
 
 
 def put(store: Store, *samples: Sample) -> str:
-    with store.new_object() as writer:
+    with store.objects.new() as writer:
         for item in samples:
             writer.write(item)
         info = writer.finish()
-        store.publish_object(writer, info)
+        store.objects.publish(writer, info)
     return info.sha256
 
 
@@ -40,17 +40,17 @@ def record(output: str, **fields: object) -> TaskRecord:
 
 def test_an_object_lies_under_its_digest(store: Store, pur: StoragePath, tmp_path: Path):
     digest = put(store, sample("a", 1, seed=1))
-    assert store.has_object(digest)
+    assert store.objects.has(digest)
     path = pur / "objects" / digest[:2] / f"{digest}.tar"
-    assert (store.object_path(digest), sha256(path)) == (path, digest)
+    assert (store.objects.path(digest), sha256(path)) == (path, digest)
     assert path.read_bytes() == write_shard(tmp_path / "s.tar", [sample("a", 1, seed=1)]).read_bytes()
     assert put(store, sample("a", 1, seed=1)) == digest
-    assert list(store.objects()) == [path]
+    assert list(store.objects.all()) == [path]
 
 
 def test_a_failed_object_leaves_nothing(store: Store, pur: StoragePath, tmp_path: Path, cache: Path):
     def fail() -> None:
-        with store.new_object() as writer:
+        with store.objects.new() as writer:
             writer.write(sample("a", 1, seed=1))
             writer.finish()
             raise KeyError("stop")
@@ -62,35 +62,35 @@ def test_a_failed_object_leaves_nothing(store: Store, pur: StoragePath, tmp_path
 
 def test_task_records_come_after_their_object(store: Store):
     with pytest.raises(LostObjectsError, match="was removed"):
-        store.put_task(KEY, record("1" * 64))
-    assert list(store.tasks()) == []
+        store.tasks.put(KEY, record("1" * 64))
+    assert list(store.tasks.all()) == []
     digest = put(store, sample("a", 1, seed=1))
-    store.put_task(KEY, record(digest))
-    assert store.task(KEY) == record(digest)
-    assert list(store.tasks()) == [(KEY, record(digest))]
+    store.tasks.put(KEY, record(digest))
+    assert store.tasks.read(KEY) == record(digest)
+    assert list(store.tasks.all()) == [(KEY, record(digest))]
     assert (store.root / "tasks" / KEY[:2] / f"{KEY}.json").is_file()
 
 
 def test_a_task_without_its_object_is_still_to_do(store: Store):
     digest = put(store, sample("a", 1, seed=1))
-    store.put_task(KEY, record(digest))
-    store.object_path(digest).unlink()
-    assert store.task(KEY) is None
-    assert store.task("f" * 64) is None
+    store.tasks.put(KEY, record(digest))
+    store.objects.path(digest).unlink()
+    assert store.tasks.read(KEY) is None
+    assert store.tasks.read("f" * 64) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": 2}', "[" * 50_000])
 def test_a_damaged_record_is_still_to_do(store: Store, text: str):
-    store.put_task(KEY, record(put(store, sample("a", 1, seed=1))))
+    store.tasks.put(KEY, record(put(store, sample("a", 1, seed=1))))
     (store.root / "tasks" / KEY[:2] / f"{KEY}.json").write_text(text)
-    assert store.task(KEY) is None
-    assert list(store.tasks()) == [(KEY, None)]
+    assert store.tasks.read(KEY) is None
+    assert list(store.tasks.all()) == [(KEY, None)]
 
 
 @pytest.mark.parametrize("digest", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "\n"])
 def test_only_digests_become_paths(store: Store, digest: str):
     with pytest.raises(DataError, match="not a digest"):
-        store.object_path(digest)
+        store.objects.path(digest)
 
 
 def test_task_key_is_of_input_and_identity():
@@ -125,7 +125,7 @@ def test_reading_makes_nothing(pur: StoragePath, tmp_path: Path):
     store = Store(pur)
     with pytest.raises(UsageError, match="no store there"):
         store.require()
-    assert (store.task(KEY), store.has_object("0" * 64), list(store.objects()), list(store.tasks())) == (
+    assert (store.tasks.read(KEY), store.objects.has("0" * 64), list(store.objects.all()), list(store.tasks.all())) == (
         None,
         False,
         [],
@@ -137,7 +137,7 @@ def test_reading_makes_nothing(pur: StoragePath, tmp_path: Path):
 
 def test_what_is_far_too_large_is_damaged_and_not_read(store: Store, pur: StoragePath, monkeypatch: pytest.MonkeyPatch):
     digest = put(store, sample("a", 1, seed=1))
-    store.put_task(KEY, record(digest))
+    store.tasks.put(KEY, record(digest))
     put_bytes(pur / "x", b"four")
     put_bytes(pur / "empty", b"")
     assert (store.read_file("x", limit=4), store.read_file("empty", limit=4), store.read_file("y", limit=4)) == (
@@ -148,8 +148,8 @@ def test_what_is_far_too_large_is_damaged_and_not_read(store: Store, pur: Storag
     with pytest.raises(ValueError, match="over the limit of 3 bytes"):
         store.read_file("x", limit=3)
     monkeypatch.setattr(records_module, "MAX_RECORD_BYTES", 100)
-    assert store.task(KEY) is None
-    assert list(store.tasks()) == [(KEY, None)]
+    assert store.tasks.read(KEY) is None
+    assert list(store.tasks.all()) == [(KEY, None)]
 
 
 def test_a_store_that_went_away_is_not_begun_anew(tmp_path: Path):
@@ -158,14 +158,14 @@ def test_a_store_that_went_away_is_not_begun_anew(tmp_path: Path):
     store.prepare()
     for half_way in (False, True):
         with contextlib.ExitStack() as stack:
-            writer = stack.enter_context(store.new_object()) if half_way else None
+            writer = stack.enter_context(store.objects.new()) if half_way else None
             (tmp_path / "pur").rename(tmp_path / "elsewhere")
             (tmp_path / "pur").mkdir()
             with pytest.raises(FileNotFoundError):
                 if writer is None:
-                    store.new_object()
+                    store.objects.new()
                 else:
-                    store.publish_object(writer, writer.finish())
+                    store.objects.publish(writer, writer.finish())
             with pytest.raises(FileNotFoundError, match="unmounted"):
                 store.write_file("inputs/d.jsonl.gz", b"x")
             assert list((tmp_path / "pur").iterdir()) == []

@@ -15,7 +15,8 @@ import pytest
 from tests.making import files_below, sample, write_shard, write_source, zipbatch
 from zipbatch.errors import UsageError
 from zipbatch.storage import StoragePath
-from zipbatch.store import Store, Versions, lost_objects, verify
+from zipbatch.store import Store, lost_objects, verify
+from zipbatch.store.objects import Objects
 from zipbatch.store.removals import Removals
 from zipbatch.store.seal import SEAL
 
@@ -193,7 +194,7 @@ def test_repair_and_a_rerun_make_all_good(store: Path, made: Path, case: str):
 def test_repair_keeps_what_a_run_is_publishing(store: Path):
     """A list that looks damaged may be half of what a run is writing."""
     cut_list(store)
-    with Versions(Store(store)).claim("in", a_header(store).stem):
+    with Store(store).versions.claim("in", a_header(store).stem):
         faults = verify(Store(store), repair=True).faults
         assert [fault.reason.endswith("(removed)") for fault in faults] == [False]
     assert a_header(store).is_file()
@@ -224,9 +225,7 @@ def test_what_is_missing_is_noted_for_stores_that_are_not_looked_into(
     assert Removals(Store(store)).named() == set()
     verify(Store(store), repair=True)
     assert Removals(Store(store)).named() == {lost}
-    monkeypatch.setattr(
-        Store, "lost_objects", lambda _self, _digests, **_: set()
-    )  # as for a million in an object store
+    monkeypatch.setattr(Objects, "lost", lambda _self, _digests, **_: set())  # as for a million in an object store
     assert lost_objects(Store(store), [lost, an_object(store).stem]) == {lost}
 
 
@@ -268,7 +267,7 @@ def test_two_repairs_at_once(store: StoragePath):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: verify(Store(store), repair=True), range(4)))
     assert any(each.faults for each in found)
-    assert not Store(store).has_object(damaged)
+    assert not Store(store).objects.has(damaged)
     assert len(list((store / "objects").rglob("*.tar"))) == 2
 
 

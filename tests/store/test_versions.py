@@ -25,16 +25,16 @@ IDENTITY = {"method": "blur", "settings": {"transforms": ["blur:2"]}}
 def versions(pur: StoragePath) -> Versions:
     store = Store(pur)
     store.prepare()
-    return Versions(store)
+    return store.versions
 
 
 def rows(store: Store, count: int = 2) -> list[VersionRow]:
     made = []
     for i in range(count):
-        with store.new_object() as writer:
+        with store.objects.new() as writer:
             writer.write(sample(f"k{i}", i, seed=i))
             info = writer.finish()
-            store.publish_object(writer, info)
+            store.objects.publish(writer, info)
         made.append(
             VersionRow(split="test", shard=f"test-{i}.tar", output=info.sha256, input=str(i) * 64, samples=info.samples)
         )
@@ -62,11 +62,11 @@ def test_publish_and_read(versions: Versions, pur: StoragePath):
     listed = rows(Store(pur))
     head = header(listed)
     assert versions.publish(head, listed)
-    versions.move_tag("d", "latest", head.version, started_ns=1)
+    versions.tags.move("d", "latest", head.version, started_ns=1)
     for reference in ("d", "d@latest", f"d@{head.version}"):
         found = versions.read(reference)
         assert (found.header, list(found.rows), found.reference) == (head, listed, f"d@{head.version}")
-    assert (versions.datasets(), versions.versions("d"), versions.tags("d")) == (
+    assert (versions.datasets(), versions.versions("d"), versions.tags.of("d")) == (
         ["d"],
         [head],
         {"latest": head.version},
@@ -111,7 +111,7 @@ def test_the_same_run_at_another_time_adds_nothing(tmp_path: Path):
 def test_a_version_needs_its_objects(versions: Versions, pur: StoragePath):
     store = Store(pur)
     listed = rows(store)
-    store.object_path(listed[1].output).unlink()
+    store.objects.path(listed[1].output).unlink()
     with pytest.raises(DataError, match=r"test-1\.tar.*not in the store"):
         versions.publish(header(listed), listed)
     assert versions.datasets() == []
@@ -126,15 +126,15 @@ def test_versions_are_listed_by_their_start(versions: Versions, pur: StoragePath
 
 
 def test_tags_move_forward_only(versions: Versions, pur: StoragePath):
-    assert versions.move_tag("d", "latest", "aaaa", started_ns=1000)
-    assert versions.move_tag("d", "latest", "bbbb", started_ns=2000)
+    assert versions.tags.move("d", "latest", "aaaa", started_ns=1000)
+    assert versions.tags.move("d", "latest", "bbbb", started_ns=2000)
     before = files_below(pur)
-    assert not versions.move_tag("d", "latest", "aaaa", started_ns=1999)
-    assert versions.move_tag("d", "latest", "bbbb", started_ns=1)  # older, but of one mind
+    assert not versions.tags.move("d", "latest", "aaaa", started_ns=1999)
+    assert versions.tags.move("d", "latest", "bbbb", started_ns=1)  # older, but of one mind
     assert files_below(pur) == before
-    assert versions.tag("d", "latest") == "bbbb"
-    assert versions.move_tag("d", "latest", "cccc", started_ns=2000)
-    assert versions.tags("d") == {"latest": "cccc"}
+    assert versions.tags.read("d", "latest") == "bbbb"
+    assert versions.tags.move("d", "latest", "cccc", started_ns=2000)
+    assert versions.tags.of("d") == {"latest": "cccc"}
     assert (pur / "tags" / "d" / "latest").read_text() == "cccc\n2000\n"
 
 
@@ -142,22 +142,22 @@ def test_tags_of_one_line_stay_readable(versions: Versions, pur: StoragePath):
     """As they were before they held the start of the run; any run moves them."""
     (pur / "tags" / "d").mkdir(parents=True)
     (pur / "tags" / "d" / "latest").write_text("aaaa\n")
-    assert versions.tags("d") == {"latest": "aaaa"}
-    assert versions.move_tag("d", "latest", "bbbb", started_ns=1)
-    assert versions.tags("d") == {"latest": "bbbb"}
+    assert versions.tags.of("d") == {"latest": "aaaa"}
+    assert versions.tags.move("d", "latest", "bbbb", started_ns=1)
+    assert versions.tags.of("d") == {"latest": "bbbb"}
 
 
 def test_tags_of_datasets_are_apart(versions: Versions):
-    versions.move_tag("d", "x", "aaaa", started_ns=2)
-    versions.move_tag("e", "x", "bbbb", started_ns=1)
-    assert (versions.tags("d"), versions.tags("e"), versions.tags("f")) == ({"x": "aaaa"}, {"x": "bbbb"}, {})
-    assert versions.tag("d", "y") is None
+    versions.tags.move("d", "x", "aaaa", started_ns=2)
+    versions.tags.move("e", "x", "bbbb", started_ns=1)
+    assert (versions.tags.of("d"), versions.tags.of("e"), versions.tags.of("f")) == ({"x": "aaaa"}, {"x": "bbbb"}, {})
+    assert versions.tags.read("d", "y") is None
 
 
 @pytest.mark.parametrize("tag", ["../x", "a/b", "", ".x"])
 def test_unfit_tags(versions: Versions, pur: StoragePath, tag: str):
     with pytest.raises(UsageError, match="tag"):
-        versions.move_tag("d", tag, "aaaa", started_ns=1)
+        versions.tags.move("d", tag, "aaaa", started_ns=1)
     assert files_below(pur) == {}
 
 
@@ -165,7 +165,7 @@ def test_an_unknown_reference_says_what_there_is(versions: Versions, pur: Storag
     listed = rows(Store(pur))
     head = header(listed)
     versions.publish(head, listed)
-    versions.move_tag("d", "nightly", head.version, started_ns=1)
+    versions.tags.move("d", "nightly", head.version, started_ns=1)
     with pytest.raises(UsageError, match="d has the tags nightly"):
         versions.read("d@gone")
     with pytest.raises(UsageError, match="datasets there: d"):
@@ -227,7 +227,7 @@ def test_any_flipped_byte_of_a_list_is_a_data_error(tmp_path: Path):
     source, store = write_source(tmp_path / "in", counts={"test": 4}), tmp_path / "pur"
     version = zipbatch("purify", source, "--purifier", "blur", "--store", store, "--json").json["version"]
     listing = store / "versions" / "in" / f"{version}.jsonl.gz"
-    content, versions = listing.read_bytes(), Versions(Store(store))
+    content, versions = listing.read_bytes(), Store(store).versions
     sound = versions.read("in")
     for at in range(10, len(content)):
         listing.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
@@ -265,7 +265,7 @@ def test_a_header_that_is_not_what_its_id_says_is_never_read(versions: Versions,
     listed = rows(Store(pur))
     head = header(listed)
     versions.publish(head, listed)
-    versions.move_tag("d", "latest", head.version, started_ns=1)
+    versions.tags.move("d", "latest", head.version, started_ns=1)
     path = pur / "versions" / "d" / f"{head.version}.json"
     value = head.model_dump(mode="json")
     value[field] = {
@@ -300,19 +300,19 @@ def test_a_header_in_anothers_place_is_not_read(versions: Versions, pur: Storage
 
 def test_a_tag_that_is_set_while_an_older_run_waits_for_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its start is younger than the moment at which the older run came, and yet no start in the future."""
-    versions, came = Versions(Store(tmp_path / "pur")), time.time_ns()
-    versions.move_tag("d", "x", "aaaa", started_ns=1)
+    versions, came = Store(tmp_path / "pur").versions, time.time_ns()
+    versions.tags.move("d", "x", "aaaa", started_ns=1)
     update = storage.update
 
     def wait_for(target: StoragePath, decide: Callable[[bytes | None], bytes | None]) -> None:
         time.sleep(0.01)
         monkeypatch.undo()
-        versions.move_tag("d", "x", "byhand", started_ns=None)
+        versions.tags.move("d", "x", "byhand", started_ns=None)
         update(target, decide)
 
     monkeypatch.setattr(storage, "update", wait_for)
-    assert not versions.move_tag("d", "x", "older", started_ns=came - 10**9)
-    assert versions.tag("d", "x") == "byhand"
+    assert not versions.tags.move("d", "x", "older", started_ns=came - 10**9)
+    assert versions.tags.read("d", "x") == "byhand"
 
 
 def test_a_tag_that_looks_like_an_id_hides_no_version(versions: Versions, pur: StoragePath):
@@ -322,7 +322,7 @@ def test_a_tag_that_looks_like_an_id_hides_no_version(versions: Versions, pur: S
     for head, list_ in ((sound, listed), (other, listed[:1])):
         versions.publish(head, list_)
     with pytest.raises(UsageError, match="looks like one"):
-        versions.move_tag("d", sound.version, other.version, started_ns=1)
+        versions.tags.move("d", sound.version, other.version, started_ns=1)
     tag = pur / "tags" / "d" / sound.version
     put_bytes(tag, f"{other.version}\n1\n".encode())
     assert versions.read(f"d@{sound.version}").rows == tuple(listed)

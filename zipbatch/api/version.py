@@ -13,7 +13,7 @@ from zipbatch.errors import UsageError
 from zipbatch.images import U8
 from zipbatch.shards.digest import STORED, read_listed
 from zipbatch.storage import storage_path
-from zipbatch.store import Store, VersionHeader, Versions
+from zipbatch.store import Store, VersionHeader
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PurifiedVersion(IterableDataset[PurifiedSample]):
     """
 
     def __init__(self, store: Store, reference: str, splits: Sequence[str] = ()) -> None:
-        version = Versions(store).read(reference)
+        version = store.versions.read(reference)
         there = dict.fromkeys(row.split for row in version.rows)
         if missing := [split for split in splits if split not in there]:
             raise UsageError(f"{reference}: no split {missing[0]!r}; it has {', '.join(there)}")
@@ -63,7 +63,7 @@ class PurifiedVersion(IterableDataset[PurifiedSample]):
         worker = get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for row in self._rows[first::step]:
-            for one in read_listed(self._store.object_path(row.output), row.output, otherwise=STORED):
+            for one in read_listed(self._store.objects.path(row.output), row.output, otherwise=STORED):
                 yield PurifiedSample(one.key, row.split, row.shard, one.image(), one.label(), one.metadata())
 
 

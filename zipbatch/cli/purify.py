@@ -214,8 +214,7 @@ def _workers_text(workers: Workers) -> str:
 def _tags(plan: PurifyPlan) -> tuple[str, ...]:
     """The tags that the run would move, as things stand."""
     from zipbatch.stages.purify.publish import tags_to_move
-    from zipbatch.store import Versions
 
     job = plan.job
-    versions, dataset = Versions(job.store), job.dataset.name
+    versions, dataset = job.store.versions, job.dataset.name
     return tags_to_move(versions, dataset, identity=plan.identity, tag=job.tag, latest=job.latest)[0]

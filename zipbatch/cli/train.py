@@ -77,7 +77,7 @@ def victim(
     from zipbatch.stages.assets import victim_path
     from zipbatch.stages.evaluate.run import with_purified
     from zipbatch.stages.train.victim import TrainProgress, train_victim
-    from zipbatch.store import Store, Versions
+    from zipbatch.store import Store
 
     overrides = {
         "arch": arch,
@@ -93,7 +93,7 @@ def victim(
     if (purified is None) != (store is None):
         raise click.UsageError("--purified and --store go together: which version, and where is it?")
     if purified is not None and store is not None:
-        dataset = with_purified(dataset, Versions(Store(store)).read(purified), Store(store), split="train")
+        dataset = with_purified(dataset, Store(store).versions.read(purified), Store(store), split="train")
     with screen() as shown:
         what, images = f"training {out.name}", sum(shard.samples or 0 for shard in dataset.split("train"))
         shown.begin(what, f"{config.arch} on {images} images, {_limits(config.epochs, 'epochs', config.minutes)}")

@@ -14,7 +14,6 @@ from zipbatch.pipeline.seeds import axes_but_seed
 from zipbatch.stages.adapter import Instance, Workspace
 from zipbatch.stages.evaluate.adapter import read_rows
 from zipbatch.stages.purify.cost import NO_COST, cost_of
-from zipbatch.store import Versions
 
 Maker = Instance | str | None
 
@@ -76,7 +75,7 @@ def _with_cost(row: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
     if row["purified"] is None:
         return {**row, **NO_COST}
     try:
-        version = Versions(workspace.store).read(f"{row['purified'].partition('@')[0]}@{row['version']}")
+        version = workspace.store.versions.read(f"{row['purified'].partition('@')[0]}@{row['version']}")
     except (UsageError, DataError):
         return {**row, **NO_COST}
     return {**row, **cost_of(version, workspace.store, {listed.shard for listed in version.rows})}

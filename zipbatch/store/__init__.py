@@ -1,5 +1,6 @@
 """The ``pur/`` store: content-addressed objects, task records, immutable versions, movable tags."""
 
+from zipbatch.store.files import LostObjectsError, check_name
 from zipbatch.store.gc import Collected, Garbage, GcPolicy, collect, find_garbage
 from zipbatch.store.headers import Origin, VersionHeader
 from zipbatch.store.identity import task_key
@@ -8,9 +9,10 @@ from zipbatch.store.records import SlotRun, TaskRecord
 from zipbatch.store.removals import lost_objects
 from zipbatch.store.reused import reused
 from zipbatch.store.rows import VersionRow
-from zipbatch.store.store import LostObjectsError, Store, check_name
+from zipbatch.store.store import Store
+from zipbatch.store.tags import check_tag
 from zipbatch.store.verify import Fault, verify
-from zipbatch.store.versions import Version, Versions, check_tag, parse_reference
+from zipbatch.store.versions import Version, Versions, parse_reference
 
 __all__ = [
     "Collected",

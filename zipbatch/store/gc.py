@@ -21,9 +21,10 @@ from typing import TypeVar
 
 from zipbatch import storage
 from zipbatch.errors import DataError
+from zipbatch.store.files import StoredFile
 from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import Removals, claims, sweep_claims
-from zipbatch.store.store import Store, StoredFile
+from zipbatch.store.store import Store
 from zipbatch.store.versions import Versions
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ def find_garbage(store: Store, policy: GcPolicy) -> Garbage:
     store.require()
     now_s = time.time()
     before_ns = int((now_s - policy.grace_s) * 1e9)
-    versions = Versions(store)
+    versions = store.versions
     forgotten, kept = _choose_versions(store, versions, policy, now_s=now_s)
     read: set[str] = set()
     needed: set[str] = set()
@@ -147,7 +148,7 @@ def _choose_versions(store: Store, versions: Versions, policy: GcPolicy, *, now_
 
 
 def _tagged(versions: Versions) -> set[str]:
-    return {f"{dataset}@{version}" for dataset in versions.datasets() for version in versions.tags(dataset).values()}
+    return {f"{dataset}@{version}" for dataset in versions.datasets() for version in versions.tags.of(dataset).values()}
 
 
 def _object_name(file: StoredFile) -> str:
@@ -159,7 +160,7 @@ def _records(store: Store) -> dict[str, list[tuple[str, int]]]:
     """Name of an object -> (task key, mtime) of the records that name it."""
     found: dict[str, list[tuple[str, int]]] = {}
     written = {PurePosixPath(file.name).stem: file.mtime_ns for file in store.list_files("tasks")}
-    for key, record in zip(written, storage.each(store.record, written, at=store.root), strict=True):
+    for key, record in zip(written, storage.each(store.tasks.record, written, at=store.root), strict=True):
         for name in () if record is None else record.objects:
             found.setdefault(name, []).append((key, written[key]))
     return found
@@ -173,21 +174,21 @@ def collect(
     Raises:
         DataError: the removal took too long, or a list that has appeared cannot be read; run it again.
     """
-    removals, versions = Removals(store), Versions(store)
+    removals, versions = Removals(store), store.versions
     forgotten = _forget(versions, garbage, store, removals)
     tasks, objects, size, done = set[str](), 0, 0, 0
     queue, lonely = iter(garbage.objects), dict(garbage.tasks)
     read, needed = set(garbage.read), set[str]()
 
     def remove(name: str) -> bool:
-        return store.remove_object(name, unless_newer_ns=garbage.before_ns)
+        return store.objects.remove(name, unless_newer_ns=garbage.before_ns)
 
     while batch := {_object_name(file): file for file in islice(queue, BATCH)}:
         with removals.noted(objects=batch) as check_time:
             needed |= _listed_since(versions, read)
             doomed = [name for name in batch if name not in needed]
             keys = [key for name in batch for key in lonely.pop(name, ()) if name not in needed]
-            storage.each(_before_time_is_up(store.remove_task, check_time), keys, at=store.root)
+            storage.each(_before_time_is_up(store.tasks.remove, check_time), keys, at=store.root)
             gone = storage.each(_before_time_is_up(remove, check_time), doomed, at=store.root)
         tasks.update(keys)
         objects += sum(gone)
@@ -195,9 +196,9 @@ def collect(
         done += len(batch)
         on_progress(done, len(garbage.objects))
     for name, dangling in lonely.items():  # records whose object was not there to begin with
-        if not store.has_object(name):
+        if not store.objects.has(name):
             for key in dangling:
-                store.remove_task(key)
+                store.tasks.remove(key)
             tasks.update(dangling)
     _drop_notes(versions, garbage, removals)
     sweep_claims(store)

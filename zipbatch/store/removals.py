@@ -33,8 +33,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from zipbatch.errors import DataError
+from zipbatch.store.contents import StoreContents
+from zipbatch.store.files import StoredFile
 from zipbatch.store.lists import unpacked
-from zipbatch.store.store import Store, StoredFile
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Note:
 class Removals:
     """The notes of a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: StoreContents) -> None:
         self._store = store
 
     @contextmanager
@@ -151,20 +152,20 @@ class Removals:
                     self._store.remove_file(file.name)
 
 
-def lost_objects(store: Store, outputs: Collection[str], *, since_ns: int | None = None) -> set[str]:
-    """Those of the objects that versions list which are not there; with ``since_ns``, as ``Store.lost_objects``.
+def lost_objects(store: StoreContents, outputs: Collection[str], *, since_ns: int | None = None) -> set[str]:
+    """Those of the objects that versions list which are not there; with ``since_ns``, as ``Objects.lost``.
 
     On a disk each is looked for. Where a look is a request and there are many, only those are that a note names: lists
     are trusted, and what ``verify --repair`` misses it notes.
     """
     doubted = Removals(store).named().intersection(outputs)
-    return store.lost_objects(outputs, since_ns=since_ns) | {
-        sha256 for sha256 in doubted if not store.has_object(sha256)
+    return store.objects.lost(outputs, since_ns=since_ns) | {
+        sha256 for sha256 in doubted if not store.objects.has(sha256)
     }
 
 
 @contextmanager
-def claimed(store: Store, dataset: str, version: str) -> Iterator[None]:
+def claimed(store: StoreContents, dataset: str, version: str) -> Iterator[None]:
     """Within the block nobody begins to remove the version, whether it exists already or not."""
     name = f"{CLAIMS}/{dataset}@{version}@{secrets.token_hex(4)}"
     store.write_file(name, b"")
@@ -174,13 +175,13 @@ def claimed(store: Store, dataset: str, version: str) -> Iterator[None]:
         store.remove_file(name)
 
 
-def claims(store: Store) -> set[str]:
+def claims(store: StoreContents) -> set[str]:
     """The versions (``dataset@version``) that runs are publishing now."""
     names = [file.name for file in store.list_files(CLAIMS) if not _is_void(file)]
     return {name.removeprefix(f"{CLAIMS}/").rpartition("@")[0] for name in names}
 
 
-def sweep_claims(store: Store) -> None:
+def sweep_claims(store: StoreContents) -> None:
     """Remove the claims that killed runs left."""
     for file in list(store.list_files(CLAIMS)):
         if _is_void(file):

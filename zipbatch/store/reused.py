@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from zipbatch.errors import DataError, UsageError
 from zipbatch.store.store import Store
-from zipbatch.store.versions import Version, Versions
+from zipbatch.store.versions import Version
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def reused(store: Store, version: Version) -> Reused:
     if version.header.parent is None:
         return Reused(None, None, None)
     try:
-        parent = Versions(store).read(f"{version.header.dataset}@{version.header.parent}")
+        parent = store.versions.read(f"{version.header.dataset}@{version.header.parent}")
     except (DataError, UsageError):
         return Reused(None, None, None)
     known = {(row.input, row.output) for row in parent.rows}

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from zipbatch import storage
 from zipbatch.store.headers import VersionHeader
+from zipbatch.store.objects import ASKED_AT_MOST
 from zipbatch.store.rows import VersionRow
-from zipbatch.store.store import ASKED_AT_MOST, Store
-from zipbatch.store.versions import Versions
+from zipbatch.store.store import Store
 
 COUNTED_AT_MOST = 200_000
 """Shards that a listing of versions looks at on a disk."""
@@ -22,7 +22,7 @@ def object_sizes(store: Store, rows: Iterable[VersionRow]) -> dict[str, int]:
 
     def size(name: str) -> int | None:
         try:
-            return storage.stamp(store.object_path(name)).size
+            return storage.stamp(store.objects.path(name)).size
         except OSError:
             return None
 
@@ -34,7 +34,7 @@ def version_sizes(store: Store, headers: Sequence[VersionHeader]) -> dict[str, i
     """Bytes of versions by ``dataset@version``, each with all its objects; none where they have too many shards."""
     if sum(split["shards"] for header in headers for split in header.counts.values()) > _limit(store):
         return {}
-    versions = Versions(store)
+    versions = store.versions
     rows = {f"{h.dataset}@{h.version}": versions.rows(h.dataset, h.version) for h in headers}
     sizes = object_sizes(store, [row for listed in rows.values() for row in listed])
     return {

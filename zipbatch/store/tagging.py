@@ -5,7 +5,7 @@ from __future__ import annotations
 from zipbatch.errors import UsageError
 from zipbatch.store.removals import Removals
 from zipbatch.store.store import Store
-from zipbatch.store.versions import LATEST, Versions, check_tag
+from zipbatch.store.tags import LATEST, check_tag
 
 
 def point_tag(store: Store, reference: str, tag: str) -> str:
@@ -17,13 +17,13 @@ def point_tag(store: Store, reference: str, tag: str) -> str:
     Raises:
         UsageError: no such version, or an unfit tag.
     """
-    versions = Versions(store)
+    versions = store.versions
     dataset, version = versions.resolve(reference)
     check_tag(tag)
     with versions.claim(dataset, version):
         Removals(store).await_end(f"{dataset}@{version}", ())
         versions.resolve(f"{dataset}@{version}")
-        versions.move_tag(dataset, tag, version, started_ns=None)
+        versions.tags.move(dataset, tag, version, started_ns=None)
     return version
 
 
@@ -37,11 +37,11 @@ def delete_tag(store: Store, dataset: str, tag: str) -> str:
         UsageError: no such tag, or it is ``latest`` of a dataset that has versions.
     """
     store.require()
-    versions = Versions(store)
-    version = versions.tag(dataset, tag)
+    versions = store.versions
+    version = versions.tags.read(dataset, tag)
     if version is None:
         raise UsageError(f"{dataset}@{tag}: no such tag in {store.root}; {versions.what_there_is(dataset)}")
     if tag == LATEST and versions.ids(dataset):
         raise UsageError(f"{dataset}@{LATEST}: stays as long as {dataset} has versions; point it at another one")
-    versions.remove_tag(dataset, tag)
+    versions.tags.remove(dataset, tag)
     return version

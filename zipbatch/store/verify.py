@@ -53,7 +53,7 @@ class _Objects:
         self.faults: list[Fault] = []
         self.lost: set[str] = set()
         self._found: dict[str, _Content | None] = {}
-        paths = list(store.objects())
+        paths = list(store.objects.all())
         for number, path in enumerate(paths):
             on_progress(number, len(paths))
             if (content := self._check(path)) is not None or path.is_file():
@@ -72,7 +72,7 @@ class _Objects:
         return None if found is None else found.keys
 
     def _content(self, name: str) -> _Content | None:
-        path = self._store.object_path(name)
+        path = self._store.objects.path(name)
         where = f"{path.parent.name}/{path.name}"
         if where not in self._found:
             self._found[where] = self._check(path) if path.is_file() else None
@@ -127,12 +127,12 @@ def verify(
     objects = _Objects(store, repair=repair, on_progress=on_progress)
     faults: list[Fault] = []
     tasks = 0
-    for key, record in store.tasks():
+    for key, record in store.tasks.all():
         tasks += 1
         if reason := _task_fault(record, objects):
             faults.append(_fault(f"tasks/{key}", reason, removed=repair))
-            if repair and store.record(key) == record:  # else a run has written it anew
-                store.remove_task(key)
+            if repair and store.tasks.record(key) == record:  # else a run has written it anew
+                store.tasks.remove(key)
     counted = {"versions": 0, "tags": 0}
     faults += _check_versions(store, objects, counted, repair=repair)
     if repair:
@@ -183,7 +183,7 @@ def _check_object(path: StoragePath) -> _Content:
 
 
 def _check_versions(store: Store, objects: _Objects, counted: dict[str, int], *, repair: bool) -> Iterator[Fault]:
-    versions = Versions(store)
+    versions = store.versions
     for dataset in versions.datasets():
         for version in versions.ids(dataset):
             counted["versions"] += 1
@@ -192,12 +192,12 @@ def _check_versions(store: Store, objects: _Objects, counted: dict[str, int], *,
             if reason is not None:
                 yield _fault(name, reason, removed=repair and _remove_damaged(store, versions, name))
             yield from _check_rows(name, rows, objects)
-        for tag in versions.tag_names(dataset):
+        for tag in versions.tags.names(dataset):
             counted["tags"] += 1
             if reason := _tag_damage(versions, dataset, tag):
                 yield _fault(f"tags/{dataset}/{tag}", reason, removed=repair)
                 if repair:
-                    versions.remove_tag(dataset, tag, only_if=partial(_has_damage, versions, dataset, tag))
+                    versions.tags.remove(dataset, tag, only_if=partial(_has_damage, versions, dataset, tag))
 
 
 def _has_damage(versions: Versions, dataset: str, tag: str) -> bool:
@@ -206,7 +206,7 @@ def _has_damage(versions: Versions, dataset: str, tag: str) -> bool:
 
 def _tag_damage(versions: Versions, dataset: str, tag: str) -> str | None:
     try:
-        version = versions.tag(dataset, tag)
+        version = versions.tags.read(dataset, tag)
     except (DataError, UsageError) as error:
         return str(error)
     if version is not None and version not in versions.ids(dataset):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,22 +12,18 @@ from typing import Any
 from zipbatch import atomic, storage
 from zipbatch.errors import DataError, UsageError
 from zipbatch.storage import StoragePath
+from zipbatch.store.contents import StoreContents
+from zipbatch.store.files import LostObjectsError, StoredFile, check_name
 from zipbatch.store.headers import MAX_HEADER_BYTES, VersionHeader, read_header
 from zipbatch.store.identity import task_key
 from zipbatch.store.lists import MAX_BYTES, unpacked_lines
 from zipbatch.store.removals import Removals, claimed, lost_objects
 from zipbatch.store.rows import VersionRow, count_rows, pack_rows, parse_rows
 from zipbatch.store.seal import sealed
-from zipbatch.store.store import LostObjectsError, Store, StoredFile, check_name
+from zipbatch.store.tags import ID_DIGITS, LATEST, VERSION_ID, Tags
 
 log = logging.getLogger(__name__)
-LATEST = "latest"
-_ID_DIGITS = 20
-_ID = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}")
 _LIST = ".jsonl.gz"
-_MAX_TAG_BYTES = 1 << 12
-CLOCKS_AGREE_NS = 300 * 10**9
-"""As far as clocks of machines may differ without one of them being wrong."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class _Id:
     def of(self, identity: dict[str, Any]) -> str:
         """The id, after the last line; once."""
         self._digest.update(b'],"purifier":%s}' % atomic.canonical_json(identity))
-        return self._digest.hexdigest()[:_ID_DIGITS]
+        return self._digest.hexdigest()[:ID_DIGITS]
 
 
 def version_id(dataset: str, identity: dict[str, Any], rows: Sequence[VersionRow]) -> str:
@@ -72,49 +66,17 @@ def version_id(dataset: str, identity: dict[str, Any], rows: Sequence[VersionRow
     return found.of(identity)
 
 
-def check_tag(name: str, what: str = "tag") -> str:
-    """A tag's name: one that is safe as a file name and cannot be taken for a version's id.
-
-    Raises:
-        UsageError: it is not; says what is allowed.
-    """
-    if _ID.fullmatch(check_name(name, what)):
-        raise UsageError(f"{what} {name!r}: is the id of a version, or looks like one; choose another name")
-    return name
-
-
 def parse_reference(text: str) -> tuple[str, str]:
     """``NAME@TAG-OR-VERSION`` -> (name, tag or version); without ``@`` the tag is ``latest``."""
     name, _, tag = text.partition("@")
     return check_name(name, "dataset"), check_name(tag or LATEST, "tag")
 
 
-@dataclass(frozen=True)
-class _Tag:
-    """A tag's file: the version, and below it when the run that moved it started, ns since the epoch."""
-
-    version: str
-    started_ns: int
-
-    @property
-    def content(self) -> bytes:
-        return f"{self.version}\n{self.started_ns}\n".encode()
-
-
-def _parse_tag(content: bytes) -> _Tag:
-    """Raises ``ValueError`` for a damaged one. Without its second line it is older than any run."""
-    version, _, started = content.decode("ascii").strip().partition("\n")
-    try:
-        return _Tag(check_name(version.strip(), "version"), int(started or 0))
-    except UsageError as error:
-        raise ValueError(str(error)) from error
-
-
 class Versions:
-    """The versions and tags of a store."""
+    """The versions of a store, and the tags that name them."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: StoreContents, tags: Tags) -> None:
+        self._store, self.tags = store, tags
         self._root = store.root
 
     def claim(self, dataset: str, version: str) -> AbstractContextManager[None]:
@@ -161,7 +123,7 @@ class Versions:
         path = self._header_path(header.dataset, header.version)
         keys = [task_key(row.input, header.purifier) for row in doubted]
         try:
-            if all(record is not None for record in storage.each(self._store.task, keys, at=self._root)):
+            if all(record is not None for record in storage.each(self._store.tasks.read, keys, at=self._root)):
                 storage.put_bytes(path, storage.read_bytes(path, limit=MAX_HEADER_BYTES))
         except OSError as error:
             log.debug("%s: not written again: %s", path, error)  # it costs the next run another look
@@ -227,9 +189,9 @@ class Versions:
             UsageError: no such dataset, tag or version; says what there is.
         """
         dataset, wanted = parse_reference(reference)
-        if _ID.fullmatch(wanted) and self._header_path(dataset, wanted).is_file():
+        if VERSION_ID.fullmatch(wanted) and self._header_path(dataset, wanted).is_file():
             return dataset, wanted
-        version = self.tag(dataset, wanted) or wanted
+        version = self.tags.read(dataset, wanted) or wanted
         if not self._header_path(dataset, version).is_file():
             self._store.require()
             raise UsageError(f"{reference}: not in {self._root}; {self.what_there_is(dataset)}")
@@ -268,61 +230,10 @@ class Versions:
     def latest(self, dataset: str) -> Version | None:
         """The version tagged ``latest``, None when there is none or it cannot be read."""
         try:
-            version = self.tag(dataset, LATEST)
+            version = self.tags.read(dataset, LATEST)
             return None if version is None else self.read_id(dataset, version)
         except (UsageError, DataError, FileNotFoundError):
             return None
-
-    def tag(self, dataset: str, tag: str) -> str | None:
-        """The version id a tag points to, None when there is no such tag.
-
-        Raises:
-            DataError: the tag's file does not hold a version id.
-        """
-        path = self._tag_path(dataset, tag)
-        try:
-            return _parse_tag(storage.read_bytes(path, limit=_MAX_TAG_BYTES)).version
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ValueError as error:
-            raise DataError(path, "damaged tag; run purify again, which moves it") from error
-
-    def move_tag(self, dataset: str, tag: str, version: str, *, started_ns: int | None) -> bool:
-        """Point a tag at a version, unless a run that started later has moved it already.
-
-        A start that is still to come, by this machine's clock, is that of a clock that went ahead, and binds nobody.
-
-        Args:
-            dataset: whose tag.
-            tag: its name.
-            version: the version's id.
-            started_ns: when the run that moves it started; None where a person does, who always may.
-
-        Returns:
-            Whether the tag now points to ``version``.
-        """
-        moved = _Tag(check_name(version, "version"), time.time_ns() if started_ns is None else started_ns)
-        now = moved
-
-        def decide(content: bytes | None) -> bytes | None:
-            nonlocal now
-            now = moved
-            try:
-                there = _parse_tag(content or b"")
-            except ValueError:
-                return moved.content  # missing, or damaged: that is nobody's newer result
-            future = there.started_ns > time.time_ns() + CLOCKS_AGREE_NS
-            if started_ns is None or future or there.started_ns <= started_ns:
-                return moved.content
-            now = there
-            return None
-
-        storage.update(self._tag_path(dataset, check_tag(tag)), decide)
-        return now.version == version
-
-    def remove_tag(self, dataset: str, tag: str, *, only_if: Callable[[], bool] = lambda: True) -> None:
-        """Remove a tag, which need not be there, if that is still so when nobody can move it."""
-        storage.remove_if(self._tag_path(dataset, tag), only_if)
 
     def datasets(self) -> list[str]:
         """Names of the datasets that have versions."""
@@ -347,28 +258,12 @@ class Versions:
         names = storage.names_in(self._root / "versions" / dataset)
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
-    def tags(self, dataset: str) -> dict[str, str]:
-        """Tag -> version id of a dataset.
-
-        Raises:
-            DataError: a tag's file is damaged.
-        """
-        found = {tag: self.tag(dataset, tag) for tag in self.tag_names(dataset)}
-        return {tag: version for tag, version in found.items() if version is not None}
-
-    def tag_names(self, dataset: str) -> list[str]:
-        """Names of a dataset's tags."""
-        return storage.names_in(self._root / "tags" / dataset)
-
     def _header_path(self, dataset: str, version: str) -> StoragePath:
         return self._root / "versions" / dataset / f"{version}.json"
 
-    def _tag_path(self, dataset: str, tag: str) -> StoragePath:
-        return self._root / "tags" / dataset / tag
-
     def what_there_is(self, dataset: str) -> str:
         """For messages: the tags of a dataset, or the datasets that there are."""
-        tags = ", ".join(self.tag_names(dataset))
+        tags = ", ".join(self.tags.names(dataset))
         if tags:
             return f"{dataset} has the tags {tags}"
         return f"datasets there: {', '.join(self.datasets()) or 'none'}"

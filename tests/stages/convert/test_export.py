@@ -235,10 +235,10 @@ def with_one_object(root: Path) -> tuple[Store, ShardInfo]:
     """A store that holds a shard of one image, and no version."""
     store = Store(root)
     store.prepare()
-    with store.new_object() as writer:
+    with store.objects.new() as writer:
         writer.write(Sample("a", {"png": images.encode_png(np.zeros((4, 4, 3), np.uint8))}))
         info = writer.finish()
-        store.publish_object(writer, info)
+        store.objects.publish(writer, info)
     return store, info
 
 
@@ -253,7 +253,7 @@ def test_a_shard_named_as_a_file_beside_the_shards_reaches_no_object(staged: Pat
     ran = zipbatch("store", "export", "d", tmp_path / "t", "--store", store.root)
     assert (ran.code, name in ran.err) == (2, True)
     assert not (tmp_path / "t").exists()
-    assert sha256_file(Path(str(store.object_path(info.sha256)))) == info.sha256
+    assert sha256_file(Path(str(store.objects.path(info.sha256)))) == info.sha256
     folder = Path(shutil.copytree(staged, tmp_path / "staged"))
     listed = (folder / "shards.jsonl").read_text()
     (folder / "shards.jsonl").write_text(listed.replace("test-000000.tar", name))

@@ -16,7 +16,7 @@ from tests.test_strays import STRAYS
 from zipbatch import images
 from zipbatch.datasets import open_dataset
 from zipbatch.shards import Sample, read_shard
-from zipbatch.store import Store, Versions
+from zipbatch.store import Store
 
 
 def samples(staged: Path, split: str) -> list[Sample]:
@@ -43,8 +43,8 @@ def run(folder: Path, staged: Path, store: Path, *more: object) -> Ran:
 
 def objects(store: Path, reference: str) -> Iterator[tuple[str, str, list[Sample]]]:
     opened = Store(store)
-    for row in Versions(opened).read(reference).rows:
-        yield row.split, row.shard, list(read_shard(opened.object_path(row.output)))
+    for row in opened.versions.read(reference).rows:
+        yield row.split, row.shard, list(read_shard(opened.objects.path(row.output)))
 
 
 def test_every_sample(staged: Path, tmp_path: Path):
@@ -69,7 +69,7 @@ def test_every_sample(staged: Path, tmp_path: Path):
             number = 100 * (split == "test_poisoned") + seen[split]
             assert np.array_equal(after.image(), purified(number))
             seen[split] += 1
-    version = Versions(Store(store)).read("theirs@first")
+    version = Store(store).versions.read("theirs@first")
     assert [(row.shard, row.input) for row in version.rows] == [
         (s.name, s.sha256) for s in dataset.shards if s.split != "train"
     ]

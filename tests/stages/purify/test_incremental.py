@@ -21,7 +21,9 @@ from zipbatch.stages.purify import run as purify_module
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
 from zipbatch.stages.purify.publish import publish_version
-from zipbatch.store import GcPolicy, Store, VersionRow, Versions, collect, find_garbage
+from zipbatch.store import GcPolicy, Store, VersionRow, collect, find_garbage
+from zipbatch.store.objects import Objects
+from zipbatch.store.tasks import Tasks
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
 
@@ -109,8 +111,8 @@ def test_what_gc_took_in_the_middle_of_a_run_is_made_anew(
     """The objects are old, no version names them, and gc comes after the plan: the run begins again by itself."""
     store = Store(tmp_path / "pur")
     first = purified(incoming, "--store", store.root)
-    Versions(store).remove_tag("in", "latest")
-    Versions(store).remove("in", first["version"])
+    store.versions.tags.remove("in", "latest")
+    store.versions.remove("in", first["version"])
     for file in store.root.rglob("*.tar"):
         os.utime(file, (1, 1))
     for file in store.root.rglob("*.json"):
@@ -150,7 +152,7 @@ def test_a_damaged_object_is_made_anew(incoming: Path, tmp_path: Path, keeps: st
     first = purified(incoming, "--store", store)
     if found_by == "its record":
         assert zipbatch("purify", incoming, "--purifier", "median", "--store", store).code == 0
-    damaged = Store(store).object_path(Versions(Store(store)).read(f"in@{first['version']}").rows[2].output)
+    damaged = Store(store).objects.path(Store(store).versions.read(f"in@{first['version']}").rows[2].output)
     content, times = damaged.read_bytes(), damaged.stat()
     damaged.chmod(0o644)
     damaged.write_bytes(content[:700] if keeps == "nothing" else content[:700] + b"\xff" + content[701:])
@@ -168,8 +170,8 @@ def test_objects_to_which_something_was_done_are_read_once(
     """A link to it, from an export or a backup, changes an object's ctime."""
     store, read = tmp_path / "pur", []
     purified(incoming, "--store", store)
-    whole = Store.sound_object
-    monkeypatch.setattr(Store, "sound_object", lambda self, name: (read.append(name), whole(self, name))[1])
+    whole = Objects.sound
+    monkeypatch.setattr(Objects, "sound", lambda self, name: (read.append(name), whole(self, name))[1])
     assert purified(incoming, "--store", store)["reused"] == 6 and not read
     assert zipbatch("store", "export", "in", tmp_path / "out", "--store", store).code == 0
     planned = zipbatch("purify", incoming, *BLUR, "--store", store, "--dry-run", "--json").json
@@ -177,7 +179,7 @@ def test_objects_to_which_something_was_done_are_read_once(
     shown = zipbatch("purify", incoming, *BLUR, "--store", store, "--dry-run").out
     assert "6 to be read: done before, but touched since" in " ".join(shown.split())
     assert purified(incoming, "--store", store)["reused"] == 6 and len(read) == 6
-    monkeypatch.setattr(Store, "peek", lambda *_: pytest.fail("the list alone tells"))
+    monkeypatch.setattr(Tasks, "peek", lambda *_: pytest.fail("the list alone tells"))
     assert zipbatch("purify", incoming, *BLUR, "--store", store, "--dry-run", "--json").json["reused"] == 6
 
 
@@ -238,8 +240,8 @@ def test_a_run_beside_gc_after_gc(tmp_path: Path):
         while time.monotonic() < until:
             for transform in ("blur:2", "blur:4"):
                 said = purified(source, "--store", store.root, "--transform", transform)
-                rows = Versions(store).read(f"in@{said['version']}").rows
-                assert all(sha256_file(Path(str(store.object_path(row.output)))) == row.output for row in rows)
+                rows = store.versions.read(f"in@{said['version']}").rows
+                assert all(sha256_file(Path(str(store.objects.path(row.output)))) == row.output for row in rows)
     finally:
         (store.root / "stop").touch()
         removed = int(gc.communicate(timeout=60)[0])

@@ -11,7 +11,7 @@ import pytest
 from tests.making import files_below, sample, write_shard, zipbatch
 from zipbatch.images import decode
 from zipbatch.shards import read_shard
-from zipbatch.store import Store, Versions
+from zipbatch.store import Store
 
 REPAINT = ("--purifier", "repaint", "--set", "seed_share=0.02")
 
@@ -39,9 +39,9 @@ def test_masks_lie_beside_what_they_are_of(staged: Path, prior: Path, tmp_path: 
         assert mask.shape == (16, 16, 3)
         shares.append((mask > 0).mean())
     assert 0 < np.mean(shares) < 1
-    version = Versions(Store(tmp_path / "with")).read(staged.name)
+    version = Store(tmp_path / "with").versions.read(staged.name)
     assert version.header.purifier["keep_masks"] is True
-    assert "keep_masks" not in Versions(Store(tmp_path / "without")).read(staged.name).header.purifier
+    assert "keep_masks" not in Store(tmp_path / "without").versions.read(staged.name).header.purifier
 
 
 @pytest.mark.ray

@@ -12,7 +12,7 @@ from tests.making import Ran, picture, sample, write_tar, zipbatch
 from zipbatch import images
 from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.shards import read_shard
-from zipbatch.store import Store, TaskRecord, Versions, verify
+from zipbatch.store import Store, TaskRecord, verify
 from zipbatch.store.seal import unsealed
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
@@ -49,8 +49,8 @@ def purify(data: Path, store: Path, *options: object) -> Ran:
 
 def outputs(store: Path) -> dict[str, dict[str, bytes]]:
     opened = Store(store)
-    rows = Versions(opened).read("in").rows
-    return {s.key: s.members for row in rows for s in read_shard(opened.object_path(row.output))}
+    rows = opened.versions.read("in").rows
+    return {s.key: s.members for row in rows for s in read_shard(opened.objects.path(row.output))}
 
 
 def records(store: Path) -> list[dict[str, Any]]:

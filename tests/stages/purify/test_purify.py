@@ -314,7 +314,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(one_shard: PurifyTask, pur: 
     assert (result.record.samples_in, result.record.samples_out) == (20, 20)
     assert max(fake.sizes) == 2
     assert sum(fake.sizes) == 20
-    after = read_shard(Store(pur).object_path(result.record.output_sha256))
+    after = read_shard(Store(pur).objects.path(result.record.output_sha256))
     for old, new in zip(read_shard(one_shard.path), after, strict=True):
         assert (new.image() == 255 - old.image()).all()
 

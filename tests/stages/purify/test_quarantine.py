@@ -18,7 +18,7 @@ from zipbatch import images
 from zipbatch.atomic import sha256_file
 from zipbatch.datasets import open_dataset
 from zipbatch.shards import Sample, read_shard
-from zipbatch.store import GcPolicy, Store, VersionRow, Versions, collect, find_garbage, verify
+from zipbatch.store import GcPolicy, Store, VersionRow, collect, find_garbage, verify
 from zipbatch.store.versions import version_id
 
 BLUR = ("--purifier", "blur", "--device", "cpu")
@@ -191,7 +191,7 @@ def test_a_damaged_container_still_fails_its_shard(data: Path, store: Path, with
 
 def test_the_version_counts_and_shows_them(data: Path, store: Path):
     purify(data, store, "--quarantine")
-    header = Versions(Store(store)).read("in").header
+    header = Store(store).versions.read("in").header
     assert header.quarantined == 5
     assert header.counts == {"data": {"shards": 2, "samples": 7, "quarantined": 5}}
     assert "7 (+5 quarantined)" in zipbatch("store", "ls", "--store", store).out

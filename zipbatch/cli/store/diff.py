@@ -27,10 +27,10 @@ def diff(a: str, b: str, store: StoragePath, as_json: bool) -> None:
     Example:
       zipbatch store diff incoming@yesterday incoming --store pur/
     """
-    from zipbatch.store import Store, Versions
+    from zipbatch.store import Store
     from zipbatch.store.diff import diff_versions
 
-    versions = Versions(Store(store))
+    versions = Store(store).versions
     found = diff_versions(versions.read(a), versions.read(b))
     if as_json:
         emit_json(asdict(found))

@@ -53,14 +53,14 @@ def export(
     """
     from zipbatch.datasets import open_dataset
     from zipbatch.stages.convert.export import ExportRequest, export_images, export_shards
-    from zipbatch.store import Store, Versions
+    from zipbatch.store import Store
 
     if form == "shards" and true_labels:
         raise click.UsageError("--true-labels goes with --as images; shards keep all their labels")
     if form == "images" and copy:
         raise click.UsageError("--copy goes with --as shards; images are files of their own in any case")
     opened = Store(store)
-    version = Versions(opened).read(reference)
+    version = opened.versions.read(reference)
     dataset = None if data is None else open_dataset([data])
     request = ExportRequest(opened, version, out, dataset, splits, copy, true_labels)
     run = export_shards if form == "shards" else export_images

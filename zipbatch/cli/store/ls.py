@@ -19,13 +19,13 @@ def ls(store: StoragePath, wide: bool, as_json: bool) -> None:
     """List datasets, their versions and tags, with settings, images, bytes and age."""
     from zipbatch.report.tables import versions_table
     from zipbatch.stages.purify.identity import describe_settings
-    from zipbatch.store import Store, Versions
+    from zipbatch.store import Store
     from zipbatch.store.sizes import version_sizes
 
     opened = Store(store)
     opened.require()
-    versions = Versions(opened)
-    found = {name: (versions.versions(name), versions.tags(name)) for name in versions.datasets()}
+    versions = opened.versions
+    found = {name: (versions.versions(name), versions.tags.of(name)) for name in versions.datasets()}
     if as_json:
         listing = [
             {**header.model_dump(mode="json"), "tags": sorted(t for t, v in tags.items() if v == header.version)}

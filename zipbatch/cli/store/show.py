@@ -21,11 +21,11 @@ def show(reference: str, store: StoragePath, wide: bool, as_json: bool) -> None:
     """Show a version: purifier, images, bytes, what was computed and what reused, and its shards."""
     from zipbatch.report.tables import version_text
     from zipbatch.stages.purify.identity import describe
-    from zipbatch.store import Store, Versions, reused
+    from zipbatch.store import Store, reused
     from zipbatch.store.sizes import object_sizes
 
     opened = Store(store)
-    versions = Versions(opened)
+    versions = opened.versions
     version = versions.read(reference)
     header = version.header
     value = {**version.header.model_dump(mode="json", exclude={"origin"}), "reused": asdict(reused(opened, version))}
@@ -39,7 +39,7 @@ def show(reference: str, store: StoragePath, wide: bool, as_json: bool) -> None:
     text = version_text(
         header,
         [(row, sizes.get(row.output)) for row in version.rows],
-        tags=sorted(tag for tag, there in versions.tags(header.dataset).items() if there == header.version),
+        tags=sorted(tag for tag, there in versions.tags.of(header.dataset).items() if there == header.version),
         purifier=describe(header.purifier),
         origin=f"{len(version.rows)}{': ' if known else ''}{', '.join(known)}",
         now_s=time.time(),
@@ -48,4 +48,4 @@ def show(reference: str, store: StoragePath, wide: bool, as_json: bool) -> None:
     click.echo(text, nl=False)
     for row in version.rows:
         if row.quarantined:
-            click.echo(f"  {row.shard}: {row.quarantined} quarantined  {opened.object_path(row.objects[1])}")
+            click.echo(f"  {row.shard}: {row.quarantined} quarantined  {opened.objects.path(row.objects[1])}")

@@ -20,17 +20,17 @@ def urls(reference: str, store: StoragePath, splits: tuple[str, ...]) -> None:
     Example:
       zipbatch store urls cifar10-badnets@latest --store pur/ --split test
     """
-    from zipbatch.store import Store, Versions
+    from zipbatch.store import Store
 
     opened = Store(store)
-    version = Versions(opened).read(reference)
+    version = opened.versions.read(reference)
     there = dict.fromkeys(row.split for row in version.rows)
     for split in splits:
         if split not in there:
             raise UsageError(f"{reference}: no split {split!r}; it has {', '.join(there)}")
     outputs = [row.output for row in version.rows if not splits or row.split in splits]
-    for output, is_there in zip(outputs, opened.has_objects(outputs), strict=True):
+    for output, is_there in zip(outputs, opened.objects.have(outputs), strict=True):
         if not is_there:
-            raise WorkFailed(f"{opened.object_path(output)}: missing; run purify again")
+            raise WorkFailed(f"{opened.objects.path(output)}: missing; run purify again")
     for output in outputs:
-        click.echo(str(opened.object_path(output)))
+        click.echo(str(opened.objects.path(output)))

@@ -81,7 +81,7 @@ def export_shards(request: ExportRequest, *, on_progress: Progress = lambda _don
     def write(folder: Path) -> None:
         sizes, done, total = [], 0, sum(row.samples for row in rows)
         for row in rows:
-            request.store.export_object(row.output, folder / row.shard, copy=request.copy)
+            request.store.objects.export(row.output, folder / row.shard, copy=request.copy)
             sizes.append((folder / row.shard).stat().st_size)
             done += row.samples
             on_progress(done, total)
@@ -246,7 +246,7 @@ def _staged(manifest: StagedManifest, version: Version, rows: tuple[VersionRow, 
 
 
 def _samples(store: Store, row: VersionRow) -> Iterator[Sample]:
-    with store.sound_object(row.output) as file:
+    with store.objects.sound(row.output) as file:
         yield from read_shard(file, sha256=row.output)
 
 

@@ -20,7 +20,7 @@ from zipbatch.stages.convert.import_files import Files, match_by_key, match_by_m
 from zipbatch.stages.convert.import_zip_layout import match_zip_layout
 from zipbatch.stages.purify.plan import check_request_tag
 from zipbatch.stages.purify.publish import Published, despite_gc, publish_version
-from zipbatch.store import Store, TaskRecord, VersionRow, Versions, check_name, task_key
+from zipbatch.store import Store, TaskRecord, VersionRow, check_name, task_key
 
 METHOD = "import"
 _CHUNK, _CHUNK_BYTES = 256, 16 * 1024**2
@@ -137,12 +137,12 @@ def _import_shard(store: Store, shard: ShardRef, files: dict[str, Path], digests
     """Publish the purified form of one shard as an object; note the digest of each file that went in."""
     started = time.monotonic()
     digest = listed_digest(shard.path, shard.sha256)
-    with store.new_object() as writer:
+    with store.objects.new() as writer:
         for sample, content in _converted(shard, digest, files):
             writer.write(sample)
             digests.append((shard.split, sample.key, content))
         info = writer.finish()
-        store.publish_object(writer, info)
+        store.objects.publish(writer, info)
     row = VersionRow(split=shard.split, shard=shard.name, output=info.sha256, input=digest, samples=info.samples)
     return _Shard(row, round(time.monotonic() - started, 3))
 
@@ -182,7 +182,7 @@ def _publish(request: ImportRequest, imported: list[_Shard], content_sha256: str
     store, dataset = request.store, request.dataset.name
     for shard in imported:
         key = task_key(shard.row.input, identity)
-        known = store.record(key)
+        known = store.tasks.record(key)
         if known is None or known.output_sha256 != shard.row.output:
             known = TaskRecord(
                 input_sha256=shard.row.input,
@@ -194,8 +194,8 @@ def _publish(request: ImportRequest, imported: list[_Shard], content_sha256: str
                 worker={},
                 versions={"zipbatch": __version__},
             )
-        store.put_task(key, known)
-    parent = Versions(store).latest(dataset)
+        store.tasks.put(key, known)
+    parent = store.versions.latest(dataset)
     published = publish_version(
         store,
         dataset,

@@ -16,7 +16,7 @@ from zipbatch.stages.assets import prior_path
 from zipbatch.stages.doctor import machine
 from zipbatch.stages.doctor.finding import Finding
 from zipbatch.storage import storage_path
-from zipbatch.store import Store, Versions
+from zipbatch.store import Store
 
 _FUTURE_S = 300.0
 
@@ -83,10 +83,10 @@ def _store(named: str) -> Iterator[Finding]:
     except UsageError:
         yield Finding("store", f"{named}: not there yet; the first purify makes it")
         return
-    versions = Versions(store)
+    versions = store.versions
     datasets = versions.datasets()
     headers = [header for dataset in datasets for header in versions.versions(dataset)]
-    lost = [tag for dataset in datasets for tag, there in versions.tags(dataset).items() if not there]
+    lost = [tag for dataset in datasets for tag, there in versions.tags.of(dataset).items() if not there]
     yield Finding.of(
         "store",
         f"{named}: {len(datasets)} datasets, {len(headers)} versions",

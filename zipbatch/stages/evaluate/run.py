@@ -28,7 +28,7 @@ from zipbatch.stages.evaluate.worker import (
 from zipbatch.stages.purify.cost import NO_COST, cost_of
 from zipbatch.stages.purify.identity import describe
 from zipbatch.storage import StoragePath
-from zipbatch.store import Store, Version, Versions
+from zipbatch.store import Store, Version
 from zipbatch.victims import VictimSource
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluatePlan:
     outputs: list[dict[str, tuple[StoragePath, str]]] = []
     quarantines: list[dict[str, StoragePath]] = []
     if request.store is not None:
-        versions = tuple(Versions(request.store).read(text) for text in request.purified)
+        versions = tuple(request.store.versions.read(text) for text in request.purified)
         outputs = [_outputs(version, shards, request.data_label, request.store) for version in versions]
         quarantines = [_quarantines(version, request.store) for version in versions]
     clean, listed = _clean_twins(request.dataset), {shard.path: shard.sha256 for shard in request.dataset.shards}
@@ -147,7 +147,7 @@ def _outputs(
                 f"{version.reference} was not made from {data}: {shard.name} "
                 f"{'is missing in it' if row is None else 'has other content'}; purify this data first"
             )
-        found[shard.name] = (store.object_path(row.output), row.input)
+        found[shard.name] = (store.objects.path(row.output), row.input)
     if not found:
         raise UsageError(f"{version.reference} holds none of the splits of {data}")
     return found
@@ -155,7 +155,7 @@ def _outputs(
 
 def _quarantines(version: Version, store: Store) -> dict[str, StoragePath]:
     """Shard name -> quarantine shard, of those that have one."""
-    return {row.shard: store.object_path(row.objects[1]) for row in version.rows if row.quarantine is not None}
+    return {row.shard: store.objects.path(row.objects[1]) for row in version.rows if row.quarantine is not None}
 
 
 def with_purified(dataset: ShardDataset, version: Version, store: Store, *, split: str) -> ShardDataset:

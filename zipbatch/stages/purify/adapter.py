@@ -15,7 +15,7 @@ from zipbatch.stages.purify.publish import check_tagged
 from zipbatch.stages.purify.request import PurifySettings
 from zipbatch.stages.purify.resolve import asked_purifier, with_prior
 from zipbatch.stages.purify.run import purify
-from zipbatch.store import VersionHeader, Versions, lost_objects
+from zipbatch.store import VersionHeader, lost_objects
 
 _UNUSED: dict[str, Any] = {"libraries": {}, "seed": None, "precision": None, "tiling": None}
 """What an identity leaves out where it does not matter, so that stages keep the names that they have always had."""
@@ -41,9 +41,9 @@ def _is_purified(instance: Instance, workspace: Workspace) -> bool:
     """Its version reads, and every object of it is there: what 'store verify --repair' removed is made anew."""
     dataset, tag = reference_of(instance, workspace)
     try:
-        if Versions(workspace.store).tag(dataset, tag) is None:
+        if workspace.store.versions.tags.read(dataset, tag) is None:
             return False
-        version = Versions(workspace.store).read(f"{dataset}@{tag}")
+        version = workspace.store.versions.read(f"{dataset}@{tag}")
         if not _is_of_its_prior(instance, workspace, version.header):
             return False
     except (UsageError, DataError):
@@ -63,7 +63,7 @@ def _is_of_its_prior(instance: Instance, workspace: Workspace, header: VersionHe
 
 def _remove_tag(instance: Instance, workspace: Workspace) -> None:
     """The version stays: it says itself what it was made from."""
-    Versions(workspace.store).remove_tag(*reference_of(instance, workspace))
+    workspace.store.versions.tags.remove(*reference_of(instance, workspace))
 
 
 def _needs_prior(settings: PurifySettings) -> bool:

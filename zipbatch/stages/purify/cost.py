@@ -37,7 +37,7 @@ def cost_of(version: Version, store: Store, shards: Collection[str]) -> dict[str
     """
     rows = [row for row in version.rows if row.shard in shards]
     keys = [task_key(row.input, version.header.purifier) for row in rows]
-    found = storage.each(store.record, keys, at=store.root)
+    found = storage.each(store.tasks.record, keys, at=store.root)
     records = [_of(row, record) for row, record in zip(rows, found, strict=True)]
     known = [record for record in records if record is not None]
     least, most = _calls(version.header, known)

@@ -52,7 +52,7 @@ def _records(plan: PurifyPlan) -> list[TaskRecord]:
     on_cpu = workers.gpus is None and pick_device(workers.device).type == "cpu"
     rows = _spread([*plan.rows.values(), *plan.known.values()]) or _elsewhere(plan)
     keys = [task_key(digest, plan.identity) for digest in dict.fromkeys(row.input for row in rows)]
-    found = storage.each(store.record, keys, at=store.root)
+    found = storage.each(store.tasks.record, keys, at=store.root)
     return [record for record in found if record is not None and (record.device == "cpu") == on_cpu]
 
 
@@ -60,7 +60,7 @@ def _elsewhere(plan: PurifyPlan) -> list[VersionRow]:
     """Rows of another version by the same purifier. An object store, where each look costs, is not searched."""
     if not isinstance(plan.job.store.root, Path):
         return []
-    versions = Versions(plan.job.store)
+    versions = plan.job.store.versions
     for reference in islice(_alike(versions, plan), _VERSIONS):
         try:
             return _spread(versions.read(reference).rows)

@@ -21,13 +21,12 @@ from zipbatch.store import (
     Store,
     TaskRecord,
     VersionRow,
-    Versions,
     check_name,
     check_tag,
     lost_objects,
     task_key,
 )
-from zipbatch.store.versions import LATEST
+from zipbatch.store.tags import LATEST
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def plan_purify(job: PurifyJob) -> PurifyPlan:
     inputs = RememberedInputs(job.store, job.dataset.name, trust_mtime=job.trust_mtime)
     digests = _digests(shards, inputs)
     inputs.release()
-    parent = Versions(job.store).latest(job.dataset.name)
+    parent = job.store.versions.latest(job.dataset.name)
     known: dict[str, VersionRow] = {}
     if parent is not None and parent.header.purifier == identity:
         known = {row.input: row for row in parent.rows if _is_plain(row, job)}
@@ -209,7 +208,7 @@ def _recorded(
     """What a record says of a shard, and whether its objects are surely as they were: else a worker has to look."""
     if sha256 is None:
         return None, False
-    record, sure = job.store.peek(task_key(sha256, identity))
+    record, sure = job.store.tasks.peek(task_key(sha256, identity))
     if record is None or record.input_sha256 != sha256:
         return None, False
     if not acceptable(record, quarantine=job.quarantine, keep=job.keep_others):

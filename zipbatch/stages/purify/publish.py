@@ -12,7 +12,8 @@ from zipbatch import __version__
 from zipbatch.errors import DataError, NotTaggedError
 from zipbatch.store import LostObjectsError, Origin, Store, VersionHeader, VersionRow, Versions
 from zipbatch.store.rows import count_rows
-from zipbatch.store.versions import LATEST, version_id
+from zipbatch.store.tags import LATEST
+from zipbatch.store.versions import version_id
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def publish_version(
     Raises:
         DataError: an object is not in the store (any more); nothing is published then.
     """
-    versions = Versions(store)
+    versions = store.versions
     version, counts = version_id(dataset, identity, rows), count_rows(rows)
     header = VersionHeader(
         dataset=dataset,
@@ -127,8 +128,8 @@ def publish_version(
     with versions.claim(dataset, version):
         new = versions.publish(header, rows)
         tags, left = tags_to_move(versions, dataset, identity=identity, tag=tag, latest=latest)
-        moved = tuple(name for name in tags if versions.move_tag(dataset, name, version, started_ns=started_ns))
-    stay = {name: versions.tag(dataset, name) for name in tags if name not in moved}
+        moved = tuple(name for name in tags if versions.tags.move(dataset, name, version, started_ns=started_ns))
+    stay = {name: versions.tags.read(dataset, name) for name in tags if name not in moved}
     for name, there in stay.items():
         log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, name, there)
     if left and not tag:
@@ -160,10 +161,12 @@ def _line_of(versions: Versions, dataset: str, *, identity: Mapping[str, Any], t
     A nightly's version has such a tag. A run moves ``latest`` on when it has that tag, or the same purifier.
     """
     try:
-        there = versions.tag(dataset, LATEST)
+        there = versions.tags.read(dataset, LATEST)
         if there is None or versions.header(dataset, there).purifier == identity:
             return ()
-        names = tuple(name for name, version in versions.tags(dataset).items() if version == there and name != LATEST)
+        names = tuple(
+            name for name, version in versions.tags.of(dataset).items() if version == there and name != LATEST
+        )
     except (DataError, FileNotFoundError):  # damaged, or a tag to nowhere: there is no line to keep
         return ()
     return () if tag in names else names

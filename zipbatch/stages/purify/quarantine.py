@@ -43,7 +43,7 @@ class Quarantine:
         if self._store is None:
             raise error
         if self._writer is None:
-            self._writer = self._stack.enter_context(self._store.new_object())
+            self._writer = self._stack.enter_context(self._store.objects.new())
         self._writer.write(sample)
         self.reasons[sample.key] = error.reason[:_MAX_REASON]
 
@@ -52,7 +52,7 @@ class Quarantine:
         if self._store is None or self._writer is None:
             return None
         info = self._writer.finish()
-        self._store.publish_quarantine(self._writer, info)
+        self._store.objects.publish_quarantine(self._writer, info)
         return info.sha256
 
 

@@ -134,7 +134,7 @@ def _check_not_empty(plan: PurifyPlan, rows: Sequence[VersionRow]) -> None:
     quarantined = sum(row.quarantined for row in rows)
     if quarantined and not any(row.samples for row in rows):
         short = next(row for row in rows if row.quarantined)
-        record = plan.job.store.record(task_key(short.input, plan.identity))
+        record = plan.job.store.tasks.record(task_key(short.input, plan.identity))
         reasons = [] if record is None else [f": key {key!r}: {reason}" for key, reason in record.reasons.items()]
         raise WorkFailed(
             f"not one of {quarantined} samples could be read, so no version was published; do the settings fit the "

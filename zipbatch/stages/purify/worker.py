@@ -113,14 +113,14 @@ class PurifyWorker:
         stamp = storage.stamp(task.path)
         digest = listed_digest(task.path, task.sha256)
         key = task_key(digest, self._identity)
-        known = self._store.sound_task(key)
+        known = self._store.tasks.sound(key)
         fits = known is not None and known.input_sha256 == digest
         if known is not None and fits and acceptable(known, quarantine=self._quarantine, keep=self._keep):
             return PurifyResult(known, reused=True, stamp=stamp)
         started = time.monotonic()
         passed_over, kept, runs, busy = Tally(), Tally(), list[SlotRun](), Busy(self._device)
         source = CountedSamples(read_shard(task.path, sha256=digest, imageless=self._quarantine, strays=passed_over))
-        with self._store.new_object() as writer, Quarantine(self._store if self._quarantine else None) as quarantine:
+        with self._store.objects.new() as writer, Quarantine(self._store if self._quarantine else None) as quarantine:
             passes = Passes(self._context.progress, self._spec.passes)
             readable = self._reader.readable(source, quarantine, kept)
             for sample in self._computer.purified(readable, runs, passes, busy):
@@ -132,7 +132,7 @@ class PurifyWorker:
             if source.count != info.samples + len(quarantine.reasons):
                 raise RuntimeError(f"{task.name}: {source.count} samples in, {info.samples} out")
             quarantined = quarantine.publish()
-            self._store.publish_object(writer, info)
+            self._store.objects.publish(writer, info)
         record = TaskRecord(
             input_sha256=digest,
             output_sha256=info.sha256,
@@ -152,7 +152,7 @@ class PurifyWorker:
             busy_s=round(busy.seconds, 6),
             made=utc(time.time()),
         )
-        self._store.put_task(key, record)
+        self._store.tasks.put(key, record)
         if passed_over.count:
             log.warning("%s: passed over members that are no samples: %s", task.name, passed_over)
         return PurifyResult(record, reused=False, stamp=stamp)

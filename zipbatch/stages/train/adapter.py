@@ -27,7 +27,6 @@ from zipbatch.stages.evaluate.run import with_purified
 from zipbatch.stages.train.prior import train_prior
 from zipbatch.stages.train.run import is_trained, training_facts
 from zipbatch.stages.train.victim import train_victim
-from zipbatch.store import Versions
 
 
 class TrainSettings(Request):
@@ -41,7 +40,7 @@ def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> N
     settings: TrainSettings = instance.settings
     dataset = open_dataset([str(place_of(instance.one("data"), workspace))])
     if instance.inputs["purified"]:
-        version = Versions(workspace.store).read("@".join(reference_of(instance.one("purified"), workspace)))
+        version = workspace.store.versions.read("@".join(reference_of(instance.one("purified"), workspace)))
         dataset = with_purified(dataset, version, workspace.store, split="train")
     start = instance.inputs["start"]
     train_victim(
