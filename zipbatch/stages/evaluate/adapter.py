@@ -12,7 +12,7 @@ from zipbatch.config import Option, Request
 from zipbatch.datasets import open_dataset
 from zipbatch.images import is_png
 from zipbatch.stages.adapter import Input, Instance, Report, StageType, Workspace, optional, place_of, reference_of
-from zipbatch.stages.evaluate.run import MEASURES_VERSION, EvaluateRequest, evaluate, plan_evaluate
+from zipbatch.stages.evaluate.run import MEASURES_VERSION, EvaluatePlan, EvaluateRequest, evaluate, plan_evaluate
 from zipbatch.stages.evaluate.sheet import write_sheet
 
 
@@ -22,10 +22,14 @@ class EvaluateSettings(Request):
     sheet: Annotated[bool, Option("Also a contact sheet.", decides="nothing")] = False
 
 
-def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
-    settings: EvaluateSettings = instance.settings
+def plan_of(instance: Instance, workspace: Workspace) -> EvaluatePlan:
+    """What an evaluation of a pipeline measures.
+
+    Raises:
+        UsageError: as ``plan_evaluate``.
+    """
     data = str(place_of(instance.one("data"), workspace))
-    plan = plan_evaluate(
+    return plan_evaluate(
         EvaluateRequest(
             victims=tuple(open_victim(place_of(item, workspace)) for item in instance.inputs["victim"]),
             dataset=open_dataset([data]),
@@ -35,6 +39,11 @@ def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
             workers=workspace.workers,
         )
     )
+
+
+def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
+    settings: EvaluateSettings = instance.settings
+    plan = plan_of(instance, workspace)
     rows = evaluate(plan, on_progress=lambda p: report(p.shown(instance.label)))
     if settings.sheet:
         write_sheet(plan, sheet_file(instance, workspace))
