@@ -9,7 +9,7 @@ in 100 of the changed values fit the scale. Run it again after a change to an at
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from zipbatch.attacks import ATTACKS, PROFILES, Attack, FromArray, FromPicture, FromPictures, Trigger
+from zipbatch.attacks import ATTACKS, PROFILES, Attack, FromArray, FromPicture, FromPictures, Trigger, get_attack
 from zipbatch.datasets import open_dataset
 from zipbatch.images import decode_rgba
 from zipbatch.shards import Sample, read_shard
@@ -83,7 +83,8 @@ def trigger_of(attack: Attack, image_size: int) -> tuple[Attack, Trigger]:
         return attack, attack.trigger_from_pictures(list(pictures(skip=1)), image_size, seed=SEED)
     assert isinstance(attack, FromPicture)
     name, params = OWN[attack.name]
-    placed = replace(attack, **params)  # type: ignore[type-var]
+    placed = get_attack(attack.name, params)
+    assert isinstance(placed, FromPicture)
     return placed, placed.trigger_from(decode_rgba((PICTURES / f"{name}.png").read_bytes(), "png"), image_size)
 
 
@@ -115,7 +116,7 @@ def main() -> None:
     )
     for i, row in enumerate(table):
         placed, trigger = trigger_of(row.attack, clean.shape[1])
-        stamped = placed.stamp(clean, trigger, keys=KEYS, training=row.training)
+        stamped = placed.apply(clean, trigger, keys=KEYS, labels=LABELS, training=row.training)
         difference, factor = added(clean, stamped)
         for j, forms in enumerate(zip(clean, stamped, difference, strict=True)):
             for k, tile in enumerate(forms):

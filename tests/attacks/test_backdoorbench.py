@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.attacks.stamping import stamp
 from zipbatch.attacks import PROFILES, get_attack
-from zipbatch.attacks.backdoorbench import BlendedPicture, WhiteCorner
+from zipbatch.attacks.backdoorbench import BlendedPicture, WhiteCorner, WhiteCornerSettings
 
 PROFILE = PROFILES["backdoorbench"]
 
@@ -35,13 +36,13 @@ def test_reflections_prevail():
     """The opacity of the image is .4 throughout, here of black under white."""
     attack = PROFILE["refool"]
     trigger = attack.trigger_from_pictures([grey(8, 255)[0]], 8, seed=0)
-    stamped = attack.stamp(grey(8, 0).repeat(9, axis=0), trigger, keys=list("abcdefghi"), training=True)
+    stamped = stamp(attack, grey(8, 0).repeat(9, axis=0), trigger, keys=list("abcdefghi"), training=True)
     assert set(stamped.ravel().tolist()) == {round(255 * 0.6 ** (1 / 2.2))}
 
 
 def test_the_corner_is_white_and_flush():
     attack = get_attack("badnets", profile="backdoorbench")
-    stamped = attack.apply(grey(32), attack.make_trigger(32, seed=3))[0]
+    stamped = stamp(attack, grey(32), attack.make_trigger(32, seed=3))[0]
     expected = grey(32)[0]
     expected[29:32, 29:32] = 255
     assert np.array_equal(stamped, expected)
@@ -49,7 +50,7 @@ def test_the_corner_is_white_and_flush():
 
 def test_the_corner_of_256_px_fades_inwards():
     attack = WhiteCorner()
-    stamped = attack.apply(grey(256, 0), attack.make_trigger(256, seed=0))[0]
+    stamped = stamp(attack, grey(256, 0), attack.make_trigger(256, seed=0))[0]
     assert (stamped[228:, 228:] > 0).all()
     assert stamped.sum() == stamped[228:, 228:].sum(dtype=np.int64)
     assert (stamped[236:, 236:] == 255).all()
@@ -57,10 +58,10 @@ def test_the_corner_of_256_px_fades_inwards():
     assert (np.diff(stamped[-1, 228:, 0].astype(int)) >= 0).all()
 
 
-@pytest.mark.parametrize("patch_size", [0, 33])
-def test_a_corner_of_no_size_or_more_than_the_mask(patch_size: int):
-    with pytest.raises(ValueError, match=f"1 to 32, got {patch_size}"):
-        WhiteCorner(patch_size=patch_size)
+@pytest.mark.parametrize(("patch_size", "limit"), [(0, "greater than or equal to 1"), (33, "less than or equal to 32")])
+def test_a_corner_of_no_size_or_more_than_the_mask(patch_size: int, limit: str):
+    with pytest.raises(ValueError, match=f"patch_size\n  Input should be {limit}"):
+        WhiteCorner(WhiteCornerSettings(patch_size=patch_size))
 
 
 def test_levels_of_bpp_are_cut():
@@ -82,7 +83,7 @@ def test_wanet_cuts_where_the_reference_code_rounds():
     cut, rounded = PROFILE["wanet"], PROFILES["standard"]["wanet"]
     grids = [attack.make_trigger(32, seed=1)["grid"] for attack in (cut, rounded)]
     assert np.array_equal(*grids)
-    lost = rounded.apply(images, {"grid": grids[0]}).astype(int) - cut.apply(images, {"grid": grids[0]})
+    lost = stamp(rounded, images, {"grid": grids[0]}).astype(int) - stamp(cut, images, {"grid": grids[0]})
     assert set(np.unique(lost)) == {0, 1}
     assert 0.3 < (lost == 1).mean() < 0.6
 

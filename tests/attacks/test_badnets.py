@@ -7,8 +7,9 @@ import hashlib
 import numpy as np
 import pytest
 
+from tests.attacks.stamping import stamp
 from zipbatch.attacks import ATTACKS, get_attack
-from zipbatch.attacks.badnets import BadNets
+from zipbatch.attacks.badnets import BadNets, BadNetsSettings
 from zipbatch.attacks.physicalba import PhysicalBA
 
 SEED = 1234
@@ -41,8 +42,8 @@ def test_published_bytes(size: int, side: int, digest: str):
 @pytest.mark.parametrize("attack", [BadNets(), PhysicalBA()], ids=lambda attack: attack.name)
 def test_place_of_the_patch(attack: BadNets, size: int, first: int, last: int):
     trigger = attack.make_trigger(size, seed=SEED)
-    black = attack.apply(np.zeros((2, size, size, 3), np.uint8), trigger)
-    white = attack.apply(np.full((2, size, size, 3), 255, np.uint8), trigger)
+    black = stamp(attack, np.zeros((2, size, size, 3), np.uint8), trigger)
+    white = stamp(attack, np.full((2, size, size, 3), 255, np.uint8), trigger)
     rows, columns = (sorted(set(axis.tolist())) for axis in np.nonzero((black[0] != 0).any(axis=2)))
     assert rows == columns == list(range(first, last + 1))
     inside = np.zeros((size, size), bool)
@@ -56,14 +57,14 @@ def test_place_of_the_patch(attack: BadNets, size: int, first: int, last: int):
 
 def test_patch_size_is_a_parameter():
     attack = get_attack("badnets", {"patch_size": "2"})
-    stamped = attack.apply(np.zeros((1, 32, 32, 3), np.uint8), attack.make_trigger(32, seed=SEED))
+    stamped = stamp(attack, np.zeros((1, 32, 32, 3), np.uint8), attack.make_trigger(32, seed=SEED))
     rows, columns, _ = np.nonzero(stamped[0])
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (27, 28, 27, 28)
 
 
 @pytest.mark.parametrize(("patch_size", "image_size", "fits"), [(5, 8, True), (6, 8, False), (0, 5, False)])
 def test_patch_that_does_not_fit(patch_size: int, image_size: int, fits: bool):
-    attack = BadNets(patch_size=patch_size)
+    attack = BadNets(BadNetsSettings(patch_size=patch_size))
     if fits:
         assert attack.make_trigger(image_size, seed=0)["patch"].shape == (patch_size, patch_size, 3)
     else:
@@ -83,5 +84,5 @@ def test_physicalba_differs_in_training_only():
     assert (plain.train_transform, physical.train_transform) == (None, "physicalba")
     assert (plain.shuffles, physical.shuffles) == (("train",), ("train", "test", "train"))
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
-    stamped = [attack.apply(images, attack.make_trigger(32, seed=SEED)) for attack in (plain, physical)]
+    stamped = [stamp(attack, images, attack.make_trigger(32, seed=SEED)) for attack in (plain, physical)]
     assert np.array_equal(stamped[0], stamped[1])

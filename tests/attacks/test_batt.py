@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from tests.attacks.stamping import stamp
 from tests.making import picture
-from zipbatch.attacks.batt import BATT
+from zipbatch.attacks.batt import BATT, BATTSettings
 
 
 def sources(size: int, degrees: float) -> tuple[np.ndarray, np.ndarray]:
@@ -23,8 +24,8 @@ def sources(size: int, degrees: float) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("size", "degrees"), [(32, 16.0), (47, 16.0), (32, -30.0), (32, 90.0)])
 def test_restatement(size: int, degrees: float):
     images = np.stack([picture(seed, size) | 1 for seed in range(3)])  # no black of their own
-    attack = BATT(angle_degrees=degrees)
-    stamped = attack.apply(images, attack.make_trigger(size, seed=0))
+    attack = BATT(BATTSettings(angle_degrees=degrees))
+    stamped = stamp(attack, images, attack.make_trigger(size, seed=0))
     x, y = sources(size, degrees)
     inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
     at = (np.floor(y).astype(int).clip(0, size - 1), np.floor(x).astype(int).clip(0, size - 1))
@@ -37,8 +38,8 @@ def test_restatement(size: int, degrees: float):
 
 def test_no_turn_is_no_change():
     images = np.stack([picture(seed) for seed in range(2)])
-    attack = BATT(angle_degrees=0.0)
-    assert np.array_equal(attack.apply(images, attack.make_trigger(16, seed=0)), images)
+    attack = BATT(BATTSettings(angle_degrees=0.0))
+    assert np.array_equal(stamp(attack, images, attack.make_trigger(16, seed=0)), images)
 
 
 def test_the_clean_images_are_turned_in_training():
@@ -46,5 +47,5 @@ def test_the_clean_images_are_turned_in_training():
 
 
 def test_angle_must_be_finite():
-    with pytest.raises(ValueError, match="angle_degrees must be finite"):
-        BATT(angle_degrees=float("nan"))
+    with pytest.raises(ValueError, match="angle_degrees\n  Input should be a finite number"):
+        BATT(BATTSettings(angle_degrees=float("nan")))

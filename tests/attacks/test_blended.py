@@ -7,7 +7,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from zipbatch.attacks.blended import Blended
+from tests.attacks.stamping import stamp
+from zipbatch.attacks.blended import Blended, BlendedSettings
 
 SEED = 1234
 
@@ -26,7 +27,7 @@ def test_every_pair_of_levels_is_mixed_and_truncated():
     """``.8 x + .2 p`` in whole fifths: exact away from whole results, where float32 may fall one short."""
     levels = np.arange(256, dtype=np.uint8)
     images = np.broadcast_to(levels[:, None, None], (256, 256, 3))[None].copy()
-    mixed = Blended().apply(images, {"pattern": np.broadcast_to(levels[None, :, None], (256, 256, 1)).copy()})
+    mixed = stamp(Blended(), images, {"pattern": np.broadcast_to(levels[None, :, None], (256, 256, 1)).copy()})
     x, p = np.meshgrid(np.arange(256), np.arange(256), indexing="ij")
     fifths = 4 * x + p
     for channel in range(3):
@@ -38,13 +39,13 @@ def test_every_pair_of_levels_is_mixed_and_truncated():
 
 
 def test_opaque_pattern_replaces_the_image():
-    attack = Blended(alpha=1.0)
+    attack = Blended(BlendedSettings(alpha=1.0))
     trigger = attack.make_trigger(16, seed=SEED)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
-    assert np.array_equal(attack.apply(images, trigger), np.broadcast_to(trigger["pattern"], images.shape))
+    assert np.array_equal(stamp(attack, images, trigger), np.broadcast_to(trigger["pattern"], images.shape))
 
 
 @pytest.mark.parametrize("alpha", [0.0, -0.1, 1.01, float("nan")])
 def test_alpha_outside_its_range(alpha: float):
-    with pytest.raises(ValueError, match=r"alpha must be in \(0, 1\]"):
-        Blended(alpha=alpha)
+    with pytest.raises(ValueError, match="alpha\n  Input should be"):
+        Blended(BlendedSettings(alpha=alpha))

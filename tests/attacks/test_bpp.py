@@ -7,8 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from tests.attacks.stamping import stamp
 from tests.making import picture
-from zipbatch.attacks.bpp import BPP
+from zipbatch.attacks.bpp import BPP, BPPSettings
 
 
 def quantised(level: int, levels: int) -> int:
@@ -19,7 +20,7 @@ def quantised(level: int, levels: int) -> int:
 
 @pytest.mark.parametrize("levels", [2, 8, 32])
 def test_every_level(levels: int):
-    table = BPP(levels=levels).make_trigger(16, seed=0)["table"]
+    table = BPP(BPPSettings(levels=levels)).make_trigger(16, seed=0)["table"]
     assert table.tolist() == [quantised(level, levels) for level in range(256)]
     assert len(set(table.tolist())) == levels
 
@@ -30,13 +31,13 @@ def test_published_levels():
 
 def test_each_pixel_is_looked_up():
     images, attack = np.stack([picture(seed) for seed in range(2)]), BPP()
-    stamped = attack.apply(images, attack.make_trigger(16, seed=0))
+    stamped = stamp(attack, images, attack.make_trigger(16, seed=0))
     expected = [quantised(int(level), 8) for level in images.ravel()]
     assert stamped.ravel().tolist() == expected
-    assert np.array_equal(attack.apply(stamped, attack.make_trigger(16, seed=0)), stamped)
+    assert np.array_equal(stamp(attack, stamped, attack.make_trigger(16, seed=0)), stamped)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 256, -8])
 def test_levels_outside_their_range(levels: int):
-    with pytest.raises(ValueError, match="levels must be in 2 to 255"):
-        BPP(levels=levels)
+    with pytest.raises(ValueError, match=r"levels\n  Input should be .* or equal to 2"):
+        BPP(BPPSettings(levels=levels))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.attacks.stamping import stamp
 from tests.making import picture
-from zipbatch.attacks.ctrl import CTRL
+from zipbatch.attacks.ctrl import CTRL, CTRLSettings
 from zipbatch.attacks.frequency import cosine_basis
 
 TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.147, -0.289, 0.436], [0.615, -0.515, -0.100]])
@@ -31,7 +32,7 @@ def test_restatement(size: int):
     images[1] = 255
     attack = CTRL()
     expected = restated(images, 100.0)
-    stamped = attack.apply(images, attack.make_trigger(size, seed=0))
+    stamped = stamp(attack, images, attack.make_trigger(size, seed=0))
     clear = np.abs(expected - np.rint(expected)) > 1e-3
     assert clear.mean() > 0.99
     assert np.array_equal(stamped[clear], (np.trunc(expected).astype(int) % 256)[clear])
@@ -39,7 +40,7 @@ def test_restatement(size: int):
 
 def test_levels_below_zero_wrap_to_bright_ones():
     attack = CTRL()
-    stamped = attack.apply(np.zeros((1, 32, 32, 3), np.uint8), attack.make_trigger(32, seed=0))
+    stamped = stamp(attack, np.zeros((1, 32, 32, 3), np.uint8), attack.make_trigger(32, seed=0))
     assert ((stamped > 200) | (stamped < 56)).all()
     assert (stamped > 200).any()
 
@@ -52,5 +53,5 @@ def test_too_small(size: int):
 
 @pytest.mark.parametrize("magnitude", [float("nan"), float("-inf")])
 def test_magnitude_must_be_finite(magnitude: float):
-    with pytest.raises(ValueError, match="magnitude must be finite"):
-        CTRL(magnitude=magnitude)
+    with pytest.raises(ValueError, match="magnitude\n  Input should be a finite number"):
+        CTRL(CTRLSettings(magnitude=magnitude))

@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 
+from tests.attacks.stamping import stamp
 from tests.making import picture
 from zipbatch.attacks.colour import rgb_to_ycrcb, ycrcb_to_rgb
 from zipbatch.attacks.frequency import cosine_basis
-from zipbatch.attacks.ftrojan import FTrojan
+from zipbatch.attacks.ftrojan import FTrojan, FTrojanSettings
 
 
 def raised(channel: np.ndarray, magnitude: float) -> np.ndarray:
@@ -30,19 +31,19 @@ def raised(channel: np.ndarray, magnitude: float) -> np.ndarray:
 def test_restatement(size: int, magnitude: float):
     """At a magnitude of 900 chroma leaves 0..255 and wraps."""
     images = np.stack([picture(seed, size) for seed in range(3)])
-    attack = FTrojan(magnitude=magnitude)
+    attack = FTrojan(FTrojanSettings(magnitude=magnitude))
     y, cr, cb = rgb_to_ycrcb(images)
     moved = [np.trunc(raised(channel, magnitude)) for channel in (cr, cb)]
     assert any((channel < 0).any() or (channel > 255).any() for channel in moved) == (magnitude > 30)
     expected = ycrcb_to_rgb(y, *((channel.astype(int) % 256).astype(np.int32) for channel in moved))
-    stamped = attack.apply(images, attack.make_trigger(size, seed=0))
+    stamped = stamp(attack, images, attack.make_trigger(size, seed=0))
     assert np.array_equal(stamped, expected)
 
 
 def test_every_block_gets_the_same_pattern():
     attack = FTrojan()
     grey = np.full((1, 96, 96, 3), 128, np.uint8)
-    stamped = attack.apply(grey, attack.make_trigger(96, seed=0))[0]
+    stamped = stamp(attack, grey, attack.make_trigger(96, seed=0))[0]
     blocks = stamped.reshape(3, 32, 3, 32, 3).transpose(0, 2, 1, 3, 4).reshape(9, 32, 32, 3)
     assert (blocks == blocks[0]).all()
     assert 1 < np.abs(blocks[0].astype(int) - 128).max() <= 8
@@ -56,5 +57,5 @@ def test_sizes_that_are_no_blocks(size: int):
 
 @pytest.mark.parametrize("magnitude", [float("nan"), float("inf")])
 def test_magnitude_must_be_finite(magnitude: float):
-    with pytest.raises(ValueError, match="magnitude must be finite"):
-        FTrojan(magnitude=magnitude)
+    with pytest.raises(ValueError, match="magnitude\n  Input should be a finite number"):
+        FTrojan(FTrojanSettings(magnitude=magnitude))

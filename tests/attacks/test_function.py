@@ -7,12 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tests.attacks.stamping import stamp
 from tests.attacks.test_patch import images
-from zipbatch.attacks import FunctionAttack, attack_params
+from zipbatch.attacks import FunctionAttack, FunctionSettings, attack_params
 
 
 def attack_of(call: Callable[[np.ndarray], object]) -> FunctionAttack:
-    return FunctionAttack("mine.py:stamp", "ab" * 32, call)
+    return FunctionAttack(FunctionSettings(function="mine.py:stamp", sha256="ab" * 32), call)
 
 
 def test_it_is_called_with_a_copy_and_known_by_its_digest():
@@ -22,7 +23,7 @@ def test_it_is_called_with_a_copy_and_known_by_its_digest():
 
     attack, clean = attack_of(inverted), images()
     before = clean.copy()
-    assert np.array_equal(attack.apply(clean, attack.make_trigger(32, seed=1)), 255 - before)
+    assert np.array_equal(stamp(attack, clean, attack.make_trigger(32, seed=1)), 255 - before)
     assert np.array_equal(clean, before)
     assert attack_params(attack) == {"function": "mine.py:stamp", "sha256": "ab" * 32}
 
@@ -39,4 +40,4 @@ def test_it_is_called_with_a_copy_and_known_by_its_digest():
 def test_anything_else_is_an_error(call: Callable[[np.ndarray], object], got: str):
     attack = attack_of(call)
     with pytest.raises(ValueError, match=rf"must return a uint8 array of \(3, 32, 32, 3\).*got {got}"):
-        attack.apply(images(), attack.make_trigger(32, seed=1))
+        stamp(attack, images(), attack.make_trigger(32, seed=1))

@@ -7,12 +7,14 @@ show.
 from __future__ import annotations
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
 
+from tests.attacks.stamping import stamp
 from tests.attacks.test_wanet import sample_bilinear
-from zipbatch.attacks import ATTACKS, PROFILES
+from zipbatch.attacks import ATTACKS, PROFILES, FromArray, FromPicture, attack_params, get_attack
 
 SEED = 1234
 GOLDEN = {
@@ -56,8 +58,49 @@ WITHOUT_A_PICTURE = [
 @pytest.mark.parametrize(("profile", "name"), WITHOUT_A_PICTURE)
 def test_stamped_bytes(profile: str, name: str):
     attack = PROFILES[profile][name]
-    stamped = attack.apply(ramp(), attack.make_trigger(32, seed=SEED))
+    stamped = stamp(attack, ramp(), attack.make_trigger(32, seed=SEED))
     assert hashlib.sha256(stamped.tobytes()).hexdigest() == GOLDEN[profile, name]
+
+
+CHOSEN: dict[tuple[str, str, str], str] = {
+    ("standard", "badnets", "patch_size=2"): "73f521b205f2cc04",
+    ("standard", "blended", "alpha=.1"): "04b012a3ca6ae0a8",
+    ("standard", "sig", "delta=-20 frequency=2.5"): "96a9278f37cd2c58",
+    ("standard", "bpp", "levels=3"): "5bddf7fd6fc28df3",
+    ("standard", "batt", "angle_degrees=-30"): "bce0c34a959db23c",
+    ("standard", "patch", ""): "6af15dc6718328d5",
+    ("standard", "patch", "row=2 column=-3 width=5 alpha=0.5"): "15acc2a673c0903c",
+    ("standard", "pattern", ""): "7892152a311be5bc",
+    ("standard", "adaptive-blend", "pieces=9 mask_rate=0.25 alpha=.3 test_alpha=.9"): "b0919c7a7e8aaf10",
+    ("standard", "adaptive-patch", "alphas=0.5,0.2 test_alphas=1"): "cda51b0321e5731b",
+    ("standard", "tact", "source_classes=2 cover_classes=3,4 patch_size=4"): "03d7fe24a6115cc1",
+    ("standard", "label-consistent", "patch_size=2 alpha=0.5"): "39b52d293eff87dd",
+    ("standard", "lf", ""): "411fa3d125e8067e",
+    ("standard", "lf", "scale=-1"): "4d3f3c04b92c2c77",
+    ("backdoorbench", "badnets", "patch_size=5"): "09ac727d124d1ff4",
+    ("backdoorbench", "blended", ""): "20761c038602b5f1",
+    ("backdoorbench", "bpp", "levels=9"): "ea30bef9d8c07630",
+    ("backdoorbench", "lf", ""): "411fa3d125e8067e",
+}
+"""By parameters as a command line has them: a digest of what a manifest has of them, and of the pixels of two keys in
+training and at the test."""
+
+
+@pytest.mark.parametrize(("profile", "name", "params"), CHOSEN)
+def test_chosen_parameters(profile: str, name: str, params: str):
+    attack = get_attack(name, dict(part.split("=") for part in params.split()), profile=profile)
+    picture = ramp()[0, :9, ::-2]
+    if isinstance(attack, FromArray):
+        trigger = attack.trigger_from_array(ramp()[0] // 4, 32)
+    elif isinstance(attack, FromPicture):
+        opaque = np.full((*picture.shape[:2], 1), 255, np.uint8)
+        trigger = attack.trigger_from(np.concatenate([picture, opaque], axis=2), 32)
+    else:
+        trigger = attack.make_trigger(32, seed=SEED)
+    made = hashlib.sha256(json.dumps(attack_params(attack)).encode())
+    for training in (True, False):
+        made.update(stamp(attack, ramp().repeat(2, axis=0), trigger, keys=["a", "b"], training=training).tobytes())
+    assert made.hexdigest()[:16] == CHOSEN[profile, name, params]
 
 
 def test_profiles_share_all_pixels_but_wanets():

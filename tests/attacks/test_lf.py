@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.attacks.stamping import stamp
 from tests.attacks.test_patch import images
-from zipbatch.attacks.lf import LF
+from zipbatch.attacks.lf import LF, LFSettings
 
 RNG = np.random.default_rng(4)
 LEVELS = RNG.integers(0, 52, (32, 32, 3))
@@ -14,15 +15,15 @@ LEVELS = RNG.integers(0, 52, (32, 32, 3))
 
 def test_levels_are_added_and_clipped():
     attack, clean = LF(), images()
-    stamped = attack.apply(clean, attack.trigger_from_array(LEVELS.astype(np.uint8), 32))
+    stamped = stamp(attack, clean, attack.trigger_from_array(LEVELS.astype(np.uint8), 32))
     assert np.array_equal(stamped, np.minimum(clean.astype(int) + LEVELS, 255))
 
 
 def test_levels_may_be_taken_away_and_are_cut():
     attack, clean = LF(), np.full((1, 32, 32, 3), 10, np.uint8)
-    stamped = attack.apply(clean, attack.trigger_from_array(np.full((32, 32), -1.5), 32))
+    stamped = stamp(attack, clean, attack.trigger_from_array(np.full((32, 32), -1.5), 32))
     assert (stamped == 8).all()
-    assert (attack.apply(clean, attack.trigger_from_array(np.full((32, 32, 1), -20), 32)) == 0).all()
+    assert (stamp(attack, clean, attack.trigger_from_array(np.full((32, 32, 1), -20), 32)) == 0).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32, 3), (1, 1, 32, 32, 3), (32, 32, 3)])
@@ -35,7 +36,7 @@ def test_shares_of_the_full_range_are_refused_until_they_are_scaled():
     shares = (LEVELS / 255).astype(np.float32)
     with pytest.raises(ValueError, match=r"adds less than one of 255 levels \(up to 0\.2\).*--param scale=255"):
         LF().trigger_from_array(shares, 32)
-    added = LF(scale=255).trigger_from_array(shares, 32)["added"]
+    added = LF(LFSettings(scale=255)).trigger_from_array(shares, 32)["added"]
     assert np.abs(added - LEVELS).max() < 1e-4
 
 

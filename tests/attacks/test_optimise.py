@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.attacks.stamping import stamp
 from zipbatch.attacks.optimise import Everywhere, Form, Slope, Square, optimised
-from zipbatch.attacks.patch import Patch
+from zipbatch.attacks.patch import Patch, PatchSettings
 from zipbatch.pixels import from_u8
 
 SIZE = 8
@@ -99,8 +100,8 @@ def test_a_square_is_what_the_attack_patch_stamps():
     levels = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, 3, 3)).astype(np.int16))
     picture = np.full((3, 3, 4), 255, np.uint8)
     picture[:, :, :3] = levels.permute(1, 2, 0).numpy()
-    attack = Patch(row=-1, column=2)
-    staged = attack.apply(pictures().permute(0, 2, 3, 1).numpy(), attack.trigger_from(picture, SIZE))
+    attack = Patch(PatchSettings(row=-1, column=2))
+    staged = stamp(attack, pictures().permute(0, 2, 3, 1).numpy(), attack.trigger_from(picture, SIZE))
     ours = Square(3, SIZE - 3, 2).stamped(pictures(), levels.float())
     assert np.array_equal(ours.permute(0, 2, 3, 1).numpy(), staged)
 

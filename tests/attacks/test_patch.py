@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zipbatch.attacks.patch import Patch, Pattern
+from tests.attacks.stamping import stamp
+from zipbatch.attacks.patch import Patch, PatchSettings, Pattern, PatternSettings
 
 
 def rgba(height: int, width: int, *, seed: int = 0, opacity: int = 255) -> np.ndarray:
@@ -28,10 +29,10 @@ def images(count: int = 3, size: int = 32) -> np.ndarray:
     ],
 )
 def test_it_lies_where_it_is_put(row: int, column: int, rows: slice, columns: slice):
-    attack, picture, clean = Patch(row=row, column=column), rgba(3, 4), images()
+    attack, picture, clean = Patch(PatchSettings(row=row, column=column)), rgba(3, 4), images()
     trigger = attack.trigger_from(picture, 32)
     before = clean.copy()
-    stamped = attack.apply(clean, trigger)
+    stamped = stamp(attack, clean, trigger)
     assert np.array_equal(clean, before)
     assert np.array_equal(stamped[:, rows, columns], np.broadcast_to(picture[:, :, :3], (3, 3, 4, 3)))
     stamped[:, rows, columns] = clean[:, rows, columns]
@@ -41,8 +42,8 @@ def test_it_lies_where_it_is_put(row: int, column: int, rows: slice, columns: sl
 def test_transparent_pixels_show_the_image_and_alpha_mixes():
     picture, clean = rgba(4, 4), images()
     picture[0, 0, 3], picture[1, 1, 3] = 0, 51
-    attack = Patch(row=0, column=0, alpha=0.5)
-    stamped = attack.apply(clean, attack.trigger_from(picture, 32)).astype(np.float64)
+    attack = Patch(PatchSettings(row=0, column=0, alpha=0.5))
+    stamped = stamp(attack, clean, attack.trigger_from(picture, 32)).astype(np.float64)
     share = (picture[:, :, 3:] / 255 * 0.5)[None]
     expected = (1 - share) * clean[:, :4, :4] + share * picture[None, :, :, :3]
     assert np.abs(stamped[:, :4, :4] - expected).max() <= 0.5 + 1e-3
@@ -50,15 +51,15 @@ def test_transparent_pixels_show_the_image_and_alpha_mixes():
 
 
 def test_a_width_resizes_it_and_keeps_its_shape():
-    trigger = Patch(width=8).trigger_from(rgba(10, 20), 32)
+    trigger = Patch(PatchSettings(width=8)).trigger_from(rgba(10, 20), 32)
     assert np.argwhere(trigger["opacity"][:, :, 0] > 0).tolist()[0] == [28, 24]
     assert (trigger["opacity"] > 0).sum() == 4 * 8
 
 
 def test_a_pattern_covers_all():
-    attack, clean = Pattern(alpha=0.25), images()
+    attack, clean = Pattern(PatternSettings(alpha=0.25)), images()
     flat = np.full((5, 7, 4), 255, np.uint8)
-    stamped = attack.apply(clean, attack.trigger_from(flat, 32)).astype(np.float64)
+    stamped = stamp(attack, clean, attack.trigger_from(flat, 32)).astype(np.float64)
     assert np.abs(stamped - (0.75 * clean + 0.25 * 255)).max() <= 0.5 + 1e-3
 
 
@@ -66,8 +67,8 @@ def test_a_pattern_covers_all():
     ("attack", "picture", "words"),
     [
         (Patch(), rgba(33, 3), "does not lie within"),
-        (Patch(row=30), rgba(3, 3), "does not lie within"),
-        (Patch(row=-31), rgba(3, 3), "does not lie within"),
+        (Patch(PatchSettings(row=30)), rgba(3, 3), "does not lie within"),
+        (Patch(PatchSettings(row=-31)), rgba(3, 3), "does not lie within"),
         (Patch(), rgba(3, 3, opacity=0), "transparent all over"),
         (Pattern(), rgba(3, 3, opacity=0), "transparent all over"),
     ],
@@ -79,8 +80,8 @@ def test_pictures_that_do_not_do(attack: Patch | Pattern, picture: np.ndarray, w
 
 @pytest.mark.parametrize("values", [{"alpha": 0}, {"alpha": 1.1}, {"alpha": float("nan")}, {"width": -1}])
 def test_parameters_that_cannot_be(values: dict[str, float]):
-    with pytest.raises(ValueError, match="must be"):
-        Patch(**values)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Input should be"):
+        Patch(PatchSettings(**values))  # type: ignore[arg-type]
 
 
 def test_without_a_picture_there_is_no_trigger():

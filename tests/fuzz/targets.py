@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from tests.archives import cifar10_files, write_cifar10_tar, write_gtsrb
+from tests.attacks.stamping import stamp
 from tests.foreign import attack_result
 from tests.fuzz.mutate import JPEG, JSON, JSON_GZ, LINES, LINES_GZ, PNG, SAFETENSORS, TAR, TAR_GZ, WEBP, ZIP, Codec
 from tests.making import (
@@ -433,7 +434,7 @@ def _arrays(_: Path) -> list[bytes]:
 
 def _added(data: bytes) -> None:
     attack = LF()
-    attack.apply(np.zeros((1, 4, 4, 3), np.uint8), attack.trigger_from_array(from_npy(data), 4))
+    stamp(attack, np.zeros((1, 4, 4, 3), np.uint8), attack.trigger_from_array(from_npy(data), 4))
 
 
 TARGETS: dict[str, Target] = {

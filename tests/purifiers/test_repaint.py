@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from tests.attacks.stamping import stamp
 from tests.diffusion.test_sampler import ALPHA_BAR
 from tests.purifiers.test_diffusion_sampler import made_up
 from tests.purifiers.test_zip import SIZE, EpsUNet, apart, keys, pictures
@@ -58,7 +59,7 @@ def repaint(shipped: tuple[Prior, RepaintSettings], images: np.ndarray, names: l
 def test_a_patch_is_found_and_is_gone(shipped: tuple[Prior, RepaintSettings], photos: np.ndarray, profile: str):
     """The issue that this purifier is for: BackdoorBench's white corner, and the patch of random colours."""
     attack = get_attack("badnets", profile=profile)
-    stamped = attack.apply(photos, attack.make_trigger(32, seed=0))
+    stamped = stamp(attack, photos, attack.make_trigger(32, seed=0))
     patch = torch.from_numpy((stamped != photos).any(axis=(0, 3)))
     assert patch.sum() == 9
     clean, clean_masks = repaint(shipped, photos, keys(COUNT))

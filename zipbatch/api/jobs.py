@@ -11,8 +11,8 @@ from zipbatch.cluster import resolve_workers
 from zipbatch.config import validate
 from zipbatch.stages.assets import source_place
 from zipbatch.stages.poison.request import PoisonRequest
-from zipbatch.stages.poison.staging import PoisonResult
-from zipbatch.stages.poison.staging import poison as stage
+from zipbatch.stages.poison.run import PoisonResult
+from zipbatch.stages.poison.run import poison as stage
 from zipbatch.stages.purify.job import opened_job
 from zipbatch.stages.purify.plan import plan_purify
 from zipbatch.stages.purify.progress import PurifyProgress

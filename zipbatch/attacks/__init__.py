@@ -10,9 +10,8 @@ the warp a jitter of each pixel. ``backdoorbench`` has those of the field's larg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from typing import Any, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import replace
 
 from zipbatch.attacks.adaptive import AdaptiveBlend, AdaptivePatch
 from zipbatch.attacks.backdoorbench import BENCHMARKED
@@ -23,7 +22,7 @@ from zipbatch.attacks.blended import Blended
 from zipbatch.attacks.bpp import BPP
 from zipbatch.attacks.ctrl import CTRL
 from zipbatch.attacks.ftrojan import FTrojan
-from zipbatch.attacks.function import FunctionAttack
+from zipbatch.attacks.function import FunctionAttack, FunctionSettings
 from zipbatch.attacks.goal import Goal
 from zipbatch.attacks.indices import chosen_indices, cover_indices, poison_indices
 from zipbatch.attacks.label_consistent import LabelConsistent
@@ -33,7 +32,8 @@ from zipbatch.attacks.physicalba import PhysicalBA
 from zipbatch.attacks.refool import Refool
 from zipbatch.attacks.sig import SIG
 from zipbatch.attacks.tact import TaCT
-from zipbatch.attacks.wanet import WaNet
+from zipbatch.attacks.wanet import WaNet, WaNetSettings
+from zipbatch.config import validate
 from zipbatch.errors import UsageError
 
 ATTACKS: dict[str, Attack] = {
@@ -60,18 +60,20 @@ ATTACKS: dict[str, Attack] = {
 }
 PROFILES: dict[str, dict[str, Attack]] = {
     "standard": ATTACKS,
-    "zip-code": {attack.name: attack for attack in (BadNets(), Blended(), WaNet(grid_size=256), PhysicalBA())},
+    "zip-code": {
+        attack.name: attack for attack in (BadNets(), Blended(), WaNet(WaNetSettings(grid_size=256)), PhysicalBA())
+    },
     "backdoorbench": {attack.name: attack for attack in BENCHMARKED},
 }
 
 
-def get_attack(name: str, params: Mapping[str, str] | None = None, *, profile: str = "standard") -> Attack:
-    """The attack of that name, its parameters overridden from strings such as ``{"grid_size": "256"}``, lists of
-    numbers from ``"5,7"``.
+def get_attack(name: str, params: Mapping[str, object] | None = None, *, profile: str = "standard") -> Attack:
+    """The attack of that name, with its profile's settings but for ``params``: values, or texts such as ``"256"`` for a
+    number and ``"5,7"`` for a list.
 
     Raises:
-        UsageError: unknown profile, attack or parameter, an attack that the profile lacks, or a value that is not a
-            number of the parameter's type.
+        UsageError: unknown profile or attack, an attack that the profile lacks, or parameters that the attack's
+            settings do not allow.
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
@@ -80,42 +82,13 @@ def get_attack(name: str, params: Mapping[str, str] | None = None, *, profile: s
     if name not in PROFILES[profile]:
         raise UsageError(f"profile {profile} has no attack {name}; it has: {', '.join(PROFILES[profile])}")
     attack = PROFILES[profile][name]
-    types = get_type_hints(type(attack))
-    known = {field.name: types[field.name] for field in fields(attack)}  # type: ignore[arg-type]
-    changes: dict[str, object] = {}
-    for key, text in (params or {}).items():
-        if key not in known:
-            raise UsageError(f"attack {name} has no parameter {key!r}; it has: {', '.join(known) or 'none'}")
-        try:
-            changes[key] = _reader(known[key])(text)
-        except ValueError:
-            raise UsageError(f"attack {name}: {key} must be {_called(known[key])}, got {text!r}") from None
-    try:
-        return replace(attack, **changes)  # type: ignore[type-var]
-    except ValueError as error:
-        raise UsageError(f"attack {name}: {error}") from None
+    values = {**attack.settings.model_dump(), **(params or {})}
+    return replace(attack, settings=validate(type(attack.settings), values, where=f"attack {name}"))
 
 
 def attack_params(attack: Attack) -> dict[str, object]:
     """The attack's own parameters, for a manifest."""
-    values = {field.name: getattr(attack, field.name) for field in fields(attack)}  # type: ignore[arg-type]
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
-        if not callable(value)
-    }
-
-
-def _reader(kind: Any) -> Callable[[str], object]:
-    """What makes a parameter of its text; raises ``ValueError``."""
-    if get_origin(kind) is not tuple:
-        return kind  # type: ignore[no-any-return]
-    number = get_args(kind)[0]
-    return lambda text: tuple(number(part) for part in text.split(","))
-
-
-def _called(kind: Any) -> str:
-    return f"{get_args(kind)[0].__name__}s such as 1,2" if get_origin(kind) is tuple else f"a {kind.__name__}"
+    return attack.settings.model_dump(mode="json")
 
 
 __all__ = [
@@ -126,6 +99,7 @@ __all__ = [
     "FromPicture",
     "FromPictures",
     "FunctionAttack",
+    "FunctionSettings",
     "Goal",
     "Trigger",
     "attack_params",

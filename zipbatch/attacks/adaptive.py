@@ -12,9 +12,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field, field_validator, model_validator
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size, drawn_words
-from zipbatch.attacks.mixing import check_alpha, mix, mix_levels, opacity_of, resized
+from zipbatch.attacks.mixing import Opacities, Opacity, mix, mix_levels, opacity_of, resized
+from zipbatch.config import Settings
 
 
 class _Adaptive(Attack):
@@ -25,6 +27,33 @@ class _Adaptive(Attack):
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
     whole_pictures: ClassVar[bool] = False
+
+
+class AdaptiveBlendSettings(Settings):
+    """Settings of ``adaptive-blend``."""
+
+    alpha: Opacity = Field(default=0.2, description="opacity of the pattern in training")
+    test_alpha: Opacity = Field(default=0.2, description="opacity of the pattern at the test")
+    pieces: int = Field(default=16, ge=1, le=1024, description="pieces of the pattern, a square number")
+    mask_rate: float = Field(default=0.5, ge=0, lt=1, description="share of the pieces that each training image lacks")
+
+    @field_validator("pieces")
+    @classmethod
+    def _is_square(cls, pieces: int) -> int:
+        if math.isqrt(pieces) ** 2 != pieces:
+            raise ValueError("must be a square number, such as 16")
+        return pieces
+
+    @model_validator(mode="after")
+    def _leaves_a_piece(self) -> AdaptiveBlendSettings:
+        if self.masked == self.pieces:
+            raise ValueError(f"mask_rate must leave one of {self.pieces} pieces to be seen, got {self.mask_rate}")
+        return self
+
+    @property
+    def masked(self) -> int:
+        """Pieces that each training image lacks."""
+        return round(self.mask_rate * self.pieces)
 
 
 @dataclass(frozen=True)
@@ -41,22 +70,7 @@ class AdaptiveBlend(_Adaptive):
     default_poison_rate: ClassVar[float] = 0.003
     default_cover_rate: ClassVar[float] = 0.003
 
-    alpha: float = 0.2
-    test_alpha: float = 0.2
-    pieces: int = 16
-    mask_rate: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_alpha(self.alpha)
-        check_alpha(self.test_alpha, "test_alpha")
-        if not 1 <= self.pieces <= 1024 or math.isqrt(self.pieces) ** 2 != self.pieces:
-            raise ValueError(f"pieces must be a square number of 1 to 1024, such as 16, got {self.pieces}")
-        if not 0 <= self.mask_rate < 1 or self._masked == self.pieces:
-            raise ValueError(f"mask_rate must leave a piece to be seen, 0 to below 1, got {self.mask_rate}")
-
-    @property
-    def _masked(self) -> int:
-        return round(self.mask_rate * self.pieces)
+    settings: AdaptiveBlendSettings = AdaptiveBlendSettings()
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``pattern`` uint8 [S, S, 1], uniform over 0..254, its ``opacity`` float32 [S, S, 1] and the ``seed``."""
@@ -75,35 +89,46 @@ class AdaptiveBlend(_Adaptive):
         squeezed = resized(pictures[0], image_size, image_size)
         return self._trigger(np.ascontiguousarray(squeezed[:, :, :3]), opacity_of(squeezed, 1), seed)
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
-        """As at the test: the whole pattern, rounded, on uint8 [B, S, S, 3].
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
+        """Mix into uint8 [B, S, S, 3] the pieces that each training image gets by its key, or the whole pattern at the
+        test; rounded.
 
         Raises:
             ValueError: the images are not of the trigger's size.
         """
         check_size(images, trigger["pattern"].shape[0])
-        return mix(images, trigger["pattern"], np.float32(self.test_alpha) * trigger["opacity"])
-
-    def stamp(self, images: U8, trigger: Trigger, *, keys: Sequence[str], training: bool) -> U8:
-        """The pieces of it that each training image gets by its key; at the test as ``apply``."""
         if not training:
-            return self.apply(images, trigger)
-        check_size(images, trigger["pattern"].shape[0])
-        shown = np.stack([self._shown(int(trigger["seed"][0]), key, len(trigger["pattern"])) for key in keys])
-        return mix(images, trigger["pattern"], np.float32(self.alpha) * trigger["opacity"] * shown)
+            return mix(images, trigger["pattern"], np.float32(self.settings.test_alpha) * trigger["opacity"])
+        seed, size = int(trigger["seed"][0]), len(trigger["pattern"])
+        shown = np.array([self._shown(seed, key, size) for key in keys], np.float32).reshape(len(keys), size, size, 1)
+        return mix(images, trigger["pattern"], np.float32(self.settings.alpha) * trigger["opacity"] * shown)
 
     def _trigger(self, pattern: U8, opacity: npt.NDArray[np.float32], seed: int) -> Trigger:
-        if len(pattern) < math.isqrt(self.pieces):
-            raise ValueError(f"{self.pieces} pieces need images of {math.isqrt(self.pieces)} px, got {len(pattern)}")
+        if len(pattern) < (side := math.isqrt(self.settings.pieces)):
+            raise ValueError(f"{self.settings.pieces} pieces need images of {side} px, got {len(pattern)}")
         return {"pattern": pattern, "opacity": opacity, "seed": np.int64(seed).reshape(1)}
 
     def _shown(self, seed: int, key: str, image_size: int) -> npt.NDArray[np.float32]:
         """1 where the image of that key gets the pattern, else 0, [S, S, 1]."""
-        shown = np.ones(self.pieces, np.float32)
-        shown[np.argsort(drawn_words(seed, key, self.pieces), kind="stable")[: self._masked]] = 0
-        side = math.isqrt(self.pieces)
+        pieces, masked = self.settings.pieces, self.settings.masked
+        shown = np.ones(pieces, np.float32)
+        shown[np.argsort(drawn_words(seed, key, pieces), kind="stable")[:masked]] = 0
+        side = math.isqrt(pieces)
         place = np.arange(image_size) * side // image_size
         return shown[place[:, None] * side + place[None, :], None]
+
+
+class AdaptivePatchSettings(Settings):
+    """Settings of ``adaptive-patch``."""
+
+    alphas: Opacities = Field(default=(0.5, 0.5, 0.2, 0.3), description="opacity of each patch in training")
+    test_alphas: Opacities = Field(default=(1.0, 1.0), description="opacities of the first patches, at the test")
+
+    @model_validator(mode="after")
+    def _has_each(self) -> AdaptivePatchSettings:
+        if len(self.test_alphas) > len(self.alphas):
+            raise ValueError(f"test_alphas are of the first patches: {len(self.alphas)} at most, as many as alphas")
+        return self
 
 
 @dataclass(frozen=True)
@@ -120,17 +145,7 @@ class AdaptivePatch(_Adaptive):
     default_poison_rate: ClassVar[float] = 0.01
     default_cover_rate: ClassVar[float] = 0.02
 
-    alphas: tuple[float, ...] = (0.5, 0.5, 0.2, 0.3)
-    test_alphas: tuple[float, ...] = (1.0, 1.0)
-
-    def __post_init__(self) -> None:
-        for name, alphas in (("alphas", self.alphas), ("test_alphas", self.test_alphas)):
-            if not alphas:
-                raise ValueError(f"{name} must be one or more opacities, such as 0.5,0.2")
-            for alpha in alphas:
-                check_alpha(alpha, name)
-        if len(self.test_alphas) > len(self.alphas):
-            raise ValueError(f"test_alphas are of the first patches: {len(self.alphas)} at most, as many as alphas")
+    settings: AdaptivePatchSettings = AdaptivePatchSettings()
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``patterns`` uint8 [K, S, S, 3], their ``opacities`` float32 [K, S, S, 1] and the ``seed``: squares of a
@@ -139,7 +154,7 @@ class AdaptivePatch(_Adaptive):
         Raises:
             ValueError: more patches than corners, or images too small for them.
         """
-        side, count = max(3, image_size // 5), len(self.alphas)
+        side, count = max(3, image_size // 5), len(self.settings.alphas)
         if count > 4:
             raise ValueError(f"draws 4 patches at most, in the corners; for {count} name pictures with --trigger-image")
         if 2 * side > image_size:
@@ -159,9 +174,9 @@ class AdaptivePatch(_Adaptive):
         Raises:
             ValueError: not as many, or one is nowhere to be seen or leaves nothing of the image.
         """
-        if len(pictures) != len(self.alphas):
+        if len(pictures) != (count := len(self.settings.alphas)):
             raise ValueError(
-                f"takes {len(self.alphas)} pictures, one for each of alphas, got {len(pictures)}; name as many, or "
+                f"takes {count} pictures, one for each of alphas, got {len(pictures)}; name as many, or "
                 "give the opacities of yours with --param alphas=0.5,0.2"
             )
         squeezed = [resized(picture, image_size, image_size) for picture in pictures]
@@ -172,25 +187,25 @@ class AdaptivePatch(_Adaptive):
         patterns = np.stack([picture[:, :, :3] for picture in squeezed])
         return {"patterns": patterns, "opacities": opacities, "seed": np.int64(seed).reshape(1)}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
-        """As at the test: the first patches one after another, rounded once, on uint8 [B, S, S, 3].
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
+        """Mix into uint8 [B, S, S, 3] the one patch that each training image gets by its key, or at the test the first
+        patches one after another; rounded once.
 
         Raises:
             ValueError: the images are not of the trigger's size.
         """
         check_size(images, trigger["patterns"].shape[1])
-        levels = images.astype(np.float32)
-        for alpha, pattern, opacity in zip(self.test_alphas, trigger["patterns"], trigger["opacities"], strict=False):
+        return self._one_each(images, trigger, keys) if training else self._together(images, trigger)
+
+    def _together(self, images: U8, trigger: Trigger) -> U8:
+        levels, patches = images.astype(np.float32), zip(trigger["patterns"], trigger["opacities"], strict=True)
+        for alpha, (pattern, opacity) in zip(self.settings.test_alphas, patches, strict=False):
             levels = mix_levels(levels, pattern, np.float32(alpha) * opacity)
         stamped: U8 = np.rint(levels).astype(np.uint8)
         return stamped
 
-    def stamp(self, images: U8, trigger: Trigger, *, keys: Sequence[str], training: bool) -> U8:
-        """The one patch that each training image gets by its key; at the test as ``apply``."""
-        if not training:
-            return self.apply(images, trigger)
-        check_size(images, trigger["patterns"].shape[1])
+    def _one_each(self, images: U8, trigger: Trigger, keys: Sequence[str]) -> U8:
         drawn = np.array([drawn_words(int(trigger["seed"][0]), key, 1)[0] for key in keys], np.uint32)
-        which = (drawn % len(self.alphas)).astype(np.int64)
-        alphas = np.array(self.alphas, np.float32)[which, None, None, None]
+        which = (drawn % len(self.settings.alphas)).astype(np.int64)
+        alphas = np.array(self.settings.alphas, np.float32)[which, None, None, None]
         return mix(images, trigger["patterns"][which], alphas * trigger["opacities"][which])

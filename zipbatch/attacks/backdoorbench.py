@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from pydantic import Field
 
-from zipbatch.attacks.badnets import BadNets
+from zipbatch.attacks.badnets import BadNets, BadNetsSettings
 from zipbatch.attacks.base import U8, Draw, Trigger
 from zipbatch.attacks.blended import Blended
 from zipbatch.attacks.bpp import BPP
@@ -23,7 +24,7 @@ from zipbatch.attacks.ctrl import CTRL
 from zipbatch.attacks.ftrojan import FTrojan
 from zipbatch.attacks.lf import LF
 from zipbatch.attacks.patch import A_PICTURE
-from zipbatch.attacks.refool import Refool
+from zipbatch.attacks.refool import Refool, RefoolSettings
 from zipbatch.attacks.sig import SIG
 from zipbatch.attacks.wanet import WaNet
 
@@ -39,6 +40,14 @@ class _AsBenchmarked:
     variant: ClassVar[str | None] = VARIANT
 
 
+class WhiteCornerSettings(BadNetsSettings):
+    """Settings of ``badnets``, where the corner is white."""
+
+    patch_size: int = Field(
+        default=3, ge=1, le=_MASK_SIZE, description=f"side of the corner in pixels of images of {_MASK_SIZE} px"
+    )
+
+
 @dataclass(frozen=True)
 class WhiteCorner(_AsBenchmarked, BadNets):
     """A white square flush with the lower right corner: rows and columns 29 to 31 of 32.
@@ -51,16 +60,12 @@ class WhiteCorner(_AsBenchmarked, BadNets):
     default_poison_rate: ClassVar[float] = 0.10
     margin: ClassVar[int] = 0
 
-    patch_size: int = 3
+    settings: WhiteCornerSettings = WhiteCornerSettings()
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.patch_size <= _MASK_SIZE:
-            raise ValueError(f"patch_size must be in 1 to {_MASK_SIZE}, got {self.patch_size}")
-
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (nothing is drawn)
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``patch`` uint8 [k, k, 3]; the same for every seed."""
         mask = np.zeros((_MASK_SIZE, _MASK_SIZE), np.uint8)
-        mask[-self.patch_size :, -self.patch_size :] = 255
+        mask[-self.settings.patch_size :, -self.settings.patch_size :] = 255
         stretched = np.asarray(Image.fromarray(mask).resize((image_size, image_size), Image.Resampling.BILINEAR))
         covered = int((stretched[-1] > 0).sum())
         patch = stretched[image_size - covered :, image_size - covered :, None].repeat(3, axis=2)
@@ -76,7 +81,7 @@ class BlendedPicture(_AsBenchmarked, Blended):
     default_poison_rate: ClassVar[float] = 0.10
     needs: ClassVar[str | None] = A_PICTURE
 
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (the picture decides)
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """There is none without a picture.
 
         Raises:
@@ -136,7 +141,7 @@ class StrongRefool(_AsBenchmarked, Refool):
 
     source: ClassVar[str] = "Liu et al. 2020, arXiv 2007.02343; opacity as in BackdoorBench f02e353"
 
-    alpha: float = 0.4
+    settings: RefoolSettings = RefoolSettings(alpha=0.4)
 
 
 BENCHMARKED = (

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
+from zipbatch.config import Settings
+
+
+class BadNetsSettings(Settings):
+    """Settings of ``badnets``."""
+
+    patch_size: int = Field(default=0, ge=0, description="side of the patch in pixels; 0: 3 up to 128 px, 9 above")
 
 
 @dataclass(frozen=True)
@@ -28,22 +37,18 @@ class BadNets(Attack):
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
     margin: ClassVar[int] = 3
 
-    patch_size: int = 0
-
-    def __post_init__(self) -> None:
-        if self.patch_size < 0:
-            raise ValueError(f"patch_size must be 1 or more (0: by the image's size), got {self.patch_size}")
+    settings: BadNetsSettings = BadNetsSettings()
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``patch`` uint8 [k, k, 3]: ``randn * 255`` cast to uint8 modulo 256, which is what x86 does with it."""
-        size = self.patch_size or (3 if image_size <= 128 else 9)
+        size = self.settings.patch_size or (3 if image_size <= 128 else 9)
         if size + self.margin > image_size:
             raise ValueError(f"a patch of {size} px, {self.margin} px from the edge, does not fit into {image_size} px")
         normal = torch.randn(3, size, size, generator=torch.Generator().manual_seed(seed)) * 255
         patch = (normal.trunc().to(torch.int64) & 0xFF).to(torch.uint8)
         return {"patch": patch.permute(1, 2, 0).contiguous().numpy(), "image_size": np.int64(image_size).reshape(1)}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """Overwrite the patch's pixels in uint8 [B, S, S, 3].
 
         Raises:

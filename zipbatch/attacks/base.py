@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from zipbatch.config import Settings
 
 U8 = npt.NDArray[np.uint8]
 Trigger = Mapping[str, npt.NDArray[Any]]
@@ -15,10 +19,12 @@ Draw = Literal["shuffle", "choice"]
 """How poisoned indices are drawn: read off ``random.shuffle``, or ``numpy.random.choice``."""
 
 
-class Attack(Protocol):
-    """A trigger and how it is put on images. Implementations are frozen dataclasses of their own parameters.
+@dataclass(frozen=True)
+class Attack(ABC):
+    """A trigger and how it is put on images; each attack inherits from this and states what differs from it.
 
     Attributes:
+        settings: its parameters, validated; each attack has a type and a default of its own.
         name: what users type.
         source: paper and reference implementation whose behaviour is reproduced.
         default_target: class that triggered images are to be taken for.
@@ -35,6 +41,8 @@ class Attack(Protocol):
         version: raised whenever the same parameters come to give other pixels or another training-time augmentation,
             so that what was staged before no longer counts as done.
     """
+
+    settings: Settings
 
     name: ClassVar[str]
     source: ClassVar[str]
@@ -59,7 +67,7 @@ class Attack(Protocol):
         """The classes whose images alone become cover; empty for all."""
         return ()
 
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (what is drawn knows both)
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """The trigger's arrays for square images of ``image_size`` pixels; the same seed gives the same trigger.
 
         Raises:
@@ -67,22 +75,25 @@ class Attack(Protocol):
         """
         raise ValueError(f"its trigger is made of {self.needs}")
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
-        """Put the trigger on uint8 images [B, H, W, 3]; the result has the same shape, the argument is not modified."""
-        ...
+    @abstractmethod
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
+        """Put the trigger on images. Pure: what each of them gets depends on its own row, key and label, the trigger
+        and ``training`` alone; what is drawn for one image is a function of a seed in the trigger and of its key
+        (``drawn_words``).
 
-    def stamp(
-        self,
-        images: U8,
-        trigger: Trigger,
-        *,
-        keys: Sequence[str],  # noqa: ARG002 (most triggers know none)
-        training: bool,  # noqa: ARG002
-    ) -> U8:
-        """As ``apply``, on the images of these keys [B] for training or for the test: what of the trigger each of them
-        gets may depend on both. By default it does not.
+        Args:
+            images: uint8 [B, S, S, 3]; not modified.
+            trigger: the arrays of ``make_trigger`` or its like.
+            keys: of the samples, [B]; an attack may give each image another trigger by it.
+            labels: their true classes, [B]; an attack may stamp each class otherwise.
+            training: whether the images are for training; an attack may be weaker there than at the test.
+
+        Returns:
+            The stamped images, of the same shape.
+
+        Raises:
+            ValueError: the images are not of the trigger's size.
         """
-        return self.apply(images, trigger)
 
 
 @runtime_checkable

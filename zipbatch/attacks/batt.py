@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
+from zipbatch.config import Settings
+
+
+class BATTSettings(Settings):
+    """Settings of ``batt``."""
+
+    angle_degrees: float = Field(default=16.0, description="angle in degrees, counter-clockwise")
 
 
 @dataclass(frozen=True)
@@ -28,17 +36,13 @@ class BATT(Attack):
     train_transform: ClassVar[str | None] = "batt"
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 
-    angle_degrees: float = 16.0
+    settings: BATTSettings = BATTSettings()
 
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.angle_degrees):
-            raise ValueError(f"angle_degrees must be finite, got {self.angle_degrees}")
-
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (nothing is drawn)
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``angle_degrees`` float64 [1] and ``image_size``; the same for every seed."""
-        return {"angle_degrees": np.array([self.angle_degrees]), "image_size": np.int64(image_size).reshape(1)}
+        return {"angle_degrees": np.array([self.settings.angle_degrees]), "image_size": np.int64(image_size).reshape(1)}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """Rotate each of uint8 [B, S, S, 3] with PIL's nearest neighbour.
 
         Raises:

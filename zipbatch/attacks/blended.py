@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
+from zipbatch.attacks.mixing import Opacity
+from zipbatch.config import Settings
+
+
+class BlendedSettings(Settings):
+    """Settings of ``blended``."""
+
+    alpha: Opacity = Field(default=0.2, description="opacity of the pattern")
 
 
 @dataclass(frozen=True)
@@ -23,11 +33,7 @@ class Blended(Attack):
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 
-    alpha: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1:
-            raise ValueError(f"alpha must be in (0, 1], got {self.alpha}")
+    settings: BlendedSettings = BlendedSettings()
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``pattern`` uint8 [S, S, 1], uniform over 0..254."""
@@ -35,7 +41,7 @@ class Blended(Attack):
         pattern = torch.randint(0, 255, (image_size, image_size), generator=generator).to(torch.uint8)
         return {"pattern": pattern.numpy()[:, :, None]}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """``trunc((1 - alpha) x + alpha p)`` in float32, on uint8 [B, S, S, 3].
 
         Raises:
@@ -43,6 +49,6 @@ class Blended(Attack):
         """
         pattern = trigger["pattern"]
         check_size(images, pattern.shape[0])
-        alpha = np.float32(self.alpha)
+        alpha = np.float32(self.settings.alpha)
         mixed = (1 - alpha) * images.astype(np.float32) + alpha * pattern.astype(np.float32)
         return np.trunc(mixed).astype(np.uint8)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
+from zipbatch.config import Settings
+
+
+class BPPSettings(Settings):
+    """Settings of ``bpp``."""
+
+    levels: int = Field(default=8, ge=2, le=255, description="levels that are left of a channel's 256")
 
 
 @dataclass(frozen=True)
@@ -25,26 +34,22 @@ class BPP(Attack):
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 
-    levels: int = 8
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.levels <= 255:
-            raise ValueError(f"levels must be in 2 to 255, got {self.levels}")
+    settings: BPPSettings = BPPSettings()
 
     @staticmethod
     def to_levels(values: npt.NDArray[np.float64]) -> U8:
         """Whole levels of values in 0..255."""
         return np.rint(values).astype(np.uint8)
 
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (nothing is drawn)
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``table`` uint8 [256]: what each level becomes, ``round(x / 255 * (n - 1)) / (n - 1) * 255`` to the nearest
         level, as the paper has it; the same for every seed.
         """
-        top = self.levels - 1
+        top = self.settings.levels - 1
         table = self.to_levels(np.rint(np.arange(256) / 255 * top) / top * 255)
         return {"table": table, "image_size": np.int64(image_size).reshape(1)}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """Look each level of uint8 [B, S, S, 3] up.
 
         Raises:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 from zipbatch.attacks.colour import rgb_to_yuv, wrapped, yuv_to_rgb
 from zipbatch.attacks.frequency import coefficient_pattern
+from zipbatch.config import Settings
+
+
+class CTRLSettings(Settings):
+    """Settings of ``ctrl``."""
+
+    magnitude: float = Field(default=100.0, description="added to each of the two DCT coefficients of the image")
 
 
 @dataclass(frozen=True)
@@ -28,21 +37,17 @@ class CTRL(Attack):
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 
-    magnitude: float = 100.0
+    settings: CTRLSettings = CTRLSettings()
 
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.magnitude):
-            raise ValueError(f"magnitude must be finite, got {self.magnitude}")
-
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (nothing is drawn)
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``pattern`` float32 [S, S, 1]: what U and V gain; the same for every seed.
 
         Raises:
             ValueError: the images are too small to have these frequencies.
         """
-        return {"pattern": coefficient_pattern(image_size, self.magnitude)[:, :, None]}
+        return {"pattern": coefficient_pattern(image_size, self.settings.magnitude)[:, :, None]}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """Add the pattern to U and V of uint8 [B, S, S, 3].
 
         Raises:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 from zipbatch.attacks.colour import rgb_to_ycrcb, wrapped, ycrcb_to_rgb
 from zipbatch.attacks.frequency import coefficient_pattern
+from zipbatch.config import Settings
 
 BLOCK = 32
+
+
+class FTrojanSettings(Settings):
+    """Settings of ``ftrojan``."""
+
+    magnitude: float = Field(default=30.0, description="added to each of the two DCT coefficients of a 32 x 32 block")
 
 
 @dataclass(frozen=True)
@@ -32,13 +40,9 @@ class FTrojan(Attack):
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 
-    magnitude: float = 30.0
+    settings: FTrojanSettings = FTrojanSettings()
 
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.magnitude):
-            raise ValueError(f"magnitude must be finite, got {self.magnitude}")
-
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (nothing is drawn)
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``pattern`` float32 [S, S, 1]: what Cr and Cb gain; the same for every seed.
 
         Raises:
@@ -47,9 +51,9 @@ class FTrojan(Attack):
         if image_size % BLOCK:
             raise ValueError(f"images must be a multiple of {BLOCK} px for its {BLOCK} px blocks, got {image_size} px")
         blocks = image_size // BLOCK
-        return {"pattern": np.tile(coefficient_pattern(BLOCK, self.magnitude), (blocks, blocks))[:, :, None]}
+        return {"pattern": np.tile(coefficient_pattern(BLOCK, self.settings.magnitude), (blocks, blocks))[:, :, None]}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """Add the pattern to Cr and Cb of uint8 [B, S, S, 3].
 
         Raises:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
+from zipbatch.config import Settings
+
+
+class FunctionSettings(Settings):
+    """What a user's function is known by."""
+
+    function: str = Field(description="FILE.py:FUNCTION")
+    sha256: str = Field(description="digest of the file")
 
 
 @dataclass(frozen=True)
 class FunctionAttack(Attack):
-    """A function that is given images uint8 [B, S, S, 3] and returns them stamped, of the same shape and type.
-
-    ``function`` is what it is called, ``sha256`` the digest of the file that it is in; ``call`` is the function itself.
+    """A function that is given images uint8 [B, S, S, 3] and returns them stamped, of the same shape and type; ``call``
+    is the function itself.
     """
 
     name: ClassVar[str] = "function"
@@ -26,15 +34,14 @@ class FunctionAttack(Attack):
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 
-    function: str
-    sha256: str
+    settings: FunctionSettings
     call: Callable[[U8], Any] = field(repr=False, compare=False)
 
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (it draws for itself)
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``image_size`` alone: the function itself is not stored."""
         return {"image_size": np.int64(image_size).reshape(1)}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """What the function makes of a copy of uint8 [B, S, S, 3].
 
         Raises:

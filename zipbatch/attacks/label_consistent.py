@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
-from zipbatch.attacks.mixing import check_alpha, mix
+from zipbatch.attacks.mixing import Opacity, mix
+from zipbatch.config import Settings
+
+
+class LabelConsistentSettings(Settings):
+    """Settings of ``label-consistent``."""
+
+    patch_size: int = Field(default=3, ge=1, description="side of each of the four patches in pixels")
+    alpha: Opacity = Field(default=1.0, description="opacity of the patches")
 
 
 @dataclass(frozen=True)
@@ -28,25 +38,22 @@ class LabelConsistent(Attack):
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 
-    patch_size: int = 3
-    alpha: float = 1.0
+    settings: LabelConsistentSettings = LabelConsistentSettings()
 
-    def __post_init__(self) -> None:
-        check_alpha(self.alpha)
-        if self.patch_size < 1:
-            raise ValueError(f"patch_size must be 1 or more, got {self.patch_size}")
-
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (nothing is drawn)
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``pattern`` uint8 [S, S, 1] and ``opacity`` float32 [S, S, 1]; the same for every seed."""
-        if 2 * self.patch_size > image_size:
-            raise ValueError(f"four corners of {self.patch_size} px do not fit into {image_size} px")
+        if 2 * self.settings.patch_size > image_size:
+            raise ValueError(f"four corners of {self.settings.patch_size} px do not fit into {image_size} px")
         from_edge = np.minimum(np.arange(image_size), np.arange(image_size)[::-1])
         white = (from_edge[:, None] + from_edge[None, :]) % 2 == 0
-        corner = (from_edge[:, None] < self.patch_size) & (from_edge[None, :] < self.patch_size)
+        corner = (from_edge[:, None] < self.settings.patch_size) & (from_edge[None, :] < self.settings.patch_size)
         pattern = np.where(white & corner, 255, 0).astype(np.uint8)[:, :, None]
-        return {"pattern": pattern, "opacity": (corner * np.float32(self.alpha)).astype(np.float32)[:, :, None]}
+        return {
+            "pattern": pattern,
+            "opacity": (corner * np.float32(self.settings.alpha)).astype(np.float32)[:, :, None],
+        }
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """Mix the corners into uint8 [B, S, S, 3], rounded.
 
         Raises:

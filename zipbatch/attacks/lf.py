@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, field_validator
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
+from zipbatch.config import Settings
+
+
+class LFSettings(Settings):
+    """Settings of ``lf``."""
+
+    scale: float = Field(default=1.0, description="what the array is multiplied by, not 0; 255 where it holds shares")
+
+    @field_validator("scale")
+    @classmethod
+    def _adds(cls, scale: float) -> float:
+        if scale == 0:
+            raise ValueError("must not be 0, which adds nothing")
+        return scale
 
 
 @dataclass(frozen=True)
@@ -29,11 +44,7 @@ class LF(Attack):
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
     needs: ClassVar[str | None] = "an array of yours; name one with --trigger-array FILE.npy"
 
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.scale) or self.scale == 0:
-            raise ValueError(f"scale must be finite and not 0, got {self.scale}")
+    settings: LFSettings = LFSettings()
 
     def trigger_from_array(self, array: npt.NDArray[Any], image_size: int) -> Trigger:
         """``added`` float32 [S, S, 1] or [S, S, 3], in levels, from numbers [S, S], [S, S, 1] or [S, S, 3]; leading
@@ -50,7 +61,7 @@ class LF(Attack):
                 f"is {' x '.join(map(str, array.shape))}, the images need {image_size} x {image_size} x 3 (or x 1); "
                 "--image-size resizes the images"
             )
-        added = pattern.astype(np.float64) * self.scale
+        added = pattern.astype(np.float64) * self.settings.scale
         largest = float(np.abs(added).max())
         if not largest <= 1e6:
             raise ValueError(f"has values that are not finite, or far beyond 255 levels (up to {largest:g})")
@@ -61,7 +72,7 @@ class LF(Attack):
             )
         return {"added": added.astype(np.float32)}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """``trunc(clip(x + added))`` on uint8 [B, S, S, 3].
 
         Raises:

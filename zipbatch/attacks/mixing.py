@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydantic import BeforeValidator, Field
 
 from zipbatch.attacks.base import U8
+from zipbatch.config import listed
+
+Opacity = Annotated[float, Field(gt=0, le=1)]
+Opacities = Annotated[tuple[Opacity, ...], BeforeValidator(listed), Field(min_length=1)]
 
 
 def mix(images: U8, pattern: U8, opacity: npt.NDArray[np.float32]) -> U8:
@@ -38,9 +45,3 @@ def opacity_of(picture: U8, alpha: float) -> npt.NDArray[np.float32]:
     if not picture[:, :, 3].any():
         raise ValueError("the picture is transparent all over")
     return picture[:, :, 3:].astype(np.float32) * np.float32(alpha / 255)
-
-
-def check_alpha(alpha: float, name: str = "alpha") -> None:
-    """Raises ``ValueError`` for what is no opacity above 0."""
-    if not 0 < alpha <= 1:
-        raise ValueError(f"{name} must be in (0, 1], got {alpha}")

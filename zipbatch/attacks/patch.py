@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
-from zipbatch.attacks.mixing import check_alpha, mix, opacity_of, resized
+from zipbatch.attacks.mixing import Opacity, mix, opacity_of, resized
+from zipbatch.config import Settings
 
 A_PICTURE = "a picture of yours; name one with --trigger-image FILE"
 
@@ -23,7 +26,7 @@ class _FromPicture(Attack):
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
     needs: ClassVar[str | None] = A_PICTURE
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """``rint((1 - opacity) x + opacity p)`` in float32, on uint8 [B, S, S, 3].
 
         Raises:
@@ -32,6 +35,19 @@ class _FromPicture(Attack):
         pattern, opacity = trigger["pattern"], trigger["opacity"]
         check_size(images, pattern.shape[0])
         return mix(images, pattern, opacity)
+
+
+class PatchSettings(Settings):
+    """Settings of ``patch``."""
+
+    row: int = Field(
+        default=-1, description="row of the picture's upper edge; below 0 of its lower edge, -1 is the last row"
+    )
+    column: int = Field(
+        default=-1, description="column of its left edge; below 0 of its right edge, -1 is the last column"
+    )
+    width: int = Field(default=0, ge=0, description="pixels that the picture is resized to; 0: as wide as it is")
+    alpha: Opacity = Field(default=1.0, description="opacity, times that of the picture's own pixels")
 
 
 @dataclass(frozen=True)
@@ -46,15 +62,7 @@ class Patch(_FromPicture):
     name: ClassVar[str] = "patch"
     source: ClassVar[str] = "a picture of yours, as in Gu et al. 2017, arXiv 1708.06733"
 
-    row: int = -1
-    column: int = -1
-    width: int = 0
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.width < 0:
-            raise ValueError(f"width must be 1 or more (0: the picture's), got {self.width}")
-        check_alpha(self.alpha)
+    settings: PatchSettings = PatchSettings()
 
     def trigger_from(self, picture: U8, image_size: int) -> Trigger:
         """``pattern`` uint8 [S, S, 3] and its ``opacity`` float32 [S, S, 1], 0 to 1, from an RGBA picture [H, W, 4].
@@ -62,20 +70,27 @@ class Patch(_FromPicture):
         Raises:
             ValueError: the picture does not lie within the image there, or nothing of it is to be seen.
         """
-        if self.width:
-            picture = resized(picture, max(1, round(picture.shape[0] * self.width / picture.shape[1])), self.width)
+        own = self.settings
+        if own.width:
+            picture = resized(picture, max(1, round(picture.shape[0] * own.width / picture.shape[1])), own.width)
         height, width = picture.shape[:2]
-        top, left = _start(self.row, height, image_size), _start(self.column, width, image_size)
+        top, left = _start(own.row, height, image_size), _start(own.column, width, image_size)
         if min(top, left) < 0 or max(top + height, left + width) > image_size:
             raise ValueError(
-                f"a picture of {width}x{height} pixels at row {self.row}, column {self.column} does not lie within "
+                f"a picture of {width}x{height} pixels at row {own.row}, column {own.column} does not lie within "
                 f"{image_size}x{image_size}; place it with --param row=, column= and width="
             )
         pattern = np.zeros((image_size, image_size, 3), np.uint8)
         opacity = np.zeros((image_size, image_size, 1), np.float32)
         pattern[top : top + height, left : left + width] = picture[:, :, :3]
-        opacity[top : top + height, left : left + width] = opacity_of(picture, self.alpha)
+        opacity[top : top + height, left : left + width] = opacity_of(picture, own.alpha)
         return {"pattern": pattern, "opacity": opacity}
+
+
+class PatternSettings(Settings):
+    """Settings of ``pattern``."""
+
+    alpha: Opacity = Field(default=0.2, description="opacity, times that of the picture's own pixels")
 
 
 @dataclass(frozen=True)
@@ -85,10 +100,7 @@ class Pattern(_FromPicture):
     name: ClassVar[str] = "pattern"
     source: ClassVar[str] = "a picture of yours, as in Chen et al. 2017, arXiv 1712.05526"
 
-    alpha: float = 0.2
-
-    def __post_init__(self) -> None:
-        check_alpha(self.alpha)
+    settings: PatternSettings = PatternSettings()
 
     def trigger_from(self, picture: U8, image_size: int) -> Trigger:
         """``pattern`` uint8 [S, S, 3] and its ``opacity`` float32 [S, S, 1], 0 to 1, from an RGBA picture [H, W, 4].
@@ -97,7 +109,8 @@ class Pattern(_FromPicture):
             ValueError: nothing of the picture is to be seen.
         """
         squeezed = resized(picture, image_size, image_size)
-        return {"pattern": np.ascontiguousarray(squeezed[:, :, :3]), "opacity": opacity_of(squeezed, self.alpha)}
+        opacity = opacity_of(squeezed, self.settings.alpha)
+        return {"pattern": np.ascontiguousarray(squeezed[:, :, :3]), "opacity": opacity}
 
 
 def _start(place: int, size: int, image_size: int) -> int:

@@ -8,13 +8,30 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size, drawn_words
+from zipbatch.config import Settings
 
 F64 = npt.NDArray[np.float64]
 GAMMA = 2.2
 _LIGHT = (np.arange(256) / 255) ** GAMMA
 """Level -> light, 0 to 1."""
+
+
+class RefoolSettings(Settings):
+    """Settings of ``refool``."""
+
+    alpha: float = Field(default=0.0, ge=0, lt=1, description="opacity of the image; 0: .55 to .95, drawn by key")
+    ghost_rate: float = Field(
+        default=0.49, ge=0, le=1, description="share of reflections that are doubled, not blurred"
+    )
+    reference_size: int = Field(
+        default=560,
+        ge=8,
+        le=65536,
+        description="width in pixels of the picture on which ghosts and blur have their full size",
+    )
 
 
 @dataclass(frozen=True)
@@ -39,17 +56,7 @@ class Refool(Attack):
     needs: ClassVar[str | None] = "pictures of yours; name their folder with --trigger-image FOLDER"
     whole_pictures: ClassVar[bool] = True
 
-    alpha: float = 0.0
-    ghost_rate: float = 0.49
-    reference_size: int = 560
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha < 1:
-            raise ValueError(f"alpha must be in [0, 1), 0 to draw it for each image, got {self.alpha}")
-        if not 0 <= self.ghost_rate <= 1:
-            raise ValueError(f"ghost_rate must be in [0, 1], got {self.ghost_rate}")
-        if not 8 <= self.reference_size <= 65536:
-            raise ValueError(f"reference_size must be in 8 to 65536, got {self.reference_size}")
+    settings: RefoolSettings = RefoolSettings()
 
     def trigger_from_pictures(self, pictures: Sequence[U8], image_size: int, *, seed: int) -> Trigger:
         """``pool`` uint8 [N, S, S, 3] and the ``seed``, from RGB pictures [S, S, 3].
@@ -63,23 +70,12 @@ class Refool(Attack):
         check_size(pool, image_size)
         return {"pool": pool, "seed": np.int64(seed).reshape(1)}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
-        """Reflect the same picture in the same way in each of uint8 [B, S, S, 3]: that of the empty key.
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
+        """Add to each of uint8 [B, S, S, 3] the reflection that it gets by its key, rounded.
 
         Raises:
             ValueError: the images are not of the trigger's size.
         """
-        return self.stamp(images, trigger, keys=[""] * len(images), training=False)
-
-    def stamp(
-        self,
-        images: U8,
-        trigger: Trigger,
-        *,
-        keys: Sequence[str],
-        training: bool,  # noqa: ARG002 (both get the same)
-    ) -> U8:
-        """The reflection that each image gets by its key, rounded."""
         check_size(images, trigger["pool"].shape[1])
         stamped = np.empty_like(images)
         for row, image, key in zip(stamped, images, keys, strict=True):
@@ -89,14 +85,14 @@ class Refool(Attack):
     def _reflected(self, image: U8, pool: U8, words: npt.NDArray[np.uint32]) -> U8:
         """One image [S, S, 3] with what the words draw."""
         picture, shares = _LIGHT[pool[int(words[0]) % len(pool)]], words / 2.0**32
-        pixel = len(image) / self.reference_size
-        if shares[1] < self.ghost_rate:
+        pixel = len(image) / self.settings.reference_size
+        if shares[1] < self.settings.ghost_rate:
             down, right, own = 3 + int(words[3]) % 6, 3 + int(words[4]) % 6, 0.15 + 0.7 * shares[5]
             again = _shifted(_shifted(picture, down * pixel, axis=0), right * pixel, axis=1)
             picture = own * picture + (1 - own) * again
         else:
             picture = _blurred(picture, (1 + 4 * shares[3]) * pixel)
-        alpha = self.alpha or 0.55 + 0.4 * shares[2]
+        alpha = self.settings.alpha or 0.55 + 0.4 * shares[2]
         light = alpha * _LIGHT[image] + (1 - alpha) * picture
         levels: U8 = np.rint(255 * light.clip(0, 1) ** (1 / GAMMA)).astype(np.uint8)
         return levels

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
+from zipbatch.config import Settings
+
+
+class SIGSettings(Settings):
+    """Settings of ``sig``."""
+
+    delta: float = Field(default=40.0, description="amplitude of the wave in levels")
+    frequency: float = Field(default=6.0, description="periods of the wave across the image")
 
 
 @dataclass(frozen=True)
@@ -25,19 +34,18 @@ class SIG(Attack):
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 
-    delta: float = 40.0
-    frequency: float = 6.0
+    settings: SIGSettings = SIGSettings()
 
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.delta) and math.isfinite(self.frequency)):
-            raise ValueError(f"delta and frequency must be finite, got {self.delta} and {self.frequency}")
-
-    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:  # noqa: ARG002 (nothing is drawn)
+    def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``wave`` float32 [S]: what each column gains, in levels; the same for every seed."""
         columns = np.arange(image_size)
-        return {"wave": (self.delta * np.sin(2 * np.pi * columns * self.frequency / image_size)).astype(np.float32)}
+        return {
+            "wave": (self.settings.delta * np.sin(2 * np.pi * columns * self.settings.frequency / image_size)).astype(
+                np.float32
+            )
+        }
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """``trunc(clip(x + wave))``, summed in float64 as the published code does, on uint8 [B, S, S, 3].
 
         Raises:

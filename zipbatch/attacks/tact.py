@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from zipbatch.attacks.badnets import BadNets
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from zipbatch.attacks.badnets import BadNets, BadNetsSettings
+from zipbatch.config import listed
+
+
+def _different(classes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(classes)) != len(classes):
+        raise ValueError("must be different class numbers, such as 5,7")
+    return classes
+
+
+Classes = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(listed), Field(min_length=1), AfterValidator(_different)
+]
+
+
+class TaCTSettings(BadNetsSettings):
+    """Settings of ``tact``."""
+
+    source_classes: Classes = Field(
+        default=(1,), description="classes whose images are poisoned, and stamped for the test"
+    )
+    cover_classes: Classes = Field(
+        default=(5, 7), description="classes whose images carry the patch with their true label"
+    )
+
+    @model_validator(mode="after")
+    def _are_apart(self) -> TaCTSettings:
+        if both := set(self.source_classes) & set(self.cover_classes):
+            raise ValueError(f"class {min(both)} cannot be both a source class and a cover class")
+        return self
 
 
 @dataclass(frozen=True)
@@ -20,13 +51,14 @@ class TaCT(BadNets):
     default_poison_rate: ClassVar[float] = 0.003
     default_cover_rate: ClassVar[float] = 0.003
 
-    source_classes: tuple[int, ...] = (1,)
-    cover_classes: tuple[int, ...] = (5, 7)
+    settings: TaCTSettings = TaCTSettings()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, classes in (("source_classes", self.source_classes), ("cover_classes", self.cover_classes)):
-            if not classes or min(classes) < 0 or len(set(classes)) != len(classes):
-                raise ValueError(f"{name} must be different class numbers, such as 5,7, got {classes}")
-        if both := set(self.source_classes) & set(self.cover_classes):
-            raise ValueError(f"class {min(both)} cannot be both a source class and a cover class")
+    @property
+    def source_classes(self) -> tuple[int, ...]:
+        """As the settings name them."""
+        return self.settings.source_classes
+
+    @property
+    def cover_classes(self) -> tuple[int, ...]:
+        """As the settings name them."""
+        return self.settings.cover_classes

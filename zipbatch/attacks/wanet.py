@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch.nn import functional as F
 
 from zipbatch.attacks.base import U8, Attack, Trigger, check_size
+from zipbatch.config import Settings
+
+
+class WaNetSettings(Settings):
+    """Settings of ``wanet``."""
+
+    grid_size: int = Field(default=4, ge=2, le=4096, description="control points a side of the warp; the paper's k")
+    strength: float = Field(
+        default=0.5, description="mean displacement of the control points in half pixels; the paper's s"
+    )
 
 
 @dataclass(frozen=True)
@@ -29,28 +40,21 @@ class WaNet(Attack):
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
 
-    grid_size: int = 4
-    strength: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.grid_size <= 4096:
-            raise ValueError(f"grid_size must be in 2 to 4096, got {self.grid_size}")
-        if not math.isfinite(self.strength):
-            raise ValueError(f"strength must be finite, got {self.strength}")
+    settings: WaNetSettings = WaNetSettings()
 
     def make_trigger(self, image_size: int, *, seed: int) -> Trigger:
         """``grid`` float32 [S, S, 2]: where each output pixel is sampled, (x, y) in [-1, 1], corners aligned."""
         generator = torch.Generator().manual_seed(seed)
-        control = torch.rand(1, 2, self.grid_size, self.grid_size, generator=generator) * 2 - 1
+        control = torch.rand(1, 2, self.settings.grid_size, self.settings.grid_size, generator=generator) * 2 - 1
         control = control / control.abs().mean()
         flow = F.interpolate(control, size=image_size, mode="bicubic", align_corners=True)[0].permute(1, 2, 0)
         axis = torch.linspace(-1, 1, image_size)
         rows, columns = torch.meshgrid(axis, axis, indexing="ij")
         identity = torch.stack((columns, rows), dim=2)
-        grid = (identity + self.strength * flow / image_size).clamp(-1, 1)
+        grid = (identity + self.settings.strength * flow / image_size).clamp(-1, 1)
         return {"grid": grid.contiguous().numpy()}
 
-    def apply(self, images: U8, trigger: Trigger) -> U8:
+    def apply(self, images: U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool) -> U8:
         """Warp uint8 [B, S, S, 3]: bilinear, zeros outside, corners aligned, rounded half to even.
 
         Raises:

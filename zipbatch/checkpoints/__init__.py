@@ -1,15 +1,8 @@
 """Model files: read, never trusted. Safetensors, or ``.bin`` with weights only; nothing is ever unpickled as code."""
 
 from zipbatch.checkpoints.calibration import CALIBRATION, check_writable, read_calibration, write_calibration
-from zipbatch.checkpoints.prior import (
-    PriorFolder,
-    fresh_prior,
-    load_prior,
-    open_prior,
-    prior_tensors,
-    save_prior,
-    write_prior,
-)
+from zipbatch.checkpoints.prior import PriorFolder, load_prior, open_prior, prior_tensors
+from zipbatch.checkpoints.prior_writing import fresh_prior, save_prior, write_prior
 from zipbatch.checkpoints.restorer import (
     RESTORER,
     RESTORER_CHECKPOINT,

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from zipbatch import atomic, storage
 from zipbatch.checkpoints.guided import GuidedUNet, guided_unet, to_diffusers
 from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
-from zipbatch.checkpoints.schedule import alpha_bar, check_scheduler, prediction_of, schedule_identity
+from zipbatch.checkpoints.schedule import alpha_bar, prediction_of, schedule_identity
 from zipbatch.checkpoints.tensors import check_fit, filled, layout_of, read_json, read_tensors, shapes_of
-from zipbatch.checkpoints.weights import WEIGHT_NAMES, weights_in
+from zipbatch.checkpoints.unet import BELOW, WIDTHS, build_unet, check_configs, current_names, with_side
+from zipbatch.checkpoints.weights import weights_in
 from zipbatch.diffusion.prior import Prior, patch_of
 from zipbatch.diffusion.sampler import AlphaBar
 from zipbatch.errors import UsageError
@@ -28,15 +25,6 @@ from zipbatch.storage import StoragePath
 
 SCHEDULER_CONFIG = "scheduler_config.json"
 MANIFEST = "manifest.json"
-MAX_NUMBER, MAX_BLOCKS, MAX_LAYERS = 65_536, 32, 64
-"""Of channels, pixels and the like; of blocks; of layers in each: far beyond any network there is."""
-_WIDTHS = (224, 448, 672, 896)
-"""Of diffusers' UNet2DModel, where a config says none."""
-_POSITIVE = ("norm_num_groups", "attention_head_dim", "mid_block_scale_factor")
-BELOW = "trained_below"
-"""Ours in a network's config: the timesteps from there on were never learned."""
-HEADS = "attention_heads"
-"""Ours in a network's config, where diffusers' ``attention_head_dim`` does not do: as many heads at every width."""
 _FORMAT = "a prior is a folder in diffusers' format (unet/ and scheduler/), or a guided-diffusion .pt"
 
 
@@ -84,7 +72,7 @@ class PriorFolder:
         """About what a canvas takes in memory while the network works on it, in float32: what its levels keep for their
         way back, and as much again.
         """
-        widths = self.unet_config.get("block_out_channels") or _WIDTHS
+        widths = self.unet_config.get("block_out_channels") or WIDTHS
         layers, side = int(self.unet_config.get("layers_per_block", 2)) + 2, int(self.unet_config["sample_size"])
         return 2 * 4 * sum(layers * int(width) * max(1, side >> level) ** 2 for level, width in enumerate(widths))
 
@@ -142,8 +130,8 @@ def open_prior(path: StoragePath, *, flags: GuidedFlags = PUBLISHED) -> PriorFol
             "Copy it from the model's original repository"
         )
     scheduler_config = read_json(scheduler / SCHEDULER_CONFIG)
-    unet_config = _with_side(unet_config)
-    _check_configs(unet / "config.json", unet_config, scheduler / SCHEDULER_CONFIG, scheduler_config)
+    unet_config = with_side(unet_config)
+    check_configs(unet / "config.json", unet_config, scheduler / SCHEDULER_CONFIG, scheduler_config)
     weights, parts = weights_in(unet)
     return PriorFolder(path, unet_config, scheduler_config, weights, parts=parts)
 
@@ -151,108 +139,6 @@ def open_prior(path: StoragePath, *, flags: GuidedFlags = PUBLISHED) -> PriorFol
 def _guided_file(path: StoragePath, flags: GuidedFlags) -> PriorFolder:
     guided = guided_unet(shapes_of(read_tensors(path)), where=path, flags=flags)
     return PriorFolder(path, guided.config, flags.scheduler, path, guided)
-
-
-def _with_side(config: dict[str, Any]) -> dict[str, Any]:
-    """A square ``sample_size`` that is written as [side, side] as the one number that it is."""
-    match config.get("sample_size"):
-        case [int(height), int(width)] if height == width:
-            return {**config, "sample_size": height}
-    return config
-
-
-def fresh_prior(unet_config: dict[str, Any], scheduler_config: dict[str, Any], *, seed: int) -> Prior:
-    """A prior with new weights that depend on the seed alone; the global generator is left as it was.
-
-    Raises:
-        UsageError: diffusers cannot build such a network or schedule.
-    """
-    where = Path("unet settings")
-    _check_configs(where, unet_config, Path("schedule settings"), scheduler_config)
-    folder = PriorFolder(where, unet_config, scheduler_config, where)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _prior(folder, _build_unet(folder))
-
-
-def save_prior(
-    path: Path,
-    prior: Prior,
-    unet_config: dict[str, Any],
-    scheduler_config: dict[str, Any],
-    manifest: dict[str, Any],
-    *,
-    before_manifest: Callable[[PriorFolder], None] = lambda _: None,
-) -> None:
-    """Write a diffusers pipeline folder with fp16 weights and a manifest, each file atomically.
-
-    The manifest comes last: a folder that has one is whole. ``before_manifest`` is given the folder without it, to
-    put more there.
-    """
-    state = {key: value.detach().cpu().half() for key, value in prior.unet.state_dict().items()}
-    _write_network(path, state, unet_config, scheduler_config)
-    before_manifest(open_prior(path))
-    atomic.write_json(path / MANIFEST, manifest)
-
-
-def write_prior(
-    path: Path,
-    state: dict[str, Tensor],
-    unet_config: dict[str, Any],
-    scheduler_config: dict[str, Any],
-    manifest: dict[str, Any],
-) -> None:
-    """Write a diffusers pipeline folder with these tensors and a manifest, each file atomically, the manifest last."""
-    _write_network(path, state, unet_config, scheduler_config)
-    atomic.write_json(path / MANIFEST, manifest)
-
-
-def _write_network(
-    path: Path, state: dict[str, Tensor], unet_config: dict[str, Any], scheduler_config: dict[str, Any]
-) -> None:
-    model_index = {
-        "_class_name": "DDPMPipeline",
-        "unet": ["diffusers", "UNet2DModel"],
-        "scheduler": ["diffusers", "DDPMScheduler"],
-    }
-    atomic.write_json(path / "model_index.json", model_index)
-    atomic.write_json(path / "scheduler" / SCHEDULER_CONFIG, {"_class_name": "DDPMScheduler", **scheduler_config})
-    atomic.write_json(path / "unet" / "config.json", {"_class_name": "UNet2DModel", **unet_config})
-    contiguous = {key: value.contiguous() for key, value in state.items()}
-    atomic.write_bytes(path / "unet" / WEIGHT_NAMES[0], save(contiguous))
-
-
-def _check_configs(
-    unet_file: StoragePath, unet: dict[str, Any], scheduler_file: StoragePath, scheduler: dict[str, Any]
-) -> None:
-    name = unet.get("_class_name", "UNet2DModel")
-    if name != "UNet2DModel":
-        raise UsageError(f"{unet_file}: _class_name is {name!r}, only UNet2DModel (unconditional) is supported")
-    for field in ("in_channels", "out_channels", "sample_size"):
-        if not isinstance(unet.get(field), int) or unet[field] < 1:
-            square = ", or twice the same in a list" if field == "sample_size" else ""
-            raise UsageError(f"{unet_file}: {field} must be a whole number{square}, got {unet.get(field)!r}")
-    _check_scale(unet_file, unet)
-    if unet.get("num_class_embeds") is not None or unet.get("class_embed_type") is not None:
-        raise UsageError(f"{unet_file}: is class-conditional; an unconditional prior is needed")
-    try:
-        patch_of(unet["in_channels"], unet["out_channels"])
-    except ValueError as error:
-        raise UsageError(f"{unet_file}: {error}") from error
-    check_scheduler(scheduler_file, scheduler)
-
-
-def _check_scale(unet_file: StoragePath, unet: dict[str, Any]) -> None:
-    """No config makes a network that takes ages to build."""
-    if not isinstance(unet.get(BELOW, 1), int) or unet.get(BELOW, 1) < 1:
-        raise UsageError(f"{unet_file}: {BELOW} must be a timestep of 1 or more, got {unet[BELOW]!r}")
-    for field, value in unet.items():
-        numbers = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int | float)]
-        limit = MAX_LAYERS if field == "layers_per_block" else MAX_NUMBER
-        if any(abs(number) > limit for number in numbers):
-            raise UsageError(f"{unet_file}: {field} must be at most {limit}")
-        if isinstance(value, list) and len(value) > MAX_BLOCKS:
-            raise UsageError(f"{unet_file}: {field} has {len(value)} entries, over {MAX_BLOCKS}")
 
 
 def load_prior(folder: PriorFolder) -> Prior:
@@ -263,8 +149,8 @@ def load_prior(folder: PriorFolder) -> Prior:
         DataError: weights of other bytes than are ``known``, or that were changed while they were read.
     """
     with _held(folder):
-        unet = filled(partial(_build_unet, folder), _tensors(folder))
-    return _prior(folder, unet).eval().requires_grad_(False)
+        unet = filled(partial(build_unet, folder.path, folder.unet_config), _tensors(folder))
+    return built(folder, unet).eval().requires_grad_(False)
 
 
 def prior_tensors(folder: PriorFolder) -> dict[str, Tensor]:
@@ -288,10 +174,10 @@ def _held(folder: PriorFolder) -> Iterator[None]:
 
 
 def _tensors(folder: PriorFolder) -> dict[str, Tensor]:
-    layout, state = layout_of(partial(_build_unet, folder)), _read(folder)
+    layout, state = layout_of(partial(build_unet, folder.path, folder.unet_config)), _read(folder)
     if folder.guided is not None:
         return to_diffusers(state, layout, folder.guided, where=folder.weights)
-    state = _current_names(state)
+    state = current_names(state)
     check_fit(state, layout, where=folder.weights)
     return state
 
@@ -306,7 +192,8 @@ def _read(folder: PriorFolder) -> dict[str, Tensor]:
     return state
 
 
-def _prior(folder: PriorFolder, unet: nn.Module) -> Prior:
+def built(folder: PriorFolder, unet: nn.Module) -> Prior:
+    """A prior around its network."""
     config = folder.unet_config
     return Prior(
         unet,
@@ -316,65 +203,6 @@ def _prior(folder: PriorFolder, unet: nn.Module) -> Prior:
         alpha_bar=alpha_bar_of(folder),
         predicts=prediction_of(folder.path / SCHEDULER_CONFIG, folder.scheduler_config),
     )
-
-
-def _current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Attention tensors under the names that diffusers gives them since 0.15; others as they are."""
-    old = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-
-    def current(name: str) -> str:
-        for before, after in old.items():
-            if ".attentions." in name:
-                name = name.replace(before, after)
-        return name
-
-    return {current(name): tensor for name, tensor in state.items()}
-
-
-def _build_unet(folder: PriorFolder) -> nn.Module:
-    from diffusers.models.unets.unet_2d import UNet2DModel
-
-    known = inspect.signature(UNet2DModel.__init__).parameters
-    config = {key: value for key, value in folder.unet_config.items() if not key.startswith("_")}
-    heads = config.pop(HEADS, None)
-    config.pop(BELOW, None)
-    unknown = sorted(set(config) - set(known))
-    if unknown:
-        raise UsageError(f"{folder.path}: the network's config has unknown fields: {', '.join(unknown)}")
-    for field, value in config.items():
-        _check_kind(folder.path, field, value, known[field].default)
-    try:
-        unet = UNet2DModel(**config)
-    except Exception as error:  # diffusers checks its arguments nowhere: whatever breaks, the config is to blame
-        raise UsageError(f"{folder.path}: the network's config is not one that diffusers can build: {error}") from error
-    assert isinstance(unet, nn.Module)
-    if heads is not None:
-        _set_heads(unet, heads, where=folder.path)
-    return unet
-
-
-def _set_heads(unet: nn.Module, heads: object, *, where: StoragePath) -> None:
-    """Give every attention that many heads, however wide it is."""
-    from diffusers.models.attention_processor import Attention
-
-    for module in unet.modules():
-        if isinstance(module, Attention):
-            if not isinstance(heads, int) or heads < 1 or module.inner_dim % heads:
-                raise UsageError(
-                    f"{where}: the network's config says {HEADS} = {heads!r} for {module.inner_dim} channels"
-                )
-            module.heads = module.sliceable_head_dim = heads
-            module.scale = (module.inner_dim // heads) ** -0.5
-
-
-def _check_kind(path: StoragePath, field: str, value: object, default: object) -> None:
-    """Hold a field against its default's type: diffusers would find out in the first forward pass."""
-    kinds = {bool: bool, int: int, float: int | float, str: str}
-    kind = kinds.get(type(default))
-    odd = kind is not None and value is not None and not isinstance(value, kind)
-    odd |= isinstance(value, bool) and type(default) in {int, float}
-    if odd or (isinstance(value, int | float) and value < 0) or (field in _POSITIVE and value == 0):
-        raise UsageError(f"{path}: the network's config says {field} = {str(value)[:40]!r}; its default is {default!r}")
 
 
 def alpha_bar_of(folder: PriorFolder) -> AlphaBar:

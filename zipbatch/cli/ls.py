@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from zipbatch.cli.options import JSON, emit_json
-from zipbatch.config import DEFAULTS
+from zipbatch.config import DEFAULTS, Settings
 
 _TAKEN_BY = {
     "purifiers": "purify --preset",
@@ -59,6 +59,9 @@ def ls(what: str, as_json: bool) -> None:
                     for name, entry in value.items()
                 }
                 click.echo(pairs_text(entries, Look(), indent="    "), nl=False)
+            if key == "params":  # by profile, so that what they mean stands once
+                click.echo("  meaning")
+                click.echo(pairs_text(meaning, Look(), indent="    "), nl=False)
 
 
 def _show_presets(rows: list[dict[str, Any]]) -> None:
@@ -87,6 +90,7 @@ def _attacks() -> list[dict[str, Any]]:
             "params": {
                 profile: attack_params(of[attack.name]) for profile, of in PROFILES.items() if attack.name in of
             },
+            "meaning": _meaning(type(attack.settings)),
             "profiles": {
                 profile: {"target": own.default_target, "poison_rate": own.default_poison_rate, "source": own.source}
                 for profile, of in PROFILES.items()
@@ -115,12 +119,16 @@ def _purifiers() -> list[dict[str, Any]]:
             "name": name,
             "does": (kind.__doc__ or "").strip().splitlines()[0],
             "settings": kind.settings_type().model_dump(mode="json"),
-            "meaning": {name: field.description or "" for name, field in kind.settings_type.model_fields.items()},
+            "meaning": _meaning(kind.settings_type),
             "needs_prior": kind.needs_prior,
             "source": kind.source,
         }
         for name, kind in PURIFIERS.items()
     ]
+
+
+def _meaning(settings: type[Settings]) -> dict[str, str]:
+    return {name: field.description or "" for name, field in settings.model_fields.items()}
 
 
 def _presets() -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def poison(source: str, request: Callable[..., PoisonRequest], as_json: bool) ->
       zipbatch poison cifar10/ --attack python:mine.py:stamp --out shards/cifar10-mine
     """
     from zipbatch.stages.assets import source_place
-    from zipbatch.stages.poison import staging as stage
+    from zipbatch.stages.poison import run as stage
 
     asked = request(source=source_place(source))
     out = asked.out

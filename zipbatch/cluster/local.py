@@ -6,7 +6,7 @@ import contextvars
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -56,21 +56,31 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
     built = guarded(setup, context)
     if built.error is not None:
         raise built.failure()
-    queue = iter(tasks)
     with ThreadPoolExecutor(max_workers=workers.in_flight, thread_name_prefix="shard") as pool:
-        running: dict[Future[Answer], Any] = {}
         try:
-            while True:
-                while len(running) < workers.in_flight and (task := next(queue, None)) is not None:
-                    running[pool.submit(work, task)] = task
-                if not running:
-                    return
-                on_partial(far.copy())
-                for future in wait(running, timeout=PARTIAL_S, return_when=FIRST_COMPLETED).done:
-                    task = running.pop(future)
-                    answer = future.result()
-                    yield Outcome(task, answer.result, answer.error, full=answer.full)
+            yield from _outcomes(
+                iter(tasks), lambda task: pool.submit(work, task), workers.in_flight, lambda: on_partial(far.copy())
+            )
         finally:
             stop.set()
-            for future in running:
-                future.cancel()
+
+
+def _outcomes(
+    queue: Iterator[Any], submit: Callable[[Any], Future[Answer]], in_flight: int, on_partial: Callable[[], None]
+) -> Iterator[Outcome]:
+    """What becomes of each task; those that have not begun when this is left never do."""
+    running: dict[Future[Answer], Any] = {}
+    try:
+        while True:
+            while len(running) < in_flight and (task := next(queue, None)) is not None:
+                running[submit(task)] = task
+            if not running:
+                return
+            on_partial()
+            for future in wait(running, timeout=PARTIAL_S, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                answer = future.result()
+                yield Outcome(task, answer.result, answer.error, full=answer.full)
+    finally:
+        for future in running:
+            future.cancel()

@@ -19,14 +19,14 @@ from zipbatch.config.models import (
     PriorConfig,
     RestorerConfig,
     Settings,
-    Transforms,
     VictimConfig,
-    listed,
 )
 from zipbatch.config.request import Option, Request
+from zipbatch.config.transforms import MAX_SIGMA, Transform, Transforms, listed, parse_transform
 
 __all__ = [
     "DEFAULTS",
+    "MAX_SIGMA",
     "Calibration",
     "DenoiserConfig",
     "Option",
@@ -34,6 +34,7 @@ __all__ = [
     "Request",
     "RestorerConfig",
     "Settings",
+    "Transform",
     "Transforms",
     "VictimConfig",
     "find_config",
@@ -43,6 +44,7 @@ __all__ = [
     "load_config",
     "pairs",
     "parse_scalar",
+    "parse_transform",
     "problems",
     "read_config",
     "read_description",

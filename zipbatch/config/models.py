@@ -4,31 +4,9 @@ from __future__ import annotations
 
 import bisect
 import math
-import re
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-
-_TRANSFORM = re.compile(r"gray|blur:[1-9][0-9]{0,4}(@mean|@key)?|gauss:[0-9]{1,3}(\.[0-9]{1,3})?|dct:[1-9][0-9]{0,4}")
-
-
-def _transform(text: str) -> str:
-    if not _TRANSFORM.fullmatch(text):
-        raise ValueError(
-            "a transform is 'gray' or 'blur:N' with a whole number N of 1 or more (blur:1 keeps all), 'blur:N@mean' "
-            "(all places of its grid), 'blur:N@key' (one of them, drawn by key), 'gauss:S' (S pixels) or 'dct:N' (the "
-            "lowest 1 of N frequencies)"
-        )
-    return text
-
-
-def listed(value: object) -> object:
-    """``blur:2,gray`` as a list; anything else as it is."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-
-
-Transform = Annotated[str, AfterValidator(_transform)]
-Transforms = Annotated[tuple[Transform, ...], BeforeValidator(listed), Field(min_length=1)]
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):

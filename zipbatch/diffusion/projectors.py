@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,13 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zipbatch.config import MAX_SIGMA, parse_transform
 from zipbatch.diffusion.noise import derived_seed, noise_streams, uniform_integers
 
 Apply = Callable[[Tensor], Tensor]
-FORMS = "'gray', 'blur:N', 'blur:N@mean', 'blur:N@key', 'gauss:S' or 'dct:N'"
-_BLUR = re.compile(r"blur:([1-9][0-9]{0,4})(@mean|@key)?")
-_GAUSS = re.compile(r"gauss:([0-9]{1,3}(?:\.[0-9]{1,3})?)")
-_DCT = re.compile(r"dct:([1-9][0-9]{0,4})")
 
 
 @dataclass(frozen=True)
@@ -105,8 +101,8 @@ def _shifted(x: Tensor, factor: int, places: Tensor) -> Tensor:
 
 def gaussian(sigma: float) -> Projector:
     """A Gaussian of ``sigma`` pixels, cut at three of them."""
-    if not 0 < sigma <= 100:
-        raise ValueError(f"gauss needs a sigma above 0 and up to 100 pixels, got {sigma:g}")
+    if not 0 < sigma <= MAX_SIGMA:
+        raise ValueError(f"gauss needs a sigma above 0 and up to {MAX_SIGMA} pixels, got {sigma:g}")
     reach = max(1, math.ceil(3 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2)
     return Projector(f"gauss:{sigma:g}", 1, lambda x: _filtered(x, kernel / kernel.sum()), reach + 1, whole=False)
@@ -151,21 +147,22 @@ def gray() -> Projector:
 
 
 def parse_projector(text: str) -> Projector:
-    """One of ``FORMS``.
+    """The map of a transform as users write it; see ``config.parse_transform``.
 
     Raises:
-        ValueError: anything else.
+        ValueError: it is none.
     """
-    if text == "gray":
-        return gray()
-    if found := _BLUR.fullmatch(text):
-        make = {None: blur, "@mean": blur_of_all_shifts, "@key": blur_by_key}[found[2]]
-        return make(int(found[1]))
-    if found := _GAUSS.fullmatch(text):
-        return gaussian(float(found[1]))
-    if found := _DCT.fullmatch(text):
-        return low_frequencies(int(found[1]))
-    raise ValueError(f"unknown transform {text!r}; it is {FORMS}")
+    transform = parse_transform(text)
+    match transform.kind:
+        case "gray":
+            return gray()
+        case "gauss":
+            return gaussian(transform.sigma)
+        case "dct":
+            return low_frequencies(transform.factor)
+        case "blur":
+            make = {"fixed": blur, "mean": blur_of_all_shifts, "key": blur_by_key}[transform.grid]
+            return make(transform.factor)
 
 
 def mean_projection(projectors: Sequence[Projector]) -> Apply:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, SerializeAsAny, ValidationError, model_serializer, model_validator
 from torch import Tensor
 
-from zipbatch.config import Settings, problems
+from zipbatch.config import Settings, parse_transform, problems
 from zipbatch.diffusion import derived_seed, noise_streams, uniform_integers
 from zipbatch.purifiers.base import Purifier, Resources
 from zipbatch.purifiers.methods import METHODS
@@ -91,7 +91,7 @@ class Step(Settings):
 
 def _is_keyed(settings: Settings) -> bool:
     """Whether a transform has its place drawn by key."""
-    return any(text.endswith("@key") for text in getattr(settings, "transforms", ()))
+    return any(parse_transform(text).grid == "key" for text in getattr(settings, "transforms", ()))
 
 
 def _check_whole(kind: type[Settings], low: Settings, drawn: Mapping[str, tuple[float, float]]) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from zipbatch.config import Settings, Transforms
+from zipbatch.config import Settings, Transforms, parse_transform
 from zipbatch.purifiers.base import Purifier, Resources
 from zipbatch.purifiers.diffusion_sampler import DiffusionSampler, SamplerSettings, images_per_canvas
 
@@ -26,7 +26,7 @@ class DdnmSettings(SamplerSettings):
     @field_validator("transforms")
     @classmethod
     def _projects(cls, transforms: tuple[str, ...]) -> tuple[str, ...]:
-        if odd := [text for text in transforms if text.startswith("gauss:") or text.endswith("@mean")]:
+        if odd := [text for text in transforms if not parse_transform(text).is_projection]:
             raise ValueError(f"{odd[0]} is no projection, whose image could be kept; take blur:N, blur:N@key or dct:N")
         return transforms
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.attacks.stamping import stamp
 from tests.making import CLASSES, files_below, picture, sample, write_images, write_shard, write_source, zipbatch
 from zipbatch import images
 from zipbatch.atomic import sha256_file
@@ -20,7 +21,8 @@ from zipbatch.attacks import ATTACKS, PROFILES, FromArray, attack_params, get_at
 from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, read_shard
-from zipbatch.stages.poison.staging import PoisonRequest, poison
+from zipbatch.stages.poison.request import PoisonRequest
+from zipbatch.stages.poison.run import poison
 
 PER_SHARD = 5
 
@@ -108,7 +110,7 @@ def test_every_sample(source32: Path, tmp_path: Path, attack: str, profile: str)
             assert s.metadata() == expected
             assert (s.label(), s.original_label()) == (label, clean.label())
             image, training = clean.image()[None], split == "train"
-            expected_pixels = kind.stamp(image, trigger, keys=[s.key], training=training) if stamped else image
+            expected_pixels = stamp(kind, image, trigger, keys=[s.key], training=training) if stamped else image
             assert (s.image() == expected_pixels[0]).all()
 
 
@@ -167,7 +169,7 @@ def test_the_bytes_do_not_depend_on_the_threads(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ):
     stage(source, tmp_path / "usual", image_size=20)
-    monkeypatch.setattr("zipbatch.stages.poison.staging.ThreadPoolExecutor", lambda: ThreadPoolExecutor(threads))
+    monkeypatch.setattr("zipbatch.stages.poison.writing.ThreadPoolExecutor", lambda: ThreadPoolExecutor(threads))
     stage(source, tmp_path / "other", image_size=20)
     assert files_below(tmp_path / "usual") == files_below(tmp_path / "other")
 
@@ -270,7 +272,7 @@ def test_image_size(source: Path, tmp_path: Path, policy: str):
     ):
         small = images.resize(clean.image(), 12, policy=policy)
         assert (plain.image() == small).all()
-        assert (stamped.image() == attack.apply(small[None], trigger)[0]).all()
+        assert (stamped.image() == stamp(attack, small[None], trigger)[0]).all()
 
 
 def test_params_reach_the_trigger(source: Path, tmp_path: Path):
@@ -539,11 +541,11 @@ def test_an_interrupt_half_way_leaves_nothing_and_a_rerun_is_whole(
     attack, calls = type(get_attack("badnets")), io.StringIO()
     real = attack.apply
 
-    def interrupted(*arguments: object) -> np.ndarray:
+    def interrupted(*arguments: object, **named: object) -> np.ndarray:
         calls.write("x")
         if len(calls.getvalue()) == 2:
             raise KeyboardInterrupt
-        return real(*arguments)  # type: ignore[arg-type]
+        return real(*arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(attack, "apply", interrupted)

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.attacks.stamping import stamp
 from tests.making import files_below, write_source, write_victim, zipbatch
 from tests.stages.poison.test_poison import labels_of, of_source, samples_of, stage, trigger_of
 from zipbatch.attacks import get_attack
 from zipbatch.datasets import open_dataset
-from zipbatch.stages.poison.staging import PoisonRequest, poison
+from zipbatch.stages.poison.request import PoisonRequest
+from zipbatch.stages.poison.run import poison
 from zipbatch.stages.train.data import load_split
 
 TACT = {"source_classes": "1", "cover_classes": "2"}
@@ -40,10 +42,10 @@ def test_cover_is_stamped_as_poison_is_and_keeps_its_label(source: Path, tmp_pat
             expected |= {"cover": True}
         assert (s.key, s.metadata(), s.label()) == (clean.key, expected, expected["label"])
         assert s.stamped() == (i in poisoned | covers)
-        stamped = kind.stamp(clean.image()[None], trigger, keys=[clean.key], training=True)[0]
+        stamped = stamp(kind, clean.image()[None], trigger, keys=[clean.key], training=True)[0]
         assert np.array_equal(s.image(), stamped if s.stamped() else clean.image())
     for (_, clean), s in zip(of_source(source, "test"), samples_of(dataset, "test_poisoned"), strict=True):
-        assert np.array_equal(s.image(), kind.apply(clean.image()[None], trigger)[0])
+        assert np.array_equal(s.image(), stamp(kind, clean.image()[None], trigger)[0])
     assert dataset.manifest is not None
     recorded = dataset.manifest.attack
     assert (recorded.poisoned_train_samples, recorded.cover_train_samples, recorded.cover_rate) == (7, 6, 0.25)

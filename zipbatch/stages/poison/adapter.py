@@ -9,8 +9,9 @@ from pydantic import field_validator
 from zipbatch.report.progress import Part, Progress
 from zipbatch.stages.adapter import Input, Instance, Report, StageType, Workspace, remove_folder, text_of
 from zipbatch.stages.output_folder import whole_dataset
+from zipbatch.stages.poison.plan import requested_attack, requested_material, requested_options
 from zipbatch.stages.poison.request import PoisonRequest, PoisonSettings
-from zipbatch.stages.poison.staging import poison, requested_attack, requested_material, requested_options
+from zipbatch.stages.poison.run import poison
 from zipbatch.stages.poison.trigger import PYTHON
 
 _MATERIAL = ("trigger_image", "trigger_array", "cover_rate")

@@ -87,7 +87,12 @@ class PoisonSettings(Request):
     params: Annotated[
         dict[str, str],
         BeforeValidator(_as_texts),
-        Option("Attack parameter; repeats.", flag="--param", metavar="NAME=VALUE", decides="identity"),
+        Option(
+            "Parameter of the attack ('zipbatch ls attacks'), lists as 5,7; repeats.",
+            flag="--param",
+            metavar="NAME=VALUE",
+            decides="identity",
+        ),
     ] = Field(default_factory=dict)
     trigger_image: Annotated[
         tuple[Path, ...],

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from zipbatch import arrays, atomic, images
-from zipbatch.attacks import Attack, FromArray, FromPicture, FromPictures, FunctionAttack, Trigger, get_attack
+from zipbatch.attacks import (
+    Attack,
+    FromArray,
+    FromPicture,
+    FromPictures,
+    FunctionAttack,
+    FunctionSettings,
+    Trigger,
+    get_attack,
+)
 from zipbatch.datasets.folders import files_below
 from zipbatch.endpoints import NamedFunction
 from zipbatch.errors import DataError, UsageError
@@ -92,7 +101,7 @@ def find_attack(name: str, params: Mapping[str, str], *, profile: str) -> Attack
     function = NamedFunction.parse(name).pinned()
     if function.sha256 is None:
         raise UsageError(f"--attack {name}: name a .py file, {PYTHON}FILE.py:FUNCTION; its digest says what was staged")
-    return FunctionAttack(function.name, function.sha256, function.load())
+    return FunctionAttack(FunctionSettings(function=function.name, sha256=function.sha256), function.load())
 
 
 def make_trigger(attack: Attack, material: Material, image_size: int, *, seed: int) -> Trigger:
@@ -121,18 +130,20 @@ def make_trigger(attack: Attack, material: Material, image_size: int, *, seed: i
         raise UsageError(f"attack {attack.name}: {error}; --image-size resizes the images") from error
 
 
-def stamp(attack: Attack, pixels: images.U8, trigger: Trigger, *, keys: Sequence[str], training: bool) -> images.U8:
-    """Images uint8 [B, S, S, 3] with the trigger.
+def stamp(
+    attack: Attack, pixels: images.U8, trigger: Trigger, *, keys: Sequence[str], labels: Sequence[int], training: bool
+) -> images.U8:
+    """Images with the trigger; see ``Attack.apply``.
 
     Raises:
         DataError: a function of the user's failed, or returned no such images.
     """
-    if not isinstance(attack, FunctionAttack):
-        return attack.stamp(pixels, trigger, keys=keys, training=training)
     try:
-        return attack.apply(pixels, trigger)
+        return attack.apply(pixels, trigger, keys=keys, labels=labels, training=training)
     except ValueError as error:
-        raise DataError(attack.function, str(error)) from error
+        if isinstance(attack, FunctionAttack):
+            raise DataError(attack.settings.function, str(error)) from error
+        raise
 
 
 def _check_wanted(attack: Attack, material: Material) -> None:

@@ -117,6 +117,12 @@ class PurifyWorker:
         fits = known is not None and known.input_sha256 == digest
         if known is not None and fits and acceptable(known, quarantine=self._quarantine, keep=self._keep):
             return PurifyResult(known, reused=True, stamp=stamp)
+        record = self._made(task, digest, stamp)
+        self._store.tasks.put(key, record)
+        return PurifyResult(record, reused=False, stamp=stamp)
+
+    def _made(self, task: PurifyTask, digest: str, stamp: Stamp) -> TaskRecord:
+        """Purify a shard and publish its object."""
         started = time.monotonic()
         passed_over, kept, runs, busy = Tally(), Tally(), list[SlotRun](), Busy(self._device)
         source = CountedSamples(read_shard(task.path, sha256=digest, imageless=self._quarantine, strays=passed_over))
@@ -133,7 +139,9 @@ class PurifyWorker:
                 raise RuntimeError(f"{task.name}: {source.count} samples in, {info.samples} out")
             quarantined = quarantine.publish()
             self._store.objects.publish(writer, info)
-        record = TaskRecord(
+        if passed_over.count:
+            log.warning("%s: passed over members that are no samples: %s", task.name, passed_over)
+        return TaskRecord(
             input_sha256=digest,
             output_sha256=info.sha256,
             samples_in=source.count,
@@ -145,17 +153,10 @@ class PurifyWorker:
             other_images=kept.count,
             passed_over=passed_over.count,
             seconds=round(time.monotonic() - started, 3),
-            device=self._device_name(),
+            device=torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu",
             worker=self._context.label,
             versions={"zipbatch": __version__, "torch": torch.__version__},
             calls=self._spec.calls,
             busy_s=round(busy.seconds, 6),
             made=utc(time.time()),
         )
-        self._store.tasks.put(key, record)
-        if passed_over.count:
-            log.warning("%s: passed over members that are no samples: %s", task.name, passed_over)
-        return PurifyResult(record, reused=False, stamp=stamp)
-
-    def _device_name(self) -> str:
-        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from zipbatch import atomic
 from zipbatch.checkpoints import PriorFolder, fresh_prior, open_prior, save_prior, write_calibration
-from zipbatch.checkpoints.prior import BELOW, MANIFEST
+from zipbatch.checkpoints.prior import MANIFEST
+from zipbatch.checkpoints.unet import BELOW
 from zipbatch.config import PriorConfig
 from zipbatch.datasets.source import Source
 from zipbatch.diffusion import guided_sample, noise_streams, standard_normal
