@@ -48,7 +48,9 @@ def moves(
 def _confusion(
     title: str, counted: Sequence[tuple[str, _Pairs]], classes: int, names: Sequence[str] | None, *, rows: str
 ) -> Confusion:
-    shown = list(range(classes)) if classes <= MOST_CLASSES else _most_mistaken([pairs for _, pairs in counted])
+    shown = (
+        list(range(classes)) if classes <= MOST_CLASSES else _most_mistaken([pairs for _, pairs in counted], classes)
+    )
     matrices = [Matrix(text, [[pairs[row, column] for column in shown] for row in shown]) for text, pairs in counted]
     about = "Images by class; the darker a cell, the larger its share of its row."
     if len(shown) < classes:
@@ -57,9 +59,9 @@ def _confusion(
     return Confusion(title, [class_name(index, names) for index in shown], matrices, rows, after, about)
 
 
-def _most_mistaken(every: Sequence[_Pairs]) -> list[int]:
+def _most_mistaken(every: Sequence[_Pairs], classes: int) -> list[int]:
     """The classes with most images off the diagonal, as class or as answer."""
-    off: Counter[int] = Counter()
+    off = dict.fromkeys(range(classes), 0)
     for pairs in every:
         for (row, column), count in pairs.items():
             if row != column:

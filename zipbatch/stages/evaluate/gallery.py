@@ -34,6 +34,8 @@ from zipbatch.victims import Classifier
 
 CANDIDATES = 512
 """Images of each kind that the victim is asked about, to choose among them."""
+CANDIDATE_BYTES = 24 * 1024**2
+"""Of their pixels: about 160 images of 224 px, on which a large network takes a minute on a CPU."""
 SHOWN = 16
 """Images in a tab at most."""
 _SEED = 0
@@ -113,7 +115,11 @@ def answered(
 
 
 def _ask(plan: EvaluatePlan, task: EvaluateTask, classifier: Classifier, most: int) -> _Asked:
-    labels, victim, short = candidates(plan, task, most=most), plan.victims[0], form_names(plan)
+    labels, victim, short = (
+        candidates(plan, task, most=most, most_bytes=CANDIDATE_BYTES),
+        plan.victims[0],
+        form_names(plan),
+    )
     forms = [replace(form, title=short.get(form.title, form.title)) for form in forms_of(plan, task)]
     answers, scores = [], []
     for form in forms:

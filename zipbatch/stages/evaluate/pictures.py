@@ -26,7 +26,8 @@ from zipbatch.storage import StoragePath
 
 CANDIDATES = 256
 """Images that the victim is asked about to choose the ones to show among them."""
-_CANDIDATE_BYTES = 64 * 1024**2
+CANDIDATE_BYTES = 64 * 1024**2
+"""Of their pixels; fewer are taken where they are larger."""
 MAX_CELL = 512
 """Longer side of a picture that is shown, pixels."""
 
@@ -41,7 +42,9 @@ class Form:
     make: Callable[[U8], U8] | None = None
 
 
-def candidates(plan: EvaluatePlan, task: EvaluateTask, *, most: int = CANDIDATES) -> dict[str, Label]:
+def candidates(
+    plan: EvaluatePlan, task: EvaluateTask, *, most: int = CANDIDATES, most_bytes: int = CANDIDATE_BYTES
+) -> dict[str, Label]:
     """Key -> label of the first images of a shard, ``most`` of them; of fewer where they are large."""
     read, aside = labelling(plan.request), quarantined_keys(task.quarantine)
     found: dict[str, Label] = {}
@@ -51,7 +54,7 @@ def candidates(plan: EvaluatePlan, task: EvaluateTask, *, most: int = CANDIDATES
             continue
         size += sample.image().nbytes
         found[sample.key] = read.of(sample)
-        if len(found) == most or size > _CANDIDATE_BYTES:
+        if len(found) == most or size > most_bytes:
             break
     return found
 

@@ -111,8 +111,8 @@ def ask_for_scores(
 
 
 def _shares(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scores [N, classes] as shares of 1; infinities, which are scores too, count as the largest number there is."""
-    finite = np.nan_to_num(scores)
+    """Scores [N, classes] as shares of 1; infinities, which are scores too, count as large numbers."""
+    finite = scores.clip(-1e30, 1e30)
     if (finite >= 0).all() and np.allclose(finite.sum(axis=1), 1, atol=1e-3):
         return finite
     raised = np.exp(finite - finite.max(axis=1, keepdims=True))
