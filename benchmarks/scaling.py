@@ -26,10 +26,10 @@ from zipbatch.cluster import WorkerContext, Workers, run_tasks
 from zipbatch.config.models import Settings
 from zipbatch.datasets import open_dataset
 from zipbatch.purifiers import PURIFIERS, Purifier, Resources
+from zipbatch.report.progress import Progress
 from zipbatch.shards import Sample, ShardWriter
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
-from zipbatch.stages.purify.progress import PurifyProgress
 from zipbatch.stages.purify.request import PurifierRequest
 from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.run import purify
@@ -134,9 +134,10 @@ def main(shards: int, gpus: int) -> None:
         spec, workers = purifier_spec(PurifierRequest(purifier="blur")), Workers(workers=2, device="cpu")
         marks: list[tuple[int, float, float]] = []
 
-        def mark(progress: PurifyProgress) -> None:
-            if progress.shards_done % (shards // 10) == 0:
-                marks.append((progress.shards_done, time.process_time(), memory_mib()))
+        def mark(progress: Progress) -> None:
+            done = progress.part("shards").done
+            if done % (shards // 10) == 0:
+                marks.append((done, time.process_time(), memory_mib()))
 
         began, cpu = time.monotonic(), time.process_time()
         plan = plan_purify(PurifyJob(open_dataset([str(tiny)]), spec, Store(folder / "pur"), workers))

@@ -21,13 +21,16 @@ from typing import Any
 
 from zipbatch import atomic
 from zipbatch.checkpoints import open_victim
-from zipbatch.cluster import resolve_workers
+from zipbatch.cluster import WorkerRequest
 from zipbatch.config import read_config
 from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.diffusion import timesteps
 from zipbatch.report.curve import StrengthLine, strength_curve
+from zipbatch.results import dump
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
-from zipbatch.stages.evaluate.run import EvaluateRequest, evaluate, plan_evaluate
+from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.plan import plan_evaluate
+from zipbatch.stages.evaluate.run import evaluate
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
 from zipbatch.stages.purify.request import Precision, PurifierRequest
@@ -127,7 +130,7 @@ def main() -> None:
     asked = parser.parse_args()
     prior = embedded_prior() if asked.prior == EMBEDDED else Path(asked.prior)
     specs = [(s, spec_of(s, prior, asked.precision)) for s in settings_of(read_config(asked.grid))]
-    workers = resolve_workers(asked.gpus, asked.workers, None, "auto")
+    workers = WorkerRequest(gpus=asked.gpus, workers=asked.workers).resolve()
     store = Store(asked.store)
     rows: list[dict[str, Any]] = []
     for number, (setting, spec) in enumerate(specs):
@@ -136,15 +139,15 @@ def main() -> None:
             started = time.monotonic()
             done = purify(plan_purify(PurifyJob(dataset, spec, store, workers)))
             reference = f"{dataset.name}@{done.version}"
-            request = EvaluateRequest((open_victim(Path(victim)),), dataset, staged, (reference,), store, workers)
-            measured = evaluate(plan_evaluate(request))
+            job = EvaluateJob((open_victim(Path(victim)),), dataset, staged, (reference,), store, workers)
+            measured = evaluate(plan_evaluate(job))
             case = {"case": Path(staged).name, "half": asked.half, "precision": asked.precision}
             if number == 0:
-                rows.append({**case, "name": "no defence", "calls": 0, "setting": {}, **measured[0]})
-            name = setting["preset"] if len(setting) == 1 else measured[1]["settings"]
-            rows.append({**case, "name": name, "calls": calls_of(spec), "setting": setting, **measured[1]})
+                rows.append({**case, "name": "no defence", "calls": 0, "setting": {}, **dump(measured[0])})
+            name = setting["preset"] if len(setting) == 1 else measured[1].settings
+            rows.append({**case, "name": name, "calls": calls_of(spec), "setting": setting, **dump(measured[1])})
             took = time.monotonic() - started
-            sys.stdout.write(f"{case['case']:20} {measured[1]['settings']:50} {shares(rows[-1])} {took:.0f} s\n")
+            sys.stdout.write(f"{case['case']:20} {measured[1].settings or '':50} {shares(rows[-1])} {took:.0f} s\n")
             sys.stdout.flush()
             atomic.write_json(asked.out, {"rows": rows})
     if asked.curve is not None:

@@ -27,13 +27,16 @@ from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.metrics import choose_candidate, judge
 from zipbatch.shards import read_shard
 from zipbatch.stages.assets import EMBEDDED, embedded_prior
-from zipbatch.stages.evaluate.run import EvaluateRequest, plan_evaluate, results
+from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.plan import plan_evaluate
+from zipbatch.stages.evaluate.run import results
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
-from zipbatch.stages.purify.request import PurifySettings
+from zipbatch.stages.purify.request import PurifierRequest, PurifySettings
+from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.run import purify
 from zipbatch.stages.purify.spec import PurifierSpec
-from zipbatch.stages.tune.sweep import sweep
+from zipbatch.stages.tune.sweep import candidates_around
 from zipbatch.store import Store
 
 Ints = npt.NDArray[np.int64]
@@ -63,7 +66,7 @@ def answers_of(part: ShardDataset, victim: Path, candidates: Sequence[PurifierSp
     for spec in candidates:
         done = purify(plan_purify(PurifyJob(part, spec, store, Workers(), PurifySettings(splits=part.splits))))
         references.append(f"{part.name}@{done.version}")
-    plan = plan_evaluate(EvaluateRequest((open_victim(victim),), part, part.name, tuple(references), store))
+    plan = plan_evaluate(EvaluateJob((open_victim(victim),), part, part.name, tuple(references), store))
     given: dict[str, Ints] = {}
     for result in results(plan, keep_answers=True):
         given[result.name] = np.stack([form for form in result.answers[0] if form is not None])
@@ -88,7 +91,8 @@ def draws(clean: Answers, stamped: Answers, *, images: int, share: float, count:
 def outcomes(case: str, victim: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row for each share: what was seen and chosen, and what the choice is worth on the other half."""
     prior = embedded_prior() if asked.prior == EMBEDDED else Path(asked.prior)
-    candidates, own = sweep(preset=asked.preset, exponents=(), prior=prior, bfloat16=asked.precision == "bfloat16")
+    request = PurifierRequest(preset=asked.preset, precision=asked.precision)
+    candidates, own = candidates_around(purifier_spec(request, prior), ())
     exponents = [candidate.settings.model_dump()["guidance_exponent"] for candidate in candidates]
     dataset, store = open_dataset([case]), Store(asked.store)
     parts = [

@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
     {"cluster"},
     {"store", "datasets"},
     {"shards", "checkpoints", "endpoints", "report"},
+    {"results"},
     {"purifiers"},
     {"attacks", "diffusion", "victims", "metrics"},
     {"arrays", "images", "kinds", "pixels", "keys", "strays", "tars"},

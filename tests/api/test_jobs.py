@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store=folder / "pur",
         preset="jpeg",
         tag="nightly",
-        on_progress=lambda progress: seen.append(progress.shards_done),
+        on_progress=lambda progress: seen.append(progress.part("shards").done),
     )
     assert (summary.reference, summary.shards, summary.samples, summary.computed) == ("sample@nightly", 6, 60, 6)
     assert (seen[0], seen[-1]) == (0, 6)

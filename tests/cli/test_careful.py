@@ -247,15 +247,6 @@ def test_store_urls_of_an_unknown_split_or_a_missing_object(source12: Path, tmp_
     assert (missing.code, missing.out) == (1, "")
 
 
-def test_cpu_workers_do_not_ask_for_cuda():
-    from zipbatch.cluster import resolve_workers
-    from zipbatch.errors import UsageError
-
-    assert resolve_workers(None, 2, None, "auto").device == "cpu"
-    with pytest.raises(UsageError, match="--gpus"):
-        resolve_workers(None, 2, None, "cuda")
-
-
 def test_a_sheet_without_a_folder_is_refused_before_work(staged: Path, victim: Path, tmp_path: Path):
     ran = zipbatch("evaluate", victim, "--data", staged, "--sheet", tmp_path / "no" / "sheet.png")
     assert (ran.code, ran.out) == (2, "")

@@ -21,9 +21,10 @@ from tests.making import (
     zipbatch,
 )
 from tests.stages.train.test_train_prior import UNET
-from zipbatch.cli.fitting import MAX_LOSS
 from zipbatch.report.fit_table import fit_table
-from zipbatch.stages.tune.fit import PRESETS, candidates
+from zipbatch.results import FitReport
+from zipbatch.stages.tune.candidates import PRESETS, candidates
+from zipbatch.stages.tune.request import TuneRequest
 
 IMAGES = 90
 
@@ -173,9 +174,11 @@ def test_images_are_stretched_to_what_the_victim_takes(victim: Path, prior: Path
 
 
 def test_the_users_presets_are_tried_after_the_usual_ones_in_their_order(victim: Path, large: Path, prior: Path):
-    names = [one.preset for one in candidates(["strong", "jpeg"])]
-    assert names == ["fast", "balanced", "strong", "jpeg"]
-    assert [one.preset for one in candidates(["fast", "blur", "fast"])] == ["balanced", "strong", "fast", "blur"]
+    def tried(*presets: str) -> list[str]:
+        return [one.preset for one in candidates(TuneRequest(victim="v", fit="in", prior="p", presets=presets))]
+
+    assert tried("strong", "jpeg") == ["fast", "balanced", "strong", "jpeg"]
+    assert tried("fast", "blur", "fast") == ["balanced", "strong", "fast", "blur"]
     ran = fit(victim, large, prior, "--preset", "jpeg", "--max-loss", 1)
     assert ran.code == 0, ran.err
     assert "next: zipbatch purify SHARDS --preset jpeg --store DIR" in ran.out
@@ -262,7 +265,7 @@ def test_what_it_refuses_with_suspects(victim: Path, photos: Path, prior: Path, 
     assert "those of --fit have 16" in told(scores(tmp_path), "--fit", photos, "--data", tmp_path / "other")
     assert "Missing option '--data'" in told(victim)
     assert "--max-loss goes with --fit" in told(victim, "--data", staged, "--max-loss", 0.1)
-    assert MAX_LOSS == 0.1
+    assert TuneRequest.model_fields["max_loss"].default == 0.1
 
 
 def test_too_few_images_to_learn_from(victim: Path, photos: Path, bare: Path):
@@ -277,7 +280,7 @@ def test_an_image_that_cannot_be_read_is_named(victim: Path, prior: Path, tmp_pa
     assert (ran.code, "key 'b'" in ran.err) == (1, True), ran.err
 
 
-def found(**changes: object) -> dict[str, object]:
+def found(**changes: object) -> FitReport:
     rows = [
         {
             "preset": name,
@@ -295,6 +298,11 @@ def found(**changes: object) -> dict[str, object]:
         for name, least, kept in (("fast", 7, 0.91), ("strong", 5, 0.8))
     ]
     about = {
+        "source": "clean/",
+        "prior": "priors/p",
+        "resize": None,
+        "n_ca": 300,
+        "chosen": "fast",
         "split": "test",
         "images": 300,
         "image_size": 32,
@@ -303,7 +311,7 @@ def found(**changes: object) -> dict[str, object]:
         "max_loss": 0.1,
         "learned": [],
     }
-    return {**about, "presets": rows, "ca_before": 0.49, "within": True, **changes}
+    return FitReport.model_validate({**about, "presets": rows, "ca_before": 0.49, "within": True, **changes})
 
 
 def test_the_table_says_what_was_chosen_and_how_sure_that_is():

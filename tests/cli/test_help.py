@@ -35,6 +35,7 @@ from zipbatch.config import DEFAULTS
         "tune",
         "adapt",
         "ls",
+        "schema",
     ],
 )
 def test_every_command_has_help(command: str):
@@ -91,7 +92,8 @@ def test_poison_offers_every_profile():
 
 
 def test_help_imports_no_heavy_library():
-    code = "import sys; from zipbatch.cli.main import cli; import zipbatch.cli.purify; print(sorted(sys.modules))"
+    commands = ", ".join(f"zipbatch.cli.{name}" for name in ("main", "purify", "evaluate", "tune", "audit"))
+    code = f"import sys, {commands}; print(sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for library in ("torch", "ray", "diffusers", "matplotlib", "webdataset"):
         assert f"'{library}'" not in modules

@@ -18,8 +18,8 @@ from tests.making import write_source, zipbatch
 from zipbatch.cli import render as screens
 from zipbatch.cli.render import Screen, Ticker
 from zipbatch.cli.run_context import RunContext
+from zipbatch.report.counts import Counts
 from zipbatch.report.progress import Part, Progress
-from zipbatch.report.run import Counts
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ class Order(Request):
     names: Annotated[tuple[str, ...], Option("Who; repeats.", flag="--name")] = ()
     set: Annotated[dict[str, Any], Option("Settings.", metavar="NAME=VALUE")] = Field(default_factory=dict)
     params: Annotated[dict[str, str], Option(flag="--param")] = Field(default_factory=dict)
+    weights: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Option("Of each; repeats.", flag="--weight")] = ()
     quick: Annotated[bool, Option("In haste.")] = False
     move: Annotated[bool | None, Option("Or don't.")] = None
     out: Annotated[Path, Option("Where to.", metavar="DIR")]
@@ -32,8 +33,8 @@ def order(*typed: str, **settings: Any) -> Any:
 
     @click.command()
     @options_of(Order, **settings)
-    def command(request: Any) -> None:
-        seen.append(request)
+    def command(**given: Any) -> None:
+        seen.append(given[settings.get("name", "request")])
 
     result = CliRunner().invoke(command, typed)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -47,13 +48,14 @@ def test_defaults_are_those_of_the_request():
 
 def test_every_kind_of_value():
     typed = "--size 9 --share .5 --kind blue --name a --name b --set x=1 --set y=null --param z=null --quick --no-move"
-    assert order(*typed.split(), "--out", "x") == Order(
+    assert order(*typed.split(), "--weight", "2", "--weight", ".5", "--out", "x") == Order(
         size=9,
         share=0.5,
         kind="blue",
         names=("a", "b"),
         set={"x": "1", "y": None},
         params={"z": "null"},
+        weights=(2, 0.5),
         quick=True,
         move=False,
         out=Path("x"),
@@ -66,6 +68,7 @@ def test_every_kind_of_value():
         (["--size", "10"], "'--size': 10 is not in the range 1<=x<=9"),
         (["--share", "0"], "'--share': 0.0 is not in the range x>0"),
         (["--share", "nan"], "'--share': 'nan' is not a finite number"),
+        (["--weight", "0"], "'--weight': 0.0 is not in the range x>0"),
         (["--kind", "green"], "'--kind': 'green' is not one of 'red', 'blue'"),
         ([], "Missing option '--out'"),
     ],
@@ -94,6 +97,18 @@ def test_what_the_command_finds_out_itself_is_no_option():
     assert "--out" not in order("--help", without=("out",))
 
 
-def test_first_fields_are_listed_first():
-    text = order("--help", first=("out", "kind"))
-    assert text.index("--out") < text.index("--kind") < text.index("--size")
+def test_first_fields_are_listed_first_and_last_ones_last():
+    text = order("--help", first=("out", "kind"), last=("share", "size"))
+    assert text.index("--out") < text.index("--kind") < text.index("--name") < text.index("--share")
+    assert text.index("--move") < text.index("--share") < text.index("--size")
+
+
+def test_the_request_says_what_was_given():
+    """A flag at its default is given, too."""
+    typed = ("--size", "3", "--name", "a", "--out", "x", "--quick")
+    assert order(*typed).given("quick", "names", "kind", "size") == ["--quick", "--name", "--size"]
+    assert order("--out", "x").model_fields_set == {"out"}
+
+
+def test_a_command_may_call_it_something_else():
+    assert order("--out", "x", name="wanted") == Order(out=Path("x"))

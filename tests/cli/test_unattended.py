@@ -17,9 +17,9 @@ from tests.making import Ran, files_below, purifier_spec, sample, write_shard, w
 from zipbatch.cluster import Workers
 from zipbatch.datasets import open_dataset
 from zipbatch.errors import TimeIsUp
+from zipbatch.report.progress import Progress
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
-from zipbatch.stages.purify.progress import PurifyProgress
 from zipbatch.stages.purify.run import purify
 from zipbatch.store import Store, verify
 from zipbatch.store.lock import RunLock, lock_file
@@ -257,9 +257,9 @@ def test_when_time_is_up_shards_in_hand_are_finished_and_kept(shards: Path, tmp_
     stop_at = time.monotonic() + 0.5
     done: list[int] = []
 
-    def slow(progress: PurifyProgress) -> None:
-        done.append(progress.shards_done)
-        time.sleep(max(0.0, stop_at - time.monotonic()) if progress.shards_done else 0.0)
+    def slow(progress: Progress) -> None:
+        done.append(progress.part("shards").done)
+        time.sleep(max(0.0, stop_at - time.monotonic()) if done[-1] else 0.0)
 
     with pytest.raises(TimeIsUp, match="no version was published"):
         purify(plan_purify(request(tmp_path / "pur")), on_progress=slow, stop_at=stop_at)

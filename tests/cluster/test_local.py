@@ -20,8 +20,8 @@ import pytest
 
 from tests.cluster.job import Job
 from tests.making import write_source
-from zipbatch.cluster import Outcome, WorkerContext, Workers, resolve_workers, run_tasks
-from zipbatch.errors import DataError, UsageError, ZipbatchError
+from zipbatch.cluster import Outcome, WorkerContext, Workers, run_tasks
+from zipbatch.errors import DataError, ZipbatchError
 
 LOCAL = Workers(device="cpu")
 ERRORS = {
@@ -153,20 +153,6 @@ def test_a_worker_knows_where_it_runs():
     assert seen[0].compute_threads == len(os.sched_getaffinity(0))
     assert seen[0].label["pid"] == os.getpid()
     json.dumps(seen[0].label)
-
-
-@pytest.mark.parametrize(
-    ("gpus", "workers", "address", "message"),
-    [
-        (1, 1, None, "--gpus and --workers exclude each other"),
-        (None, None, "127.0.0.1:1", "--address needs --gpus N or --workers N"),
-        (None, 0, "127.0.0.1:1", "--address needs --gpus N or --workers N"),
-        (999, None, None, r"--gpus 999: this machine has \d+ CUDA devices"),
-    ],
-)
-def test_contradicting_requests_are_refused(gpus: int | None, workers: int | None, address: str | None, message: str):
-    with pytest.raises(UsageError, match=message):
-        resolve_workers(gpus, workers, address, "cpu")
 
 
 SCRIPT = """

@@ -55,7 +55,7 @@ from zipbatch.datasets.plain_pickle import load_plain
 from zipbatch.endpoints import http
 from zipbatch.errors import DataError, ZipbatchError
 from zipbatch.pipeline.config import PipelineConfig
-from zipbatch.report.tables import versions_table
+from zipbatch.report.versions import versions_table
 from zipbatch.shards import Limits, read_shard
 from zipbatch.stages.convert.import_files import match_by_map
 from zipbatch.stages.purify.identity import describe

@@ -243,16 +243,18 @@ def test_a_victim_of_other_lessons_does_not_know_the_triggers_of_seeds(run):
 
 
 def test_the_spread_is_that_of_a_sample():
+    from tests.results.making import pipeline_row
     from zipbatch.pipeline.rows import CombinedRow
     from zipbatch.pipeline.seed_statistics import rows_over_seeds
+    from zipbatch.results import SeedRow
 
     def row(seed: int, **values: Any) -> CombinedRow:
-        base = {"axes": {"seed": str(seed)}, "data": "d", "victim": "v", "asr": None, "fpr": None}
-        return CombinedRow(base | values, ("t", 0), {})
+        return CombinedRow(pipeline_row(axes={"seed": str(seed)}, **values), ("t", 0), {})
 
     rows = [row(0, ca=0.5, n_ca=9, der=0.5), row(1, ca=1.0, n_ca=8, der=None), row(2, ca=0.6, n_ca=9, der=0.5)]
     (over,) = rows_over_seeds(rows, stages=[])
-    assert over["ca"] == pytest.approx(0.7)
-    assert over["ca_sd"] == pytest.approx(statistics.stdev([0.5, 1.0, 0.6]))
-    assert (over["n_ca"], over["n_seeds"]) == (8, 3)
-    assert (over["der"], over["der_sd"]) == (None, None), "not of all seeds"
+    assert isinstance(over, SeedRow)
+    assert over.ca == pytest.approx(0.7)
+    assert over.ca_sd == pytest.approx(statistics.stdev([0.5, 1.0, 0.6]))
+    assert (over.n_ca, over.n_seeds) == (8, 3)
+    assert (over.der, over.der_sd) == (None, None), "not of all seeds"

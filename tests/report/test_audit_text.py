@@ -8,13 +8,17 @@ import pytest
 
 from zipbatch.report.audit_text import audit_text
 from zipbatch.report.columns import Look
+from zipbatch.results import AuditVerdict
 
 
-def found(verdict: str, **other: Any) -> dict[str, Any]:
+def found(verdict: str, **other: Any) -> AuditVerdict:
     accused = verdict == "backdoored"
     values = {
+        "victim": "v",
+        "data": "d",
         "verdict": verdict,
         "target": "ship" if accused else None,
+        "target_index": 8 if accused else None,
         "forms": [{"form": "balanced", "flip_rate": 0.0625}],
         "images": 300,
         "quarantined": 0,
@@ -25,8 +29,9 @@ def found(verdict: str, **other: Any) -> dict[str, Any]:
         "false_alarms": 0.01,
         "least_found": None if accused else 18,
         "share": 0.1,
+        "flip_rate": 0.0625,
     }
-    return values | other
+    return AuditVerdict.model_validate(values | other)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +64,7 @@ def found(verdict: str, **other: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_verdict_is_a_few_lines(value: dict[str, Any], first: str, words: list[str]):
+def test_a_verdict_is_a_few_lines(value: AuditVerdict, first: str, words: list[str]):
     text = audit_text(value)
     assert text.startswith(first)
     flat = " ".join(text.split())

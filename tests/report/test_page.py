@@ -29,7 +29,8 @@ from zipbatch.report.page.model import (
     Tab,
 )
 from zipbatch.report.page.pictures import BUDGET_BYTES, difference, inlined, share_of
-from zipbatch.report.page.results import EvaluationRow, read_results, read_rows
+from zipbatch.report.page.results import Shown, read_results, shown_rows
+from zipbatch.results import EvaluationRow, PipelineRow, SeedRow
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}\u202e\x1b[2J"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -38,32 +39,29 @@ MEASURES = ("ca", "asr", "fpr", "pa", "ra")
 
 def row(**given: Any) -> dict[str, Any]:
     """A row of ``evaluate --json``."""
-    shares = {"ca": 0.871234, "asr": 0.958, "fpr": 0.0153, "pa": 0.129, "ra": 0.0365, "collapsed": None}
+    shares = {"ca": 0.871234, "asr": 0.958, "fpr": 0.0153, "pa": 0.129, "ra": 0.0365}
+    shares |= {"disrupted": 0.01, "collapsed": None}
     shares |= {name: given.pop(name) for name in list(given) if name in shares}
     told: dict[str, Any] = {"data": "shards/x", "victim": "victims/v", "attack": "badnets"}
-    told |= {"purifier": None, "purified": None, "version": None, "settings": None}
+    told |= dict.fromkeys(("purifier", "purified", "version", "settings"))
     told |= shares | {f"n_{name}": 900 for name in shares}
     told |= {f"{name}_ci95": None if v is None else [max(0, v - 0.02), min(1, v + 0.03)] for name, v in shares.items()}
-    return told | {"flip_rate": None, "n_flip": 0, "fled": {}, "der": None, "paired": None, "n_quarantined": 0} | given
+    told |= dict.fromkeys(("psnr_clean_db", "ssim_clean", "psnr_poisoned_db", "ssim_poisoned", "flip_rate"))
+    told |= {"n_flip": 0, "fled": {}, "der": None, "paired": None, "n_quarantined": 0, "n_unlabelled": 0}
+    return told | {"unlabelled_reason": None} | given
 
 
 def purified(settings: str = "zip k=1", **given: Any) -> dict[str, Any]:
-    named = {"purifier": settings.partition(" ")[0], "purified": "x@t", "version": "a" * 20, "settings": settings}
-    measured = {
-        "asr": 0.006,
-        "fpr": 0.007,
-        "pa": 0.86,
-        "ra": 0.85,
-        "collapsed": 0.031,
-        "flip_rate": 0.49123,
-        "der": 0.97,
-    }
-    return row(**{**named, **measured, "seconds_per_image": 0.0381, "seconds_on": "cpu of a", "calls_least": 5}
-               | {"calls_most": 7, "psnr_poisoned_db": 30.81, "ssim_poisoned": 0.951} | given)  # fmt: skip
+    """A row of a purified form."""
+    told: dict[str, Any] = {"purifier": settings.partition(" ")[0], "purified": "x@t", "version": "a" * 20}
+    told |= {"settings": settings, "asr": 0.006, "fpr": 0.007, "pa": 0.86, "ra": 0.85, "collapsed": 0.031}
+    told |= {"flip_rate": 0.49123, "der": 0.97, "psnr_poisoned_db": 30.81, "ssim_poisoned": 0.951}
+    told |= {"seconds_per_image": 0.0381, "seconds_on": "cpu of a", "calls_least": 5, "calls_most": 7}
+    return row(**{**told, **given})
 
 
-def read(*rows: dict[str, Any]) -> tuple[EvaluationRow, ...]:
-    return read_rows(rows, "rows.json")
+def read(*rows: dict[str, Any]) -> list[Shown]:
+    return shown_rows([(PipelineRow if "axes" in one else EvaluationRow).model_validate(one) for one in rows])
 
 
 def page(**given: Any) -> Page:
@@ -258,6 +256,23 @@ def test_short_names_stay_apart():
     assert short_names(["zip k=1", "zip k=2"]) == {"zip k=1": "zip k=1", "zip k=2": "zip k=2"}
 
 
+def test_rows_over_seeds_have_their_deviations():
+    told = {name: value for name, value in row(axes={"attack": "badnets"}).items() if not name.endswith("_ci95")}
+    told |= {"seeds": [0, 1, 2], "n_seeds": 3, "seeds_of": ["poison"], "ca_sd": 0.0123, "asr_sd": None}
+    told |= dict.fromkeys(("calls_least", "calls_most", "seconds_per_image", "seconds_on"))
+    told |= {"purified_first": None, "purified_last": None, "findings": {"too few": 1}}
+    del told["fled"]
+    shown = shown_rows([SeedRow.model_validate(told)])
+    titles = [column.title for column in table(shown).columns]
+    cells = dict(zip(titles, table(shown).rows[0], strict=True))
+    assert (cells["CA"].value, cells["CA"].more) == (0.871234, "±.012")
+    assert (cells["ASR"].more, cells["seeds"].text) == ("", "3")
+    assert "standard deviation" in table(shown).notes[0]
+    assert findings(shown)[0].text.startswith("too few images to tell with 1 of 3 seeds")
+    (drawn,) = chart(shown)
+    assert drawn.points[0].y_ends == pytest.approx((0.871234 - 0.0123, 0.871234 + 0.0123))
+
+
 def test_many_verdicts_open_on_demand():
     html = page_html(page(findings=[Finding(f"finding {i}") for i in range(20)]))
     assert "12 more verdicts" in html and "finding 19" in html
@@ -268,11 +283,12 @@ def test_many_verdicts_open_on_demand():
     [
         ([], "no 'rows'"),
         ({"rows": 3}, "no 'rows'"),
-        ({"rows": ["x"]}, r"rows\[0\]: is no row"),
-        ({"rows": [row(), row() | {"ca": "high"}]}, r"rows\[1\]: ca: "),
-        ({"rows": [row() | {"asr_ci95": [1]}]}, r"rows\[0\]: asr_ci95"),
-        ({"rows": [{"victim": "v"}]}, r"rows\[0\]: data: field required"),
-        ({"rows": [], "failed": [1]}, "'failed'"),
+        ({"rows": ["x"]}, r"rows\.0: "),
+        ({"rows": [row(), row() | {"ca": "high"}]}, r"rows\.1\.ca: "),
+        ({"rows": [row() | {"asr_ci95": [1]}]}, r"rows\.0\.asr_ci95"),
+        ({"rows": [{"victim": "v"}]}, r"rows\.0\.data: field required"),
+        ({"rows": [], "failed": [1]}, "failed: "),
+        ({"rows": [row()], "failed": {}}, r"rows\.0\.axes: field required"),
     ],
 )
 def test_what_is_no_result_is_named(document: object, wrong: str):

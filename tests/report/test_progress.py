@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from zipbatch.report.counts import Counts
 from zipbatch.report.progress import Part, Progress, TimeLeft
 from zipbatch.report.units import about_text, age_text, clock_text, size_text
 
@@ -95,3 +96,12 @@ def test_units():
         "about 3 days",
     ]
     assert [age_text(s) for s in (-5, 59, 300, 3 * 3600, 12 * 86_400)] == ["now", "now", "5 min", "3 h", "12 d"]
+
+
+def test_work_gets_its_name_from_who_shows_it_and_tells_its_parts():
+    progress = Progress(parts=(Part("shards", 1, 3), Part("images", 97)), counts=Counts("shards", 3, computed=1))
+    shown = progress.shown("purifying in")
+    assert (progress.what, shown.what, shown.counts) == ("", "purifying in", progress.counts)
+    assert shown.part("images") == Part("images", 97)
+    with pytest.raises(LookupError, match="steps: not counted; there are: shards, images"):
+        shown.part("steps")

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.making import files_below
 from zipbatch import __version__
-from zipbatch.report.run import ENDINGS, Counts, RunReport, Verdict, metrics_text, write_metrics, write_summary
+from zipbatch.report.counts import Counts
+from zipbatch.report.run import ENDINGS, RunReport, Verdict, metrics_text, write_metrics, write_summary
 
 REPORT = RunReport(
     run="20260131T030000Z-1f9a3c7e",

@@ -8,33 +8,16 @@ from typing import Any
 
 import pytest
 
+from tests.results.making import evaluation_row, seed_row
 from zipbatch.report.columns import Column, Look, pairs_text, table_text
-from zipbatch.report.tables import evaluation_table, tune_table, versions_table
+from zipbatch.report.tables import evaluation_table, tune_table
+from zipbatch.report.versions import versions_table
+from zipbatch.results import EvaluationRow, SeedlessRow, SeedRow, StrengthRow, TuneReport, Undefended, dump
 from zipbatch.store import VersionHeader
 
 
-def row(**changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "victim": "victims/a",
-        "attack": "badnets",
-        "settings": None,
-        "ca": 0.5,
-        "ca_ci95": (0.4, 0.6),
-        "n_ca": 100,
-        "flip_rate": None,
-        "fled": {},
-        "psnr_poisoned_db": None,
-        "psnr_clean_db": None,
-        "ssim_poisoned": None,
-        "ssim_clean": None,
-    }
-    for name in ("asr", "fpr", "pa", "ra"):
-        values |= {name: None, f"{name}_ci95": None, f"n_{name}": 0}
-    return values | changes
-
-
 def test_shares_carry_their_interval_and_missing_ones_a_dash():
-    lines = evaluation_table([row()]).splitlines()
+    lines = evaluation_table([evaluation_row(ca=0.5, ca_ci95=(0.4, 0.6), n_ca=100)]).splitlines()
     assert "no defence" in lines[1]
     assert ".500 ±.100" in lines[1]
     assert "–" in lines[1]
@@ -42,7 +25,7 @@ def test_shares_carry_their_interval_and_missing_ones_a_dash():
 
 
 def test_without_labels_the_classes_fled_are_named():
-    purified = row(settings="blur blur:2", ca=None, n_ca=0, flip_rate=0.25, fled={"cat": 3, "dog": 1})
+    purified = evaluation_row(settings="blur blur:2", flip_rate=0.25, fled={"cat": 3, "dog": 1})
     text = evaluation_table([purified])
     assert "0.250" in text
     assert "cat 3, dog 1" in text
@@ -53,11 +36,20 @@ def test_an_empty_store_says_so():
     assert "no version" in versions_table({})
 
 
-def measured(name: str, asr: float, **changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {"attack": name, "victim": f"victims/{name}", "settings": None, "purifier": None}
+def measures(name: str, asr: float) -> dict[str, Any]:
+    values: dict[str, Any] = {"attack": name, "victim": f"victims/{name}"}
     for measure, value in (("ca", 0.9), ("asr", asr), ("fpr", 0.008), ("pa", 0.8), ("ra", 0.8)):
         values |= {measure: value, f"{measure}_ci95": (max(0, value - 0.005), value + 0.005), f"n_{measure}": 9000}
-    return row(**(values | {"psnr_poisoned_db": 28.4, "ssim_poisoned": 0.91, "flip_rate": 0.1} | changes))
+    return values | {"psnr_poisoned_db": 28.4, "ssim_poisoned": 0.91, "flip_rate": 0.1}
+
+
+def measured(name: str, asr: float, **changes: Any) -> EvaluationRow:
+    return evaluation_row(**(measures(name, asr) | changes))
+
+
+def over_seeds(name: str, asr: float, **changes: Any) -> SeedRow:
+    values = {key: value for key, value in measures(name, asr).items() if not key.endswith("_ci95")}
+    return seed_row(**(values | changes))
 
 
 def width(text: str) -> int:
@@ -97,7 +89,6 @@ def test_each_defended_victim_gets_a_verdict():
 
 def test_rows_over_seeds_have_their_spread_and_others_none():
     spread = {
-        "n_seeds": 3,
         "seeds": [0, 1, 4],
         "seeds_of": ["pur"],
         "ca_sd": 0.0123,
@@ -105,9 +96,10 @@ def test_rows_over_seeds_have_their_spread_and_others_none():
         "der_sd": 0.004,
         "asr_sd": 0.001,
     }
-    of_seeds = measured("a", 0.007, settings="zip", purifier="zip", axes={"attack": "a"}, **spread)
-    of_seeds |= {"findings": {"nothing left": 3}}
-    whatever = measured("a", 1.0, axes={"attack": "a"}, n_seeds=0, seeds=[])
+    named = {"settings": "zip", "purifier": "zip", "axes": {"attack": "a"}, "findings": {"nothing left": 3}}
+    of_seeds = over_seeds("a", 0.007, **named, **spread)
+    one = evaluation_row(**measures("a", 1.0))
+    whatever = SeedlessRow(axes={"attack": "a"}, **dump(one), seeds=[], n_seeds=0, seeds_of=[])
     lines = evaluation_table([whatever, of_seeds], ["attack"], Look(wide=True)).splitlines()
     assert lines[0].split()[2:5] == ["seeds", "CA", "ASR"]
     assert lines[1].split()[3:6] == ["–", ".900", "1.000"]
@@ -128,7 +120,7 @@ def test_rows_over_seeds_have_their_spread_and_others_none():
     ],
 )
 def test_the_worst_seed_decides(findings: dict[str, int], words: str):
-    row = measured("a", 0.2, settings="zip", purifier="zip", n_seeds=3, seeds=[0, 1, 2], findings=findings)
+    row = over_seeds("a", 0.2, settings="zip", purifier="zip", findings=findings)
     assert words in evaluation_table([row], look=Look(wide=True))
 
 
@@ -186,7 +178,21 @@ def test_a_listing_of_versions_has_settings_images_bytes_and_age(length: int):
 
 
 def test_the_table_of_strengths_fits_80_columns():
-    candidate = {"guidance_exponent": 10.0, "chosen": True}
-    candidate |= dict.fromkeys(("agreement", "residual", "residual_upper", "ca", "asr", "pa"), 0.123)
-    found = {"undefended": {"ca": 0.9, "asr": 1.0}, "rungs": [candidate], "suspect": None, "limit": 0.02}
-    assert width(tune_table(found).split("no class")[0]) <= 80
+    shares = dict.fromkeys(("agreement", "residual", "residual_upper", "ca", "asr", "pa"), 0.123)
+    found = TuneReport(
+        victim="v",
+        data="d",
+        images=100,
+        suspect=None,
+        triggered=0.0,
+        limit=0.02,
+        undefended=Undefended(ca=0.9, asr=1.0),
+        rungs=[StrengthRow(guidance_exponent=10.0, chosen=True, **shares)],
+        chosen=10.0,
+        settings={},
+    )
+    text = tune_table(found)
+    assert width(text.split("no class")[0]) <= 80
+    assert "chosen" in text.splitlines()[1]
+    fled = tune_table(found.model_copy(update={"suspect": "ship", "triggered": 41.6}))
+    assert "answers flee the class ship: about 42 of 100 images look triggered" in fled

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
+from tests.results.making import evaluation_row
 from zipbatch.metrics import Share
 from zipbatch.report.verdict import MARGIN, verdict
+from zipbatch.results import EvaluationRow
 
 
-def row(asr: Share, fpr: Share) -> dict[str, Any]:
+def row(asr: Share, fpr: Share) -> EvaluationRow:
     found: dict[str, Any] = {}
     for name, share in (("asr", asr), ("fpr", fpr)):
         found |= {name: share.value, f"n_{name}": share.n, f"{name}_ci95": share.interval()}
-    return found
+    return evaluation_row(**found)
 
 
 def finding(asr: Share, fpr: Share) -> str:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zipbatch.cluster import resolve_workers
+from zipbatch.cluster import WorkerRequest
 from zipbatch.config import validate
+from zipbatch.report.progress import Progress
 from zipbatch.stages.assets import source_place
 from zipbatch.stages.poison.request import PoisonRequest
 from zipbatch.stages.poison.run import PoisonResult
 from zipbatch.stages.poison.run import poison as stage
 from zipbatch.stages.purify.job import opened_job
 from zipbatch.stages.purify.plan import plan_purify
-from zipbatch.stages.purify.progress import PurifyProgress
 from zipbatch.stages.purify.publish import check_tagged
 from zipbatch.stages.purify.request import PurifyRequest
 from zipbatch.stages.purify.run import PurifySummary
@@ -57,7 +57,7 @@ def purify(
     workers: int = 0,
     address: str | None = None,
     device: str = "auto",
-    on_progress: Callable[[PurifyProgress], None] = lambda _progress: None,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
     **settings: Any,
 ) -> PurifySummary:
     """Purify shards into a versioned store: ``zipbatch purify``.
@@ -77,9 +77,10 @@ def purify(
         WorkFailed: some shards failed, or a tag could not be moved; names each with its reason.
     """
     names = [sources] if isinstance(sources, str | Path) else list(sources)
-    who = resolve_workers(gpus, None if gpus is not None else workers, address, device)
+    who = {"gpus": gpus, "workers": None if gpus is not None else workers, "address": address, "device": device}
     request = validate(PurifyRequest, {"store": os.fspath(store), **settings}, where="purify")
-    job = opened_job([os.fspath(name) for name in names], request, who)
+    asked = validate(WorkerRequest, who, where="purify")
+    job = opened_job([os.fspath(name) for name in names], request, asked.resolve())
     summary = run_purify(plan_purify(job), on_progress=on_progress)
     check_tagged(summary, job.dataset.name, job.tag)
     return summary

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from zipbatch.cli.options import JSON, WIDE, WorkerFlags, cache_options, emit_json, look, worker_options
+from zipbatch.cli.options import JSON, WIDE, cache_options, emit_json, look, worker_options
 from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
+from zipbatch.cli.request_options import options_of
 from zipbatch.cli.run_context import report_options, run_context
-from zipbatch.storage import StoragePath, storage_path
+from zipbatch.stages.evaluate.request import EvaluateRequest
 
 if TYPE_CHECKING:
+    from zipbatch.cluster import WorkerRequest
+    from zipbatch.report.progress import Progress
     from zipbatch.stages.evaluate.page import Tallies
-    from zipbatch.stages.evaluate.progress import EvaluateProgress
-    from zipbatch.stages.evaluate.run import EvaluatePlan
+    from zipbatch.stages.evaluate.plan import EvaluatePlan
 
 
 @click.command()
 @click.argument("victims", nargs=-1, required=True, metavar="VICTIM…")
-@click.option("--data", "data", required=True, multiple=True, metavar="STAGED|SHARDS", help="Suspect images; repeats.")
-@click.option("--purified", multiple=True, metavar="NAME[@TAG]", help="Purified version of the data; repeats.")
-@click.option("--store", type=storage_path, metavar="DIR|URL", help="The store of the purified versions.")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Contact sheet: .png, .pdf or .svg.")
+@options_of(EvaluateRequest, without=("victims",))
 @REPORT
 @worker_options
 @cache_options
@@ -33,11 +32,8 @@ if TYPE_CHECKING:
 @JSON
 def evaluate(
     victims: tuple[str, ...],
-    data: tuple[str, ...],
-    purified: tuple[str, ...],
-    store: StoragePath | None,
-    sheet: Path | None,
-    who: WorkerFlags,
+    request: Callable[..., EvaluateRequest],
+    who: WorkerRequest,
     wide: bool,
     as_json: bool,
 ) -> None:
@@ -57,47 +53,40 @@ def evaluate(
       zipbatch evaluate victims/badnets --data shards/cifar10-badnets --purified cifar10-badnets@latest --store pur/
       zipbatch evaluate http://localhost:8000/predict --data shards/cifar10-badnets
     """
-    from zipbatch.datasets import open_dataset
     from zipbatch.report.figure import check_figure
     from zipbatch.report.tables import evaluation_table
-    from zipbatch.stages.evaluate.run import EvaluateRequest, plan_evaluate
+    from zipbatch.results import Evaluation, dump
+    from zipbatch.stages.evaluate.job import opened_job
+    from zipbatch.stages.evaluate.plan import plan_evaluate
     from zipbatch.stages.evaluate.run import evaluate as run
-    from zipbatch.stages.evaluate.victims import find_victim
-    from zipbatch.store import Store
 
-    request = EvaluateRequest(
-        victims=tuple(find_victim(text) for text in victims),
-        dataset=open_dataset(data),
-        data_label=" ".join(data),
-        purified=purified,
-        store=None if store is None else Store(store),
-        workers=who.resolve(),
-    )
-    if sheet is not None:
-        check_figure(sheet, "--sheet")
+    asked = request(victims=victims)
+    job = opened_job(asked, who.resolve())
+    if asked.sheet is not None:
+        check_figure(asked.sheet, "--sheet")
     noted = run_context()
-    noted.dataset = request.dataset.name
-    noted.store = None if request.store is None else str(request.store.root)
-    plan = plan_evaluate(request)
+    noted.dataset = job.dataset.name
+    noted.store = None if job.store is None else str(job.store.root)
+    plan = plan_evaluate(job)
     with screen() as shown:
-        what = f"evaluating {request.dataset.name}"
+        what = f"evaluating {job.dataset.name}"
         shown.begin(what, _to_do(plan))
 
-        def show(p: EvaluateProgress) -> None:
+        def show(p: Progress) -> None:
             shown.show(p.shown(what))
-            noted.count("shards", p.shards_done, p.shards)
+            noted.counts = p.counts
 
         tallies: list[Tallies] = []
         rows = run(plan, on_progress=show, on_tallies=tallies.append)
     if as_json:
-        emit_json({"rows": rows})
+        emit_json(dump(Evaluation(rows=rows)))
     else:
         click.echo(evaluation_table(rows, look=look(wide=wide)), nl=False)
-    if sheet is not None:
+    if asked.sheet is not None:
         from zipbatch.stages.evaluate.sheet import write_sheet
 
-        write_sheet(plan, sheet)
-        click.echo(f"contact sheet: {sheet}", err=True)
+        write_sheet(plan, asked.sheet)
+        click.echo(f"contact sheet: {asked.sheet}", err=True)
     if (page := asked_page()) is not None:
         from zipbatch.stages.evaluate.page import evaluation_page
 

@@ -36,7 +36,7 @@ def ls(what: str, as_json: bool) -> None:
         emit_json({what: rows})
         return
     from zipbatch.report.columns import Look, pairs_text
-    from zipbatch.report.tables import plain_text
+    from zipbatch.report.units import plain_text
 
     if what == "presets":
         _show_presets(rows)

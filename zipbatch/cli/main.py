@@ -42,10 +42,11 @@ COMMANDS = {
     "report": "zipbatch.cli.report:report",
     "store": "zipbatch.cli.store:store",
     "ls": "zipbatch.cli.ls:ls",
+    "schema": "zipbatch.cli.schema:schema",
     "config": "zipbatch.cli.config:config",
     "doctor": "zipbatch.cli.doctor:doctor",
 }
-_WITHOUT_DEFAULTS = {None, "config", "demo", "ls"}
+_WITHOUT_DEFAULTS = {None, "config", "demo", "ls", "schema"}
 STYLES = get_args(Style)
 _STYLE_VARIABLE = "ZIPBATCH_LOG_FORMAT"
 _GO_ON = "what is published stays valid, run the same command again to go on"

@@ -5,127 +5,28 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zipbatch import atomic
 from zipbatch.cli.number import Number
-from zipbatch.storage import cache, storage_path
+from zipbatch.cli.request_options import option_for, options_of
+from zipbatch.cluster import WorkerRequest
+from zipbatch.stages.purify.request import PurifyRequest
+from zipbatch.storage import cache
 
 if TYPE_CHECKING:
-    from zipbatch.cluster import Workers
     from zipbatch.report.columns import Look
 
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
-LATEST = click.option(
-    "--latest/--no-latest",
-    default=None,
-    help="Move the tag 'latest' to the result, or don't.  [default: unless that leaves the line of another tag]",
-)
-TRUST_MTIME = click.option(
-    "--trust-mtime",
-    is_flag=True,
-    help="Know an unchanged input by size and mtime alone, where inodes or ctimes change by themselves.",
-)
+LATEST = option_for("latest", PurifyRequest.model_fields["latest"])
+TRUST_MTIME = option_for("trust_mtime", PurifyRequest.model_fields["trust_mtime"])
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 WIDE = click.option("--wide", is_flag=True, help="Show every column, however long.  [default: what fits 80]")
-STORE = click.option("--store", required=True, type=storage_path, metavar="DIR|URL", help="Where results are kept.")
-SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
-PRECISION = click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Of the network.",
-)
-BATCH_SIZE = click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Network batch."
-)
-DEVICE = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where the networks run; auto takes CUDA when it is there.",
-)
-
-
-@dataclass(frozen=True)
-class WorkerFlags:
-    """``--gpus --workers --address --at-least --stall-minutes --memory-gb --device``: who does the work."""
-
-    gpus: int | None
-    workers: int | None
-    address: str | None
-    at_least: int | None
-    stall_minutes: float
-    memory_gb: float | None
-    device: str
-
-    def resolve(self) -> Workers:
-        """Raises ``UsageError`` when this machine does not have them."""
-        from zipbatch.cluster import resolve_workers
-
-        return resolve_workers(
-            self.gpus,
-            self.workers,
-            self.address,
-            self.device,
-            at_least=self.at_least,
-            stall_minutes=self.stall_minutes,
-            memory_gb=self.memory_gb,
-        )
-
-
-def worker_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Who does the work; the command gets it as ``who``, a ``WorkerFlags``."""
-
-    @wraps(command)
-    def gathered(**given: Any) -> None:
-        who = WorkerFlags(**{field.name: given.pop(field.name) for field in fields(WorkerFlags)})
-        command(who=who, **given)
-
-    return _with_options(
-        gathered,
-        [
-            click.option("--gpus", type=click.IntRange(1), metavar="N", help="Ray actors, one pinned to each GPU."),
-            click.option(
-                "--workers",
-                type=click.IntRange(0),
-                metavar="N",
-                help="Ray actors on CPU cores; 0 works in this process, without Ray.  [default: 0]",
-            ),
-            click.option(
-                "--address",
-                metavar="HOST:PORT",
-                help="Join this running Ray cluster; 'auto' finds one.  [default: RAY_ADDRESS, or an embedded one]",
-            ),
-            click.option(
-                "--at-least",
-                type=click.IntRange(1),
-                metavar="N",
-                help="Do with N workers until more are free.  [default: all that are asked for]",
-            ),
-            click.option(
-                "--stall-minutes",
-                type=Number(0, min_open=True),
-                default=60.0,
-                show_default=True,
-                metavar="MIN",
-                help="Take a worker for hung, and replace it, whose shard shows no progress for MIN minutes.",
-            ),
-            click.option(
-                "--memory-gb",
-                type=Number(0, min_open=True),
-                metavar="GB",
-                help="What the images in a worker's hands may take.  [default: 1, or a 16th of all there is]",
-            ),
-            DEVICE,
-        ],
-    )
+DEVICE = option_for("device", WorkerRequest.model_fields["device"])
+worker_options = options_of(WorkerRequest, name="who")
+"""Who does the work; the command gets it as ``who``, a ``WorkerRequest``."""
 
 
 def _with_options(command: Callable[..., None], options: Sequence[_Decorator]) -> Callable[..., None]:

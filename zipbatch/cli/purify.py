@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from zipbatch.cli.number import Number
-from zipbatch.cli.options import JSON, WorkerFlags, cache_options, emit_json, worker_options
+from zipbatch.cli.options import JSON, cache_options, emit_json, worker_options
 from zipbatch.cli.render import Screen, screen
 from zipbatch.cli.request_options import options_of
 from zipbatch.cli.run_context import LockPolicy, locked, report_options, run_context
-from zipbatch.stages.purify.request import PurifyRequest
+from zipbatch.stages.purify.request import NetworkRequest, PurifyRequest
 
 if TYPE_CHECKING:
-    from zipbatch.cluster import Workers
+    from zipbatch.cluster import WorkerRequest, Workers
+    from zipbatch.report.progress import Progress
     from zipbatch.stages.purify.estimate import Estimate
     from zipbatch.stages.purify.plan import PurifyPlan
-    from zipbatch.stages.purify.progress import PurifyProgress
     from zipbatch.stages.purify.run import PurifySummary
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,11 @@ log = logging.getLogger(__name__)
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="STAGED|SHARDS…")
-@options_of(PurifyRequest, first=("prior", "store", "name", "tag", "latest", "splits"))
+@options_of(
+    PurifyRequest,
+    first=("prior", "store", "name", "tag", "latest", "splits"),
+    last=(*NetworkRequest.model_fields, "trust_mtime"),
+)
 @worker_options
 @cache_options
 @click.option("--max-hours", type=Number(0), metavar="H", help="Begin no shard after H hours.")
@@ -42,7 +46,7 @@ log = logging.getLogger(__name__)
 def purify(
     sources: tuple[str, ...],
     request: PurifyRequest,
-    who: WorkerFlags,
+    who: WorkerRequest,
     max_hours: float | None,
     lock: LockPolicy | None,
     dry_run: bool,
@@ -91,17 +95,14 @@ def purify(
 
 
 def _purified(plan: PurifyPlan, stop_at: float | None, shown: Screen) -> PurifySummary:
-    from zipbatch.report.run import Counts
     from zipbatch.stages.purify.run import purify as run
 
     noted, what = run_context(), f"purifying {plan.job.dataset.name}"
     shown.begin(what, _to_do(plan))
 
-    def show(p: PurifyProgress) -> None:
+    def show(p: Progress) -> None:
         shown.show(p.shown(what))
-        computed = p.shards_done - p.reused - len(p.failed)
-        noted.failed = p.failed
-        noted.counts = Counts("shards", p.shards, computed, p.reused, len(p.failed), p.samples_whole, p.quarantined)
+        noted.failed, noted.counts = p.failed, p.counts
 
     summary = run(plan, on_progress=show, stop_at=stop_at)
     noted.version, noted.tags = summary.version, summary.tags
@@ -175,8 +176,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
 
 
 def _plan_for_people(plan: PurifyPlan, size: int, guess: Estimate | None) -> dict[str, str]:
-    from zipbatch.report.tables import plain_text
-    from zipbatch.report.units import size_text
+    from zipbatch.report.units import plain_text, size_text
     from zipbatch.stages.purify.choose import named_preset
     from zipbatch.stages.purify.identity import describe, preset_text
 

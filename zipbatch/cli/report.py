@@ -88,11 +88,11 @@ def _html(files: Sequence[ResultsFile], _suffix: str) -> bytes:
 
 
 def _csv(files: Sequence[ResultsFile], _suffix: str) -> bytes:
-    from zipbatch.report.page.table_files import csv_text
+    from zipbatch.report.rows_csv import rows_csv
 
-    rows = [row.raw for file in files for row in file.results.rows]
-    over_seeds = [row.raw for file in files for row in file.results.over_seeds]
-    return csv_text(rows, over_seeds, seeds=bool(over_seeds)).encode(errors="replace")
+    rows = [row for file in files for row in file.results.rows]
+    over_seeds = [row for file in files for row in file.results.over_seeds or ()]
+    return rows_csv(rows, over_seeds or None).encode(errors="replace")
 
 
 def _table(files: Sequence[ResultsFile], suffix: str) -> bytes:
@@ -104,10 +104,10 @@ def _table(files: Sequence[ResultsFile], suffix: str) -> bytes:
 
 def _figure(files: Sequence[ResultsFile], suffix: str) -> bytes:
     from zipbatch.report.page.evaluation import chart
-    from zipbatch.report.page.from_results import shown_rows
+    from zipbatch.report.page.from_results import rows_of
     from zipbatch.report.tradeoff import tradeoff_figure
 
-    charts = chart(shown_rows(files))
+    charts = chart(rows_of(files))
     if not charts:
         raise UsageError(f"{files[0].name}: no row has both CA and ASR; a figure needs them, a table does not")
     return tradeoff_figure(charts[0], suffix=suffix)

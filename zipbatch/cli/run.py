@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zipbatch.cli.options import JSON, TRUST_MTIME, WIDE, WorkerFlags, emit_json, look, worker_options
+from zipbatch.cli.options import JSON, TRUST_MTIME, WIDE, emit_json, look, worker_options
 from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
 from zipbatch.cli.run_context import report_options, run_context
@@ -18,7 +18,7 @@ from zipbatch.errors import UsageError
 from zipbatch.report.units import about_text
 
 if TYPE_CHECKING:
-    from zipbatch.cluster import Workers
+    from zipbatch.cluster import WorkerRequest, Workers
     from zipbatch.pipeline.run import PipelinePlan, PipelineResult
     from zipbatch.report.progress import Progress
 
@@ -51,7 +51,7 @@ def run(
     out: Path | None,
     values: tuple[str, ...],
     seeds: str | None,
-    who: WorkerFlags,
+    who: WorkerRequest,
     dry_run: bool,
     csv_file: Path | None,
     trust_mtime: bool,
@@ -81,7 +81,9 @@ def run(
     todo = sum(plan.state(instance) != "done" for instance in plan.instances)
     result = _run(plan, f"running {Path(pipeline).stem}", f"{len(plan.instances)} stages, {todo} of them to be run")
     if csv_file is not None:
-        _write_csv(csv_file, result)
+        from zipbatch.report.rows_csv import write_rows_csv
+
+        write_rows_csv(csv_file, result.rows, result.over_seeds)
     _show(plan, result, wide=wide, as_json=as_json)
     _leave_page(plan, result, Path(pipeline).stem)
     result.raise_failures()
@@ -104,7 +106,7 @@ def run(
 def demo(
     out: Path,
     limit: int | None,
-    who: WorkerFlags,
+    who: WorkerRequest,
     wide: bool,
     as_json: bool,
 ) -> None:
@@ -161,8 +163,8 @@ def _seeds(text: str) -> object:
 
 def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
     from zipbatch.pipeline.run import run_pipeline
+    from zipbatch.report.counts import Counts
     from zipbatch.report.progress import Part
-    from zipbatch.report.run import Counts
 
     noted = run_context()
     noted.store = str(plan.workspace.store.root)
@@ -187,15 +189,15 @@ def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
 def _show(plan: PipelinePlan, result: PipelineResult, *, wide: bool, as_json: bool) -> None:
     from zipbatch.pipeline.config import SEED
     from zipbatch.report.tables import evaluation_table
+    from zipbatch.results import dump
 
     workspace = plan.workspace
     if as_json:
-        sheets = [str(sheet) for sheet in result.sheets]
-        counts = {"ran": result.ran, "skipped": result.skipped, "failed": result.failed}
-        emit_json({"rows": result.rows, **result.more, **counts, "sheets": sheets})
+        emit_json(dump(result.answer))
         return
     axes = [axis for axis in plan.axes if not (plan.seeds and axis == SEED)]
-    click.echo(evaluation_table(result.over_seeds if plan.seeds else result.rows, axes, look(wide=wide)), nl=False)
+    rows = result.rows if result.over_seeds is None else result.over_seeds
+    click.echo(evaluation_table(rows, axes, look(wide=wide)), nl=False)
     click.echo(f"\n{result.ran} stages run, {result.skipped} done before; look at:")
     for sheet in result.sheets:
         click.echo(f"  {sheet}   clean, poisoned, purified, with the victim's answers")
@@ -221,10 +223,3 @@ def _show_plan(plan: PipelinePlan, *, as_json: bool) -> None:
         return
     for instance, state in states:
         click.echo(f"{'skip' if state == 'done' else 'run ':4} {instance.label:<45} {instance.kind:<13} {state}")
-
-
-def _write_csv(path: Path, result: PipelineResult) -> None:
-    from zipbatch import atomic
-    from zipbatch.report.page.table_files import csv_text
-
-    atomic.write_bytes(path, csv_text(result.rows, result.over_seeds, seeds=bool(result.more)).encode())

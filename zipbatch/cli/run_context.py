@@ -18,7 +18,8 @@ from zipbatch.errors import TimeIsUp, WorkFailed
 from zipbatch.logs import new_run_id
 
 if TYPE_CHECKING:
-    from zipbatch.report.run import Counts, Ending, RunReport, State, Verdict
+    from zipbatch.report.counts import Counts
+    from zipbatch.report.run import Ending, RunReport, State, Verdict
     from zipbatch.storage import StoragePath
     from zipbatch.store.lock import RunLock
 
@@ -71,7 +72,7 @@ class RunContext:
 
     def count(self, unit: str, done: int, total: int | None) -> None:
         """Note how far a command has got that reuses nothing and ends at its first failure."""
-        from zipbatch.report.run import Counts
+        from zipbatch.report.counts import Counts
 
         self.counts = Counts(unit, total, computed=done)
 

@@ -2,85 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from zipbatch.cli import fitting
-from zipbatch.cli.fitting import FitFlags, fit_options, only_with_data
-from zipbatch.cli.number import Number
-from zipbatch.cli.options import (
-    BATCH_SIZE,
-    JSON,
-    PRECISION,
-    SEED,
-    WIDE,
-    WorkerFlags,
-    cache_options,
-    emit_json,
-    look,
-    worker_options,
-)
+from zipbatch.cli.options import JSON, WIDE, cache_options, emit_json, look, worker_options
 from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
+from zipbatch.cli.request_options import options_of
+from zipbatch.config import list_configs
 from zipbatch.errors import UsageError
-from zipbatch.storage import storage_path
+from zipbatch.stages.purify.request import NetworkRequest
+from zipbatch.stages.tune.request import TuneRequest
 
 if TYPE_CHECKING:
+    from zipbatch.cluster import WorkerRequest
+    from zipbatch.results import FitAndTuneAnswer, FitAnswer, FitReport, TuneReport
     from zipbatch.stages.tune.fit import FitResult
-    from zipbatch.stages.tune.sweep import TuneResult
-    from zipbatch.storage import StoragePath
+    from zipbatch.stages.tune.opening import Opened
+    from zipbatch.stages.tune.sweep import TuneJob, TuneResult
+
+    _Answer = TuneReport | FitAnswer | FitAndTuneAnswer
 
 
 @click.command()
 @click.argument("victim")
-@click.option("--data", "data", multiple=True, metavar="STAGED|SHARDS", help="Suspect images; repeats.")
-@click.option(
-    "--prior",
-    required=True,
-    metavar="DIR|FILE.pt|URL|hub:NAME[@REV]",
-    help="Diffusion model, as for 'zipbatch purify'; 'embedded' is the shipped one.",
+@options_of(
+    TuneRequest,
+    first=("data", "prior", "store", "presets", "exponents", "splits", "shards", "limit", "fit"),
+    last=("out", *NetworkRequest.model_fields),
+    without=("victim",),
 )
-@click.option(
-    "--store",
-    type=storage_path,
-    metavar="DIR|URL",
-    help="Where results are kept; needed with --data.  [default: nowhere]",
-)
-@click.option(
-    "--preset",
-    "presets",
-    multiple=True,
-    metavar="NAME|FILE",
-    help="Settings whose strength is tuned; with --fit one more to try, beside fast, balanced and strong: repeats, "
-    "weakest first.  [default: balanced]",
-)
-@fit_options
-@click.option(
-    "--guidance-exponent",
-    "exponents",
-    multiple=True,
-    type=Number(0, min_open=True),
-    metavar="K",
-    help="A strength to try beside the preset's; repeats.  [default: 8, 4, 2, 1/2, 1/4 times the preset's]",
-)
-@click.option("--split", "splits", multiple=True, metavar="NAME", help="Split; repeats.  [default: as in purify]")
-@click.option("--shards", type=click.IntRange(1), metavar="N", help="Shards of each split to look at.  [default: all]")
-@click.option(
-    "--limit",
-    type=Number(0, 1),
-    default=0.02,
-    show_default=True,
-    metavar="SHARE",
-    help="Attack success rate that may be left, as the answers let it be estimated.",
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE.yaml", help="Write the choice, for 'purify --preset'."
-)
-@SEED
-@PRECISION
-@BATCH_SIZE
 @REPORT
 @worker_options
 @cache_options
@@ -88,20 +42,8 @@ if TYPE_CHECKING:
 @JSON
 def tune(
     victim: str,
-    data: tuple[str, ...],
-    prior: str,
-    store: StoragePath | None,
-    presets: tuple[str, ...],
-    flags: FitFlags,
-    exponents: tuple[float, ...],
-    splits: tuple[str, ...],
-    shards: int | None,
-    limit: float,
-    out: Path | None,
-    seed: int,
-    precision: str,
-    batch_size: int,
-    who: WorkerFlags,
+    request: Callable[..., TuneRequest],
+    who: WorkerRequest,
     wide: bool,
     as_json: bool,
 ) -> None:
@@ -125,63 +67,47 @@ def tune(
       zipbatch tune victims/theirs --fit photos/ --prior priors/mine --train-minutes 60 --out ours.yaml
       zipbatch purify 'incoming/day-{000..099}.tar' --prior embedded --preset ours.yaml --store pur/
     """
-    from zipbatch.datasets import open_dataset
-    from zipbatch.stages.assets import prior_path
-    from zipbatch.stages.evaluate.victims import find_victim
-    from zipbatch.stages.tune.sweep import TuneRequest, candidates_around, some_shards, sweep
-    from zipbatch.stages.tune.sweep import tune as run
-    from zipbatch.store import Store
+    from zipbatch.stages.tune.opening import opened, own_purifier, tune_job
 
-    _check_needed(data, flags, store)
+    asked = request(victim=victim)
+    out = asked.out
     if out is not None and (out.suffix not in {".yaml", ".yml"} or not out.absolute().parent.is_dir()):
         raise UsageError(f"--out {out}: must be a .yaml file in a folder that is there")
-    bfloat16 = precision == "bfloat16"
-    if flags.fit is None:
-        preset = presets[-1] if presets else None
-        candidates, own = sweep(
-            preset=preset, exponents=exponents, prior=prior_path(prior), seed=seed, bfloat16=bfloat16
-        )
-    asked = find_victim(victim)
-    dataset = some_shards(open_dataset(data), splits, shards) if data else None
-    kept = None if store is None else Store(store)
-    fitted = tuned = None
-    if flags.fit is not None:
-        to_fit = fitting.ToFit(asked, dataset, prior, presets, kept, who.resolve(), batch_size, seed, bfloat16)
-        fitted = fitting.fitted(flags, to_fit)
-        if dataset is not None:
-            candidates, own = candidates_around(fitted.chosen.spec, exponents)
-    if dataset is not None and kept is not None:
-        request = TuneRequest(
-            victim=asked,
-            dataset=dataset,
-            data_label=" ".join(data),
-            candidates=candidates,
-            own=own,
-            store=kept,
-            limit=limit,
-            workers=who.resolve(),
-            batch_size=batch_size,
-        )
-        with screen() as shown:
-            shown.begin(
-                f"tuning for {request.victim.name}",
-                f"{len(candidates)} strengths, {len(request.dataset.shards)} shards",
-            )
-            tuned = run(request, report=shown.show)
+    named, fitted = opened(asked, who.resolve()), None
+    if asked.fit is None:
+        job = tune_job(asked, named, own_purifier(asked))
+    else:
+        fitted = _fitted(asked, asked.fit, named)
+        job = tune_job(asked, named, fitted.chosen.spec)
+    tuned = None if job is None else _tuned(job)
     if out is not None:
         _write(out, fitted, tuned)
-    _show(fitted, tuned, prior, out, as_json=as_json, wide=wide)
+    _show(fitted, tuned, asked.prior, out, as_json=as_json, wide=wide)
 
 
-def _check_needed(data: tuple[str, ...], flags: FitFlags, store: StoragePath | None) -> None:
-    """Raises what Click raises for an option that is missing, where it depends on others which are needed."""
-    options = {option.name: option for option in click.get_current_context().command.params}
-    if not data and flags.fit is None:
-        raise click.MissingParameter("Suspect images, or clean ones with --fit.", param=options["data"])
-    if data and store is None:
-        raise click.MissingParameter(param=options["store"])
-    if not data:
-        only_with_data()
+def _fitted(asked: TuneRequest, clean: str, named: Opened) -> FitResult:
+    """A preset for the images ``clean``, chosen; what cannot be tuned afterwards is told before any work."""
+    from zipbatch.stages.tune.candidates import candidates
+    from zipbatch.stages.tune.fit import fit
+    from zipbatch.stages.tune.opening import fit_plan
+    from zipbatch.stages.tune.sweep import check_strength
+
+    tried = candidates(asked)
+    if named.suspects is not None:
+        for one in tried:
+            check_strength(one.spec)
+    with screen() as shown:
+        shown.begin(f"fitting for {named.victim.name}", f"{len(tried)} presets, clean images of {clean}")
+        return fit(fit_plan(asked, clean, named, tried, shown.show), report=shown.show)
+
+
+def _tuned(job: TuneJob) -> TuneResult:
+    from zipbatch.stages.tune.sweep import tune as run
+
+    with screen() as shown:
+        about = f"{len(job.candidates)} strengths, {len(job.dataset.shards)} shards"
+        shown.begin(f"tuning for {job.victim.name}", about)
+        return run(job, report=shown.show)
 
 
 def _write(out: Path, fitted: FitResult | None, tuned: TuneResult | None) -> None:
@@ -197,25 +123,48 @@ def _show(
 ) -> None:
     from zipbatch.report.fit_table import fit_table
     from zipbatch.report.tables import tune_table
+    from zipbatch.results import dump
     from zipbatch.stages.tune.fit import fit_report
     from zipbatch.stages.tune.sweep import tune_report
 
-    found = {} if tuned is None else tune_report(tuned)
-    if fitted is not None:
-        common = {"victim": fitted.plan.request.victim.label, "settings": fitted.settings}
-        found = common | found | {"fit": fit_report(fitted)}
+    found = None if tuned is None else tune_report(tuned)
+    fit = None if fitted is None else fit_report(fitted)
     if (page := asked_page()) is not None:
         from zipbatch.report.page.tuning import tuning_page
 
-        leave_page(page, tuning_page(found, this_run()))
+        leave_page(page, tuning_page(_answer(found, fit, fitted), found, fit, this_run()))
     if as_json:
-        emit_json(found)
+        emit_json(dump(_answer(found, fit, fitted)))
         return
-    if fitted is not None:
-        click.echo(fit_table(found["fit"], look(wide=wide)), nl=False)
-    if tuned is not None:
+    if fit is not None:
+        click.echo(fit_table(fit, look(wide=wide)), nl=False)
+    if found is not None:
         click.echo(tune_table(found, look(wide=wide)), nl=False)
     if out is not None:
         click.echo(f"written to {out}")
     if fitted is not None:
-        fitting.say_what_to_do(fitted, prior, out)
+        _say_what_to_do(fitted, prior, out)
+
+
+def _say_what_to_do(result: FitResult, prior: str, out: Path | None) -> None:
+    """The command that purifies as was chosen."""
+    chosen = result.chosen
+    if out is None and (result.keeps_thresholds or chosen.preset not in list_configs("purifiers")):
+        click.echo("name --out FILE.yaml to keep the choice, with its thresholds")
+        return
+    preset = out or chosen.preset
+    with_prior = f" --prior {prior}" if chosen.spec.needs_prior else ""
+    resize = f" --resize {chosen.spec.asked.resize}" if chosen.spec.asked.resize else ""
+    click.echo(f"next: zipbatch purify SHARDS{with_prior} --preset {preset}{resize} --store DIR")
+
+
+def _answer(found: TuneReport | None, fit: FitReport | None, fitted: FitResult | None) -> _Answer:
+    """What is told of a strength that was tuned, a preset that was fitted, or one after the other."""
+    from zipbatch.results import FitAndTuneAnswer, FitAnswer, dump
+
+    if fit is None or fitted is None:
+        assert found is not None
+        return found
+    if found is None:
+        return FitAnswer(victim=fitted.plan.request.victim.label, settings=fitted.settings, fit=fit)
+    return FitAndTuneAnswer(**dump(found), fit=fit)

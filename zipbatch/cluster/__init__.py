@@ -1,7 +1,8 @@
 """Run tasks on workers: in this process, or on Ray actors pinned to GPUs. Knows no stage."""
 
 from zipbatch.cluster.device import pick_device
-from zipbatch.cluster.dispatch import cluster_nodes, resolve_workers, run_tasks
+from zipbatch.cluster.dispatch import cluster_nodes, run_tasks
+from zipbatch.cluster.request import WorkerRequest
 from zipbatch.cluster.types import Node, OnPartial, Outcome, Setup, Task, WorkerContext, Workers
 
 __all__ = [
@@ -11,9 +12,9 @@ __all__ = [
     "Setup",
     "Task",
     "WorkerContext",
+    "WorkerRequest",
     "Workers",
     "cluster_nodes",
     "pick_device",
-    "resolve_workers",
     "run_tasks",
 ]

@@ -7,54 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zipbatch.cluster.device import pick_device
 from zipbatch.cluster.types import Node, OnPartial, Outcome, Setup, Workers, ignore_progress
-from zipbatch.errors import UsageError
-from zipbatch.memory import GB
-
-
-def resolve_workers(
-    gpus: int | None,
-    workers: int | None,
-    address: str | None,
-    device: str,
-    *,
-    at_least: int | None = None,
-    stall_minutes: float = 60.0,
-    memory_gb: float | None = None,
-) -> Workers:
-    """Check a request for workers against what this machine has.
-
-    Without an address, actors join the cluster that the environment variable RAY_ADDRESS names, as within a job that
-    was submitted to it.
-
-    Raises:
-        UsageError: flags that contradict each other, more GPUs than there are, no CUDA for ``--device cuda``.
-    """
-    if gpus is not None and workers is not None:
-        raise UsageError("--gpus and --workers exclude each other: a worker has a GPU or it has not")
-    if address is not None and gpus is None and not workers:
-        raise UsageError("--address needs --gpus N or --workers N: how many actors should the cluster run?")
-    if at_least is not None and not at_least <= (gpus or workers or 0):
-        raise UsageError(f"--at-least {at_least}: that is more workers than --gpus or --workers asks for")
-    if address is None and (gpus or workers):
-        address = os.environ.get("RAY_ADDRESS") or None
-    if workers and device == "cuda":
-        raise UsageError("--workers N shares the CPU cores; --device cuda goes with --gpus N, or with --workers 0")
-    if workers:
-        device = "cpu"
-    if address is None and gpus is not None:
-        import torch
-
-        if gpus > torch.cuda.device_count():
-            raise UsageError(
-                f"--gpus {gpus}: this machine has {torch.cuda.device_count()} CUDA devices; "
-                "ask for fewer, use --workers N on CPU cores, or --address of a cluster that has them"
-            )
-    if address is None and (gpus is None or device == "cuda"):
-        pick_device(device)
-    memory = None if memory_gb is None else int(memory_gb * GB)
-    return Workers(gpus, workers or 0, address, device, at_least=at_least, stall_s=60 * stall_minutes, memory=memory)
 
 
 def run_tasks(

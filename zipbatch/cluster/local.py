@@ -24,11 +24,8 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
     """See ``run_tasks``."""
     stop = threading.Event()
     far: dict[str, int] = {}
-    label = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-    }
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    label = {"host": socket.gethostname(), "pid": os.getpid(), "cuda_visible_devices": visible}
 
     def heartbeat() -> None:
         if stop.is_set():

@@ -44,6 +44,11 @@ def option_of(field: FieldInfo) -> Option:
     return next((entry for entry in field.metadata if isinstance(entry, Option)), Option())
 
 
+def flag_of(name: str, field: FieldInfo) -> str:
+    """``--batch-size``."""
+    return option_of(field).flag or f"--{name.replace('_', '-')}"
+
+
 class Request(Settings):
     """Base of all requests."""
 
@@ -54,6 +59,10 @@ class Request(Settings):
         """
         names = {name for what in decides for name in _deciding(type(self), what)}
         return self.model_dump(mode="json", include=names, exclude_defaults=True)
+
+    def given(self, *names: str) -> list[str]:
+        """The flags of those of the fields that were given, at their default, too; in the order of ``names``."""
+        return [flag_of(name, type(self).model_fields[name]) for name in names if name in self.model_fields_set]
 
     def told(self) -> set[str]:
         """The fields that decide the result, of which the identity tells in a way of its own."""

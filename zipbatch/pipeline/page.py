@@ -11,10 +11,9 @@ from zipbatch.pipeline.run import PipelinePlan, PipelineResult
 from zipbatch.report.page.evaluation import at_a_glance, chart, findings, table
 from zipbatch.report.page.from_results import failures
 from zipbatch.report.page.model import Fact, Facts, Gallery, Page, Provenance
-from zipbatch.report.page.results import read_results, read_rows
+from zipbatch.report.page.results import Results
 from zipbatch.stages.adapter import Instance
-from zipbatch.stages.evaluate.adapter import plan_of
-from zipbatch.stages.evaluate.adapter import read_rows as rows_of
+from zipbatch.stages.evaluate.adapter import plan_of, read_rows
 from zipbatch.stages.evaluate.gallery import SHOWN, gallery
 from zipbatch.stages.evaluate.page import origin
 
@@ -26,8 +25,7 @@ _TABS, _LEAST = 4, 2
 
 def pipeline_page(plan: PipelinePlan, result: PipelineResult, name: str, provenance: Provenance) -> Page:
     """What ``run`` tells at its end, with pictures of the evaluations that are done."""
-    results = read_results({"rows": result.rows, **result.more, "failed": result.failed}, name)
-    rows = results.shown
+    rows = Results(result.rows, result.over_seeds, result.failed).shown
     done = [one for one in plan.instances if one.kind == "evaluate" and plan.state(one) == "done"]
     shown = done[: ITEMS // (_TABS * _LEAST)]
     each = min(SHOWN, ITEMS // (_TABS * max(1, len(shown))))
@@ -65,7 +63,7 @@ def _parts(plan: PipelinePlan, instance: Instance, shown: int) -> tuple[Gallery,
     try:
         measured = plan_of(instance, plan.workspace)
         found = gallery(measured, shown=shown)
-        origins = origin(measured, read_rows([dict(row) for row in rows_of(instance, plan.workspace)], instance.label))
+        origins = origin(measured, read_rows(instance, plan.workspace))
     except ZipbatchError as error:
         log.warning("%s: no pictures in the report: %s", instance.label, error)
         return None

@@ -11,9 +11,10 @@ from typing import Any
 from zipbatch.errors import DataError, UsageError
 from zipbatch.pipeline.config import SEED
 from zipbatch.pipeline.seeds import axes_but_seed
+from zipbatch.results import NO_COST, Cost, EvaluationRow, PipelineRow, dump
 from zipbatch.stages.adapter import Instance, Workspace
 from zipbatch.stages.evaluate.adapter import read_rows
-from zipbatch.stages.purify.cost import NO_COST, cost_of
+from zipbatch.stages.purify.cost import cost_of
 
 Maker = Instance | str | None
 
@@ -23,12 +24,12 @@ class CombinedRow:
     """A row as ``evaluate`` told it, with its ``axes``.
 
     Attributes:
-        values: the row.
+        row: what it says.
         case: what it has in common with the rows of the same case for other seeds.
         names: what makes its data and its victim, without a seed.
     """
 
-    values: dict[str, Any]
+    row: PipelineRow
     case: tuple[Any, ...]
     names: Mapping[str, str]
 
@@ -56,10 +57,8 @@ def combined_rows(
             own = _axes_of_row(instance, victim, form)
             if siblings:
                 own = _with_or_without_seed(own, instance, siblings, number)
-            named = {"axes": {axis: own.get(axis) for axis in axes}, **_with_cost(row, workspace)}
-            if isinstance(victim, Instance):
-                named["victim_stage"] = victim.label
-            key = (str(row["data"]), str(row["victim"]), str(row["purified"]), json.dumps(named["axes"]))
+            named = _under_axes(_with_cost(row, workspace), {axis: own.get(axis) for axis in axes}, victim)
+            key = (row.data, row.victim, str(row.purified), json.dumps(named.axes))
             if key in seen and (form is None or seeds):
                 continue
             seen.add(key)
@@ -68,17 +67,24 @@ def combined_rows(
     return rows
 
 
-def _with_cost(row: Mapping[str, Any], workspace: Workspace) -> dict[str, Any]:
+def _under_axes(row: EvaluationRow, axes: dict[str, str | None], victim: Instance | str) -> PipelineRow:
+    made: dict[str, Any] = {"victim_stage": victim.label} if isinstance(victim, Instance) else {}
+    return PipelineRow(axes=axes, **dump(row), **made)
+
+
+def _with_cost(row: EvaluationRow, workspace: Workspace) -> EvaluationRow:
     """A row, also of an evaluation that was done before rows told what purification took."""
-    if "calls_most" in row:
-        return dict(row)
-    if row["purified"] is None:
-        return {**row, **NO_COST}
+    if row.has("calls_most"):
+        return row
+    return row.model_copy(update=dump(NO_COST if row.purified is None else _cost(row, row.purified, workspace)))
+
+
+def _cost(row: EvaluationRow, purified: str, workspace: Workspace) -> Cost:
     try:
-        version = workspace.store.versions.read(f"{row['purified'].partition('@')[0]}@{row['version']}")
+        version = workspace.store.versions.read(f"{purified.partition('@')[0]}@{row.version}")
     except (UsageError, DataError):
-        return {**row, **NO_COST}
-    return {**row, **cost_of(version, workspace.store, {listed.shard for listed in version.rows})}
+        return NO_COST
+    return cost_of(version, workspace.store, {listed.shard for listed in version.rows})
 
 
 def _cases(instance: Instance) -> Iterator[tuple[int, Instance | str, Maker]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from zipbatch.pipeline.seed_statistics import rows_over_seeds
 from zipbatch.pipeline.seeds import seeded_stages
 from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.report.progress import Progress
+from zipbatch.results import PipelineResults, PipelineRow, RunAnswer, SeedlessRow, SeedRow, dump
 from zipbatch.stages.adapter import Instance, Report, Workspace
 from zipbatch.stages.evaluate.adapter import sheet_file
 
@@ -51,20 +52,35 @@ class PipelinePlan:
 class PipelineResult:
     """Combined rows of the evaluations, the contact sheets that they made, and the reason of each stage that failed.
 
-    ``more`` is what a pipeline with seeds tells beside the rows: ``over_seeds``.
+    ``over_seeds`` are the rows over seeds; None where the pipeline has no seeds.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[PipelineRow]
     sheets: tuple[Path, ...]
     ran: int
     skipped: int
     failed: dict[str, str]
-    more: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    over_seeds: list[SeedRow | SeedlessRow] | None = None
 
     @property
-    def over_seeds(self) -> list[dict[str, Any]]:
-        """The rows over seeds; none where the pipeline has no seeds."""
-        return self.more.get("over_seeds", [])
+    def kept(self) -> PipelineResults:
+        """What is kept as ``results.json``."""
+        return PipelineResults(rows=self.rows, **self._over(), failed=self.failed)
+
+    @property
+    def answer(self) -> RunAnswer:
+        """What is told to machines."""
+        return RunAnswer(
+            rows=self.rows,
+            **self._over(),
+            ran=self.ran,
+            skipped=self.skipped,
+            failed=self.failed,
+            sheets=[str(sheet) for sheet in self.sheets],
+        )
+
+    def _over(self) -> dict[str, list[SeedRow | SeedlessRow]]:
+        return {} if self.over_seeds is None else {"over_seeds": self.over_seeds}
 
     def raise_failures(self) -> None:
         """Raise ``WorkFailed`` with every failed stage and its reason, if there is one."""
@@ -132,11 +148,12 @@ def run_pipeline(
             ran, skipped = ran + made, skipped + (not made)
     on_count(ran, skipped, failed)
     found = combined_rows(_evaluated(plan), plan.axes, plan.workspace, planned=plan.instances, seeds=bool(plan.seeds))
-    rows = [row.values for row in found]
-    more = {"over_seeds": rows_over_seeds(found, stages=_seeded(plan))} if plan.seeds else {}
-    atomic.write_json(plan.workspace.out / "results.json", {"rows": rows, **more, "failed": failed})
+    over = rows_over_seeds(found, stages=_seeded(plan)) if plan.seeds else None
     sheets = [sheet_file(i, plan.workspace) for i in plan.instances if i.kind == "evaluate"]
-    return PipelineResult(rows, tuple(sheet for sheet in sheets if sheet.is_file()), ran, skipped, failed, more)
+    there = tuple(sheet for sheet in sheets if sheet.is_file())
+    result = PipelineResult([one.row for one in found], there, ran, skipped, failed, over)
+    atomic.write_json(plan.workspace.out / "results.json", dump(result.kept))
+    return result
 
 
 def _seeded(plan: PipelinePlan) -> list[str]:

@@ -10,9 +10,10 @@ from typing import Any
 from zipbatch.pipeline.config import SEED
 from zipbatch.pipeline.rows import CombinedRow
 from zipbatch.report.verdict import verdict
+from zipbatch.results import PipelineRow, Result, SeedlessRow, SeedRow, dump
 
 
-def rows_over_seeds(rows: Sequence[CombinedRow], *, stages: Sequence[str]) -> list[dict[str, Any]]:
+def rows_over_seeds(rows: Sequence[CombinedRow], *, stages: Sequence[str]) -> list[SeedRow | SeedlessRow]:
     """A row for each case, in order.
 
     It has the ``seeds`` that there are rows of, their number ``n_seeds``, each measure's mean under its own name and
@@ -27,23 +28,35 @@ def rows_over_seeds(rows: Sequence[CombinedRow], *, stages: Sequence[str]) -> li
     return [_over(case, stages) for case in cases.values()]
 
 
-def _over(case: Sequence[CombinedRow], stages: Sequence[str]) -> dict[str, Any]:
-    values = [row.values for row in case]
-    axes = {axis: value for axis, value in values[0]["axes"].items() if axis != SEED}
-    seeds = [int(row["axes"][SEED]) for row in values if row["axes"][SEED] is not None]
-    told = {"axes": axes, "seeds": seeds, "n_seeds": len(seeds), "seeds_of": list(stages) if seeds else []}
+def _over(case: Sequence[CombinedRow], stages: Sequence[str]) -> SeedRow | SeedlessRow:
+    rows = [one.row for one in case]
+    axes = {axis: value for axis, value in rows[0].axes.items() if axis != SEED}
+    seeds = [int(seed) for row in rows if (seed := row.axes[SEED]) is not None]
     if not seeds:
-        return {**values[0], **told}
+        return SeedlessRow(**(dump(rows[0]) | {"axes": axes}), seeds=[], n_seeds=0, seeds_of=[])
+    fields = _means(rows)
+    names = {name: text for name, text in case[0].names.items() if fields.get(name) is None}
+    if rows[0].has("victim_stage"):
+        names["victim_stage"] = case[0].names["victim"]
+    findings: Counter[str] = Counter(one.finding for row in rows if (one := verdict(row)) is not None)
+    return SeedRow(
+        axes=axes,
+        seeds=seeds,
+        n_seeds=len(seeds),
+        seeds_of=list(stages),
+        **(fields | names),
+        findings=dict(findings),
+    )
+
+
+def _means(rows: Sequence[PipelineRow]) -> dict[str, Any]:
+    """What the fields of rows come to over their seeds, but for their axes."""
     fields: dict[str, Any] = {}
-    for name in values[0]:
-        fields |= _field(name, [row.get(name) for row in values])
+    for name in dump(rows[0]):
+        fields |= _field(name, [getattr(row, name) for row in rows])
     if fields.get("seconds_on") is None:  # several machines: their seconds have no mean
         fields |= {"seconds_per_image": None, "seconds_per_image_sd": None}
-    names = {name: text for name, text in case[0].names.items() if fields.get(name) is None}
-    if "victim_stage" in values[0]:
-        names["victim_stage"] = case[0].names["victim"]
-    findings = Counter(one.finding for row in values if (one := verdict(row)) is not None)
-    return {**told, **fields, **names, "findings": dict(findings)}
+    return fields
 
 
 def _field(name: str, values: Sequence[Any]) -> dict[str, Any]:
@@ -55,6 +68,6 @@ def _field(name: str, values: Sequence[Any]) -> dict[str, Any]:
         return {name: statistics.fmean(known) if whole else None, f"{name}_sd": spread}
     if name.startswith("n_"):
         return {name: min(values)}
-    if any(isinstance(value, dict | list | tuple) for value in values):
+    if any(isinstance(value, dict | tuple | Result) for value in values):
         return {}
     return {name: values[0] if all(value == values[0] for value in values) else None}

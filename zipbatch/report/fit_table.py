@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from zipbatch.report.columns import NOTHING, PLAIN, Column, Look, table_text
 from zipbatch.report.units import share_text
+from zipbatch.results import FitReport, PresetRow
 
 
-def fit_table(found: Mapping[str, Any], look: Look = PLAIN) -> str:
+def fit_table(found: FitReport, look: Look = PLAIN) -> str:
     """A row for each preset, weakest first, what its columns mean, and which was chosen and why."""
-    labelled = found["ca_before"] is not None
+    labelled = found.ca_before is not None
     columns = [
         Column("preset"),
         Column("calls", right=True),
@@ -23,22 +21,22 @@ def fit_table(found: Mapping[str, Any], look: Look = PLAIN) -> str:
     ]
     cells = [
         (
-            row["preset"],
+            row.preset,
             _calls(row),
-            _with_interval(row["agreement"], row["agreement_ci95"]),
-            share_text(row["loss"]),
-            *((_share(row["ca"]), _share(row["ca_loss"])) if labelled else ()),
-            "chosen" if row["chosen"] else "",
-            row["purifier"],
+            _with_interval(row.agreement, row.agreement_ci95),
+            share_text(row.loss),
+            *((_share(row.ca), _share(row.ca_loss)) if labelled else ()),
+            "chosen" if row.chosen else "",
+            row.purifier,
         )
-        for row in found["presets"]
+        for row in found.presets
     ]
-    lines = [_about(found, labelled=labelled), *_meaning(labelled=labelled), choice_told(found), *_learned(found)]
+    lines = [_about(found), *_meaning(labelled=labelled), choice_told(found), *_learned(found)]
     return table_text(columns, cells, look) + "".join(f"{line}\n" for line in lines)
 
 
-def _calls(row: Mapping[str, Any]) -> str:
-    least, most = row["calls_at_least"], row["calls"]
+def _calls(row: PresetRow) -> str:
+    least, most = row.calls_at_least, row.calls
     return str(most) if least == most else f"{least} to {most}"
 
 
@@ -53,11 +51,11 @@ def _with_interval(value: float, interval: tuple[float, float]) -> str:
     return f"{share_text(value)} ±{share_text((high - low) / 2)}"
 
 
-def _about(found: Mapping[str, Any], *, labelled: bool) -> str:
-    size = f"{'stretched to ' if found['stretched'] else ''}{found['image_size']} px"
-    where = f"{found['images']} clean images, split {found['split']}, {size}"
-    seen = "" if found["prior_size"] == found["image_size"] else f", purified at {found['prior_size']} px"
-    return where + seen + (f"; CA without a defence {share_text(found['ca_before'])}" if labelled else "")
+def _about(found: FitReport) -> str:
+    size = f"{'stretched to ' if found.stretched else ''}{found.image_size} px"
+    where = f"{found.images} clean images, split {found.split}, {size}"
+    seen = "" if found.prior_size == found.image_size else f", purified at {found.prior_size} px"
+    return where + seen + ("" if found.ca_before is None else f"; CA without a defence {share_text(found.ca_before)}")
 
 
 def _meaning(*, labelled: bool) -> list[str]:
@@ -69,18 +67,18 @@ def _meaning(*, labelled: bool) -> list[str]:
     return [*lines, *(["CA and CA lost are from the labels, which the choice does not use"] if labelled else [])]
 
 
-def choice_told(found: Mapping[str, Any]) -> str:
+def choice_told(found: FitReport) -> str:
     """Which preset was chosen and why."""
-    row = next(row for row in found["presets"] if row["chosen"])
-    allowed = f"--max-loss {share_text(found['max_loss'])}"
-    if not found["within"]:
-        return f"no preset is within {allowed}: {row['preset']}, which changes least, is taken"
-    said = f"{row['preset']} is the strongest within {allowed}"
-    if (worst := row["loss_ci95"][1]) > found["max_loss"]:
+    row = next(row for row in found.presets if row.chosen)
+    allowed = f"--max-loss {share_text(found.max_loss)}"
+    if not found.within:
+        return f"no preset is within {allowed}: {row.preset}, which changes least, is taken"
+    said = f"{row.preset} is the strongest within {allowed}"
+    if (worst := row.loss_ci95[1]) > found.max_loss:
         said += f",\nbut its interval reaches {share_text(worst)}: more images tell it better (--fit-limit)"
     return said
 
 
-def _learned(found: Mapping[str, Any]) -> list[str]:
-    reasons = dict.fromkeys(one["why"] for one in found["learned"])
+def _learned(found: FitReport) -> list[str]:
+    reasons = dict.fromkeys(one.why for one in found.learned)
     return [f"thresholds of 'repaint' were learned from these images:\n{why}" for why in reasons]

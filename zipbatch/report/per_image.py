@@ -7,12 +7,13 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from zipbatch import atomic
 from zipbatch.errors import UsageError
+from zipbatch.results import Result, dump
 
-Row = Mapping[str, Any]
+Row = TypeVar("Row", bound=Result)
 
 
 def check_rows_file(path: Path, flag: str) -> Path:
@@ -30,20 +31,20 @@ def check_rows_file(path: Path, flag: str) -> Path:
     return path
 
 
-def write_rows(path: Path, columns: tuple[str, ...], rows: Iterable[Row]) -> None:
-    """Publish rows, all with these columns, in UTF-8; the file is there whole or not at all."""
+def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
+    """Publish rows of a kind, whose fields are the columns, in UTF-8; the file is there whole or not at all."""
     line_of = _LINES[path.suffix.lower()]
 
     def write(stream: BinaryIO) -> None:
         if line_of is _csv_line:
-            stream.write(_csv_line({column: column for column in columns}))
+            stream.write(_csv_line({column: column for column in kind.model_fields}))
         for row in rows:
-            stream.write(line_of({column: row[column] for column in columns}))
+            stream.write(line_of(dump(row)))
 
     atomic.write_with(path, write)
 
 
-def _csv_line(row: Row) -> bytes:
+def _csv_line(row: Mapping[str, Any]) -> bytes:
     """One line of RFC 4180, truth values as JSON has them."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(
@@ -52,8 +53,8 @@ def _csv_line(row: Row) -> bytes:
     return text.getvalue().encode(errors="replace")
 
 
-def _json_line(row: Row) -> bytes:
+def _json_line(row: Mapping[str, Any]) -> bytes:
     return f"{json.dumps(row)}\n".encode()
 
 
-_LINES: dict[str, Callable[[Row], bytes]] = {".csv": _csv_line, ".jsonl": _json_line}
+_LINES: dict[str, Callable[[Mapping[str, Any]], bytes]] = {".csv": _csv_line, ".jsonl": _json_line}

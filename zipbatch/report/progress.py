@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from zipbatch.report.counts import Counts
 from zipbatch.report.units import clock_text, rate_text
 
 _POINTS, _APART_S = 300, 1.0
@@ -29,21 +30,43 @@ class Part:
 
 @dataclass(frozen=True)
 class Progress:
-    """Work at a moment.
+    """Work at a moment: the one form in which every job tells how far it is, made where the work is done.
 
     Attributes:
-        what: what is being done: "purifying incoming".
+        what: what is being done: "purifying incoming"; empty until somebody who knows says so (``shown``).
         parts: what is counted, coarse first: shards, then images.
         fraction: how much of the work is done, 0 to 1; None for that of the last part with a total.
         per_s: how many of the last part a second.
         notes: what else there is to say: "reused 3", "loss 0.412".
+        counts: what has become of what is counted coarsest: how many were computed, reused, failed; None where parts
+            say all there is to say.
+        failed: the reason of each of them that failed, by name; grows with the run.
     """
 
-    what: str
+    what: str = ""
     parts: tuple[Part, ...] = ()
     fraction: float | None = None
     per_s: float | None = None
     notes: tuple[str, ...] = ()
+    counts: Counts | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self, what: str) -> Progress:
+        """The same of work that has a name by now."""
+        return replace(self, what=what)
+
+    def part(self, unit: str) -> Part:
+        """What is counted in this unit.
+
+        Raises:
+            LookupError: nothing is.
+        """
+        found = next((part for part in self.parts if part.unit == unit), None)
+        if found is None:
+            raise LookupError(
+                f"{unit}: not counted; there are: {', '.join(part.unit for part in self.parts) or 'none'}"
+            )
+        return found
 
     @property
     def share(self) -> float | None:

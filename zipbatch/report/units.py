@@ -1,4 +1,4 @@
-"""Sizes, times and shares as people read them."""
+"""Sizes, times, shares and other values as people read them."""
 
 from __future__ import annotations
 
@@ -51,3 +51,14 @@ def share_text(value: float) -> str:
     """A share of 1 as ``.007`` or ``1.000``."""
     text = f"{value:.3f}"
     return text[1:] if text.startswith("0") else text
+
+
+def plain_text(value: object) -> str:
+    """A value as ``--set`` and ``--param`` take it, mappings as ``name=value``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(map(plain_text, value))
+    if isinstance(value, dict):
+        return " ".join(f"{name}={plain_text(entry)}" for name, entry in value.items()) or "none"
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -142,12 +142,15 @@ def test_poison_takes_names_of_classes(tmp_path: Path):
 def test_images_of_bare_shards_are_counted_to_the_last(constant: Path, tmp_path: Path):  # noqa: F811
     """Nobody says beforehand how many there are; what is told at the end is how many there were."""
     from zipbatch.datasets import open_dataset
-    from zipbatch.stages.evaluate.progress import EvaluateProgress
-    from zipbatch.stages.evaluate.run import EvaluateRequest, evaluate, plan_evaluate
+    from zipbatch.report.progress import Part, Progress
+    from zipbatch.stages.evaluate.job import EvaluateJob
+    from zipbatch.stages.evaluate.plan import plan_evaluate
+    from zipbatch.stages.evaluate.run import evaluate
     from zipbatch.stages.evaluate.victims import find_victim
 
-    data, told = bare(tmp_path / "in", [{}] * 5), list[EvaluateProgress]()
+    data, told = bare(tmp_path / "in", [{}] * 5), list[Progress]()
     victims = (find_victim(str(constant)), find_victim(str(constant)))
-    evaluate(plan_evaluate(EvaluateRequest(victims, open_dataset([str(data)]), "in")), on_progress=told.append)
-    assert [progress.images for progress in told] == sorted(progress.images for progress in told)
-    assert (told[-1].shards_done, told[-1].images) == (3, 5)
+    evaluate(plan_evaluate(EvaluateJob(victims, open_dataset([str(data)]), "in")), on_progress=told.append)
+    images = [progress.part("images").done for progress in told]
+    assert images == sorted(images)
+    assert (told[-1].part("shards"), told[-1].part("images")) == (Part("shards", 3, 3), Part("images", 5))

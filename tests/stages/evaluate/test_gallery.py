@@ -15,9 +15,10 @@ from zipbatch.datasets import open_dataset
 from zipbatch.report.page.model import Gallery
 from zipbatch.stages.evaluate.confusions import MOST_CLASSES, confusions
 from zipbatch.stages.evaluate.gallery import gallery
-from zipbatch.stages.evaluate.run import EvaluateRequest, plan_evaluate
+from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.plan import plan_evaluate
+from zipbatch.stages.evaluate.tally import CLEAN, Tally
 from zipbatch.stages.evaluate.victims import ask_for_scores, find_victim
-from zipbatch.stages.evaluate.worker import CLEAN, Tally
 from zipbatch.store import Store
 
 
@@ -32,7 +33,7 @@ def store(staged: Path, prior: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def shown(victim: Path, data: Path, store: Path | None = None, *purified: str) -> Gallery:
-    request = EvaluateRequest(
+    request = EvaluateJob(
         victims=(find_victim(str(victim)),),
         dataset=open_dataset([str(data)]),
         data_label=str(data),

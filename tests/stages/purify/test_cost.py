@@ -14,10 +14,11 @@ import torch
 import yaml
 
 from tests.making import purifier_spec, zipbatch
+from zipbatch.results import NO_COST, dump
 from zipbatch.stages.purify.busy import Busy
-from zipbatch.stages.purify.cost import NO_COST
 from zipbatch.store.seal import sealed
 
+NOTHING = dump(NO_COST)
 NEW = ("calls", "busy_s", "made")
 ZIP = ("--purifier", "zip", "--set", "steps=4", "--set", "start_step=600")
 
@@ -32,7 +33,7 @@ def measured(victim: Path, staged: Path, store: Path) -> tuple[dict[str, Any], d
     ran = zipbatch("evaluate", victim, "--data", staged, "--purified", staged.name, "--store", store, "--json")
     assert ran.code == 0, ran.err
     none, row = ran.json["rows"]
-    return tuple({name: each[name] for name in NO_COST} for each in (none, row))  # type: ignore[return-value]
+    return tuple({name: each[name] for name in NOTHING} for each in (none, row))  # type: ignore[return-value]
 
 
 def change_records(store: Path, change: Callable[[dict[str, Any]], object], *, count: int = 99) -> None:
@@ -48,7 +49,7 @@ def test_calls_and_seconds_stand_beside_the_measures(staged: Path, prior: Path, 
     purified(staged, tmp_path, *ZIP, "--prior", prior)
     worked = time.process_time() - began
     none, row = measured(victim, staged, tmp_path)
-    assert none == NO_COST
+    assert none == NOTHING
     assert (row["calls_least"], row["calls_most"]) == (3, 3)
     assert 0 < row["seconds_per_image"] * 24 < worked
     assert row["seconds_on"].startswith("cpu of ")
@@ -85,14 +86,14 @@ def test_records_that_are_older_are_read_reused_and_tell_no_seconds(
     change_records(tmp_path, lambda record: [record.pop(name) for name in NEW])
     again = zipbatch(*asked).json
     assert (again["computed"], again["version"]) == (0, first["version"])
-    assert measured(victim, staged, tmp_path)[1] == NO_COST
+    assert measured(victim, staged, tmp_path)[1] == NOTHING
     assert zipbatch("store", "verify", "--store", tmp_path).code == 0
 
 
 def test_without_a_prior_there_are_no_calls_however_old_the_record(staged: Path, victim: Path, tmp_path: Path):
     purified(staged, tmp_path, "--purifier", "jpeg")
     change_records(tmp_path, lambda record: [record.pop(name) for name in NEW])
-    assert measured(victim, staged, tmp_path)[1] == NO_COST | {"calls_least": 0, "calls_most": 0}
+    assert measured(victim, staged, tmp_path)[1] == NOTHING | {"calls_least": 0, "calls_most": 0}
 
 
 def of_another_machine(record: dict[str, Any]) -> None:
@@ -133,7 +134,7 @@ def test_images_that_another_tool_purified_tell_nothing(staged: Path, victim: Pa
     assert zipbatch(*exported).code == 0
     imported = zipbatch("store", "import", tmp_path / "out", "--data", staged, "--store", tmp_path / "b")
     assert imported.code == 0, imported.err
-    assert measured(victim, staged, tmp_path / "b")[1] == NO_COST
+    assert measured(victim, staged, tmp_path / "b")[1] == NOTHING
 
 
 def test_a_pipeline_tells_the_same_also_of_evaluations_that_were_done_before(
@@ -153,7 +154,7 @@ def test_a_pipeline_tells_the_same_also_of_evaluations_that_were_done_before(
     assert "calls_least,calls_most,seconds_per_image,seconds_on" in (tmp_path / "t.csv").read_text()
     (kept,) = (tmp_path / "out" / "t").glob("*.json")
     rows = json.loads(kept.read_text())["rows"]
-    kept.write_text(json.dumps({"rows": [{k: v for k, v in row.items() if k not in NO_COST} for row in rows]}))
+    kept.write_text(json.dumps({"rows": [{k: v for k, v in row.items() if k not in NOTHING} for row in rows]}))
     again = zipbatch(*asked).json
     assert (again["ran"], again["rows"]) == (0, first.json["rows"])
 

@@ -17,7 +17,7 @@ from zipbatch.storage import StoragePath
 @JSON
 def ls(store: StoragePath, wide: bool, as_json: bool) -> None:
     """List datasets, their versions and tags, with settings, images, bytes and age."""
-    from zipbatch.report.tables import versions_table
+    from zipbatch.report.versions import versions_table
     from zipbatch.stages.purify.identity import describe_settings
     from zipbatch.store import Store
     from zipbatch.store.sizes import version_sizes

@@ -19,7 +19,7 @@ from zipbatch.storage import StoragePath
 @JSON
 def show(reference: str, store: StoragePath, wide: bool, as_json: bool) -> None:
     """Show a version: purifier, images, bytes, what was computed and what reused, and its shards."""
-    from zipbatch.report.tables import version_text
+    from zipbatch.report.versions import version_text
     from zipbatch.stages.purify.identity import describe
     from zipbatch.store import Store, reused
     from zipbatch.store.sizes import object_sizes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zipbatch.report.page.evaluation import at_a_glance, chart, findings, table
 from zipbatch.report.page.model import Fact, Facts, Finding, Page, Provenance, Table
-from zipbatch.report.page.results import EvaluationRow, Results
+from zipbatch.report.page.results import Results, Shown
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ResultsFile:
     results: Results
 
 
-def shown_rows(files: Sequence[ResultsFile]) -> list[EvaluationRow]:
+def rows_of(files: Sequence[ResultsFile]) -> list[Shown]:
     """The rows of all files for one table: of each those over seeds, where it has any."""
     return [row for file in files for row in file.results.shown]
 
@@ -31,13 +31,13 @@ def failures(failed: Sequence[tuple[str, str]]) -> list[Finding]:
 
 def results_table(files: Sequence[ResultsFile]) -> Table:
     """All rows in one table."""
-    return table(shown_rows(files))
+    return table(rows_of(files))
 
 
 def results_page(files: Sequence[ResultsFile], provenance: Provenance) -> Page:
     """A page of one or more files of results."""
-    rows = shown_rows(files)
-    failed = [one for file in files for one in (file.results.failed or {}).items()]
+    rows = rows_of(files)
+    failed = [one for file in files for one in file.results.failed.items()]
     origin = [
         fact for file in files for fact in (Fact("file", file.name, code=True), Fact("sha256", file.sha256, code=True))
     ]
@@ -55,13 +55,13 @@ def results_page(files: Sequence[ResultsFile], provenance: Provenance) -> Page:
     )
 
 
-def data_of(rows: Sequence[EvaluationRow]) -> Facts:
+def data_of(rows: Sequence[Shown]) -> Facts:
     """What was measured, as far as rows tell: data, victims, versions."""
     facts = []
     for name, values in (
-        ("data", [row.data for row in rows]),
-        ("victims", [row.victim for row in rows]),
-        ("versions", [f"{row.purified} {row.version}" for row in rows if row.version]),
+        ("data", [row.row.data for row in rows]),
+        ("victims", [row.row.victim for row in rows]),
+        ("versions", [f"{row.row.purified} {row.row.version}" for row in rows if row.row.version]),
     ):
         known = list(dict.fromkeys(value for value in values if value))
         if known:

@@ -1,12 +1,9 @@
-"""Tables for other programs: CSV of every field of the rows, Markdown and LaTeX of what a page shows."""
+"""Tables for other programs: Markdown and LaTeX of what a page shows."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from zipbatch.errors import printable
 from zipbatch.report.page.model import Cell, Table
@@ -25,32 +22,6 @@ _LATEX = {
     "–": "--",
     '"': "''",
 }
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]], over_seeds: Sequence[Mapping[str, Any]] = (), *, seeds: bool) -> str:
-    """One line a row: axes, names and measures; intervals as two columns. With ``seeds``, ``row`` says ``single``, or
-    ``mean``, which has standard deviations, too.
-    """
-    single = {"row": "single"} if seeds else {}
-    lines = [_line(row, single) for row in rows] + [_line(row, {"row": "mean"}) for row in over_seeds]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
-
-
-def _line(row: Mapping[str, Any], more: Mapping[str, str]) -> dict[str, Any]:
-    line: dict[str, Any] = dict(more)
-    for key, value in row.items():
-        if key.endswith("_ci95"):
-            line |= {f"{key}_low": value[0] if value else None, f"{key}_high": value[1] if value else None}
-        elif key in {"seeds", "seeds_of"}:
-            line[key] = " ".join(map(str, value))
-        elif not isinstance(value, dict):
-            line[key] = value
-    axes = {f"axis.{axis}" if axis in line else axis: value for axis, value in row.get("axes", {}).items()}
-    return axes | line
 
 
 def markdown(table: Table) -> str:
@@ -83,7 +54,6 @@ def latex(table: Table) -> str:
 
 
 TABLES: dict[str, Callable[[Table], str]] = {".md": markdown, ".tex": latex}
-TABLE_SUFFIXES = (".csv", *TABLES)
 
 
 def _text(cell: Cell) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from zipbatch.report.columns import NOTHING
 from zipbatch.report.fit_table import choice_told
@@ -12,24 +10,37 @@ from zipbatch.report.page.evaluation import short
 from zipbatch.report.page.model import Cell, Chart, Column, Fact, Facts, Finding, Page, Point, Provenance, Table
 from zipbatch.report.tables import suspicion_told
 from zipbatch.report.units import share_text
+from zipbatch.results import FitAndTuneAnswer, FitAnswer, FitReport, TuneReport
 
 
-def tuning_page(found: Mapping[str, Any], provenance: Provenance) -> Page:
-    """What ``tune --json`` says, on suspect images (``rungs``), clean ones (``fit``) or both."""
+def tuning_page(
+    answer: TuneReport | FitAnswer | FitAndTuneAnswer,
+    found: TuneReport | None,
+    fit: FitReport | None,
+    provenance: Provenance,
+) -> Page:
+    """What ``tune`` tried and chose.
+
+    Args:
+        answer: all of it.
+        found: what suspect images say of strengths, where there are any.
+        fit: what clean images say of presets, where there are any.
+        provenance: the command, and what there is to say of the run.
+    """
     findings, tables, charts, about = [], [], [], []
-    if "rungs" in found:
+    if found is not None:
         findings.append(Finding(suspicion_told(found), "plain", "strength"))
         tables.append(_strengths(found))
         charts += _chart(found)
-        about.append(f"{found['images']} suspect images of {found['data']}")
-    if fit := found.get("fit"):
-        findings.append(Finding(choice_told(fit), "plain" if fit["within"] else "unsure", "preset"))
+        about.append(f"{found.images} suspect images of {found.data}")
+    if fit is not None:
+        findings.append(Finding(choice_told(fit), "plain" if fit.within else "unsure", "preset"))
         tables.append(_presets(fit))
-        about.append(f"{fit['images']} clean images of {fit['source']}")
-    settings = json.dumps(found["settings"], indent=2, ensure_ascii=False)
+        about.append(f"{fit.images} clean images of {fit.source}")
+    settings = json.dumps(answer.settings, indent=2, ensure_ascii=False)
     groups = [*provenance.groups, Facts("Chosen", [Fact("settings", settings, code=True)])]
     return Page(
-        title=f"How to purify for {short(found['victim'])}",
+        title=f"How to purify for {short(answer.victim)}",
         about=f"Told from answers on {' and '.join(about)}.",
         findings=findings,
         tables=tables,
@@ -38,8 +49,8 @@ def tuning_page(found: Mapping[str, Any], provenance: Provenance) -> Page:
     )
 
 
-def _strengths(found: Mapping[str, Any]) -> Table:
-    labelled = found["undefended"]["ca"] is not None or found["undefended"]["asr"] is not None
+def _strengths(found: TuneReport) -> Table:
+    labelled = found.undefended.ca is not None or found.undefended.asr is not None
     measured = ("ca", "asr", "pa") if labelled else ()
     columns = [
         Column("exponent", True, "of the guidance: the smaller, the stronger"),
@@ -50,34 +61,35 @@ def _strengths(found: Mapping[str, Any]) -> Table:
     ]
     rows = [
         [
-            Cell(f"{row['guidance_exponent']:g}", row["guidance_exponent"], "chosen" if row["chosen"] else ""),
-            *(_share(row[name]) for name in ("agreement", "residual", "residual_upper", *measured)),
+            Cell(f"{row.guidance_exponent:g}", row.guidance_exponent, "chosen" if row.chosen else ""),
+            *map(_share, (row.agreement, row.residual, row.residual_upper)),
+            *(map(_share, (row.ca, row.asr, row.pa)) if labelled else ()),
         ]
-        for row in found["rungs"]
+        for row in found.rungs
     ]
-    return Table("Strengths", columns, rows, [f"{found['limit']:g} of the attack may be left (--limit)."])
+    return Table("Strengths", columns, rows, [f"{found.limit:g} of the attack may be left (--limit)."])
 
 
-def _chart(found: Mapping[str, Any]) -> list[Chart]:
+def _chart(found: TuneReport) -> list[Chart]:
     """Answers kept against the attack that is left, as the answers let it be estimated."""
     points = [
         Point(
-            f"exponent {row['guidance_exponent']:g}",
-            "chosen" if row["chosen"] else "tried",
-            row["residual"],
-            row["agreement"],
-            (row["residual"], row["residual"] if row["residual_upper"] is None else row["residual_upper"]),
-            (row["agreement"], row["agreement"]),
+            f"exponent {row.guidance_exponent:g}",
+            "chosen" if row.chosen else "tried",
+            row.residual,
+            row.agreement,
+            (row.residual, row.residual if row.residual_upper is None else row.residual_upper),
+            (row.agreement, row.agreement),
         )
-        for row in found["rungs"]
-        if row["residual"] is not None and row["agreement"] is not None
+        for row in found.rungs
+        if row.residual is not None
     ]
     about = "Up and to the left is better. Bars reach to where, with 95 % confidence, no more of the attack is left."
     return [Chart("Answers kept against attack left", "attack left", "answers kept", points, about)] if points else []
 
 
-def _presets(fit: Mapping[str, Any]) -> Table:
-    labelled = fit["ca_before"] is not None
+def _presets(fit: FitReport) -> Table:
+    labelled = fit.ca_before is not None
     columns = [
         Column("preset"),
         Column("purifier"),
@@ -88,16 +100,16 @@ def _presets(fit: Mapping[str, Any]) -> Table:
     ]
     rows = [
         [
-            Cell(row["preset"], more="chosen" if row["chosen"] else ""),
-            Cell(row["purifier"]),
-            Cell(_from_to(row["calls_at_least"], row["calls"]), row["calls"]),
-            _with_interval(row["agreement"], row["agreement_ci95"]),
-            _share(row["loss"]),
-            *((_share(row["ca"]), _share(row["ca_loss"])) if labelled else ()),
+            Cell(row.preset, more="chosen" if row.chosen else ""),
+            Cell(row.purifier),
+            Cell(_from_to(row.calls_at_least, row.calls), row.calls),
+            _with_interval(row.agreement, row.agreement_ci95),
+            _share(row.loss),
+            *((_share(row.ca), _share(row.ca_loss)) if labelled else ()),
         ]
-        for row in fit["presets"]
+        for row in fit.presets
     ]
-    return Table("Presets", columns, rows, [f"{fit['max_loss']:g} of the answers may change (--max-loss)."])
+    return Table("Presets", columns, rows, [f"{fit.max_loss:g} of the answers may change (--max-loss)."])
 
 
 def _from_to(least: int, most: int) -> str:

@@ -15,7 +15,7 @@ from zipbatch.stages.evaluate.answers import Answers
 from zipbatch.stages.evaluate.gallery import SHOWN, answered, apart, form_names
 from zipbatch.stages.evaluate.pictures import Form, forms_of, pictures
 from zipbatch.stages.evaluate.pieces import EvaluateTask
-from zipbatch.stages.evaluate.run import EvaluatePlan
+from zipbatch.stages.evaluate.plan import EvaluatePlan
 from zipbatch.stages.evaluate.victims import class_name, classes_of
 from zipbatch.stages.purify.identity import describe
 from zipbatch.victims import Classifier

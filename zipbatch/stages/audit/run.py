@@ -6,57 +6,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from zipbatch.cluster import Workers
-from zipbatch.datasets import ShardDataset
 from zipbatch.errors import UsageError
 from zipbatch.metrics import FALSE_ALARMS, Audit
 from zipbatch.metrics import audit as judge
 from zipbatch.metrics.strength import OUTLIER
 from zipbatch.report.page.model import Gallery
+from zipbatch.results import AuditVerdict, FormRow, ImageRow
 from zipbatch.stages.audit.gallery import audit_gallery, form_titles
+from zipbatch.stages.audit.job import AuditJob
 from zipbatch.stages.evaluate.answers import Answers, Asking, Report
 from zipbatch.stages.evaluate.victims import class_name, classes_of
-from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.store import Store
-from zipbatch.victims import VictimSource
-
-IMAGE_COLUMNS = ("key", "shard", "score", "before", "after", "moved", "suspect")
-
-
-@dataclass(frozen=True)
-class AuditRequest:
-    """Whom to audit on which images, all of ``dataset``.
-
-    Attributes:
-        purified: versions that exist in the store, ``NAME[@TAG]``, weakest first; else there are ``purifiers``.
-        purifiers: with which to purify the images, by name, weakest first.
-        share: of images with the trigger which must not be missed for nothing to be found, 0 to 1.
-        store: of the versions, or where purified images are kept; None for as long as the audit takes.
-    """
-
-    victim: VictimSource
-    dataset: ShardDataset
-    data_label: str
-    purified: tuple[str, ...] = ()
-    purifiers: tuple[tuple[str, PurifierSpec], ...] = ()
-    share: float = 0.1
-    store: Store | None = None
-    workers: Workers = Workers()
-    batch_size: int = 32
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """What the user calls the ways in which images are purified."""
-        return self.purified or tuple(name for name, _ in self.purifiers)
 
 
 @dataclass(frozen=True)
 class AuditResult:
     """What was answered, what that says, and pictures of it where they were asked for."""
 
-    request: AuditRequest
+    request: AuditJob
     answers: Answers
     audit: Audit
     gallery: Gallery | None = None
@@ -77,7 +45,7 @@ class AuditResult:
         return int(self.audit.suspects.sum())
 
 
-def audit(request: AuditRequest, *, report: Report = lambda _progress: None, pictures: bool = False) -> AuditResult:
+def audit(job: AuditJob, *, report: Report = lambda _progress: None, pictures: bool = False) -> AuditResult:
     """Purify the images, unless they are, ask the victim about all of them, and judge.
 
     Raises:
@@ -85,70 +53,66 @@ def audit(request: AuditRequest, *, report: Report = lambda _progress: None, pic
             that would need a store.
         WorkFailed: images could not be purified or measured.
     """
-    if request.store is not None:
-        return _judged(request, request.store, report, pictures=pictures)
-    if request.workers.address is not None:
+    if job.store is not None:
+        return _judged(job, job.store, report, pictures=pictures)
+    if job.workers.address is not None:
         raise UsageError("--address (or RAY_ADDRESS): workers elsewhere need a --store that they can reach")
     with TemporaryDirectory(prefix="zipbatch-audit-") as folder:
-        return _judged(request, Store(Path(folder) / "pur"), report, pictures=pictures)
+        return _judged(job, Store(Path(folder) / "pur"), report, pictures=pictures)
 
 
-def _judged(request: AuditRequest, store: Store, report: Report, *, pictures: bool) -> AuditResult:
-    asking = Asking(
-        request.victim, request.dataset, request.data_label, store, request.workers, request.batch_size
-    ).pinned()
-    asking.check(request.purified)
-    if request.purified:
-        answers = asking.answers_on(request.purified, report)
+def _judged(job: AuditJob, store: Store, report: Report, *, pictures: bool) -> AuditResult:
+    asking = Asking(job.victim, job.dataset, job.data_label, store, job.workers, job.batch_size).pinned()
+    asking.check(job.purified)
+    if job.purified:
+        answers = asking.answers_on(job.purified, report)
     else:
-        answers = asking.answers([spec for _, spec in request.purifiers], request.forms, report)
-    found = judge(answers.forms[0], answers.forms[1:], classes=answers.classes, share=request.share)
-    gallery = (
-        audit_gallery(answers.plan, answers, found, form_titles(request.forms, answers))
-        if pictures and answers.plan
-        else None
-    )
-    return AuditResult(request, answers, found, gallery)
+        answers = asking.answers([spec for _, spec in job.purifiers], job.forms, report)
+    found = judge(answers.forms[0], answers.forms[1:], classes=answers.classes, share=job.share)
+    gallery = None
+    if pictures and answers.plan is not None:
+        gallery = audit_gallery(answers.plan, answers, found, form_titles(job.forms, answers))
+    return AuditResult(job, answers, found, gallery)
 
 
-def audit_report(result: AuditResult) -> dict[str, Any]:
-    """The verdict as plain data, with what it goes by."""
+def audit_report(result: AuditResult) -> AuditVerdict:
+    """The verdict, with what it goes by."""
     found, request, (before, *after) = result.audit, result.request, result.answers.forms
     images = len(before)
-    return {
-        "victim": request.victim.label,
-        "data": request.data_label,
-        "forms": [
-            {"form": name, "flip_rate": float((form != before).mean()) if images else None}
+    return AuditVerdict(
+        victim=request.victim.label,
+        data=request.data_label,
+        forms=[
+            FormRow(form=name, flip_rate=float((form != before).mean()) if images else None)
             for name, form in zip(request.forms, after, strict=True)
         ],
-        "images": images,
-        "quarantined": result.answers.quarantined,
-        "verdict": found.finding,
-        "target": result.target,
-        "target_index": found.judgement.suspect,
-        "suspects": result.suspects,
-        "triggered": round(found.judgement.triggered, 1),
-        "deviations": round(found.judgement.sigmas, 2),
-        "deviations_needed": OUTLIER,
-        "false_alarms": FALSE_ALARMS,
-        "least_found": found.least if result.target is None else None,
-        "share": request.share,
-        "flip_rate": found.flip_rate if images else None,
-    }
+        images=images,
+        quarantined=result.answers.quarantined,
+        verdict=found.finding,
+        target=result.target,
+        target_index=found.judgement.suspect,
+        suspects=result.suspects,
+        triggered=round(found.judgement.triggered, 1),
+        deviations=round(found.judgement.sigmas, 2),
+        deviations_needed=OUTLIER,
+        false_alarms=FALSE_ALARMS,
+        least_found=found.least if result.target is None else None,
+        share=request.share,
+        flip_rate=found.flip_rate if images else None,
+    )
 
 
-def image_rows(result: AuditResult) -> Iterator[dict[str, Any]]:
+def image_rows(result: AuditResult) -> Iterator[ImageRow]:
     """Each image, in the order of the data: what the victim answered, and how much it looks triggered."""
     found, (before, *_, after) = result.audit, result.answers.forms
     places = ((shard, key) for shard, keys in result.answers.shards for key in keys)
     for number, (shard, key) in enumerate(places):
-        yield {
-            "key": key,
-            "shard": shard,
-            "score": round(float(found.scores[number]), 4),
-            "before": result.class_name(int(before[number])),
-            "after": result.class_name(int(after[number])),
-            "moved": int(found.moved[number]),
-            "suspect": bool(found.suspects[number]),
-        }
+        yield ImageRow(
+            key=key,
+            shard=shard,
+            score=round(float(found.scores[number]), 4),
+            before=result.class_name(int(before[number])),
+            after=result.class_name(int(after[number])),
+            moved=int(found.moved[number]),
+            suspect=bool(found.suspects[number]),
+        )

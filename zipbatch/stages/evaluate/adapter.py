@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from zipbatch import atomic
 from zipbatch.checkpoints import open_victim
 from zipbatch.config import Option, Request
 from zipbatch.datasets import open_dataset
 from zipbatch.images import is_png
+from zipbatch.results import Evaluation, EvaluationRow, dump
 from zipbatch.stages.adapter import Input, Instance, Report, StageType, Workspace, optional, place_of, reference_of
-from zipbatch.stages.evaluate.run import MEASURES_VERSION, EvaluatePlan, EvaluateRequest, evaluate, plan_evaluate
+from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.plan import EvaluatePlan, plan_evaluate
+from zipbatch.stages.evaluate.run import MEASURES_VERSION, evaluate
 from zipbatch.stages.evaluate.sheet import write_sheet
 
 
@@ -30,7 +33,7 @@ def plan_of(instance: Instance, workspace: Workspace) -> EvaluatePlan:
     """
     data = str(place_of(instance.one("data"), workspace))
     return plan_evaluate(
-        EvaluateRequest(
+        EvaluateJob(
             victims=tuple(open_victim(place_of(item, workspace)) for item in instance.inputs["victim"]),
             dataset=open_dataset([data]),
             data_label=data,
@@ -47,7 +50,7 @@ def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
     rows = evaluate(plan, on_progress=lambda p: report(p.shown(instance.label)))
     if settings.sheet:
         write_sheet(plan, sheet_file(instance, workspace))
-    atomic.write_json(rows_file(instance, workspace), {"rows": rows})
+    atomic.write_json(rows_file(instance, workspace), dump(Evaluation(rows=rows)))
 
 
 def _is_evaluated(instance: Instance, workspace: Workspace) -> bool:
@@ -55,7 +58,7 @@ def _is_evaluated(instance: Instance, workspace: Workspace) -> bool:
     settings: EvaluateSettings = instance.settings
     try:
         rows = read_rows(instance, workspace)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError):
         return False
     wanted = len(instance.inputs["victim"]) * (1 + len(instance.inputs["purified"]))
     return len(rows) == wanted and (is_png(sheet_file(instance, workspace)) or not settings.sheet)
@@ -75,10 +78,14 @@ def sheet_file(instance: Instance, workspace: Workspace) -> Path:
     return instance.path(workspace).with_name(f"{instance.slug}.png")
 
 
-def read_rows(instance: Instance, workspace: Workspace) -> list[dict[str, Any]]:
-    """The rows of a finished evaluation: for each victim without a defence, then with each purified version."""
-    rows: list[dict[str, Any]] = json.loads(rows_file(instance, workspace).read_bytes())["rows"]
-    return rows
+def read_rows(instance: Instance, workspace: Workspace) -> list[EvaluationRow]:
+    """The rows of a finished evaluation: for each victim without a defence, then with each purified version.
+
+    Raises:
+        OSError: they are not there.
+        ValueError: the file holds something else.
+    """
+    return Evaluation.model_validate(json.loads(rows_file(instance, workspace).read_bytes())).rows
 
 
 EVALUATE = StageType(

@@ -13,12 +13,13 @@ from zipbatch.cluster import Workers
 from zipbatch.datasets import ShardDataset
 from zipbatch.errors import UsageError
 from zipbatch.report.progress import Progress
-from zipbatch.stages.evaluate.progress import EvaluateProgress
-from zipbatch.stages.evaluate.run import EvaluatePlan, EvaluateRequest, plan_evaluate, results
-from zipbatch.stages.evaluate.worker import EvaluateResult, Tally, add_tallies
+from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.plan import EvaluatePlan, plan_evaluate
+from zipbatch.stages.evaluate.run import results
+from zipbatch.stages.evaluate.tally import Tally, add_tallies
+from zipbatch.stages.evaluate.worker import EvaluateResult
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
-from zipbatch.stages.purify.progress import PurifyProgress
 from zipbatch.stages.purify.request import PurifySettings
 from zipbatch.stages.purify.run import purify
 from zipbatch.stages.purify.spec import PurifierSpec
@@ -80,7 +81,7 @@ class Asking:
             references.append(self._purified(spec, partial(_show, report, what)))
         return self.answers_on(references, report)
 
-    def _purified(self, spec: PurifierSpec, show: Callable[[PurifyProgress], None]) -> str:
+    def _purified(self, spec: PurifierSpec, show: Callable[[Progress], None]) -> str:
         settings = PurifySettings(splits=self.dataset.splits, batch_size=self.batch_size)
         job = PurifyJob(self.dataset, spec, self.store, self.workers, settings)
         return f"{self.dataset.name}@{purify(plan_purify(job), on_progress=show).version}"
@@ -96,7 +97,7 @@ class Asking:
         tallies = tuple(Tally(plan.victims[0].num_classes) for _ in range(1 + len(purified)))
         asked: dict[str, EvaluateResult] = {}
 
-        def show(progress: EvaluateProgress) -> None:
+        def show(progress: Progress) -> None:
             report(progress.shown("asking the victim"))
 
         for result in results(plan, keep_answers=True, on_progress=show):
@@ -114,8 +115,8 @@ class Asking:
                 )
         return plan
 
-    def _evaluation(self, references: Sequence[str]) -> EvaluateRequest:
-        return EvaluateRequest(
+    def _evaluation(self, references: Sequence[str]) -> EvaluateJob:
+        return EvaluateJob(
             victims=(self.victim,),
             dataset=self.dataset,
             data_label=self.data_label,
@@ -141,5 +142,5 @@ def _gathered(plan: EvaluatePlan, results: Sequence[EvaluateResult], tallies: tu
     )
 
 
-def _show(report: Report, what: str, progress: PurifyProgress) -> None:
+def _show(report: Report, what: str, progress: Progress) -> None:
     report(progress.shown(what))

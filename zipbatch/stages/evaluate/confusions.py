@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from zipbatch.report.page.model import Confusion, Matrix
+from zipbatch.stages.evaluate.tally import CLEAN, TRIGGERED, Tally
 from zipbatch.stages.evaluate.victims import class_name
-from zipbatch.stages.evaluate.worker import CLEAN, TRIGGERED, Tally
 
 _Pairs = Counter[tuple[int, int]]
 MOST_CLASSES = 14

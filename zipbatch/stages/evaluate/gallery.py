@@ -26,9 +26,9 @@ from zipbatch.stages.evaluate.pictures import (
     wanted_of,
 )
 from zipbatch.stages.evaluate.pieces import EvaluateTask
-from zipbatch.stages.evaluate.run import EvaluatePlan
-from zipbatch.stages.evaluate.victims import ask_for_scores, class_name, classes_of
-from zipbatch.stages.evaluate.worker import KnownVictim, by_size
+from zipbatch.stages.evaluate.plan import EvaluatePlan
+from zipbatch.stages.evaluate.victims import KnownVictim, ask_for_scores, class_name, classes_of
+from zipbatch.stages.evaluate.worker import by_size
 from zipbatch.stages.purify.identity import describe
 from zipbatch.victims import Classifier
 

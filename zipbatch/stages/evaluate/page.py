@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from zipbatch.checkpoints import VictimFolder
 from zipbatch.report.page.evaluation import at_a_glance, chart, findings, short, table
 from zipbatch.report.page.model import Confusion, Fact, Facts, Page, Provenance
-from zipbatch.report.page.results import EvaluationRow, read_rows
-from zipbatch.report.tables import plain_text
+from zipbatch.report.page.results import shown_rows
+from zipbatch.report.units import plain_text
+from zipbatch.results import EvaluationRow
 from zipbatch.stages.evaluate.confusions import confusions
 from zipbatch.stages.evaluate.gallery import form_names, gallery
-from zipbatch.stages.evaluate.run import EvaluatePlan
-from zipbatch.stages.evaluate.worker import Tally
+from zipbatch.stages.evaluate.plan import EvaluatePlan
+from zipbatch.stages.evaluate.tally import Tally
 from zipbatch.stages.purify.identity import describe
 from zipbatch.store import VersionHeader
 
@@ -23,7 +23,7 @@ Tallies = Sequence[Sequence[Tally]]
 
 
 def evaluation_page(
-    plan: EvaluatePlan, rows: Sequence[Mapping[str, Any]], tallies: Tallies, provenance: Provenance
+    plan: EvaluatePlan, rows: Sequence[EvaluationRow], tallies: Tallies, provenance: Provenance
 ) -> Page:
     """What ``evaluate`` found, with pictures.
 
@@ -36,7 +36,7 @@ def evaluation_page(
     Raises:
         DataError: an image cannot be read, or the victim does not answer.
     """
-    shown, dataset = read_rows([dict(row) for row in rows], "evaluate"), plan.request.dataset
+    shown, dataset = shown_rows(rows), plan.request.dataset
     attack = dataset.manifest.attack.name if dataset.manifest else None
     victims = ", ".join(short(victim.source.label) for victim in plan.victims)
     return Page(
@@ -48,7 +48,7 @@ def evaluation_page(
         charts=chart(shown),
         galleries=[gallery(plan)],
         confusions=_confusions(plan, tallies),
-        provenance=Provenance(provenance.command, [*provenance.groups, *origin(plan, shown)]),
+        provenance=Provenance(provenance.command, [*provenance.groups, *origin(plan, rows)]),
     )
 
 

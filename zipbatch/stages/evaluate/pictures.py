@@ -18,7 +18,7 @@ from zipbatch.report.sheet import Mark
 from zipbatch.shards import Sample
 from zipbatch.shards.digest import read_listed
 from zipbatch.stages.evaluate.pieces import EvaluateTask
-from zipbatch.stages.evaluate.run import EvaluatePlan, labelling, wanted_answers
+from zipbatch.stages.evaluate.plan import EvaluatePlan, labelling, wanted_answers
 from zipbatch.stages.purify.identity import describe, steps_of
 from zipbatch.stages.purify.masks import MASK
 from zipbatch.stages.purify.quarantine import quarantined_keys

@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from zipbatch.cluster import Outcome
 from zipbatch.datasets import ShardRef
+from zipbatch.report.counts import Counts
 from zipbatch.report.progress import Part, Progress
-
-
-@dataclass(frozen=True)
-class EvaluateProgress:
-    """Running totals; shards that failed count as done. ``images_all`` is None where no manifest says."""
-
-    shards_done: int
-    shards: int
-    images: int
-    images_all: int | None
-    images_per_s: float
-
-    def shown(self, what: str) -> Progress:
-        """As a bar shows it."""
-        parts = (Part("shards", self.shards_done, self.shards), Part("images", self.images, self.images_all))
-        return Progress(what, parts, per_s=self.images_per_s or None)
 
 
 class Measured:
@@ -53,8 +37,12 @@ class Measured:
         """Take in how many questions were answered of each shard in hand."""
         self._far = dict(far)
 
-    def progress(self) -> EvaluateProgress:
-        """The totals up to now."""
+    def progress(self) -> Progress:
+        """The totals up to now; shards that failed count as done. Images have no total where no manifest says it."""
         images = self._images + sum(self._far.values()) // self._asked
         rate = images / max(1e-9, time.monotonic() - self._began)
-        return EvaluateProgress(self._done, self._shards, images, self._all, rate)
+        return Progress(
+            parts=(Part("shards", self._done, self._shards), Part("images", images, self._all)),
+            per_s=rate or None,
+            counts=Counts("shards", self._shards, computed=self._done),
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,18 @@ from zipbatch import atomic
 from zipbatch.datasets.staged import POISONED_SPLIT
 from zipbatch.errors import UsageError
 from zipbatch.report.sheet import SheetColumn, SheetRow, contact_sheet
-from zipbatch.stages.evaluate.pictures import candidates, forms_of, mark_of, masks_of, pictures, spotlit, wanted_of
-from zipbatch.stages.evaluate.run import EvaluatePlan
-from zipbatch.stages.evaluate.victims import ask, class_name
+from zipbatch.stages.evaluate.pictures import (
+    Form,
+    candidates,
+    forms_of,
+    mark_of,
+    masks_of,
+    pictures,
+    spotlit,
+    wanted_of,
+)
+from zipbatch.stages.evaluate.plan import EvaluatePlan
+from zipbatch.stages.evaluate.victims import KnownVictim, ask, class_name
 from zipbatch.stages.evaluate.worker import by_size
 
 _KINDS = ("fixed", "left", "broken", "flipped", "unchanged")
@@ -32,14 +41,8 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
     labels = candidates(plan, task)
     if not labels:
         raise UsageError(f"{task.data}: holds no image for a contact sheet")
-    source, classes, forms = plan.victims[0].source, plan.request.dataset.classes, forms_of(plan, task)
-    classifier = source.load(torch.device("cpu"))
-    answers = []
-    for form in forms:
-        found = np.empty(len(labels), np.int64)
-        for where, pixels in by_size(pictures(form, labels)):
-            found[where] = ask(source, classifier, pixels, classes=plan.victims[0].num_classes)
-        answers.append(found)
+    victim, classes, forms = plan.victims[0], plan.request.dataset.classes, forms_of(plan, task)
+    answers = _answers(victim, forms, labels)
     suspect = next(number for number, form in enumerate(forms) if form.place == task.data)
     truth = np.array([label.original for label in labels.values()], np.int64)
     wanted = wanted_of(plan, task, truth)
@@ -62,8 +65,21 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
     titles = [_row_title(kinds[i] if purified else None, int(truth[i]), classes) for i in chosen]
     attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
     about = [SheetRow(title, keys[i]) for title, i in zip(titles, chosen, strict=True)]
-    head = f"{attack}: what {source.name} answers, on images chosen among {len(keys)} to show what becomes of them"
+    head = (
+        f"{attack}: what {victim.source.name} answers, on images chosen among {len(keys)} to show what becomes of them"
+    )
     atomic.write_bytes(out, contact_sheet(head, about, columns, suffix=out.suffix or ".png"))
+
+
+def _answers(victim: KnownVictim, forms: Sequence[Form], keys: Collection[str]) -> list[npt.NDArray[np.int64]]:
+    """What a victim answers on images in each form: int64 [N], in the order of the keys."""
+    classifier, answers = victim.source.load(torch.device("cpu")), []
+    for form in forms:
+        found = np.empty(len(keys), np.int64)
+        for where, pixels in by_size(pictures(form, keys)):
+            found[where] = ask(victim.source, classifier, pixels, classes=victim.num_classes)
+        answers.append(found)
+    return answers
 
 
 def _outcomes(

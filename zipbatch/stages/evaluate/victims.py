@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,14 @@ from zipbatch.images import U8
 from zipbatch.shards.digest import read_listed
 from zipbatch.stages.assets import victim_path
 from zipbatch.victims import Classifier, VictimSource, checked_scores, top1
+
+
+@dataclass(frozen=True)
+class KnownVictim:
+    """A victim and the width of its scores, which is known by now."""
+
+    source: VictimSource
+    num_classes: int
 
 
 def find_victim(text: str) -> VictimSource:

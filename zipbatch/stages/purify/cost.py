@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from zipbatch import storage
 from zipbatch.purifiers import PURIFIERS
+from zipbatch.results import Cost
 from zipbatch.stages.purify.identity import steps_of
 from zipbatch.store import Store, TaskRecord, Version, VersionHeader, VersionRow, task_key
 
-NO_COST: dict[str, Any] = {
-    "calls_least": None,
-    "calls_most": None,
-    "seconds_per_image": None,
-    "seconds_on": None,
-    "purified_first": None,
-    "purified_last": None,
-}
-"""Of a row without a purified version, and where nothing tells."""
 _NAMED = 3
 
 
-def cost_of(version: Version, store: Store, shards: Collection[str]) -> dict[str, Any]:
-    """The fields of a row of ``evaluate`` that tell what a version's shards took.
+def cost_of(version: Version, store: Store, shards: Collection[str]) -> Cost:
+    """What a version's shards took.
 
     Only what was measured when they were made is told: ``calls_least`` and ``calls_most`` of the prior an image,
     ``seconds_per_image`` of one CPU core or one GPU, without reading and writing, and ``seconds_on`` which. Seconds are
@@ -44,14 +35,14 @@ def cost_of(version: Version, store: Store, shards: Collection[str]) -> dict[str
     times = sorted(record.made for record in known if record.made is not None)
     whole = len(known) == len(rows) and all(record.busy_s is not None for record in known)
     machines = sorted({_machine(record) for record in known}) if whole else []
-    return {
-        "calls_least": least,
-        "calls_most": most,
-        "seconds_per_image": _seconds(known) if len(machines) == 1 else None,
-        "seconds_on": _told(machines),
-        "purified_first": times[0] if whole and times else None,
-        "purified_last": times[-1] if whole and times else None,
-    }
+    return Cost(
+        calls_least=least,
+        calls_most=most,
+        seconds_per_image=_seconds(known) if len(machines) == 1 else None,
+        seconds_on=_told(machines),
+        purified_first=times[0] if whole and times else None,
+        purified_last=times[-1] if whole and times else None,
+    )
 
 
 def _of(row: VersionRow, record: TaskRecord | None) -> TaskRecord | None:

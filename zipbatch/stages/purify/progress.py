@@ -5,63 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from zipbatch.cluster import Outcome
 from zipbatch.datasets import ShardRef
 from zipbatch.errors import TimeIsUp, WorkFailed
+from zipbatch.report.counts import Counts
 from zipbatch.report.progress import Part, Progress
 from zipbatch.stages.purify.plan import PurifyPlan, version_row
 from zipbatch.stages.purify.worker import PurifyResult
 from zipbatch.store import VersionRow
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PurifyProgress:
-    """Running totals.
-
-    Attributes:
-        shards_done: done or failed.
-        shards: all there are.
-        samples: images that this run computed in whole shards.
-        samples_per_s: images that this run computed, those of shards in hand among them, against wall time.
-        reused: shards that were done before.
-        samples_whole: images in all shards that are done.
-        samples_in_hand: images that are done in shards that are not, by the share of their forward passes; a shard that
-            is begun again takes them back.
-        samples_all: images in all shards, None where nobody has counted them yet.
-        quarantined: samples of those shards that could not be read and were set aside.
-        failed: reason by shard; grows with the run.
-    """
-
-    shards_done: int
-    shards: int
-    samples: int
-    samples_per_s: float
-    reused: int = 0
-    samples_whole: int = 0
-    samples_in_hand: int = 0
-    samples_all: int | None = None
-    quarantined: int = 0
-    failed: Mapping[str, str] = field(default_factory=dict)
-
-    def shown(self, what: str) -> Progress:
-        """As a bar shows it."""
-        images = self.samples_whole + self.samples_in_hand
-        parts = (Part("shards", self.shards_done, self.shards), Part("images", images, self.samples_all))
-        notes = (f"reused {self.reused}", f"failed {len(self.failed)}")
-        return Progress(what, parts, self._fraction(images), self.samples_per_s or None, notes)
-
-    def _fraction(self, images: int) -> float | None:
-        """By images; where nobody has counted them, shards in hand count as far as shards have been large by now."""
-        if self.samples_all:
-            return images / self.samples_all
-        whole = self.shards_done - len(self.failed)
-        mean = self.samples_whole / whole if whole else 0
-        hand = min(self.samples_in_hand / mean, self.shards - self.shards_done) if mean else 0.0
-        return (self.shards_done + hand) / self.shards if self.shards_done else None
 
 
 class ShardTally:
@@ -117,21 +71,44 @@ class ShardTally:
         """Take in how many forward passes of their images are done of the shards in hand."""
         self._far = {name: done for name, done in far.items() if name not in self._rows}
 
-    def progress(self) -> PurifyProgress:
-        """The totals up to now."""
+    def progress(self) -> Progress:
+        """The totals up to now.
+
+        Shards that failed count as done. Images are those of all shards that are done, and in shards that are not those
+        that are done by the share of their forward passes, which a shard that is begun again takes back; they have no
+        total where nobody has counted them yet. The rate is of those that this run computed.
+        """
         in_hand = sum(self._far.values()) // self.plan.job.spec.passes
-        return PurifyProgress(
-            shards_done=len(self._rows) + len(self._failed),
-            shards=len(self.plan.shards),
-            samples=self.samples,
-            samples_per_s=(self.samples + in_hand) / max(1e-9, self.seconds),
-            reused=self.reused,
-            samples_whole=self._samples_whole,
-            samples_in_hand=in_hand,
-            samples_all=self._samples_all,
-            quarantined=self._quarantined,
+        done, failed = len(self._rows) + len(self._failed), len(self._failed)
+        return Progress(
+            parts=(
+                Part("shards", done, len(self.plan.shards)),
+                Part("images", self._samples_whole + in_hand, self._samples_all),
+            ),
+            fraction=self._fraction(in_hand),
+            per_s=(self.samples + in_hand) / max(1e-9, self.seconds) or None,
+            notes=(f"reused {self.reused}", f"failed {failed}"),
+            counts=Counts(
+                "shards",
+                len(self.plan.shards),
+                computed=done - self.reused - failed,
+                reused=self.reused,
+                failed=failed,
+                samples=self._samples_whole,
+                quarantined=self._quarantined,
+            ),
             failed=self._failed,
         )
+
+    def _fraction(self, in_hand: int) -> float | None:
+        """By images; where nobody has counted them, shards in hand count as far as shards have been large by now."""
+        if self._samples_all:
+            return (self._samples_whole + in_hand) / self._samples_all
+        shards, whole = len(self.plan.shards), len(self._rows)
+        done = whole + len(self._failed)
+        mean = self._samples_whole / whole if whole else 0
+        hand = min(in_hand / mean, shards - done) if mean else 0.0
+        return (done + hand) / shards if done else None
 
     def whole(self) -> list[VersionRow]:
         """The rows of all shards, in order.

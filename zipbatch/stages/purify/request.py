@@ -14,9 +14,22 @@ from zipbatch.errors import UsageError
 OutputSize = Literal["input", "prior"]
 Precision = Literal["float32", "bfloat16"]
 CHAIN = "chain"
+PRIOR = Option(
+    "Diffusion model: a diffusers folder, an OpenAI checkpoint, one to fetch, or 'embedded'.",
+    metavar="DIR|FILE.pt|URL|hub:NAME[@REV]",
+    decides="identity",
+)
 
 
-class PurifierRequest(Request):
+class NetworkRequest(Request):
+    """How a prior's network is run, by whoever purifies."""
+
+    seed: Annotated[int, Field(ge=0), Option("Of the noise.", metavar="N", decides="identity")] = 0
+    precision: Annotated[Precision, Option("Of the network.", decides="identity")] = "float32"
+    batch_size: Annotated[int, Field(ge=1), Option("Network batch.", metavar="N", decides="nothing")] = 32
+
+
+class PurifierRequest(NetworkRequest):
     """Which purifier, and its settings. All of it decides pixels; most is told by the purifier's identity."""
 
     preset: Annotated[
@@ -72,8 +85,6 @@ class PurifierRequest(Request):
             decides="identity",
         ),
     ] = ()
-    seed: Annotated[int, Field(ge=0), Option("Of the noise.", metavar="N", decides="identity")] = 0
-    precision: Annotated[Precision, Option("Of the network.", decides="identity")] = "float32"
     resize: Annotated[
         Literal["stretch", "center-crop"] | None,
         Option("Make images fit that do not: whole, or the middle square alone.", decides="identity"),
@@ -139,20 +150,12 @@ class PurifySettings(PurifierRequest):
             decides="selection",
         ),
     ] = "refuse"
-    batch_size: Annotated[int, Field(ge=1), Option("Network batch.", metavar="N", decides="nothing")] = 32
 
 
 class PurifyRequest(PurifySettings):
     """All that ``zipbatch purify`` is asked, beside the shards and who works."""
 
-    prior: Annotated[
-        str | None,
-        Option(
-            "Diffusion model: a diffusers folder, an OpenAI checkpoint, one to fetch, or 'embedded'.",
-            metavar="DIR|FILE.pt|URL|hub:NAME[@REV]",
-            decides="identity",
-        ),
-    ] = None
+    prior: Annotated[str | None, PRIOR] = None
     store: Annotated[str, Option("Where results are kept.", metavar="DIR|URL", decides="nothing")]
     name: Annotated[
         str | None,

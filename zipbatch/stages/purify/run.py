@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from zipbatch.cluster import OnPartial, Outcome, run_tasks
 from zipbatch.errors import WorkFailed
+from zipbatch.report.progress import Progress
 from zipbatch.stages.purify.plan import PurifyPlan, plan_purify
-from zipbatch.stages.purify.progress import PurifyProgress, ShardTally
+from zipbatch.stages.purify.progress import ShardTally
 from zipbatch.stages.purify.publish import ATTEMPTS, publish_version
 from zipbatch.stages.purify.worker import PurifySetup, PurifyTask
 from zipbatch.store import LostObjectsError, Origin, RememberedInputs, VersionRow, task_key
@@ -48,7 +49,7 @@ class PurifySummary:
 def purify(
     plan: PurifyPlan,
     *,
-    on_progress: Callable[[PurifyProgress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
     stop_at: float | None = None,
 ) -> PurifySummary:
     """Carry out a plan. Shards that fail do not stop the others; then nothing is published but the finished shards.

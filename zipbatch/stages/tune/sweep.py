@@ -13,19 +13,16 @@ import yaml
 from zipbatch import atomic
 from zipbatch.cluster import Workers
 from zipbatch.config import Settings
-from zipbatch.datasets import ShardDataset, ShardRef
-from zipbatch.datasets.staged import CLEAN_SPLIT, POISONED_SPLIT
+from zipbatch.datasets import ShardDataset
 from zipbatch.errors import UsageError
 from zipbatch.metrics import Judgement, choose_candidate, judge
 from zipbatch.purifiers import ChainSettings
-from zipbatch.purifiers.base import Precision
+from zipbatch.results import StrengthRow, TuneReport, Undefended
 from zipbatch.stages.evaluate.answers import Asking, Report
+from zipbatch.stages.evaluate.tally import Tally
 from zipbatch.stages.evaluate.victims import class_name
-from zipbatch.stages.evaluate.worker import Tally
-from zipbatch.stages.purify.request import PurifierRequest
-from zipbatch.stages.purify.resolve import purifier_spec, uncalibrated
+from zipbatch.stages.purify.resolve import uncalibrated
 from zipbatch.stages.purify.spec import PurifierSpec
-from zipbatch.storage import StoragePath
 from zipbatch.store import Store
 from zipbatch.victims import VictimSource
 
@@ -35,7 +32,7 @@ FACTORS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
-class TuneRequest:
+class TuneJob:
     """What to tune on. ``candidates`` are purifiers, weakest first; ``own`` is the one to take when nothing is seen."""
 
     victim: VictimSource
@@ -53,7 +50,7 @@ class TuneRequest:
 class TuneResult:
     """What came out. ``chosen`` indexes the candidates; ``tallies`` hold what labels say, where there are any."""
 
-    request: TuneRequest
+    request: TuneJob
     images: int
     judgement: Judgement
     chosen: int
@@ -75,29 +72,16 @@ def preset_settings(spec: PurifierSpec) -> dict[str, Any]:
     return {"method": spec.method, **uncalibrated(spec).model_dump(mode="json")}
 
 
-def sweep(
-    *, preset: str | None, exponents: Sequence[float], prior: StoragePath | None, seed: int = 0, bfloat16: bool = False
-) -> tuple[tuple[PurifierSpec, ...], int]:
-    """A preset at several strengths, weakest first, and the index of its own.
+def candidates_around(middle: PurifierSpec, exponents: Sequence[float]) -> tuple[tuple[PurifierSpec, ...], int]:
+    """A purifier at several strengths, weakest first, and the index of its own.
 
     Args:
-        preset: a name in ``configs/purifiers`` or a file; None for the default.
-        exponents: guidance exponents to try beside the preset's own; empty for multiples of it.
-        prior: the diffusion model's folder.
-        seed: of the noise.
-        bfloat16: precision of the network's forward pass.
+        middle: the purifier, resolved.
+        exponents: guidance exponents to try beside its own; empty for multiples of that.
 
     Raises:
-        UsageError: a preset without a guidance exponent, or an exponent that cannot be.
+        UsageError: it has no guidance exponent, or an exponent cannot be.
     """
-    precision: Precision = "bfloat16" if bfloat16 else "float32"
-    return candidates_around(
-        purifier_spec(PurifierRequest(preset=preset, seed=seed, precision=precision), prior), exponents
-    )
-
-
-def candidates_around(middle: PurifierSpec, exponents: Sequence[float]) -> tuple[tuple[PurifierSpec, ...], int]:
-    """As ``sweep``, of a purifier that is resolved."""
     own = check_strength(middle)
     if bad := [value for value in exponents if not 0 < value < math.inf]:
         raise UsageError(f"--guidance-exponent must be above 0, got {bad[0]:g}")
@@ -116,76 +100,53 @@ def check_strength(spec: PurifierSpec) -> float:
     return own
 
 
-def some_shards(
-    dataset: ShardDataset, splits: Sequence[str], count: int | None, *, purpose: str = "tune"
-) -> ShardDataset:
-    """``count`` shards of each split, evenly spaced over it (all with None), as a dataset whose name says the purpose.
-
-    Raises:
-        UsageError: a split that is not there.
-    """
-    missing = [split for split in splits if split not in dataset.splits]
-    if missing:
-        raise UsageError(f"{dataset.name}: no split {missing[0]!r}; it has {', '.join(dataset.splits)}")
-    usual = [split for split in (CLEAN_SPLIT, POISONED_SPLIT) if split in dataset.splits]
-    chosen: list[ShardRef] = []
-    for split in splits or usual or dataset.splits:
-        all_ = dataset.split(split)
-        number = len(all_) if count is None else min(count, len(all_))
-        chosen += [all_[i * len(all_) // number] for i in range(number)]
-    return replace(dataset, name=f"{dataset.name}-{purpose}", shards=tuple(chosen))
-
-
-def tune(request: TuneRequest, *, report: Report = lambda _progress: None) -> TuneResult:
+def tune(job: TuneJob, *, report: Report = lambda _progress: None) -> TuneResult:
     """Purify the data with every candidate, ask the victim, and choose. Purified shards stay in the store.
 
     Raises:
         UsageError: data that does not fit the victim or the prior.
         WorkFailed: shards could not be purified or measured.
     """
-    asking = Asking(
-        request.victim, request.dataset, request.data_label, request.store, request.workers, request.batch_size
-    ).pinned()
+    asking = Asking(job.victim, job.dataset, job.data_label, job.store, job.workers, job.batch_size).pinned()
     asking.check()
-    named = [f"exponent {_exponent(spec):g}" for spec in request.candidates]
-    answers = asking.answers(request.candidates, named, report)
+    named = [f"exponent {_exponent(spec):g}" for spec in job.candidates]
+    answers = asking.answers(job.candidates, named, report)
     judgement = judge(answers.forms[0], answers.forms[1:], classes=answers.classes)
-    chosen = choose_candidate(judgement, own=request.own, limit=request.limit)
-    return TuneResult(request, answers.forms.shape[1], judgement, chosen, answers.tallies)
+    chosen = choose_candidate(judgement, own=job.own, limit=job.limit)
+    return TuneResult(job, answers.forms.shape[1], judgement, chosen, answers.tallies)
 
 
-def tune_report(result: TuneResult) -> dict[str, Any]:
-    """The result as plain data: one row a candidate, weakest first, and what was chosen and why."""
+def tune_report(result: TuneResult) -> TuneReport:
+    """What is told of a result: one row a candidate, weakest first, and what was chosen and why."""
     request, judgement = result.request, result.judgement
-    classes = request.dataset.classes
-    suspect = judgement.suspect
+    suspect, before = judgement.suspect, result.tallies[0]
     rows = [
-        {
-            STRENGTH: _exponent(spec),
-            "agreement": candidate.agreement,
-            "residual": candidate.residual,
-            "residual_upper": candidate.residual_upper,
-            "chosen": number == result.chosen,
-            "ca": tally.ca.value,
-            "asr": tally.asr.value,
-            "pa": tally.pa.value,
-        }
+        StrengthRow(
+            guidance_exponent=check_strength(spec),
+            agreement=candidate.agreement,
+            residual=candidate.residual,
+            residual_upper=candidate.residual_upper,
+            chosen=number == result.chosen,
+            ca=tally.ca.value,
+            asr=tally.asr.value,
+            pa=tally.pa.value,
+        )
         for number, (spec, candidate, tally) in enumerate(
             zip(request.candidates, judgement.candidates, result.tallies[1:], strict=True)
         )
     ]
-    return {
-        "victim": request.victim.label,
-        "data": request.data_label,
-        "images": result.images,
-        "suspect": None if suspect is None else class_name(suspect, classes),
-        "triggered": round(judgement.triggered, 1),
-        "limit": request.limit,
-        "undefended": {"ca": result.tallies[0].ca.value, "asr": result.tallies[0].asr.value},
-        "rungs": rows,
-        "chosen": _exponent(request.candidates[result.chosen]),
-        "settings": result.settings,
-    }
+    return TuneReport(
+        victim=request.victim.label,
+        data=request.data_label,
+        images=result.images,
+        suspect=None if suspect is None else class_name(suspect, request.dataset.classes),
+        triggered=round(judgement.triggered, 1),
+        limit=request.limit,
+        undefended=Undefended(ca=before.ca.value, asr=before.asr.value),
+        rungs=rows,
+        chosen=check_strength(request.candidates[result.chosen]),
+        settings=result.settings,
+    )
 
 
 def write_preset(path: Path, settings: Mapping[str, Any], about: str) -> None:

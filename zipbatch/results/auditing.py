@@ -1,0 +1,75 @@
+"""What ``audit`` finds: a verdict, and a row for each image."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from zipbatch.results.base import Images, Result, Share, Text, unit
+
+Finding = Literal["backdoored", "nothing found", "too few images"]
+Deviations = Annotated[float, unit("standard deviations")]
+
+
+class FormRow(Result):
+    """One way in which the images were purified."""
+
+    form: Text
+    """The version or preset as the user named it."""
+    flip_rate: Share | None
+    """Answers that it changes; null without images."""
+
+
+class AuditVerdict(Result):
+    """What ``zipbatch audit --json`` prints."""
+
+    victim: Text
+    """The victim as the user named it."""
+    data: Text
+    """The data as the user named it."""
+    forms: list[FormRow]
+    """The ways in which the images were purified, the weakest first."""
+    images: Images
+    """Images that the victim was asked about."""
+    quarantined: Images
+    """More images that some version holds in quarantine."""
+    verdict: Finding
+    """What the answers say."""
+    target: Text | None
+    """The class that is taken for the attacker's target; null where none is."""
+    target_index: Annotated[int, unit("class index")] | None
+    """Its index among the victim's classes."""
+    suspects: Images
+    """Images that leave the target class when they are purified."""
+    triggered: Annotated[float, unit("images")]
+    """Estimated number of images with the trigger."""
+    deviations: Deviations
+    """By how much a class stands out at most."""
+    deviations_needed: Deviations
+    """By how much it has to."""
+    false_alarms: Share
+    """Samples of clean images, at most, in which a class is accused."""
+    least_found: Images | None
+    """So many images with the trigger would have been found; null where a target was."""
+    share: Share
+    """Images with the trigger that must not be missed for nothing to be found."""
+    flip_rate: Share | None
+    """Answers that the last form changes; null without images."""
+
+
+class ImageRow(Result):
+    """One image of an audit, as ``--per-image`` writes it."""
+
+    key: Text
+    """The image's key."""
+    shard: Text
+    """The shard that it is in."""
+    score: Annotated[float, unit("0 to 1")]
+    """How much it looks triggered: of what its class loses, the share that drift does not explain."""
+    before: Text
+    """The answer as it came, a class."""
+    after: Text
+    """The answer after the last purifier."""
+    moved: Annotated[int, unit("purified forms")]
+    """In how many forms the answer is another one."""
+    suspect: bool
+    """Whether it was answered with the target class and leaves it in half of the forms or more."""
