@@ -160,11 +160,12 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Fact:
-    """A line of the provenance."""
+    """A line of the provenance. A text of several lines is folded away, unless it is to be ``unfolded``."""
 
     name: str
     text: str
     code: bool = False
+    unfolded: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 from zipbatch.report.columns import NOTHING
 from zipbatch.report.fit_table import choice_told
 from zipbatch.report.page.evaluation import short
-from zipbatch.report.page.model import Cell, Chart, Column, Fact, Facts, Finding, Page, Point, Provenance, Table
+from zipbatch.report.page.model import Cell, Chart, Column, Fact, Facts, Figure, Finding, Page, Point, Provenance, Table
 from zipbatch.report.tables import suspicion_told
 from zipbatch.report.units import share_text
 from zipbatch.results import FitAndTuneAnswer, FitAnswer, FitReport, TuneReport
@@ -27,22 +27,25 @@ def tuning_page(
         fit: what clean images say of presets, where there are any.
         provenance: the command, and what there is to say of the run.
     """
-    findings, tables, charts, about = [], [], [], []
+    findings, figures, tables, charts, about = [], [], [], [], []
     if found is not None:
         findings.append(Finding(suspicion_told(found), "plain", "strength"))
+        figures.append(Figure("exponent chosen", f"{found.chosen:g}", "", f"of {len(found.rungs)} that were tried"))
         tables.append(_strengths(found))
         charts += _chart(found)
         about.append(f"{found.images} suspect images of {found.data}")
     if fit is not None:
         findings.append(Finding(choice_told(fit), "plain" if fit.within else "unsure", "preset"))
+        figures.append(Figure("preset chosen", fit.chosen, "", f"of {len(fit.presets)} that were tried"))
         tables.append(_presets(fit))
         about.append(f"{fit.images} clean images of {fit.source}")
     settings = json.dumps(answer.settings, indent=2, ensure_ascii=False)
-    groups = [*provenance.groups, Facts("Chosen", [Fact("settings", settings, code=True)])]
+    groups = [*provenance.groups, Facts("Chosen", [Fact("settings", settings, code=True, unfolded=True)])]
     return Page(
         title=f"How to purify for {short(answer.victim)}",
         about=f"Told from answers on {' and '.join(about)}.",
         findings=findings,
+        figures=figures,
         tables=tables,
         charts=charts,
         provenance=Provenance(provenance.command, groups),
