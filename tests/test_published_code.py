@@ -20,7 +20,7 @@ from zipbatch.errors import UsageError
 from zipbatch.pixels import from_u8
 from zipbatch.shards import Sample, read_shard
 from zipbatch.stages.purify import worker as purify_shard
-from zipbatch.stages.train import victim as train_victim
+from zipbatch.stages.train import victim_run
 from zipbatch.stages.train.data import load_split
 
 ROOT = Path(__file__).parent.parent
@@ -76,13 +76,13 @@ def test_training_on_purified_shards_sees_purified_pixels(
     made = zipbatch("purify", staged, "--preset", "blur", "--split", "train", "--store", store, "--tag", "t")
     assert made.code == 0, made.err
 
-    real = train_victim._step
+    real = victim_run._step
 
-    def watched(unit: torch.Tensor, labels: torch.Tensor, run: train_victim._Run) -> float:
+    def watched(unit: torch.Tensor, labels: torch.Tensor, run: victim_run.VictimRun) -> float:
         seen.update(image.contiguous().numpy().tobytes() for image in unit)
         return real(unit, labels, run)
 
-    monkeypatch.setattr(train_victim, "_step", watched)
+    monkeypatch.setattr(victim_run, "_step", watched)
     options = ("--arch", "resnet20", "--epochs", 1, "--batch-size", 8, "--no-augment", "--device", "cpu")
     purified = ("--purified", "tiny-badnets@t", "--store", store)
     ran = zipbatch("train", "victim", staged, *purified, "--out", tmp_path / "v", *options)

@@ -28,15 +28,15 @@ class Order(Request):
     out: Annotated[Path, Option("Where to.", metavar="DIR")]
 
 
-def order(*typed: str, **settings: Any) -> Any:
+def order(*typed: str, model: type[Request] = Order, defaults: dict[str, Any] | None = None, **settings: Any) -> Any:
     seen: list[Any] = []
 
     @click.command()
-    @options_of(Order, **settings)
+    @options_of(model, **settings)
     def command(**given: Any) -> None:
         seen.append(given[settings.get("name", "request")])
 
-    result = CliRunner().invoke(command, typed)
+    result = CliRunner().invoke(command, typed, default_map=defaults)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return seen[0] if seen else result.output
@@ -112,3 +112,46 @@ def test_the_request_says_what_was_given():
 
 def test_a_command_may_call_it_something_else():
     assert order("--out", "x", name="wanted") == Order(out=Path("x"))
+
+
+class Recipe(Request):
+    heat: Annotated[int, Field(ge=1), Option("Of the oven.", metavar="C")] = 200
+    fan: Annotated[bool, Option("With air.")] = False
+    minutes: Annotated[float | None, Field(gt=0), Option(metavar="MIN")] = None
+    sugar: int = 3
+
+
+class OverPreset(Request):
+    set: Annotated[dict[str, Any], Option(settings_of=Recipe, default="the preset's")] = Field(default_factory=dict)
+
+
+class Plain(Request):
+    set: Annotated[dict[str, Any], Option(settings_of=Recipe)] = Field(default_factory=dict)
+
+
+def test_settings_of_a_model_that_are_given_and_no_others_get_into_the_mapping():
+    assert order(model=OverPreset) == OverPreset()
+    assert order("--heat", "200", "--no-fan", model=OverPreset).set == {"heat": 200, "fan": False}
+    assert order("--fan", "--minutes", ".5", model=Plain).set == {"fan": True, "minutes": 0.5}
+
+
+def test_a_users_defaults_count_as_given():
+    assert order(model=OverPreset, defaults={"heat": 90}).set == {"heat": 90}
+    assert order("--heat", "80", model=OverPreset, defaults={"heat": 90}).set == {"heat": 80}
+
+
+def test_limits_of_settings_of_a_model():
+    assert "'--heat': 0 is not in the range x>=1" in order("--heat", "0", model=OverPreset)
+    assert "'--minutes': 0.0 is not in the range x>0" in order("--minutes", "0", model=OverPreset)
+
+
+def test_a_setting_of_a_model_without_an_option_has_no_flag():
+    assert "No such option '--sugar'" in order("--sugar", "1", model=OverPreset)
+
+
+def test_help_of_settings_of_a_model_says_whose_default_holds():
+    over, own = (re.sub(r"\s+", " ", order("--help", model=model)) for model in (OverPreset, Plain))
+    assert "--heat C Of the oven. [default: the preset's] [x>=1]" in over
+    assert "--fan / --no-fan With air. [default: the preset's]" in over
+    assert "--heat C Of the oven. [default: 200] [x>=1]" in own
+    assert "--minutes MIN [x>0]" in own

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from zipbatch.cli.options import JSON, emit_json
-
-if TYPE_CHECKING:
-    from zipbatch.victims import Normalisation
+from zipbatch.cli.request_options import options_of
+from zipbatch.stages.convert.request import ImportDatasetRequest, ImportVictimRequest
 
 
 @click.group("import")
@@ -22,34 +21,9 @@ def imports() -> None:
 
 @imports.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Victim folder to write.")
-@click.option(
-    "--arch",
-    metavar="NAME",
-    help="resnet20, resnet18 to resnet152, preactresnet18, vgg11 to vgg19, vgg11_bn to vgg19_bn (CIFAR's), "
-    "torchvision:NAME or timm:NAME.  [default: told from the file]",
-)
-@click.option("--num-classes", type=click.IntRange(2), metavar="N", help="Where the file leaves it open.")
-@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Side of the images that it takes.")
-@click.option(
-    "--mean",
-    metavar="R,G,B|NAME",
-    help="Subtracted from pixels in [0, 1]; NAME (none, half, imagenet, cifar10, cifar100, tiny) says mean and std.",
-)
-@click.option("--std", metavar="R,G,B|NAME", help="Divided by, after that.  [default: of the same NAME]")
-@click.option("--channel-order", type=click.Choice(["rgb", "bgr"]), help="bgr for victims trained on cv2.imread.")
+@options_of(ImportVictimRequest, without=("file",))
 @JSON
-def victim(
-    file: Path,
-    out: Path,
-    arch: str | None,
-    num_classes: int | None,
-    image_size: int | None,
-    mean: str | None,
-    std: str | None,
-    channel_order: str | None,
-    as_json: bool,
-) -> None:
+def victim(file: Path, request: Callable[..., ImportVictimRequest], as_json: bool) -> None:
     """Make a victim folder of FILE, a classifier that another tool wrote.
 
     \b
@@ -66,26 +40,17 @@ def victim(
       zipbatch import victim record/badnet/attack_result.pt --out victims/bb-badnet
       zipbatch import victim net.pth --arch torchvision:resnet18 --mean imagenet --out victims/theirs
     """
-    from zipbatch.stages.convert.import_victim import ImportVictimRequest, import_victim
+    from zipbatch.stages.convert.import_victim import import_victim
 
-    request = ImportVictimRequest(
-        file=file,
-        out=out,
-        arch=arch,
-        num_classes=num_classes,
-        image_size=image_size,
-        normalisation=_normalisation(mean, std),
-        channels=None if channel_order is None else "BGR" if channel_order == "bgr" else "RGB",
-    )
-    done = import_victim(request)
+    done = import_victim(request(file=file))
     spec = done.spec
     if as_json:
         config = spec.model_dump(mode="json")
-        found = {"out": str(out), "format": done.format, "config": config, "assumed": done.assumed}
+        found = {"out": str(done.path), "format": done.format, "config": config, "assumed": done.assumed}
         emit_json({**found, "reused": done.reused})
         return
     state = "already imported" if done.reused else "imported"
-    click.echo(f"{out}: {state} ({done.format}: {spec.arch}, {spec.num_classes} classes, {spec.image_size} px)")
+    click.echo(f"{done.path}: {state} ({done.format}: {spec.arch}, {spec.num_classes} classes, {spec.image_size} px)")
     for name, value in done.assumed.items():
         shown = f"mean {value['mean']}, std {value['std']}" if name == "normalisation" else value
         click.echo(f"  assumed: {name.replace('_', ' ')} {shown}; {_FLAGS[name]} says otherwise")
@@ -100,47 +65,11 @@ _FLAGS = {
 }
 
 
-def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
-    from zipbatch.victims import NORMALISATIONS, Normalisation
-
-    if mean is None:
-        if std is not None:
-            raise click.UsageError("--std needs --mean")
-        return None
-    if std is None and mean not in NORMALISATIONS:
-        raise click.UsageError(f"--mean {mean} needs --std; only a NAME ({', '.join(NORMALISATIONS)}) says both")
-    means = NORMALISATIONS[mean].mean if mean in NORMALISATIONS else _three(mean, "--mean")
-    text = mean if std is None else std
-    stds = NORMALISATIONS[text].std if text in NORMALISATIONS else _three(text, "--std")
-    if min(stds) <= 0:
-        raise click.UsageError(f"--std {text}: must be above 0")
-    return Normalisation(means, stds)
-
-
-def _three(text: str, flag: str) -> tuple[float, float, float]:
-    from zipbatch.victims import NORMALISATIONS
-
-    try:
-        red, green, blue = (float(part) for part in text.replace(",", " ").split())
-    except ValueError:
-        red = green = blue = math.nan
-    if not all(map(math.isfinite, (red, green, blue))):
-        known = ", ".join(NORMALISATIONS)
-        raise click.UsageError(f"{flag} {text}: is neither three numbers (0.5,0.5,0.5) nor a name ({known})")
-    return red, green, blue
-
-
 @imports.command()
 @click.argument("record", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Staged dataset to write.")
-@click.option(
-    "--source",
-    metavar="SOURCE",
-    help="Clean test images in the dataset's own order, as for 'zipbatch poison': adds the split test.",
-)
-@click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True, metavar="N")
+@options_of(ImportDatasetRequest, without=("record",))
 @JSON
-def dataset(record: Path, out: Path, source: str | None, samples_per_shard: int, as_json: bool) -> None:
+def dataset(record: Path, request: Callable[..., ImportDatasetRequest], as_json: bool) -> None:
     """Stage the poisoned test images of RECORD, a folder that BackdoorBench wrote (attack_result.pt, bd_test_dataset/).
 
     \b
@@ -149,17 +78,16 @@ def dataset(record: Path, out: Path, source: str | None, samples_per_shard: int,
       zipbatch import victim record/badnet --out victims/bb-badnet
       zipbatch evaluate victims/bb-badnet --data shards/bb-badnet
     """
-    from zipbatch.stages.convert.import_dataset import ImportDatasetRequest, import_dataset
+    from zipbatch.stages.convert.import_dataset import import_dataset
 
-    staged, reused = import_dataset(
-        ImportDatasetRequest(record=record, out=out, source=source, samples_per_shard=samples_per_shard)
-    )
+    asked = request(record=record)
+    staged, reused = import_dataset(asked)
     manifest = staged.manifest
     assert manifest is not None  # a staged dataset has one
     if as_json:
-        emit_json({"out": str(out), "reused": reused, "manifest": manifest.model_dump(mode="json")})
+        emit_json({"out": str(asked.out), "reused": reused, "manifest": manifest.model_dump(mode="json")})
         return
-    click.echo(f"{out}: {'already staged' if reused else 'staged'} ({manifest.attack.source})")
+    click.echo(f"{asked.out}: {'already staged' if reused else 'staged'} ({manifest.attack.source})")
     for split, counts in manifest.splits.items():
         click.echo(f"  {split:<14} {counts.samples:>8} images in {counts.shards} shards")
 

@@ -24,7 +24,6 @@ LATEST = option_for("latest", PurifyRequest.model_fields["latest"])
 TRUST_MTIME = option_for("trust_mtime", PurifyRequest.model_fields["trust_mtime"])
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 WIDE = click.option("--wide", is_flag=True, help="Show every column, however long.  [default: what fits 80]")
-DEVICE = option_for("device", WorkerRequest.model_fields["device"])
 worker_options = options_of(WorkerRequest, name="who")
 """Who does the work; the command gets it as ``who``, a ``WorkerRequest``."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -15,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from zipbatch.cli.number import Number
 from zipbatch.config import Request, pairs, validate
-from zipbatch.config.request import Option, flag_of, option_of
+from zipbatch.config.request import flag_of, has_option, option_of
 
 _Command = Callable[..., None]
 
@@ -41,13 +42,12 @@ def options_of(
     """
     left_out = set(without)
     order = [field for field in _in_order(model, first, last) if field not in left_out]
-    fields = {field: model.model_fields[field] for field in order}
+    offered = [one for field in order for one in _offered(field, model.model_fields[field])]
 
     def decorate(command: _Command) -> _Command:
         @wraps(command)
         def gathered(**given: Any) -> None:
-            values = {field: _value(about, field, given.pop(field)) for field, about in fields.items()}
-            asked = {field: value for field, value in values.items() if _is_given(field)}
+            asked = _asked(offered, {one.name: given.pop(one.name) for one in offered})
 
             def request(**found: Any) -> Request:
                 return validate(model, asked | found, where="settings given as flags")
@@ -55,11 +55,53 @@ def options_of(
             command(**{name: request if left_out else request()}, **given)
 
         with_options: _Command = gathered
-        for field, about in reversed(fields.items()):
-            with_options = option_for(field, about)(with_options)
+        for one in reversed(offered):
+            with_options = _option(one)(with_options)
         return with_options
 
     return decorate
+
+
+def option_for(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
+    """The option of one field."""
+    return _option(_Offered(name, field))
+
+
+@dataclass(frozen=True)
+class _Offered:
+    """A field that has a flag. Of an entry of a mapping, ``mapping`` is the request's field that has the mapping, and
+    ``default`` what help says of the default.
+    """
+
+    name: str
+    field: FieldInfo
+    mapping: str | None = None
+    default: str | None = None
+
+
+def _offered(name: str, field: FieldInfo) -> list[_Offered]:
+    """The field itself, or those of the model whose settings it holds."""
+    said = option_of(field)
+    if said.settings_of is None:
+        return [_Offered(name, field)]
+    entries = {key: entry for key, entry in said.settings_of.model_fields.items() if has_option(entry)}
+    return [_Offered(key, entry, name, said.default or _default_text(entry)) for key, entry in entries.items()]
+
+
+def _default_text(field: FieldInfo) -> str | None:
+    """What help says of the default of a field; None where that is nothing."""
+    value = option_of(field).default or field.get_default()
+    return None if value is None else str(value)
+
+
+def _asked(offered: Iterable[_Offered], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that were given, by name, as the request takes them."""
+    asked: dict[str, Any] = {}
+    for one in offered:
+        if _is_given(one.name):
+            into = asked if one.mapping is None else asked.setdefault(one.mapping, {})
+            into[one.name] = _value(one.field, one.name, values[one.name])
+    return asked
 
 
 def _is_given(name: str) -> bool:
@@ -67,24 +109,22 @@ def _is_given(name: str) -> bool:
     return source is not ParameterSource.DEFAULT
 
 
-def option_for(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
-    """The option of one field."""
-    said, flag, kind = option_of(field), flag_of(name, field), _without_none(field.annotation)
-    default, text = field.get_default(call_default_factory=True), _help(said)
+def _option(one: _Offered) -> Callable[[_Command], _Command]:
+    field, flag, kind = one.field, flag_of(one.name, one.field), _without_none(one.field.annotation)
+    said, whole = option_of(field), one.mapping is None
+    default = field.get_default(call_default_factory=True) if whole else None
+    shown = said.default if whole else one.default
+    text = said.help if shown is None else f"{said.help}  [default: {shown}]".strip()
     if kind is bool:
         names = flag if default is False else f"{flag}/--no-{flag.removeprefix('--')}"
-        return click.option(names, name, is_flag=True, default=default, help=text)
-    settings: dict[str, Any] = {"help": text, "metavar": said.metavar, "required": field.is_required()}
+        return click.option(names, one.name, is_flag=True, default=default, help=text)
+    settings: dict[str, Any] = {"help": text, "metavar": said.metavar, "required": whole and field.is_required()}
     if get_origin(kind) in {tuple, dict}:
         item, metadata = _item(get_args(kind)[0]) if get_origin(kind) is tuple else (str, [])
-        return click.option(flag, name, type=_click_type(item, metadata), multiple=True, **settings)
-    if not field.is_required() and default is not None:
+        return click.option(flag, one.name, type=_click_type(item, metadata), multiple=True, **settings)
+    if default is not None and not field.is_required():
         settings |= {"default": default, "show_default": said.default is None}
-    return click.option(flag, name, type=_click_type(kind, field.metadata), **settings)
-
-
-def _help(said: Option) -> str:
-    return said.help if said.default is None else f"{said.help}  [default: {said.default}]"
+    return click.option(flag, one.name, type=_click_type(kind, field.metadata), **settings)
 
 
 def _without_none(kind: Any) -> Any:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 import click
 
-from zipbatch.cli.number import Number
-from zipbatch.cli.options import DEVICE, JSON, emit_json
+from zipbatch.cli.options import JSON, emit_json
 from zipbatch.cli.render import screen
-from zipbatch.config import DEFAULTS
-from zipbatch.errors import UsageError
-from zipbatch.storage import StoragePath, storage_path
+from zipbatch.cli.request_options import options_of
+from zipbatch.stages.train.request import PriorRequest, RestorerRequest, VictimRequest
 
 
 @click.group()
@@ -22,43 +17,9 @@ def train() -> None:
 
 @train.command()
 @click.argument("staged")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Victim folder to write.")
-@click.option(
-    "--preset",
-    default=DEFAULTS["victims"],
-    show_default=True,
-    metavar="NAME|FILE",
-    help="Settings from configs/victims; flags override them.",
-)
-@click.option("--purified", metavar="NAME[@TAG]", help="Train on the purified form of the train split; needs --store.")
-@click.option("--store", type=storage_path, metavar="DIR|URL", help="The store of the purified version.")
-@click.option("--start", metavar="VICTIM", help="Begin with the weights of this victim's folder, or embedded:ATTACK.")
-@click.option("--arch", metavar="NAME", help="resnet20, resnet18, resnet34 or torchvision:NAME.")
-@click.option("--epochs", type=click.IntRange(1), metavar="N")
-@click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
-@click.option("--batch-size", type=click.IntRange(2), metavar="N")
-@click.option("--lr", type=Number(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay).")
-@click.option("--augment/--no-augment", default=None, help="Random crops and flips.")
-@click.option("--seed", type=click.IntRange(0), metavar="N")
-@DEVICE
+@options_of(VictimRequest, first=("out", "preset", "purified", "store", "start"))
 @JSON
-def victim(
-    staged: str,
-    out: Path,
-    preset: str,
-    purified: str | None,
-    store: StoragePath | None,
-    start: str | None,
-    arch: str | None,
-    epochs: int | None,
-    minutes: float | None,
-    batch_size: int | None,
-    lr: float | None,
-    augment: bool | None,
-    seed: int | None,
-    device: str,
-    as_json: bool,
-) -> None:
+def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
     """Train a victim classifier on the train split of STAGED, or on its purified form.
 
     A run that was stopped goes on from its last epoch when the same command is given again.
@@ -70,30 +31,13 @@ def victim(
       zipbatch train victim shards/cifar10-badnets --purified cifar10-badnets@train --store pur/ --out victims/cleaned
       zipbatch train victim shards/cifar10-sig --start victims/clean --lr 0.05 --epochs 5 --out victims/sig
     """
-    from zipbatch.checkpoints import open_victim
     from zipbatch.cluster import pick_device
-    from zipbatch.config import VictimConfig, find_config, load_config
-    from zipbatch.datasets import open_dataset
-    from zipbatch.stages.assets import victim_path
-    from zipbatch.stages.evaluate.run import with_purified
-    from zipbatch.stages.train.victim import TrainProgress, train_victim
-    from zipbatch.store import Store
+    from zipbatch.stages.train.inputs import opened_start, staged_images
+    from zipbatch.stages.train.victim import train_victim
+    from zipbatch.stages.train.victim_run import TrainProgress
 
-    overrides = {
-        "arch": arch,
-        "epochs": epochs,
-        "minutes": minutes,
-        "batch_size": batch_size,
-        "lr": lr,
-        "augment": augment,
-        "seed": seed,
-    }
-    config = load_config(find_config("victims", preset), VictimConfig, overrides)
-    dataset = open_dataset([staged])
-    if (purified is None) != (store is None):
-        raise click.UsageError("--purified and --store go together: which version, and where is it?")
-    if purified is not None and store is not None:
-        dataset = with_purified(dataset, Store(store).versions.read(purified), Store(store), split="train")
+    config, out = request.config(), request.out
+    dataset = staged_images(staged, request)
     with screen() as shown:
         what, images = f"training {out.name}", sum(shard.samples or 0 for shard in dataset.split("train"))
         shown.begin(what, f"{config.arch} on {images} images, {_limits(config.epochs, 'epochs', config.minutes)}")
@@ -101,8 +45,8 @@ def victim(
         def show(p: TrainProgress) -> None:
             shown.show(p.shown(what))
 
-        begin = None if start is None else open_victim(victim_path(start))
-        result = train_victim(dataset, out, config, device=pick_device(device), start=begin, on_progress=show)
+        start, device = opened_start(request), pick_device(request.device)
+        result = train_victim(dataset, out, config, device=device, start=start, on_progress=show)
     shares = {"ca": result.ca, "asr": result.asr}
     if as_json:
         values = {name: None if s is None else s.value for name, s in shares.items()}
@@ -114,35 +58,9 @@ def victim(
 
 @train.command()
 @click.argument("source")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Prior folder to write.")
-@click.option(
-    "--preset",
-    default=DEFAULTS["priors"],
-    show_default=True,
-    metavar="NAME|FILE",
-    help="Settings from configs/priors; flags override them.",
-)
-@click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Stretch images to PX x PX.  [default: as is]")
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="Optimizer steps.")
-@click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
-@click.option("--batch-size", type=click.IntRange(1), metavar="N")
-@click.option("--lr", type=Number(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay).")
-@click.option("--seed", type=click.IntRange(0), metavar="N")
-@DEVICE
+@options_of(PriorRequest, first=("out", "preset", "image_size"))
 @JSON
-def prior(
-    source: str,
-    out: Path,
-    preset: str,
-    image_size: int | None,
-    steps: int | None,
-    minutes: float | None,
-    batch_size: int | None,
-    lr: float | None,
-    seed: int | None,
-    device: str,
-    as_json: bool,
-) -> None:
+def prior(source: str, request: PriorRequest, as_json: bool) -> None:
     """Train a diffusion prior on the train split of SOURCE; its test or val split measures it, never trains it.
 
     SOURCE is as for 'zipbatch poison'; labels are not needed. A run that was stopped goes on from its checkpoint when
@@ -153,15 +71,12 @@ def prior(
       zipbatch train prior cifar10:cifar-10-python.tar.gz --out priors/cifar10 --minutes 60
     """
     from zipbatch.cluster import pick_device
-    from zipbatch.config import PriorConfig, find_config, load_config
-    from zipbatch.datasets.source import open_source
-    from zipbatch.stages.assets import source_place
     from zipbatch.stages.train.denoising import DenoisingProgress
+    from zipbatch.stages.train.inputs import opened_source
     from zipbatch.stages.train.prior import train_prior
 
-    overrides = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "seed": seed}
-    config = load_config(find_config("priors", preset), PriorConfig, overrides)
-    opened = replace(open_source(source_place(source), (), labelled=False), size=image_size)
+    config, out = request.config(), request.out
+    opened = opened_source(source, image_size=request.image_size)
     with screen() as shown:
         what = f"training {out.name}"
         shown.begin(what, f"a prior on {source}, {_limits(config.steps, 'steps', config.minutes)}")
@@ -169,7 +84,7 @@ def prior(
         def show(p: DenoisingProgress) -> None:
             shown.show(p.shown(what))
 
-        result = train_prior(opened, out, config, device=pick_device(device), on_progress=show)
+        result = train_prior(opened, out, config, device=pick_device(request.device), on_progress=show)
     if as_json:
         emit_json({"out": str(out), "steps": result.steps, "held_out": result.held_out, "reused": result.reused})
         return
@@ -180,41 +95,9 @@ def prior(
 @train.command()
 @click.argument("prior", metavar="PRIOR")
 @click.argument("source")
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="Optimizer steps.  [default: 6000]")
-@click.option("--minutes", type=Number(0, min_open=True), metavar="MIN", help="Stop after MIN minutes at most.")
-@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="[default: 32]")
-@click.option("--lr", type=Number(0, min_open=True), metavar="RATE", help="Peak learning rate (cosine decay).")
-@click.option(
-    "--max-step",
-    type=click.IntRange(2),
-    metavar="T",
-    help="Learn at the timesteps below.  [default: 150, or what the prior has]",
-)
-@click.option(
-    "--held-out", type=click.IntRange(1), metavar="N", help="Images that measure it, at most.  [default: 512]"
-)
-@click.option("--image-size", type=click.IntRange(8), metavar="PX", help="Stretch images to PX x PX.  [default: as is]")
-@click.option(
-    "--plain", type=Number(0, 1), metavar="SHARE", help="Images that are compressed and noised alone.  [default: 0.5]"
-)
-@click.option("--seed", type=click.IntRange(0), metavar="N")
-@DEVICE
+@options_of(RestorerRequest)
 @JSON
-def restorer(
-    prior: str,
-    source: str,
-    steps: int | None,
-    minutes: float | None,
-    batch_size: int | None,
-    lr: float | None,
-    max_step: int | None,
-    held_out: int | None,
-    image_size: int | None,
-    plain: float | None,
-    seed: int | None,
-    device: str,
-    as_json: bool,
-) -> None:
+def restorer(prior: str, source: str, request: RestorerRequest, as_json: bool) -> None:
     """Teach PRIOR, a folder, to undo damage in one call: then 'restore' can be a step of a preset.
 
     It learns from clean images of SOURCE (as for 'zipbatch poison'; labels are not needed), which get patches, pictures
@@ -227,25 +110,14 @@ def restorer(
       zipbatch train restorer priors/mine photos/ --minutes 60
       zipbatch purify 'incoming/*.tar' --prior priors/mine --chain 'jpeg quality=60' --chain restore --store pur/
     """
-    from zipbatch.checkpoints import open_prior
     from zipbatch.cluster import pick_device
-    from zipbatch.config import RestorerConfig, validate
-    from zipbatch.datasets.source import open_source
-    from zipbatch.stages.assets import embedded_prior, prior_path, source_place
     from zipbatch.stages.train.denoising import DenoisingProgress
+    from zipbatch.stages.train.inputs import opened_source, own_prior
     from zipbatch.stages.train.restorer import train_restorer
 
-    folder = open_prior(prior_path(prior))
-    if folder.path == embedded_prior():
-        raise UsageError(f"{folder.path}: ships with zipbatch; copy it first, and teach the copy")
-    given = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "plain": plain, "seed": seed}
-    given |= {
-        "max_step": max_step or min(RestorerConfig.model_validate({}).max_step, folder.trained_below),
-        "held_out": held_out,
-    }
-    asked = {name: value for name, value in given.items() if value is not None}
-    config = validate(RestorerConfig, asked, where="settings given as flags")
-    opened = replace(open_source(source_place(source), (), labelled=False), size=image_size)
+    folder = own_prior(prior, otherwise="; copy it first, and teach the copy")
+    config = request.config(folder.trained_below)
+    opened = opened_source(source, image_size=request.image_size)
     with screen() as shown:
         what = f"training the restorer of {folder.path.name}"
         shown.begin(what, f"on {source}, {_limits(config.steps, 'steps', config.minutes)}")
@@ -253,7 +125,7 @@ def restorer(
         def show(p: DenoisingProgress) -> None:
             shown.show(p.shown(what))
 
-        result = train_restorer(folder, opened, config, device=pick_device(device), on_progress=show)
+        result = train_restorer(folder, opened, config, device=pick_device(request.device), on_progress=show)
     errors = {"held_out": result.held_out, "before": result.before}
     if as_json:
         emit_json({"file": str(result.path), "steps": result.steps, "reused": result.reused, **errors})

@@ -166,5 +166,5 @@ def _answer(found: TuneReport | None, fit: FitReport | None, fitted: FitResult |
         assert found is not None
         return found
     if found is None:
-        return FitAnswer(victim=fitted.plan.request.victim.label, settings=fitted.settings, fit=fit)
+        return FitAnswer(victim=fitted.plan.job.victim.label, settings=fitted.settings, fit=fit)
     return FitAndTuneAnswer(**dump(found), fit=fit)

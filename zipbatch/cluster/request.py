@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from zipbatch.cluster.device import pick_device
 from zipbatch.cluster.types import Workers
 from zipbatch.config import Option, Request
+from zipbatch.config.request import Device
 from zipbatch.errors import UsageError
 from zipbatch.memory import GB
 
@@ -65,10 +66,7 @@ class WorkerRequest(Request):
             decides="nothing",
         ),
     ] = None
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        Option("Where the networks run; auto takes CUDA when it is there.", decides="nothing"),
-    ] = "auto"
+    device: Device = "auto"
 
     def resolve(self) -> Workers:
         """The workers, once what is asked is held against what this machine has.

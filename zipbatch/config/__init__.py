@@ -13,15 +13,10 @@ from zipbatch.config.loading import (
     read_description,
     validate,
 )
-from zipbatch.config.models import (
-    Calibration,
-    DenoiserConfig,
-    PriorConfig,
-    RestorerConfig,
-    Settings,
-    VictimConfig,
-)
+from zipbatch.config.models import Calibration
 from zipbatch.config.request import Option, Request
+from zipbatch.config.settings import Settings
+from zipbatch.config.training import DenoiserConfig, PriorConfig, RestorerConfig, VictimConfig
 from zipbatch.config.transforms import MAX_SIGMA, Transform, Transforms, listed, parse_transform
 
 __all__ = [

@@ -7,11 +7,12 @@ API and the identity of a result are made from it, so that a setting is written 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from zipbatch.config.models import Settings
+from zipbatch.config.settings import Settings
 
 Decides = Literal["result", "selection", "identity", "nothing"]
 
@@ -25,6 +26,9 @@ class Option:
         flag: name on the command line, where it is not the field's own.
         metavar: what stands for the value in help.
         default: what help says of the default, where that is not a value of the field.
+        settings_of: the field is a mapping of settings of this model, by name. Each field of the model that has an
+            ``Option`` is a flag, and the mapping has those that are given. In help, ``default`` stands for the default
+            of all of them; without it each shows its own.
         decides: what the field decides. ``result``: another value gives another result, and the identity has the value
             as it stands, unless it is the default. ``identity``: as ``result``, but the identity tells of it in its own
             way. ``selection``: another value lets other samples in, each as it would be anyway. ``nothing``: the
@@ -36,12 +40,25 @@ class Option:
     flag: str | None = None
     metavar: str | None = None
     default: str | None = None
+    settings_of: type[BaseModel] | None = None
     decides: Decides = "result"
+
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    Option("Where the networks run; auto takes CUDA when it is there.", decides="nothing"),
+]
+"""A field of requests of which one process does the work."""
 
 
 def option_of(field: FieldInfo) -> Option:
     """What a field says of itself; the plain option where it says nothing."""
     return next((entry for entry in field.metadata if isinstance(entry, Option)), Option())
+
+
+def has_option(field: FieldInfo) -> bool:
+    """Whether a field says anything of itself."""
+    return any(isinstance(entry, Option) for entry in field.metadata)
 
 
 def flag_of(name: str, field: FieldInfo) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from zipbatch.config.models import Settings
+from zipbatch.config.settings import Settings
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z][A-Za-z0-9_-]*)?)\}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")

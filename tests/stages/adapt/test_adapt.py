@@ -117,6 +117,7 @@ def test_people_are_told_before_and_after(photos: Path, surrogate: Path, tmp_pat
         (("--out", "t.npy", "--patch-size", 3), "a patch is written as a .png file"),
         (("--out", "t.png", "--epsilon", 8), "a pattern is written as a .npy file"),
         (("--out", "nowhere/t.npy", "--epsilon", 8), "in a folder that is there"),
+        (("--out", ".", "--epsilon", 8), "is a folder; name the file to write"),
         (("--out", "t.npy", "--epsilon", 300), "300 is not in the range"),
         (("--out", "t.png", "--patch-size", 17), "does not lie within 16x16; place it with --row, --column"),
         (("--out", "t.png", "--patch-size", 3, "--row", 14), "does not lie within 16x16"),

@@ -14,7 +14,7 @@ from zipbatch.datasets.source import open_source
 from zipbatch.errors import UsageError
 from zipbatch.stages.train.denoising import DenoisingProgress
 from zipbatch.stages.train.prior import train_prior
-from zipbatch.stages.train.run import Budget, cosine_rate, training_facts
+from zipbatch.stages.train.run import Budget, cosine_rate, training_fingerprint
 
 UNET = {
     "block_out_channels": [8, 16],
@@ -145,8 +145,8 @@ def test_small_timesteps_alone(source: Path, staged: Path, tmp_path: Path):
 
 
 def test_what_came_later_leaves_identities_as_they_were():
-    assert not {"max_step", "min_snr"} & set(training_facts(config())["config"])
-    assert training_facts(config(min_snr=5.0))["config"]["min_snr"] == 5.0
+    assert not {"max_step", "min_snr"} & set(training_fingerprint(config())["config"])
+    assert training_fingerprint(config(min_snr=5.0))["config"]["min_snr"] == 5.0
     with pytest.raises(ValueError, match="max_step must be at most training_steps"):
         config(max_step=101)
 

@@ -24,7 +24,8 @@ from zipbatch.metrics import attack_success, clean_accuracy
 from zipbatch.pixels import from_u8
 from zipbatch.shards import read_shard
 from zipbatch.stages.train.data import load_split
-from zipbatch.stages.train.victim import CHECKPOINT, TrainedVictim, TrainProgress, train_victim
+from zipbatch.stages.train.victim import TrainedVictim, train_victim
+from zipbatch.stages.train.victim_run import CHECKPOINT, TrainProgress
 from zipbatch.victims import TrainTransform
 
 CONFIG = VictimConfig(arch="resnet20", epochs=2, batch_size=8, lr=0.05)

@@ -101,7 +101,7 @@ def _shots(
     plan: EvaluatePlan, task: EvaluateTask, keys: Sequence[str], *, classifier: Classifier, about: _About
 ) -> list[list[Picture]]:
     victim = plan.victims[0]
-    classes, shown = classes_of(victim.source, plan.request.dataset), _forms(plan, task, about.forms)
+    classes, shown = classes_of(victim.source, plan.job.dataset), _forms(plan, task, about.forms)
     pixels = [pictures(form, keys) for form in shown]
     asked = [answered(victim, classifier, images) for images in pixels]
     return [

@@ -16,20 +16,20 @@ from zipbatch.stages.evaluate.victims import classes_of
 
 def audit_page(result: AuditResult, provenance: Provenance) -> Page:
     """What ``audit`` found, with the pictures that it kept."""
-    found, request, answers = audit_report(result), result.request, result.answers
+    found, job, answers = audit_report(result), result.job, result.answers
     before, *purified = answers.forms
     moved = [
         (name, Counter(zip(before.tolist(), after.tolist(), strict=True)))
-        for name, after in zip(form_titles(request.forms, answers), purified, strict=True)
+        for name, after in zip(form_titles(job.forms, answers), purified, strict=True)
     ]
     return Page(
-        title=f"Audit of {short(request.victim.label)}",
-        about=f"Is it backdoored, and by which images? Told from its answers on {request.data_label} alone.",
+        title=f"Audit of {short(job.victim.label)}",
+        about=f"Is it backdoored, and by which images? Told from its answers on {job.data_label} alone.",
         findings=[audit_finding(found)],
         figures=audit_figures(found),
         tables=[grounds_table(found), images_table(image_rows(result))],
         galleries=[] if result.gallery is None else [result.gallery],
-        confusions=moves("", moved, classes=answers.classes, names=classes_of(request.victim, request.dataset)),
+        confusions=moves("", moved, classes=answers.classes, names=classes_of(job.victim, job.dataset)),
         provenance=Provenance(
             provenance.command,
             [*provenance.groups, *([] if answers.plan is None else origin(answers.plan, ()))],

@@ -24,14 +24,14 @@ from zipbatch.store import Store
 class AuditResult:
     """What was answered, what that says, and pictures of it where they were asked for."""
 
-    request: AuditJob
+    job: AuditJob
     answers: Answers
     audit: Audit
     gallery: Gallery | None = None
 
     def class_name(self, index: int) -> str:
         """What a report calls a class."""
-        return class_name(index, classes_of(self.request.victim, self.request.dataset))
+        return class_name(index, classes_of(self.job.victim, self.job.dataset))
 
     @property
     def target(self) -> str | None:
@@ -77,14 +77,14 @@ def _judged(job: AuditJob, store: Store, report: Report, *, pictures: bool) -> A
 
 def audit_report(result: AuditResult) -> AuditVerdict:
     """The verdict, with what it goes by."""
-    found, request, (before, *after) = result.audit, result.request, result.answers.forms
+    found, job, (before, *after) = result.audit, result.job, result.answers.forms
     images = len(before)
     return AuditVerdict(
-        victim=request.victim.label,
-        data=request.data_label,
+        victim=job.victim.label,
+        data=job.data_label,
         forms=[
             FormRow(form=name, flip_rate=float((form != before).mean()) if images else None)
-            for name, form in zip(request.forms, after, strict=True)
+            for name, form in zip(job.forms, after, strict=True)
         ],
         images=images,
         quarantined=result.answers.quarantined,
@@ -97,7 +97,7 @@ def audit_report(result: AuditResult) -> AuditVerdict:
         deviations_needed=OUTLIER,
         false_alarms=FALSE_ALARMS,
         least_found=found.least if result.target is None else None,
-        share=request.share,
+        share=job.share,
         flip_rate=found.flip_rate if images else None,
     )
 

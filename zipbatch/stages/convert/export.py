@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,9 +105,7 @@ def export_images(request: ExportRequest, *, on_progress: Progress = lambda _don
     """
     rows = _chosen(request)
     classes = None if request.dataset is None else request.dataset.classes
-    for name in classes or ():
-        if name in {"", ".", ".."} or "/" in name or "\0" in name:
-            raise UsageError(f"class {name!r} cannot be the name of a folder; export without --data, by numbers")
+    _check_class_names(classes or ())
 
     def files(row: VersionRow) -> Iterator[_ImageFile]:
         for sample in _samples(request.store, row):
@@ -134,6 +132,12 @@ def export_images(request: ExportRequest, *, on_progress: Progress = lambda _don
     if not reused:
         new_folder(request.out, write, taken=_taken(request.out))
     return _exported(request, rows, reused=reused)
+
+
+def _check_class_names(classes: Sequence[str]) -> None:
+    for name in classes:
+        if name in {"", ".", ".."} or "/" in name or "\0" in name:
+            raise UsageError(f"class {name!r} cannot be the name of a folder; export without --data, by numbers")
 
 
 def _exported(request: ExportRequest, rows: tuple[VersionRow, ...], *, reused: bool) -> Exported:

@@ -19,21 +19,12 @@ from zipbatch.datasets.staged import CLEAN_SPLIT, POISONED_SPLIT, SplitCounts, S
 from zipbatch.errors import DataError, UsageError
 from zipbatch.keys import check_key
 from zipbatch.shards import Sample
-from zipbatch.stages.convert.import_victim import CLASSES
+from zipbatch.stages.convert.foreign_victim import CLASSES
+from zipbatch.stages.convert.request import ImportDatasetRequest
 from zipbatch.stages.output_folder import stage_folder
 from zipbatch.storage import CHANGED, held_to
 
 _CHUNK = 256
-
-
-@dataclass(frozen=True)
-class ImportDatasetRequest:
-    """What to import. ``source`` holds the clean test images in the dataset's own order; None: no clean split."""
-
-    record: Path
-    out: Path
-    source: str | Path | None = None
-    samples_per_shard: int = 1000
 
 
 @dataclass(frozen=True)

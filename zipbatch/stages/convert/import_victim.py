@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from zipbatch import __version__, atomic, storage
-from zipbatch.checkpoints.backdoorbench import (
-    DEFENSE_RESULT,
-    RESULT,
-    is_attack_result,
-    is_defense_result,
-    parse_attack_result,
-    parse_defense_result,
-)
+from zipbatch.checkpoints.backdoorbench import DEFENSE_RESULT, RESULT
 from zipbatch.checkpoints.onnx import OnnxClassifier
 from zipbatch.checkpoints.onnx_model import OnnxModel, whole_model
-from zipbatch.checkpoints.state_dict import State, built_for, find_state, head_classes, load_foreign, sniff
-from zipbatch.checkpoints.tensors import read_checkpoint
-from zipbatch.checkpoints.victim import CONFIG, ONNX, VictimSpec, open_victim, save_victim
+from zipbatch.checkpoints.state_dict import load_foreign
+from zipbatch.checkpoints.victim import CONFIG, VictimSpec, open_victim, save_victim
 from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import ONNX as ONNX_KIND
 from zipbatch.kinds import head_of, kind_of
+from zipbatch.stages.convert.foreign_victim import Channels, Foreign, checkpoint_victim, onnx_victim
+from zipbatch.stages.convert.request import ImportVictimRequest
 from zipbatch.stages.train.run import finished_manifest, prepare_out
-from zipbatch.victims import (
-    CIFAR_ARCHITECTURES,
-    NO_NORMALISATION,
-    NORMALISATIONS,
-    TORCHVISION_PREFIX,
-    Classifier,
-    Normalisation,
-    build_victim,
-    checked_scores,
-)
-
-Channels = Literal["RGB", "BGR"]
-CLASSES = {
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-}
-"""Names of the classes of data that a file names, in their order."""
-TORCHVISION_SIZES = {"inception_v3": 299}
-
-
-@dataclass(frozen=True)
-class ImportVictimRequest:
-    """What to import. None: as the file says, or as its kind implies; what is only implied is told."""
-
-    file: Path
-    out: Path
-    arch: str | None = None
-    num_classes: int | None = None
-    image_size: int | None = None
-    normalisation: Normalisation | None = None
-    channels: Channels | None = None
+from zipbatch.victims import NORMALISATIONS, Classifier, Normalisation, build_victim, checked_scores
 
 
 @dataclass(frozen=True)
@@ -72,31 +37,6 @@ class ImportedVictim:
     reused: bool
 
 
-@dataclass(frozen=True)
-class _Foreign:
-    """What a file holds and says of itself; None where it is silent. ``state`` is None for an ONNX model, ``model``.
-
-    ``usual`` is what is taken for some of it then, unless the user says otherwise. ``built_for`` is the side of the
-    images that the network has weights for, where it can take no others. ``behind``: it stood behind something in a
-    Sequential, such as a resize or a normalisation, that has no weights.
-    """
-
-    format: str
-    arch: str
-    state: State | None
-    num_classes: int | None
-    notes: dict[str, Any]
-    usual: Mapping[str, Any]
-    image_size: int | None = None
-    normalisation: Normalisation | None = None
-    channels: Channels | None = None
-    network_size: int | None = None
-    classes: tuple[str, ...] = ()
-    built_for: int | None = None
-    behind: bool = False
-    model: bytes = b""
-
-
 def import_victim(request: ImportVictimRequest) -> ImportedVictim:
     """Read a foreign checkpoint, ask it about two images, and write it as a victim folder.
 
@@ -104,6 +44,7 @@ def import_victim(request: ImportVictimRequest) -> ImportedVictim:
         UsageError: a file that is refused or does not fit, something that must be named, or ``out`` holds another
             victim.
     """
+    _normalisation(request)  # says what is wrong, before anything is read
     file = _file(request.file)
     if not file.is_file():
         raise UsageError(f"{file}: no such file")
@@ -120,7 +61,7 @@ def _imported(request: ImportVictimRequest, file: Path, sha256: str, model: Onnx
         spec = VictimSpec.model_validate_json((request.out / CONFIG).read_bytes())
         origin = done["imported_from"]
         return ImportedVictim(request.out, spec, origin["format"], origin["assumed"], reused=True)
-    foreign = _weights(file, request) if model is None else _onnx(file, model)
+    foreign = checkpoint_victim(file, request.arch) if model is None else onnx_victim(file, model)
     spec, assumed = _spec(foreign, request, file)
     network, classifier = _loaded(foreign, spec, file)
     _try_out(classifier, spec, file)
@@ -150,90 +91,52 @@ def _is_onnx(file: Path) -> bool:
 
 
 def _asked(request: ImportVictimRequest) -> dict[str, Any]:
-    named = request.normalisation
+    named = _normalisation(request)
     return {
         "arch": request.arch,
         "num_classes": request.num_classes,
         "image_size": request.image_size,
         "mean": None if named is None else named.mean,
         "std": None if named is None else named.std,
-        "channels": request.channels,
+        "channels": _channels(request),
     }
 
 
-def _onnx(file: Path, model: OnnxModel) -> _Foreign:
-    known = OnnxClassifier(file, NO_NORMALISATION, content=model.content)
-    notes = {"weights_from": model.beside} if model.beside else {}
-    return _Foreign(
-        format="ONNX model",
-        arch=ONNX,
-        state=None,
-        num_classes=known.num_classes,
-        notes=notes,
-        usual={"channels": "RGB"},
-        image_size=known.image_size,
-        model=model.content,
-    )
+def _channels(request: ImportVictimRequest) -> Channels | None:
+    return None if request.channel_order is None else "BGR" if request.channel_order == "bgr" else "RGB"
 
 
-def _weights(file: Path, request: ImportVictimRequest) -> _Foreign:
-    tree = read_checkpoint(file)
-    if is_attack_result(tree):
-        return _record(tree, request, file)
-    if is_defense_result(tree):
-        return _defended(tree, request, file)
-    found = find_state(tree, where=file)
-    arch = request.arch or sniff(found.state, where=file)
-    notes = {"nested_under": found.nested, "prefixes_stripped": found.stripped}
-    classes = head_classes(arch, found.state, where=file)
-    usual = _usual(arch)
-    if (side := built_for(arch, found.state)) is not None:
-        usual["image_size"] = side
-    behind = any(part[:-1].isdigit() and int(part[:-1]) for part in found.stripped)
-    return _Foreign("state dict", arch, found.state, classes, notes, usual, built_for=side, behind=behind)
+def _normalisation(request: ImportVictimRequest) -> Normalisation | None:
+    """What is subtracted from pixels, and divided by, where the user says it.
+
+    Raises:
+        UsageError: one of the two alone that is no name, or neither a name nor three numbers.
+    """
+    mean, std = request.mean, request.std
+    if mean is None:
+        return None
+    if std is None and mean not in NORMALISATIONS:
+        raise UsageError(f"--mean {mean} needs --std; only a NAME ({', '.join(NORMALISATIONS)}) says both")
+    means = NORMALISATIONS[mean].mean if mean in NORMALISATIONS else _three(mean, "--mean")
+    text = mean if std is None else std
+    stds = NORMALISATIONS[text].std if text in NORMALISATIONS else _three(text, "--std")
+    if min(stds) <= 0:
+        raise UsageError(f"--std {text}: must be above 0")
+    return Normalisation(means, stds)
 
 
-def _record(tree: object, request: ImportVictimRequest, file: Path) -> _Foreign:
-    record = parse_attack_result(tree, where=file)
-    arch = request.arch or record.arch
-    return _Foreign(
-        format="BackdoorBench record",
-        arch=arch,
-        state=record.found.state,
-        num_classes=head_classes(arch, record.found.state, where=file),
-        notes={
-            "model_name": record.model_name,
-            "dataset": record.dataset,
-            "prefixes_stripped": record.found.stripped,
-        },
-        usual={},
-        image_size=record.image_size,
-        normalisation=NORMALISATIONS.get(record.dataset),
-        channels="RGB",
-        network_size=record.network_size,
-        classes=CLASSES.get(record.dataset, ()),
-    )
+def _three(text: str, flag: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        red = green = blue = math.nan
+    if not all(map(math.isfinite, (red, green, blue))):
+        known = ", ".join(NORMALISATIONS)
+        raise UsageError(f"{flag} {text}: is neither three numbers (0.5,0.5,0.5) nor a name ({known})")
+    return red, green, blue
 
 
-def _defended(tree: object, request: ImportVictimRequest, file: Path) -> _Foreign:
-    """A defence's record: BackdoorBench normalises as its data's name says, which only the classes tell."""
-    record = parse_defense_result(tree, where=file)
-    arch = request.arch or record.arch
-    name, side = record.dataset or ("", 0)
-    usual = {"normalisation": NORMALISATIONS[name], "image_size": side} if name else {}
-    return _Foreign(
-        format="BackdoorBench defence record",
-        arch=arch,
-        state=record.found.state,
-        num_classes=head_classes(arch, record.found.state, where=file),
-        notes={"model_name": record.model_name, "prefixes_stripped": record.found.stripped},
-        usual=usual,
-        channels="RGB",
-        network_size=record.network_size,
-    )
-
-
-def _spec(foreign: _Foreign, request: ImportVictimRequest, file: Path) -> tuple[VictimSpec, dict[str, Any]]:
+def _spec(foreign: Foreign, request: ImportVictimRequest, file: Path) -> tuple[VictimSpec, dict[str, Any]]:
     """The victim's config, and what of it was only assumed. What the file says and the user denies is an error."""
     for flag, said, asked in (
         ("--num-classes", foreign.num_classes, request.num_classes),
@@ -245,8 +148,8 @@ def _spec(foreign: _Foreign, request: ImportVictimRequest, file: Path) -> tuple[
     known: dict[str, Any] = {
         "num_classes": request.num_classes or foreign.num_classes,
         "image_size": request.image_size or foreign.image_size,
-        "normalisation": request.normalisation or foreign.normalisation,
-        "channels": request.channels or foreign.channels,
+        "normalisation": _normalisation(request) or foreign.normalisation,
+        "channels": _channels(request) or foreign.channels,
     }
     values: dict[str, Any] = {
         name: foreign.usual.get(name) if value is None else value for name, value in known.items()
@@ -261,7 +164,7 @@ def _spec(foreign: _Foreign, request: ImportVictimRequest, file: Path) -> tuple[
     assumed = {name: foreign.usual[name] for name, value in known.items() if value is None}
     if foreign.built_for not in {None, values["image_size"]}:
         network_size = assumed["network_size"] = foreign.built_for
-    if foreign.behind and request.normalisation is None:
+    if foreign.behind and request.mean is None:
         assumed["in_front"] = "nothing, though it stood behind something in a Sequential"
     own = {"arch": foreign.arch, "classes": classes, "network_size": network_size}
     spec = VictimSpec.model_validate({**values, **normalisation, **own})
@@ -275,17 +178,7 @@ _WANTED = {
 }
 
 
-def _usual(arch: str) -> dict[str, Any]:
-    """What is usual for a state dict: ZIP's and BackdoorBox's victims are not normalised, torchvision's are."""
-    if arch.startswith(TORCHVISION_PREFIX):
-        size = TORCHVISION_SIZES.get(arch.removeprefix(TORCHVISION_PREFIX), 224)
-        return {"channels": "RGB", "image_size": size, "normalisation": NORMALISATIONS["imagenet"]}
-    if arch in CIFAR_ARCHITECTURES:
-        return {"channels": "RGB", "normalisation": NO_NORMALISATION}
-    return {"channels": "RGB"}
-
-
-def _loaded(foreign: _Foreign, spec: VictimSpec, file: Path) -> tuple[nn.Module | bytes, Classifier]:
+def _loaded(foreign: Foreign, spec: VictimSpec, file: Path) -> tuple[nn.Module | bytes, Classifier]:
     """The network as it is to be stored, and as it can be asked."""
     bgr = spec.channels == "BGR"
     if foreign.state is None:

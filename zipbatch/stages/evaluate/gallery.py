@@ -202,7 +202,7 @@ def _over_classes(fitting: Sequence[tuple[int, int]], found: Sequence[_Asked]) -
 
 def _items(plan: EvaluatePlan, asked: _Asked, chosen: Sequence[int]) -> list[tuple[int, Item]]:
     keys = list(asked.labels)
-    names, wanted_keys = classes_of(plan.victims[0].source, plan.request.dataset), [keys[i] for i in chosen]
+    names, wanted_keys = classes_of(plan.victims[0].source, plan.job.dataset), [keys[i] for i in chosen]
     if not chosen:
         return []
     forms = [pictures(form, wanted_keys) for form in asked.forms]

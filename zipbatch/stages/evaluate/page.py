@@ -36,7 +36,7 @@ def evaluation_page(
     Raises:
         DataError: an image cannot be read, or the victim does not answer.
     """
-    shown, dataset = shown_rows(rows), plan.request.dataset
+    shown, dataset = shown_rows(rows), plan.job.dataset
     attack = dataset.manifest.attack.name if dataset.manifest else None
     victims = ", ".join(short(victim.source.label) for victim in plan.victims)
     return Page(
@@ -57,7 +57,7 @@ def _about(attack: str | None, plan: EvaluatePlan) -> str:
     purified = f" and in {versions} purified version{'s' if versions > 1 else ''}" if versions else ""
     what = f"Clean images and ones with the trigger of {attack}, out" if attack else "Suspect images, out"
     count = f"{shards} shard{'s' if shards > 1 else ''}"
-    return f"{what} of {plan.request.data_label}, {count}, as they came{purified}."
+    return f"{what} of {plan.job.data_label}, {count}, as they came{purified}."
 
 
 def _confusions(plan: EvaluatePlan, tallies: Tallies) -> list[Confusion]:
@@ -71,7 +71,7 @@ def _confusions(plan: EvaluatePlan, tallies: Tallies) -> list[Confusion]:
             victim.source.name if several else "",
             list(zip(titles, forms, strict=True)),
             classes=victim.num_classes,
-            names=plan.request.dataset.classes,
+            names=plan.job.dataset.classes,
         )
     ]
 
@@ -83,15 +83,15 @@ def origin(plan: EvaluatePlan, rows: Sequence[EvaluationRow]) -> list[Facts]:
         Facts("Victims", [fact for victim in plan.victims for fact in victim_facts(victim.source)]),
         *(
             _version(name, version.header, next((row for row in rows if row.purified == name), None))
-            for name, version in zip(plan.request.purified, plan.versions, strict=True)
+            for name, version in zip(plan.job.purified, plan.versions, strict=True)
         ),
     ]
 
 
 def _data(plan: EvaluatePlan) -> Facts:
-    dataset = plan.request.dataset
+    dataset = plan.job.dataset
     facts = [
-        Fact("data", plan.request.data_label, code=True),
+        Fact("data", plan.job.data_label, code=True),
         Fact("shards", f"{len(plan.tasks)}: {', '.join(dict.fromkeys(task.split for task in plan.tasks))}"),
     ]
     if dataset.manifest is not None:

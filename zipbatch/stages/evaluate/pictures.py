@@ -46,7 +46,7 @@ def candidates(
     plan: EvaluatePlan, task: EvaluateTask, *, most: int = CANDIDATES, most_bytes: int = CANDIDATE_BYTES
 ) -> dict[str, Label]:
     """Key -> label of the first images of a shard, ``most`` of them; of fewer where they are large."""
-    read, aside = labelling(plan.request), quarantined_keys(task.quarantine)
+    read, aside = labelling(plan.job), quarantined_keys(task.quarantine)
     found: dict[str, Label] = {}
     size = 0
     for sample in _samples(task.data, task.sha256):
@@ -137,7 +137,7 @@ def _for_a_cell(image: U8) -> U8:
 
 def wanted_of(plan: EvaluatePlan, task: EvaluateTask, truth: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """What the attack wants each image to be taken for, -1 where it is not stamped, or nobody knows."""
-    answers = wanted_answers(plan.request.dataset)
+    answers = wanted_answers(plan.job.dataset)
     if answers is None or task.split != POISONED_SPLIT:
         return np.full(len(truth), -1, np.int64)
     goals = np.array(answers, np.int64)

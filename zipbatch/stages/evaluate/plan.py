@@ -21,7 +21,7 @@ from zipbatch.store import Store, Version
 class EvaluatePlan:
     """Everything resolved and checked."""
 
-    request: EvaluateJob
+    job: EvaluateJob
     victims: tuple[KnownVictim, ...]
     versions: tuple[Version, ...]
     tasks: tuple[EvaluateTask, ...]

@@ -64,16 +64,16 @@ def results(
         WorkFailed: at the end, when shards could not be measured; names each.
     """
     failed: list[str] = []
-    setup = EvaluateSetup(plan.victims, keep_answers, wanted_answers(plan.request.dataset), labelling(plan.request))
+    setup = EvaluateSetup(plan.victims, keep_answers, wanted_answers(plan.job.dataset), labelling(plan.job))
     asked = len(plan.victims) * (1 + len(plan.versions))
-    measured = Measured([task.name for task in plan.tasks], plan.request.dataset.shards, asked=asked)
+    measured = Measured([task.name for task in plan.tasks], plan.job.dataset.shards, asked=asked)
 
     def on_partial(far: Mapping[str, int]) -> None:
         measured.take_partial(far)
         on_progress(measured.progress())
 
     on_progress(measured.progress())
-    for outcome in run_tasks(setup, plan.tasks, plan.request.workers, on_partial=on_partial):
+    for outcome in run_tasks(setup, plan.tasks, plan.job.workers, on_partial=on_partial):
         if outcome.error is not None:
             failed.append(f"  {outcome.task.name}: {outcome.error}")
         else:
@@ -127,7 +127,7 @@ class _Found:
 def _costs(plan: EvaluatePlan) -> list[PurifyCost]:
     """What the shards took that are measured, by form."""
     shards = {task.name for task in plan.tasks}
-    store = plan.request.store
+    store = plan.job.store
     return [NO_COST, *(cost_of(version, store, shards) for version in plan.versions if store is not None)]
 
 
@@ -139,7 +139,7 @@ def _paired(plan: EvaluatePlan, tally: Tally) -> Paired | None:
         name: PairedCounts(only_here=pair.only_here, only_there=pair.only_there, n=pair.n, p=pair.p)
         for name, pair in tally.paired.items()
     }
-    return Paired(against=plan.request.purified[0], **counts)
+    return Paired(against=plan.job.purified[0], **counts)
 
 
 def _effectiveness(forms: Sequence[Tally], number: int) -> float | None:
@@ -171,15 +171,15 @@ def _add(result: EvaluateResult, tallies: list[list[Tally]], fidelity: list[dict
 
 def _row(found: _Found, v: int, number: int) -> EvaluationRow:
     """Victim ``v`` on form ``number``."""
-    request, tally = found.plan.request, found.tallies[v][number]
+    job, tally = found.plan.job, found.tallies[v][number]
     version = found.plan.versions[number - 1] if number else None
     clean, poisoned = (found.fidelity[number].get(split, Fidelity()) for split in (CLEAN_SPLIT, POISONED_SPLIT))
     return EvaluationRow(
-        data=request.data_label,
-        victim=request.victims[v].label,
-        attack=None if request.dataset.manifest is None else request.dataset.manifest.attack.name,
+        data=job.data_label,
+        victim=job.victims[v].label,
+        attack=None if job.dataset.manifest is None else job.dataset.manifest.attack.name,
         purifier=None if version is None else version.header.purifier["method"],
-        purified=None if version is None else request.purified[number - 1],
+        purified=None if version is None else job.purified[number - 1],
         version=None if version is None else version.header.version,
         settings=None if version is None else describe(version.header.purifier),
         **_shares(tally),
@@ -189,7 +189,7 @@ def _row(found: _Found, v: int, number: int) -> EvaluationRow:
         ssim_poisoned=poisoned.ssim,
         flip_rate=_flip_rate(tally),
         n_flip=tally.flips.total() if tally.flips is not None else 0,
-        fled=_fled(tally, request.dataset.classes),
+        fled=_fled(tally, job.dataset.classes),
         der=_effectiveness(found.tallies[v], number),
         paired=_paired(found.plan, tally),
         n_quarantined=found.quarantined,

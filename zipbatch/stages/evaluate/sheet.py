@@ -41,7 +41,7 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
     labels = candidates(plan, task)
     if not labels:
         raise UsageError(f"{task.data}: holds no image for a contact sheet")
-    victim, classes, forms = plan.victims[0], plan.request.dataset.classes, forms_of(plan, task)
+    victim, classes, forms = plan.victims[0], plan.job.dataset.classes, forms_of(plan, task)
     answers = _answers(victim, forms, labels)
     suspect = next(number for number, form in enumerate(forms) if form.place == task.data)
     truth = np.array([label.original for label in labels.values()], np.int64)
@@ -63,7 +63,7 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
         columns.insert(suspect + 1, SheetColumn("repainted", shown, [""] * len(chosen), ["unknown"] * len(chosen)))
     purified = len(forms) > suspect + 1
     titles = [_row_title(kinds[i] if purified else None, int(truth[i]), classes) for i in chosen]
-    attack = plan.request.dataset.manifest.attack.name if plan.request.dataset.manifest else plan.request.dataset.name
+    attack = plan.job.dataset.manifest.attack.name if plan.job.dataset.manifest else plan.job.dataset.name
     about = [SheetRow(title, keys[i]) for title, i in zip(titles, chosen, strict=True)]
     head = (
         f"{attack}: what {victim.source.name} answers, on images chosen among {len(keys)} to show what becomes of them"

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import Field
-
 from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.cluster import pick_device
-from zipbatch.config import Option, PriorConfig, Request, VictimConfig, find_config, load_config
 from zipbatch.datasets import open_dataset
 from zipbatch.datasets.source import open_source
 from zipbatch.stages.adapter import (
@@ -25,19 +20,13 @@ from zipbatch.stages.adapter import (
 )
 from zipbatch.stages.evaluate.run import with_purified
 from zipbatch.stages.train.prior import train_prior
-from zipbatch.stages.train.run import is_trained, training_facts
+from zipbatch.stages.train.request import PriorSettings, VictimSettings
+from zipbatch.stages.train.run import is_trained, training_fingerprint
 from zipbatch.stages.train.victim import train_victim
 
 
-class TrainSettings(Request):
-    """A preset and single settings over it."""
-
-    preset: Annotated[str, Option(decides="identity")]
-    set: Annotated[dict[str, Any], Option(decides="identity")] = Field(default_factory=dict)
-
-
 def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> None:
-    settings: TrainSettings = instance.settings
+    settings: VictimSettings = instance.settings
     dataset = open_dataset([str(place_of(instance.one("data"), workspace))])
     if instance.inputs["purified"]:
         version = workspace.store.versions.read("@".join(reference_of(instance.one("purified"), workspace)))
@@ -46,7 +35,7 @@ def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> N
     train_victim(
         dataset,
         instance.path(workspace),
-        _victim_config(settings),
+        settings.config(),
         device=pick_device(workspace.workers.device),
         start=open_victim(place_of(start[0], workspace)) if start else None,
         on_progress=lambda p: report(p.shown(instance.label)),
@@ -54,26 +43,18 @@ def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> N
 
 
 def _train_prior(instance: Instance, workspace: Workspace, report: Report) -> None:
-    settings: TrainSettings = instance.settings
+    settings: PriorSettings = instance.settings
     train_prior(
         open_source(text_of(instance.one("source")), (), labelled=False),
         instance.path(workspace),
-        _prior_config(settings),
+        settings.config(),
         device=pick_device(workspace.workers.device),
         on_progress=lambda p: report(p.shown(instance.label)),
     )
 
 
-def _victim_config(settings: TrainSettings) -> VictimConfig:
-    return load_config(find_config("victims", settings.preset), VictimConfig, settings.set)
-
-
-def _prior_config(settings: TrainSettings) -> PriorConfig:
-    return load_config(find_config("priors", settings.preset), PriorConfig, settings.set)
-
-
 TRAIN_VICTIM = StageType(
-    settings=TrainSettings,
+    settings=VictimSettings,
     inputs={
         "data": Input(("poison",)),
         "purified": Input(("purify",), path=False, needed=optional),
@@ -81,17 +62,17 @@ TRAIN_VICTIM = StageType(
     },
     run=_train_victim,
     is_done=lambda instance, workspace: is_trained(instance.path(workspace), open_victim),
-    fingerprint=lambda settings: training_facts(_victim_config(settings)),
+    fingerprint=lambda settings: training_fingerprint(settings.config()),
     discard=remove_folder,
     seed=("set", "seed"),
 )
 
 TRAIN_PRIOR = StageType(
-    settings=TrainSettings,
+    settings=PriorSettings,
     inputs={"source": Input()},
     run=_train_prior,
     is_done=lambda instance, workspace: is_trained(instance.path(workspace), open_prior),
-    fingerprint=lambda settings: training_facts(_prior_config(settings)),
+    fingerprint=lambda settings: training_fingerprint(settings.config()),
     discard=remove_folder,
     seed=("set", "seed"),
 )

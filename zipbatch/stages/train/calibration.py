@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from zipbatch import __version__
 from zipbatch.checkpoints import PriorFolder, check_writable, load_prior, write_calibration
-from zipbatch.config import Calibration
+from zipbatch.cluster import pick_device
+from zipbatch.config import Calibration, validate
 from zipbatch.datasets.clean_images import held_out_split, some_images, spaced, stacked
 from zipbatch.datasets.source import Source
 from zipbatch.diffusion.tiling import DoesNotTileError
@@ -21,6 +22,7 @@ from zipbatch.errors import UsageError
 from zipbatch.purifiers import DiffusionSampler, RepaintSettings, Resources, calibration_of
 from zipbatch.stages.purify.build import exact_on
 from zipbatch.stages.purify.halving import Halving
+from zipbatch.stages.train.request import CalibrateRequest
 
 log = logging.getLogger(__name__)
 MAX_PIXELS = 4 * 1024**2
@@ -41,11 +43,8 @@ class Calibrated:
 def calibrate(
     prior: PriorFolder,
     source: Source,
+    asked: CalibrateRequest,
     *,
-    device: torch.device,
-    image_size: int | None = None,
-    limit: int = 4000,
-    settings: RepaintSettings | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Calibrated:
     """Measure a prior on the clean images of a source and write ``calibration.json`` beside its weights.
@@ -55,11 +54,8 @@ def calibrate(
 
     Args:
         prior: the diffusion model.
-        source: clean images.
-        device: where the prior computes.
-        image_size: resize images to so many pixels; None for the source's own size.
-        limit: images at most.
-        settings: with the timesteps to measure at; None for the defaults.
+        source: clean images, of the split and size that are asked for.
+        asked: how many, at which timesteps, and where the prior computes.
         on_progress: called with the images done so far and in all.
 
     Raises:
@@ -68,12 +64,14 @@ def calibrate(
         DataError: an image cannot be read; it names the shard or file and the key.
         WorkFailed: the GPU's memory does not take a single row.
     """
+    settings = validate(RepaintSettings, {"residual_steps": asked.residual_steps}, where="--residual-steps")
+    device = pick_device(asked.device)
     check_writable(prior)
-    source = replace(source, size=image_size)
     split = held_out_split(source)
     survey = source.survey(split)
     source.left()
-    some = list(some_images(source, split, survey, limit=min(limit, MAX_PIXELS // source.image_size() ** 2)))
+    limit = min(asked.limit, MAX_PIXELS // source.image_size() ** 2)
+    some = list(some_images(source, split, survey, limit=limit))
     keys, pixels = [image.key for image, _ in some], stacked([pixels for _, pixels in some])
     if len(keys) < survey.images:
         log.warning("%s: learning from %d of %d images, evenly spaced", source.place, len(keys), survey.images)
@@ -98,26 +96,13 @@ def measured(
 ) -> Calibration:
     """What a prior makes of clean images, uint8 [N, 3, S, S], named by ``keys``; else as ``calibrate``."""
     settings = settings or RepaintSettings.model_validate({})
-    if prior.trained_below <= (highest := max(settings.residual_steps)) < prior.training_steps:
-        raise UsageError(
-            f"{prior.path}: learned the timesteps below {prior.trained_below} alone, not {highest}; measure at lower "
-            "ones (--residual-steps), and let 'repaint' look there (--set repaint.residual_steps=…)"
-        )
+    _check_learned(prior, settings)
     chosen = spaced(len(keys), MAX_PIXELS // pixels.shape[-1] ** 2)
     pixels, keys = pixels[chosen], [keys[i] for i in chosen]
     try:
         exact_on(device)
         sampler = DiffusionSampler(settings, Resources(device, load_prior(prior).to(device)))
-        residuals = [torch.empty(pixels.shape) for _ in settings.residual_steps]
-
-        def measure(rows: slice) -> int:
-            made = sampler.residuals(pixels[rows], keys[rows], settings.residual_steps)
-            for whole, part in zip(residuals, made, strict=True):
-                whole[rows] = part
-            return min(int(rows.stop), len(keys))
-
-        for done in Halving(_BATCH).pieces(len(keys), measure, images_per_row=sampler.tiling(pixels).slots):
-            on_progress(done, len(keys))
+        residuals = _residuals(sampler, settings, pixels, keys, on_progress)
         calibration = calibration_of(residuals, settings.residual_steps, image_size=int(pixels.shape[-1]))
         settings.calibrated(calibration)  # says what is wrong
     except DoesNotTileError as error:
@@ -129,3 +114,32 @@ def measured(
     except ValueError as error:
         raise UsageError(f"{prior.path}: {error}") from error
     return calibration
+
+
+def _check_learned(prior: PriorFolder, settings: RepaintSettings) -> None:
+    if prior.trained_below <= (highest := max(settings.residual_steps)) < prior.training_steps:
+        raise UsageError(
+            f"{prior.path}: learned the timesteps below {prior.trained_below} alone, not {highest}; measure at lower "
+            "ones (--residual-steps), and let 'repaint' look there (--set repaint.residual_steps=…)"
+        )
+
+
+def _residuals(
+    sampler: DiffusionSampler,
+    settings: RepaintSettings,
+    pixels: Tensor,
+    keys: Sequence[str],
+    on_progress: Callable[[int, int], None],
+) -> list[Tensor]:
+    """Images [N, 3, S, S] less the prior's estimates of them, that shape, at each of the timesteps."""
+    residuals = [torch.empty(pixels.shape) for _ in settings.residual_steps]
+
+    def measure(rows: slice) -> int:
+        made = sampler.residuals(pixels[rows], keys[rows], settings.residual_steps)
+        for whole, part in zip(residuals, made, strict=True):
+            whole[rows] = part
+        return min(int(rows.stop), len(keys))
+
+    for done in Halving(_BATCH).pieces(len(keys), measure, images_per_row=sampler.tiling(pixels).slots):
+        on_progress(done, len(keys))
+    return residuals

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zipbatch import __version__, images
 from zipbatch.config import DenoiserConfig
-from zipbatch.datasets import SourceImage
 from zipbatch.datasets.source import Source
 from zipbatch.diffusion import Prior
 from zipbatch.errors import UsageError
-from zipbatch.memory import check_fits, in_batches
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.report.progress import Part, Progress
 from zipbatch.stages.train.run import (
@@ -34,12 +30,11 @@ from zipbatch.stages.train.run import (
     has_bfloat16,
     share_of_all,
 )
+from zipbatch.stages.train.source_images import HELD_OUT_SPLITS, Images
 
 log = logging.getLogger(__name__)
 _REPORT_EVERY, _REPORT_EVERY_S = 25, 1.0
 _CHECKPOINT_EVERY = 1000
-_CHUNK, _CHUNK_BYTES = 256, 64 * 1024**2
-_HELD_OUT_SPLITS = ("test", "val")
 LossOf = Callable[["Denoising", Tensor, nn.Module, torch.Generator], Tensor]
 """(run, clean images float32 [B, 3, S, S] in model units, network, draws) -> what is to become small."""
 
@@ -70,20 +65,17 @@ class DenoisingProgress:
 
 
 @dataclass(frozen=True)
-class Images:
-    """Training and held-out images, uint8 [N, 3, S, S], and the split that the latter are from."""
+class Objective:
+    """What a network learns: its loss, what that is called, and the forward passes of the picture at the end."""
 
-    train: Tensor
-    held_out: Tensor
-    split: str
+    measure: str
+    loss_of: LossOf
+    shown: int
 
 
 @dataclass
 class Denoising:
-    """A training run: what it was asked to do, and how far it has come. ``measure`` names what its loss is.
-
-    ``shown`` are the forward passes that its picture takes when it has learned.
-    """
+    """A training run: what it was asked to do, and how far it has come."""
 
     config: DenoiserConfig
     device: torch.device
@@ -93,10 +85,8 @@ class Denoising:
     budget: Budget
     checkpoint: Checkpoint
     network: nn.Module
-    loss_of: LossOf
-    measure: str
+    objective: Objective
     images: Images
-    shown: int = 0
     on_progress: Callable[[DenoisingProgress], None] = lambda _: None
     loss: float = math.nan
     held_out: float | None = None
@@ -108,7 +98,7 @@ class Denoising:
         budget, batch_size = self.budget, self.config.batch_size
 
         def to_measure(steps: int) -> int:
-            return len(self.images.held_out) * (steps // _CHECKPOINT_EVERY + 1) + self.shown
+            return len(self.images.held_out) * (steps // _CHECKPOINT_EVERY + 1) + self.objective.shown
 
         fraction = share_of_all(budget, batch_size=batch_size, measured=self.measured, to_measure=to_measure)
         late = budget.minutes is not None and budget.step / budget.steps < budget.fraction
@@ -122,7 +112,7 @@ class Denoising:
                 self.images_per_s,
                 steps,
                 measuring,
-                self.measure,
+                self.objective.measure,
             )
         )
 
@@ -164,16 +154,17 @@ def begun(
     prior: Prior,
     images: Images,
     config: DenoiserConfig,
+    objective: Objective,
     *,
     checkpoint: Path,
     identity: str,
     device: torch.device,
-    measure: str,
-    loss_of: LossOf,
-    shown: int = 0,
-    on_progress: Callable[[DenoisingProgress], None] = lambda _: None,
 ) -> Denoising:
-    """A fresh run, or one that goes on from its checkpoint."""
+    """A fresh run, or one that goes on from its checkpoint.
+
+    Raises:
+        UsageError: the checkpoint is of another run.
+    """
     prior.to(device, memory_format=_layout(device))  # type: ignore[call-overload]
     average = AveragedModel(prior, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
     optimizer = torch.optim.Adam(prior.parameters(), lr=config.lr, betas=(0.9, config.beta2), fused=True)
@@ -184,8 +175,7 @@ def begun(
         log.info("resuming after step %d", budget.step)
     torch._dynamo.config.suppress_errors = True  # without a C compiler it goes on uncompiled
     network: nn.Module = torch.compile(prior) if device.type == "cuda" else prior  # type: ignore[assignment]
-    run = Denoising(config, device, prior, average, optimizer, budget, kept, network, loss_of, measure, images, shown)
-    run.on_progress = on_progress
+    run = Denoising(config, device, prior, average, optimizer, budget, kept, network, objective, images)
     run.measured = len(images.held_out) * (budget.step // _CHECKPOINT_EVERY)
     return run
 
@@ -195,8 +185,11 @@ def _layout(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
-def fit(run: Denoising) -> None:
+def fit(run: Denoising) -> float:
     """Optimise until the budget is spent; order and all that is drawn depend on (seed, step) alone.
+
+    Returns:
+        What is left of the loss on the held-out images.
 
     Raises:
         UsageError: the loss is not finite.
@@ -216,10 +209,14 @@ def fit(run: Denoising) -> None:
             if not math.isfinite(value):
                 raise UsageError(f"training diverged at step {step} (loss {value}); lower lr")
         if step % _CHECKPOINT_EVERY == 0:
-            run.held_out = held_out_loss(run)
-            log.info("step %d: held-out %s %.4f after %.0f s", step, run.measure, run.held_out, run.budget.seconds)
+            run.held_out = _held_out_loss(run)
+            log.info(
+                "step %d: held-out %s %.4f after %.0f s", step, run.objective.measure, run.held_out, run.budget.seconds
+            )
             run.checkpoint.save()
             watch.lap()
+    run.held_out = _held_out_loss(run)
+    return run.held_out
 
 
 def _step(run: Denoising) -> Tensor:
@@ -233,7 +230,7 @@ def _step(run: Denoising) -> Tensor:
     rate = cosine_rate(run.budget.fraction, peak=config.lr, warmup=config.warmup, final=config.final_lr)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    loss = run.loss_of(run, x_0, run.network, generator)
+    loss = run.objective.loss_of(run, x_0, run.network, generator)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(run.prior.parameters(), config.clip_grad_norm)
@@ -243,31 +240,15 @@ def _step(run: Denoising) -> Tensor:
 
 
 @torch.no_grad()
-def held_out_loss(run: Denoising) -> float:
+def _held_out_loss(run: Denoising) -> float:
     """Of the averaged weights on the held-out images, with the same draws every time."""
     generator = torch.Generator().manual_seed(run.config.seed)
     total, averaged = 0.0, run.averaged
     for rows in torch.split(run.images.held_out, 128):
-        total += len(rows) * run.loss_of(run, from_u8(rows, "model"), averaged, generator).item()
+        total += len(rows) * run.objective.loss_of(run, from_u8(rows, "model"), averaged, generator).item()
         run.measured += len(rows)
         run.report(measuring=True)
     return total / len(run.images.held_out)
-
-
-def training_digest(source: Source) -> str:
-    """What the split ``train`` of a source is known by.
-
-    Raises:
-        UsageError: it has none.
-    """
-    if "train" not in source.splits:
-        raise UsageError(f"{source.place}: has no split train to learn from; it has: {', '.join(source.splits)}")
-    return source.survey("train").sha256
-
-
-def learned_from(source: Source, sha256: str) -> object:
-    """What a network learns from, for its identity: a source's digest, and the size that images are stretched to."""
-    return sha256 if source.size is None else {"source": sha256, "image_size": source.size}
 
 
 def held_out_of(source: Source, config: DenoiserConfig, split: str | None) -> int | None:
@@ -286,51 +267,10 @@ def held_out_of(source: Source, config: DenoiserConfig, split: str | None) -> in
             f"{source.place}: has no split train to train a prior on, only {', '.join(source.splits)}; "
             "name what it is to learn from train-… (a folder <split>/<class>/: train/), or take a prior that is there"
         )
-    apart = [name for name in _HELD_OUT_SPLITS if name in source.splits]
+    apart = [name for name in HELD_OUT_SPLITS if name in source.splits]
     if split == "train" and apart:
         raise UsageError(f"{source.place}: the prior is trained on split train; take {apart[0]} or leave the split out")
     return None if apart else config.held_out
-
-
-def load_images(source: Source, held_out: int, sha256: str) -> Images:
-    """The images of split ``train``, and the first of ``test`` or ``val``, which are never trained on; without either,
-    the last of ``train``, which are then left out of training.
-
-    Raises:
-        UsageError: too few images, or images that are not square or differ in size.
-        DataError: an image cannot be decoded.
-    """
-    train = _decode_all(source, "train", None, sha256)
-    for split in _HELD_OUT_SPLITS:
-        if split in source.splits:
-            return Images(train, _decode_all(source, split, held_out), split)
-    if len(train) <= held_out:
-        raise UsageError(
-            f"{source.place}: {len(train)} images are too few to hold {held_out} out; hold out fewer (--held-out, or "
-            "held_out in a preset)"
-        )
-    return Images(train[:-held_out], train[-held_out:], "train")
-
-
-def _decode_all(source: Source, split: str, limit: int | None, sha256: str | None = None) -> Tensor:
-    found: list[Tensor] = []
-    side, taken = 0, 0
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        encoded = islice(source.images(split, sha256=sha256), limit)
-        for chunk in in_batches(encoded, count=_CHUNK, size=_CHUNK_BYTES, of=lambda image: 8 * len(image.data)):
-            for pixels in pool.map(SourceImage.pixels, chunk):
-                side = side or pixels.shape[0]
-                if pixels.shape != (side, side, 3):
-                    raise UsageError(
-                        f"{source.place}: images of split {split} must be square and of one size; 'train prior' and "
-                        "'tune --fit' stretch them with --image-size"
-                    )
-                found.append(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
-                taken += pixels.nbytes
-                check_fits(2 * taken, f"{source.place}: split {split}")
-    if not found:
-        raise UsageError(f"{source.place}: split {split} is empty")
-    return torch.stack(found)
 
 
 def picture(tiles: Tensor, *, columns: int) -> bytes:

@@ -26,16 +26,13 @@ from zipbatch.stages.train.calibration import about, measured
 from zipbatch.stages.train.denoising import (
     Denoising,
     DenoisingProgress,
-    Images,
+    Objective,
     begun,
     fit,
-    held_out_loss,
-    learned_from,
-    load_images,
     picture,
-    training_digest,
 )
 from zipbatch.stages.train.run import finished_manifest, prepare_out, training_identity
+from zipbatch.stages.train.source_images import learned_from, load_images, training_digest
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
@@ -73,51 +70,49 @@ def train_prior(
         UsageError: no split train, settings that diffusers cannot build, ``out`` holds another prior.
         DataError: images that cannot be decoded or differ in size.
     """
-    source_sha256 = training_digest(source)
-    identity = training_identity(config, learned_from(source, source_sha256))
+    digest = training_digest(source)
+    identity = training_identity(config, learned_from(source, digest))
     if (done := finished_manifest(out, MANIFEST, identity, opened=open_prior)) is not None:
         (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return TrainedPrior(out, done["steps"], done["held_out_eps_mse"]["value"], reused=True)
-    images = load_images(source, config.held_out, source_sha256)
+    images = load_images(source, config.held_out, digest)
     source.left()
-    side = int(images.train.shape[-1])
-    unet, schedule = _configs(config, side)
+    unet, schedule = _configs(config, images.side)
     prior = fresh_prior(unet, schedule, seed=config.seed)
     run = begun(
-        prior,
-        images,
-        config,
-        checkpoint=out / CHECKPOINT,
-        identity=identity,
-        device=device,
-        measure="eps-MSE",
-        loss_of=partial(_eps_mse, config),
-        shown=_SHEET_PASSES,
-        on_progress=on_progress,
+        prior, images, config, _objective(config), checkpoint=out / CHECKPOINT, identity=identity, device=device
     )
+    run.on_progress = on_progress
     prepare_out(out)
-    fit(run)
-    run.held_out = loss = held_out_loss(run)
+    loss = fit(run)
     atomic.write_bytes(out / "samples.png", _sample_sheet(run, config))
-    manifest = {
-        "format_version": 1,
-        "identity": identity,
-        "trained_on": {"source_sha256": source_sha256, "images": len(images.train), "image_size": side},
-        "held_out_eps_mse": {"value": loss, "images": len(images.held_out), "split": images.split},
-        **run.told,
-    }
-    save_prior(
-        out, run.averaged, unet, schedule, manifest, before_manifest=lambda saved: _calibrate(saved, images, device)
-    )
+    manifest = _manifest(run, identity, source_sha256=digest, loss=loss)
+    save_prior(out, run.averaged, unet, schedule, manifest, before_manifest=partial(_calibrate, run))
     run.checkpoint.remove()
     return TrainedPrior(out, run.budget.step, loss, reused=False)
 
 
-def _calibrate(saved: PriorFolder, images: Images, device: torch.device) -> None:
+def _objective(config: PriorConfig) -> Objective:
+    return Objective("eps-MSE", partial(_eps_mse, config), shown=_SHEET_PASSES)
+
+
+def _manifest(run: Denoising, identity: str, *, source_sha256: str, loss: float) -> dict[str, Any]:
+    images = run.images
+    return {
+        "format_version": 1,
+        "identity": identity,
+        "trained_on": {"source_sha256": source_sha256, "images": len(images.train), "image_size": images.side},
+        "held_out_eps_mse": {"value": loss, "images": len(images.held_out), "split": images.split},
+        **run.told,
+    }
+
+
+def _calibrate(run: Denoising, saved: PriorFolder) -> None:
     """Learn from the held-out images what the prior makes of clean ones, unless they or its schedule are too small."""
+    images = run.images
     keys = [str(i) for i in range(len(images.held_out))]
     try:
-        calibration = measured(saved, images.held_out, keys, device=device)
+        calibration = measured(saved, images.held_out, keys, device=run.device)
     except (UsageError, WorkFailed, RuntimeError, MemoryError) as error:  # what was trained is kept
         log.warning("not calibrated, so that 'repaint' cannot use it yet; 'zipbatch calibrate' does it: %s", error)
         return

@@ -32,15 +32,13 @@ from zipbatch.pixels import from_u8, to_u8
 from zipbatch.stages.train.denoising import (
     Denoising,
     DenoisingProgress,
+    Objective,
     begun,
     fit,
-    held_out_loss,
-    learned_from,
-    load_images,
     picture,
-    training_digest,
 )
 from zipbatch.stages.train.run import training_identity
+from zipbatch.stages.train.source_images import Images, learned_from, load_images, training_digest
 
 _ROWS, _COLUMNS = 12, 6
 _SHOWN_STEP = 60
@@ -77,52 +75,62 @@ def train_restorer(
     """
     check_writable(prior)
     prior = prior.pinned()
-    assert isinstance(prior.path, Path)
+    assert isinstance(prior.path, Path)  # it is writable
+    _check_learned(prior, config)
+    atomic.sweep(prior.path)
+    digest = training_digest(source)
+    identity = training_identity(config, [prior.digest, learned_from(source, digest)])
+    if (done := _finished(prior, identity)) is not None:
+        (prior.path / RESTORER_CHECKPOINT).unlink(missing_ok=True)
+        told = done["held_out_error"]
+        return TrainedRestorer(prior.path / RESTORER, done["steps"], told["value"], told["before"], reused=True)
+    found = _images(source, prior, config, digest)
+    network, kept = load_prior(prior).requires_grad_(True).train(), prior.path / RESTORER_CHECKPOINT
+    run = begun(network, found, config, _objective(config), checkpoint=kept, identity=identity, device=device)
+    run.on_progress = on_progress
+    error, before = fit(run), _error_before(config, found.held_out)
+    atomic.write_bytes(prior.path / RESTORER_SAMPLES, _sheet(config, run))
+    about = _about(run, identity, source_sha256=digest, error=error, before=before)
+    file = write_restorer(prior, run.averaged.unet.state_dict(), config.max_step, about)
+    run.checkpoint.remove()
+    return TrainedRestorer(file, run.budget.step, error, before, reused=False)
+
+
+def _check_learned(prior: PriorFolder, config: RestorerConfig) -> None:
     if config.max_step > prior.trained_below:
         raise UsageError(
             f"{prior.path}: learned the timesteps below {prior.trained_below} alone; --max-step takes that or less"
         )
-    atomic.sweep(prior.path)
-    source_sha256 = training_digest(source)
-    identity = training_identity(config, [prior.digest, learned_from(source, source_sha256)])
-    if (done := _finished(prior, identity)) is not None:
-        (prior.path / RESTORER_CHECKPOINT).unlink(missing_ok=True)
-        error = done["held_out_error"]
-        return TrainedRestorer(prior.path / RESTORER, done["steps"], error["value"], error["before"], reused=True)
-    found = load_images(source, config.held_out, source_sha256)
+
+
+def _images(source: Source, prior: PriorFolder, config: RestorerConfig, sha256: str) -> Images:
+    found = load_images(source, config.held_out, sha256)
     source.left()
-    if (side := int(found.train.shape[-1])) != prior.image_size:
-        raise UsageError(f"{source.place}: images are of {side} px, the prior of {prior.image_size}; resize them first")
-    run = begun(
-        load_prior(prior).requires_grad_(True).train(),
-        found,
-        config,
-        checkpoint=prior.path / RESTORER_CHECKPOINT,
-        identity=identity,
-        device=device,
-        measure="error",
-        loss_of=partial(_error, config),
-        shown=_ROWS,
-        on_progress=on_progress,
-    )
-    fit(run)
-    run.held_out = held_out_loss(run)
-    before = _error_before(config, found.held_out)
-    atomic.write_bytes(prior.path / RESTORER_SAMPLES, _sheet(config, run))
-    about = {
+    if found.side != prior.image_size:
+        raise UsageError(
+            f"{source.place}: images are of {found.side} px, the prior of {prior.image_size}; resize them first"
+        )
+    return found
+
+
+def _objective(config: RestorerConfig) -> Objective:
+    return Objective("error", partial(_error, config), shown=_ROWS)
+
+
+def _about(run: Denoising, identity: str, *, source_sha256: str, error: float, before: float) -> dict[str, Any]:
+    """What ``restorer.json`` says beside the restorer."""
+    images = run.images
+    return {
         "identity": identity,
-        "trained_on": {"source_sha256": source_sha256, "images": len(found.train), "image_size": side},
+        "trained_on": {"source_sha256": source_sha256, "images": len(images.train), "image_size": images.side},
         "held_out_error": {
-            "value": run.held_out,
+            "value": error,
             "before": before,
-            "images": len(found.held_out),
-            "split": found.split,
+            "images": len(images.held_out),
+            "split": images.split,
         },
         **run.told,
     }
-    file = write_restorer(prior, run.averaged.unet.state_dict(), config.max_step, about)
-    run.checkpoint.remove()
-    return TrainedRestorer(file, run.budget.step, run.held_out, before, reused=False)
 
 
 def _finished(prior: PriorFolder, identity: str) -> dict[str, Any] | None:

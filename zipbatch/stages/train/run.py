@@ -49,7 +49,7 @@ class Budget:
         return self.fraction >= 1
 
 
-def training_facts(config: Settings) -> dict[str, Any]:
+def training_fingerprint(config: Settings) -> dict[str, Any]:
     """What decides a training run beside its data; a pipeline's stage is known by it, too."""
     unused = {name for name in config.LATER if getattr(config, name) is None}
     return {"config": config.model_dump(mode="json", exclude=unused)}
@@ -57,7 +57,7 @@ def training_facts(config: Settings) -> dict[str, Any]:
 
 def training_identity(config: Settings, data: object) -> str:
     """Digest of all that decides a training run; ``data`` says what it learns from."""
-    return atomic.sha256_json({**training_facts(config), "data": data})
+    return atomic.sha256_json({**training_fingerprint(config), "data": data})
 
 
 def finished_manifest(

@@ -65,7 +65,7 @@ class FitResult:
     @property
     def keeps_thresholds(self) -> bool:
         """Whether that has thresholds which were learned from these images."""
-        asked = self.plan.request.candidates[self.choice.index].spec
+        asked = self.plan.job.candidates[self.choice.index].spec
         return any(steps in self.learned for steps in needed(asked.settings))
 
     @property
@@ -76,13 +76,13 @@ class FitResult:
     @property
     def about(self) -> str:
         """What the preset says of itself."""
-        request, kept = self.plan.request, self.agreed[self.choice.index]
+        job, kept = self.plan.job, self.agreed[self.choice.index]
         text = (
-            f"Chosen by 'zipbatch tune --fit' for the victim {request.victim.name}: {self.chosen.preset}, with which "
+            f"Chosen by 'zipbatch tune --fit' for the victim {job.victim.name}: {self.chosen.preset}, with which "
             f"{kept.hits} of {kept.n} answers on clean images of {self.plan.size} px stay."
         )
         if self.keeps_thresholds:
-            text += f" Thresholds learned on them, for the prior {request.prior.digest[:12]} alone."
+            text += f" Thresholds learned on them, for the prior {job.prior.digest[:12]} alone."
         return text + (
             f" For purify --resize {self.chosen.spec.asked.resize}." if self.chosen.spec.asked.resize else ""
         )
@@ -96,27 +96,25 @@ def fit(plan: FitPlan, *, report: Report = lambda _progress: None) -> FitResult:
         DataError: an image cannot be read.
         WorkFailed: images could not be purified or measured.
     """
-    request = plan.request
+    job = plan.job
     with TemporaryDirectory(prefix="zipbatch-fit-") as folder:
         dataset, kept = _sample(plan, Path(folder) / "clean")
-        store = request.store or Store(Path(folder) / "pur")
-        asking = Asking(
-            request.victim, dataset, request.source.place, store, request.workers, request.batch_size
-        ).pinned()
+        store = job.store or Store(Path(folder) / "pur")
+        asking = Asking(job.victim, dataset, job.source.place, store, job.workers, job.batch_size).pinned()
         asking.check()
         learned = _learned(plan, kept, report)
-        resolved = tuple(_resolved(one, learned, request.prior) for one in request.candidates)
+        resolved = tuple(_resolved(one, learned, job.prior) for one in job.candidates)
         answers = asking.answers([one.spec for one in resolved], [one.preset for one in resolved], report)
     agreed = tuple(agreement(answers.forms[0], form) for form in answers.forms[1:])
-    choice = strongest_within(agreed, max_loss=request.max_loss)
+    choice = strongest_within(agreed, max_loss=job.max_loss)
     return FitResult(plan, resolved, learned, agreed, answers.tallies, choice)
 
 
 def _sample(plan: FitPlan, folder: Path) -> tuple[ShardDataset, dict[str, U8]]:
     """The images as shards, and by key, as the prior sees them, those that thresholds are to be learned from."""
-    request, kept = plan.request, dict[str, U8]()
+    job, kept = plan.job, dict[str, U8]()
     wanted = set(spaced(plan.count, MAX_PIXELS // plan.prior_size**2)) if plan.why else set()
-    some = some_images(request.source, request.split, plan.survey, limit=request.limit, first=plan.first)
+    some = some_images(job.source, job.split, plan.survey, limit=job.limit, first=plan.first)
 
     def samples() -> Iterator[Sample]:
         for number, (image, pixels) in enumerate(some):
@@ -125,7 +123,7 @@ def _sample(plan: FitPlan, folder: Path) -> tuple[ShardDataset, dict[str, U8]]:
             yield _as_sample(image, pixels)
 
     shards = tuple(shard for _, shard in write_split(folder, CLEAN_SPLIT, samples(), _SHARD))
-    return ShardDataset(_dataset_name(request.source.place), shards), kept
+    return ShardDataset(_dataset_name(job.source.place), shards), kept
 
 
 def _as_sample(image: SourceImage, pixels: U8) -> Sample:
@@ -144,7 +142,7 @@ def _dataset_name(place: str) -> str:
 def _learned(plan: FitPlan, kept: Mapping[str, U8], report: Report) -> Learned:
     """Calibrations at the timesteps that lack one."""
     learned: dict[tuple[int, ...], Calibration] = {}
-    device = pick_device(plan.request.workers.device)
+    device = pick_device(plan.job.workers.device)
     for steps in plan.why:
 
         def show(done: int, total: int) -> None:
@@ -153,7 +151,7 @@ def _learned(plan: FitPlan, kept: Mapping[str, U8], report: Report) -> Learned:
         settings = RepaintSettings.model_validate({"residual_steps": steps})
         pixels = stacked(list(kept.values()))
         learned[steps] = measured(
-            plan.request.prior, pixels, list(kept), device=device, settings=settings, on_progress=show
+            plan.job.prior, pixels, list(kept), device=device, settings=settings, on_progress=show
         )
     return learned
 
@@ -178,22 +176,22 @@ def _with_learned(settings: Settings, learned: Learned) -> Settings:
 
 def fit_report(result: FitResult) -> FitReport:
     """What is told of a result: one row a preset, weakest first, and what was chosen and why."""
-    plan, request = result.plan, result.plan.request
+    plan, job = result.plan, result.plan.job
     before = result.tallies[0].shares["ca"]
     return FitReport(
-        source=request.source.place,
-        split=request.split,
+        source=job.source.place,
+        split=job.split,
         images=result.agreed[0].n,
         image_size=plan.size,
-        stretched=request.source.size is not None,
-        prior=str(request.prior.path),
+        stretched=job.source.size is not None,
+        prior=str(job.prior.path),
         prior_size=plan.prior_size,
         resize=result.chosen.spec.asked.resize,
         learned=[
             LearnedThresholds(why=plan.why[steps], **calibration.model_dump())
             for steps, calibration in result.learned.items()
         ],
-        max_loss=request.max_loss,
+        max_loss=job.max_loss,
         ca_before=before.value,
         n_ca=before.n,
         presets=[_row(result, number, before) for number in range(len(result.candidates))],

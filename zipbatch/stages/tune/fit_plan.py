@@ -58,7 +58,7 @@ class FitPlan:
     ``why`` says why thresholds are to be learned at some timesteps.
     """
 
-    request: FitJob
+    job: FitJob
     survey: Survey
     size: int
     prior_size: int
@@ -67,12 +67,12 @@ class FitPlan:
     @property
     def first(self) -> int:
         """The first image that may be taken."""
-        return 0 if self.request.last is None else max(0, self.survey.images - self.request.last)
+        return 0 if self.job.last is None else max(0, self.survey.images - self.job.last)
 
     @property
     def count(self) -> int:
         """Images that are taken."""
-        return len(spaced(self.survey.images - self.first, self.request.limit))
+        return len(spaced(self.survey.images - self.first, self.job.limit))
 
 
 def sized(source: Source, victim: VictimSource, image_size: int | None) -> Source:

@@ -50,7 +50,7 @@ class TuneJob:
 class TuneResult:
     """What came out. ``chosen`` indexes the candidates; ``tallies`` hold what labels say, where there are any."""
 
-    request: TuneJob
+    job: TuneJob
     images: int
     judgement: Judgement
     chosen: int
@@ -59,12 +59,12 @@ class TuneResult:
     @property
     def settings(self) -> dict[str, Any]:
         """The chosen candidate as a preset."""
-        return preset_settings(self.request.candidates[self.chosen])
+        return preset_settings(self.job.candidates[self.chosen])
 
     @property
     def about(self) -> str:
         """What the preset says of itself."""
-        return f"Chosen by 'zipbatch tune' for the victim {self.request.victim.name}."
+        return f"Chosen by 'zipbatch tune' for the victim {self.job.victim.name}."
 
 
 def preset_settings(spec: PurifierSpec) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def tune(job: TuneJob, *, report: Report = lambda _progress: None) -> TuneResult
 
 def tune_report(result: TuneResult) -> TuneReport:
     """What is told of a result: one row a candidate, weakest first, and what was chosen and why."""
-    request, judgement = result.request, result.judgement
+    job, judgement = result.job, result.judgement
     suspect, before = judgement.suspect, result.tallies[0]
     rows = [
         StrengthRow(
@@ -132,19 +132,19 @@ def tune_report(result: TuneResult) -> TuneReport:
             pa=tally.pa.value,
         )
         for number, (spec, candidate, tally) in enumerate(
-            zip(request.candidates, judgement.candidates, result.tallies[1:], strict=True)
+            zip(job.candidates, judgement.candidates, result.tallies[1:], strict=True)
         )
     ]
     return TuneReport(
-        victim=request.victim.label,
-        data=request.data_label,
+        victim=job.victim.label,
+        data=job.data_label,
         images=result.images,
-        suspect=None if suspect is None else class_name(suspect, request.dataset.classes),
+        suspect=None if suspect is None else class_name(suspect, job.dataset.classes),
         triggered=round(judgement.triggered, 1),
-        limit=request.limit,
+        limit=job.limit,
         undefended=Undefended(ca=before.ca.value, asr=before.asr.value),
         rungs=rows,
-        chosen=check_strength(request.candidates[result.chosen]),
+        chosen=check_strength(job.candidates[result.chosen]),
         settings=result.settings,
     )
 

@@ -1,0 +1,100 @@
+"""An adapt request, opened: images, surrogate and the defence to survive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from zipbatch.checkpoints.victim import VictimFolder
+from zipbatch.cluster import pick_device
+from zipbatch.datasets.source import Source
+from zipbatch.errors import UsageError
+from zipbatch.stages.adapt.request import NO_DEFENCE, AdaptRequest
+from zipbatch.stages.assets import prior_path
+from zipbatch.stages.evaluate.victims import find_victim
+from zipbatch.stages.purify.request import PurifierRequest
+from zipbatch.stages.purify.resolve import purifier_spec
+from zipbatch.stages.purify.spec import PurifierSpec
+from zipbatch.stages.train.inputs import opened_source
+from zipbatch.victims import Victim
+
+PICTURE, ARRAY = ".png", ".npy"
+"""How a patch is written, for the attack ``patch``, and what is added to all of an image, for ``lf``."""
+_LEARNED_ON = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class AdaptJob:
+    """What to optimise, opened.
+
+    Attributes:
+        asked: the settings.
+        source: clean images, resized as asked.
+        split: those of it that are taken.
+        surrogate: the attacker's own classifier, whose gradient is taken.
+        through: the defence that is to be survived; None for none, to compare with.
+        device: where the networks run.
+    """
+
+    asked: AdaptRequest
+    source: Source
+    split: str
+    surrogate: VictimFolder
+    through: PurifierSpec | None
+    device: torch.device
+
+    def victim(self) -> Victim:
+        """The surrogate, loaded.
+
+        Raises:
+            UsageError: its gradient cannot be taken.
+        """
+        victim = self.surrogate.load(self.device)
+        if not isinstance(victim, Victim):
+            raise UsageError(
+                f"{self.surrogate.path}: is an ONNX model, whose gradient cannot be taken; train a surrogate of your "
+                "own with 'zipbatch train victim', or import one from a checkpoint of PyTorch"
+            )
+        return victim.requires_grad_(False)
+
+
+def opened_job(source: str, asked: AdaptRequest) -> AdaptJob:
+    """Open what a request names.
+
+    Args:
+        source: clean images, as for 'zipbatch poison'; labels are not needed.
+        asked: the settings.
+
+    Raises:
+        UsageError: something that is not there or does not fit; says which.
+    """
+    defence = None
+    if asked.through != NO_DEFENCE:
+        settings = PurifierRequest(preset=asked.through, seed=asked.seed)
+        defence = purifier_spec(settings, None if asked.prior is None else prior_path(asked.prior))
+    opened = opened_source(source, split=asked.split, image_size=asked.image_size)
+    victim = find_victim(asked.surrogate)
+    device = pick_device(asked.device)
+    _check_file(asked)
+    if not isinstance(victim, VictimFolder):
+        raise UsageError(
+            f"{victim.label}: a surrogate's gradient is needed, and only a victim's folder has one; train one of your "
+            "own with 'zipbatch train victim'"
+        )
+    if asked.target >= victim.spec.num_classes:
+        raise UsageError(f"--target {asked.target}: {victim.path} knows classes 0 to {victim.spec.num_classes - 1}")
+    return AdaptJob(asked, opened, _split(opened), victim, defence, device)
+
+
+def _check_file(asked: AdaptRequest) -> None:
+    suffix = ARRAY if asked.patch_size is None else PICTURE
+    if asked.out.is_dir():
+        raise UsageError(f"--out {asked.out}: is a folder; name the file to write")
+    if asked.out.suffix != suffix or not asked.out.absolute().parent.is_dir():
+        kind = "a pattern" if suffix == ARRAY else "a patch"
+        raise UsageError(f"--out {asked.out}: {kind} is written as a {suffix} file in a folder that is there")
+
+
+def _split(source: Source) -> str:
+    return next(split for split in (*_LEARNED_ON, *source.splits) if split in source.splits)

@@ -1,0 +1,191 @@
+"""How a victim learns: epochs, steps, checkpoints, and the measuring of what it has learned."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zipbatch.config import VictimConfig
+from zipbatch.datasets import ShardDataset
+from zipbatch.datasets.staged import CLEAN_SPLIT, POISONED_SPLIT
+from zipbatch.errors import UsageError
+from zipbatch.metrics import Share, attack_success, clean_accuracy
+from zipbatch.pixels import from_u8
+from zipbatch.report.progress import Part, Progress
+from zipbatch.stages.train.data import LoadedSplit, load_split
+from zipbatch.stages.train.run import Budget, Checkpoint, Stopwatch, cosine_rate, has_bfloat16, share_of_all
+from zipbatch.victims import TrainTransform, Victim, crop_and_flip, top1
+
+log = logging.getLogger(__name__)
+CHECKPOINT = "checkpoint.pt"
+MEASURED = (CLEAN_SPLIT, POISONED_SPLIT)
+"""Splits that a victim is measured on, for its CA and its ASR."""
+_ASKED = 128
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """What is shown of a run. ``fraction`` is of all of it, ``images`` of ``total`` of the epoch or of the measuring.
+
+    ``epochs`` is None where the minutes are likely to run out before.
+    """
+
+    epoch: int
+    fraction: float
+    loss: float
+    images_per_s: float
+    epochs: int | None = None
+    images: int = 0
+    total: int = 0
+    measuring: bool = False
+
+    def shown(self, what: str) -> Progress:
+        """As a bar shows it."""
+        parts = (Part("epochs", self.epoch, self.epochs), Part("images", self.images, self.total))
+        notes = (f"loss {self.loss:.3f}", *(("measuring CA, ASR",) if self.measuring else ()))
+        return Progress(what, parts, self.fraction, self.images_per_s, notes)
+
+
+@dataclass
+class VictimRun:
+    """A training run: what it was asked to do, and how far it has come. ``held_out`` images measure it."""
+
+    config: VictimConfig
+    data: LoadedSplit
+    device: torch.device
+    victim: Victim
+    optimizer: torch.optim.Optimizer
+    budget: Budget
+    checkpoint: Checkpoint
+    transform: TrainTransform | None = None
+    held_out: int = 0
+    on_progress: Callable[[TrainProgress], None] = lambda _: None
+    epoch: int = 0
+    loss: float = math.nan
+
+    def report(
+        self, epoch: int, loss: float, images_per_s: float, *, images: int, total: int, measuring: bool = False
+    ) -> None:
+        """Tell how far it has come; ``held_out`` images are still to be measured on when it has learned."""
+        spent = self.budget.fraction
+        fraction = share_of_all(
+            self.budget,
+            batch_size=self.config.batch_size,
+            measured=images if measuring else 0,
+            to_measure=lambda _: self.held_out,
+        )
+        late = self.budget.minutes is not None and self.budget.step / self.budget.steps < spent
+        epochs = None if late else self.config.epochs
+        self.on_progress(TrainProgress(epoch, fraction, loss, images_per_s, epochs, images, total, measuring=measuring))
+
+
+def begun(
+    victim: Victim, config: VictimConfig, data: LoadedSplit, *, checkpoint: Path, identity: str, device: torch.device
+) -> VictimRun:
+    """A fresh run, or one that goes on from its checkpoint.
+
+    Raises:
+        UsageError: the checkpoint is of another run.
+    """
+    victim.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(
+        victim.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
+    )
+    budget = Budget(config.epochs * math.ceil(len(data.labels) / config.batch_size), config.minutes)
+    kept = Checkpoint(checkpoint, identity, {"victim": victim, "optimizer": optimizer}, budget)
+    run = VictimRun(config, data, device, victim, optimizer, budget, kept)
+    if resumed := kept.resume():
+        run.epoch, run.loss = int(resumed["epoch"]), resumed["loss"]
+        log.info("resuming after epoch %d", run.epoch)
+    return run
+
+
+def fit(run: VictimRun) -> None:
+    """Learn until the budget is spent, with a checkpoint after every epoch.
+
+    Raises:
+        UsageError: the loss is not finite.
+    """
+    while not run.budget.spent:
+        _epoch(run)
+        if not math.isfinite(run.loss):
+            raise UsageError(f"training diverged in epoch {run.epoch} (loss {run.loss}); lower --lr")
+        log.info("epoch %d: loss %.4f after %.0f s", run.epoch, run.loss, run.budget.seconds)
+        run.checkpoint.save(epoch=run.epoch, loss=run.loss)
+
+
+def _epoch(run: VictimRun) -> None:
+    """One pass in an order, and with augmentation, that depend on (seed, epoch) alone."""
+    data, generator = run.data, torch.Generator().manual_seed(run.config.seed * 1_000_003 + run.epoch)
+    order = torch.randperm(len(data.labels), generator=generator)
+    run.victim.train()
+    total, done, seen = 0.0, 0, 0
+    watch, before = Stopwatch(run.budget), run.budget.seconds
+    for rows in torch.split(order, run.config.batch_size):
+        if run.budget.spent:  # the minutes may run out within an epoch
+            break
+        if len(rows) > 1:  # batch norm needs two images
+            for group in run.optimizer.param_groups:
+                group["lr"] = cosine_rate(run.budget.fraction, peak=run.config.lr, warmup=run.config.warmup)
+            total += len(rows) * _step(_augmented(run, rows, generator), data.labels[rows], run)
+            done += len(rows)
+        run.budget.step += 1
+        seen += len(rows)
+        watch.lap()
+        rate = done / max(1e-9, run.budget.seconds - before)
+        run.report(run.epoch + 1, total / max(1, done), rate, images=seen, total=len(order))
+    run.epoch += 1
+    run.loss = total / max(1, done)
+
+
+def _augmented(run: VictimRun, rows: Tensor, generator: torch.Generator) -> Tensor:
+    unit = from_u8(run.data.images[rows], "unit")
+    if run.transform is not None:
+        return run.transform(unit, run.data.stamped[rows], generator=generator)
+    return crop_and_flip(unit, generator=generator) if run.config.augment else unit
+
+
+def _step(unit: Tensor, labels: Tensor, run: VictimRun) -> float:
+    device = run.device
+    x = unit.to(device, memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+        scores = run.victim(x)
+    loss = F.cross_entropy(scores.float(), labels.to(device))
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    run.optimizer.step()
+    return loss.item()
+
+
+def measured(dataset: ShardDataset, run: VictimRun) -> tuple[Share | None, Share | None]:
+    """CA and ASR, with news before each batch."""
+    ca = asr = None
+    began, told = time.monotonic(), 0
+
+    def answers(images: Tensor) -> npt.NDArray[np.int64]:
+        nonlocal told
+        found = [np.empty(0, np.int64)]
+        for rows in torch.split(images, _ASKED):
+            found.append(top1(run.victim, rows))
+            told += len(rows)
+            rate = told / max(1e-9, time.monotonic() - began)
+            run.report(run.epoch, run.loss, rate, images=told, total=run.held_out, measuring=True)
+        return np.concatenate(found)
+
+    if clean := dataset.split(CLEAN_SPLIT):
+        data = load_split(clean)
+        ca = clean_accuracy(answers(data.images), data.labels.numpy())
+    if poisoned := dataset.split(POISONED_SPLIT):
+        data = load_split(poisoned)
+        asr = attack_success(answers(data.images), data.labels.numpy(), data.original_labels.numpy())
+    return ca, asr
