@@ -9,10 +9,14 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.making import Ran, stage_sample, zipbatch
 from tests.report.test_page import Tree, cells
+from zipbatch.cli.main import cli
+from zipbatch.cli.page_option import this_run
+from zipbatch.cli.run_context import RunContext
 
 LIMIT = 48
 SUFFIXES = (".html", ".csv", ".md", ".tex", ".png", ".pdf", ".svg")
@@ -80,6 +84,13 @@ def test_the_command_of_a_report_makes_it_again(sample: Path, evaluated: Ran):
     assert words[:3] == ["zipbatch", "evaluate", "embedded:badnets"]
     again = zipbatch(*words[1:])
     assert (again.code, again.json) == (0, evaluated.json)
+
+
+def test_a_report_tells_no_password(monkeypatch: pytest.MonkeyPatch):
+    words = ["zipbatch", "evaluate", "v", "--store", "s3://me:secret@host/pur", "--data", "a b@c.tar"]
+    monkeypatch.setattr("sys.argv", words)
+    with click.Context(cli, obj=RunContext()).scope():
+        assert this_run().command == "zipbatch evaluate v --store s3://host/pur --data 'a b@c.tar'"
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("r.htm", "is written as .html"), ("no/r.html", "folder is not there")])
