@@ -16,22 +16,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zipbatch.api.jobs import poison, purify
+    from zipbatch.api.jobs import Audited, audit, evaluate, poison, purify, run
     from zipbatch.api.purifier import LoadedPurifier, load_purifier
     from zipbatch.api.version import PurifiedSample, PurifiedVersion, open_version
 
 __version__ = "0.1.0"
 __all__ = [
+    "Audited",
     "LoadedPurifier",
     "PurifiedSample",
     "PurifiedVersion",
     "__version__",
+    "audit",
+    "evaluate",
     "load_purifier",
     "open_version",
     "poison",
     "purify",
+    "run",
 ]
 _WHERE = {
+    "Audited": "zipbatch.api.jobs",
+    "audit": "zipbatch.api.jobs",
+    "evaluate": "zipbatch.api.jobs",
     "LoadedPurifier": "zipbatch.api.purifier",
     "PurifiedSample": "zipbatch.api.version",
     "PurifiedVersion": "zipbatch.api.version",
@@ -39,6 +46,7 @@ _WHERE = {
     "open_version": "zipbatch.api.version",
     "poison": "zipbatch.api.jobs",
     "purify": "zipbatch.api.jobs",
+    "run": "zipbatch.api.jobs",
 }
 
 

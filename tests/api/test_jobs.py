@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,20 @@ from torch.utils.data import DataLoader
 import zipbatch
 from tests.making import zipbatch as run
 from zipbatch.errors import DataError, UsageError
+from zipbatch.results import Result, dump
+
+PIPELINE = """
+vars: {limit: null}
+stages:
+  shards: {run: poison, source: embedded, attack: badnets, limit: "${limit}"}
+  purified: {run: purify, data: "${shards}", preset: jpeg}
+  result: {run: evaluate, victim: "embedded:badnets", data: "${shards}", purified: "${purified}"}
+"""
+
+
+def plain(rows: Sequence[Result]) -> list[dict]:
+    """As JSON has them."""
+    return json.loads(json.dumps([dump(row) for row in rows]))
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +100,46 @@ def test_a_damaged_object_is_told(made: Path, tmp_path: Path):
         (lambda made: zipbatch.purify(made / "sample", store=made / "pur", preset="fast"), "needs a diffusion model"),
         (lambda made: zipbatch.poison("embedded", attack="nosuch", out=made / "x"), "unknown attack 'nosuch'"),
         (lambda made: zipbatch.poison("embedded", attack="badnets", out=made / "x", limit=0), "limit = 0"),
+        (lambda made: zipbatch.evaluate("embedded:nosuch", data=made / "sample"), "embedded:nosuch: no such victim"),
+        (lambda made: zipbatch.audit("embedded:badnets", data=made / "sample"), "purified"),
+        (lambda made: zipbatch.run("nosuch"), "nosuch"),
+        (lambda made: zipbatch.run("demo", prior="x"), "no setting 'prior'"),
+        (lambda made: zipbatch.purify(made / "sample", store=made / "pur", preset="jpeg", gpus=0), "gpus = 0"),
     ],
 )
 def test_what_cannot_be_is_a_usage_error(made: Path, call, told: str):
     with pytest.raises(UsageError, match=told):
         call(made)
+
+
+def test_rows_of_an_evaluation_are_those_of_the_command_line(made: Path):
+    arguments = {"data": made / "sample", "purified": "sample@nightly", "store": made / "pur"}
+    rows = zipbatch.evaluate("embedded:badnets", **arguments)
+    flags = ("--data", made / "sample", "--purified", "sample@nightly", "--store", made / "pur")
+    typed = run("evaluate", "embedded:badnets", *flags, "--json").json["rows"]
+    assert plain(rows) == typed
+    assert rows[0].asr is not None and rows[0].purified is None
+
+
+def test_an_audit_has_a_verdict_and_a_row_for_each_image(made: Path):
+    found = zipbatch.audit("embedded:badnets", data=[made / "sample"], purified="sample@nightly", store=made / "pur")
+    flags = ("--data", made / "sample", "--purified", "sample@nightly", "--store", made / "pur")
+    assert dump(found.verdict) == run("audit", "embedded:badnets", *flags, "--json").json
+    assert len(found.images) == 60
+
+
+def test_a_pipeline(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text(PIPELINE)
+    seen: list[str] = []
+    where = {"out": tmp_path / "out", "values": {"limit": 8}}
+    done = zipbatch.run(tmp_path / "mine.yaml", **where, on_progress=lambda one: seen.append(one.what))
+    done.raise_failures()
+    assert (len(done.rows), done.ran, done.skipped) == (2, 3, 0)
+    assert seen
+    again = zipbatch.run(tmp_path / "mine.yaml", **where)
+    assert (again.ran, again.skipped) == (0, 3)
+    typed = run("run", tmp_path / "mine.yaml", "--var", "limit=8", "--out", tmp_path / "out", "--json").json
+    assert typed["rows"] == plain(again.rows)
 
 
 def test_importing_the_package_imports_nothing_else():

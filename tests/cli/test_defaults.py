@@ -48,6 +48,18 @@ def test_a_prior_that_is_always_there_is_no_harm(shard: Path, monkeypatch: pytes
     assert zipbatch("evaluate", "embedded:badnets", "--data", shard, "--purified", "in").code == 0
 
 
+def test_an_audit_and_a_training_take_the_store_beside_a_version_alone(shard: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ZIPBATCH_PRIOR", "embedded")
+    monkeypatch.setenv("ZIPBATCH_STORE", "pur")
+    assert zipbatch("purify", shard, "--name", "in", "--preset", "jpeg").code == 0
+    audited = zipbatch("audit", "embedded:badnets", "--data", shard, "--purified", "in", "--json")
+    assert audited.code == 4, audited.err  # too few images, but both are found, and the prior is no contradiction
+    assert zipbatch("audit", "embedded:badnets", "--data", shard, "--preset", "fast", "--json").code == 4
+    trained = zipbatch("train", "victim", shard, "--out", "v", "--purified", "in@latest", "--epochs", 1)
+    assert "holds none of the splits" in trained.err, trained.err  # the version was found
+    assert "--store" not in zipbatch("train", "victim", shard, "--out", "v", "--epochs", 1).err
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

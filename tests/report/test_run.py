@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,7 +164,7 @@ def test_the_manual_names_metrics_that_exist():
     named = set(re.findall(r"zipbatch_last_[a-z_]+[a-z]", manual))
     assert len(named) > 4
     assert named <= parsed(metrics_text(replace(DONE, verdict=FOUND), last_success=None)).keys()
-    rules = textwrap.dedent(re.search(r"^    groups:\n(?:    .*\n)+", manual, re.MULTILINE)[0])
+    (rules,) = re.findall(r"^```yaml\n(groups:\n.*?)^```$", manual, re.MULTILINE | re.DOTALL)
     (group,) = yaml.safe_load(rules)["groups"]
     assert all({"alert", "expr", "labels"} <= rule.keys() for rule in group["rules"])
     outcomes = {name for rule in group["rules"] for name in re.findall(r'outcome="([^"]+)"', rule["expr"])}

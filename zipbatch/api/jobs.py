@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zipbatch.cluster import WorkerRequest
-from zipbatch.config import validate
+from zipbatch.cluster import WorkerRequest, Workers
+from zipbatch.config import find_config, load_config, validate
+from zipbatch.errors import UsageError
+from zipbatch.pipeline.config import PipelineConfig
+from zipbatch.pipeline.run import PipelineResult, plan_pipeline, run_pipeline
 from zipbatch.report.progress import Progress
+from zipbatch.results import AuditVerdict, EvaluationRow, ImageRow
+from zipbatch.stages.adapter import Workspace
 from zipbatch.stages.assets import source_place
+from zipbatch.stages.audit.job import opened_job as open_audit
+from zipbatch.stages.audit.request import AuditRequest
+from zipbatch.stages.audit.run import audit as run_audit
+from zipbatch.stages.audit.run import audit_report, image_rows
+from zipbatch.stages.evaluate.job import opened_job as open_evaluation
+from zipbatch.stages.evaluate.plan import plan_evaluate
+from zipbatch.stages.evaluate.request import EvaluateRequest
+from zipbatch.stages.evaluate.run import evaluate as run_evaluate
 from zipbatch.stages.poison.request import PoisonRequest
 from zipbatch.stages.poison.run import PoisonResult
 from zipbatch.stages.poison.run import poison as stage
@@ -22,6 +36,11 @@ from zipbatch.stages.purify.run import PurifySummary
 from zipbatch.stages.purify.run import purify as run_purify
 
 _Location = str | Path
+OnProgress = Callable[[Progress], None]
+
+
+def _unseen(_progress: Progress) -> None:
+    return None
 
 
 def poison(
@@ -53,11 +72,7 @@ def purify(
     sources: _Location | Sequence[_Location],
     *,
     store: _Location,
-    gpus: int | None = None,
-    workers: int = 0,
-    address: str | None = None,
-    device: str = "auto",
-    on_progress: Callable[[Progress], None] = lambda _progress: None,
+    on_progress: OnProgress = _unseen,
     **settings: Any,
 ) -> PurifySummary:
     """Purify shards into a versioned store: ``zipbatch purify``.
@@ -65,22 +80,139 @@ def purify(
     Args:
         sources: a staged dataset, or shards: files, folders, brace patterns, on a disk or in an object store.
         store: where results are kept, a folder or URL.
-        gpus: Ray actors, one pinned to each GPU.
-        workers: Ray actors on CPU cores; 0 works in this process.
-        address: a running Ray cluster to join.
-        device: ``auto``, ``cpu`` or ``cuda``.
         on_progress: called before the work begins, after each shard, and every second or two.
-        settings: other fields of ``PurifyRequest``, as the flags of ``zipbatch purify``: ``prior``, ``preset``, …
+        settings: other fields of ``PurifyRequest`` and ``WorkerRequest``, as the flags of ``zipbatch purify``:
+            ``prior``, ``preset``, ``tag``, ``gpus``, ``workers``, …
 
     Raises:
         UsageError: what is asked cannot be; says what is allowed.
         WorkFailed: some shards failed, or a tag could not be moved; names each with its reason.
     """
-    names = [sources] if isinstance(sources, str | Path) else list(sources)
-    who = {"gpus": gpus, "workers": None if gpus is not None else workers, "address": address, "device": device}
-    request = validate(PurifyRequest, {"store": os.fspath(store), **settings}, where="purify")
-    asked = validate(WorkerRequest, who, where="purify")
-    job = opened_job([os.fspath(name) for name in names], request, asked.resolve())
+    workers, others = _workers(settings)
+    request = validate(PurifyRequest, {"store": os.fspath(store), **others}, where="purify")
+    job = opened_job(_texts(sources), request, workers)
     summary = run_purify(plan_purify(job), on_progress=on_progress)
     check_tagged(summary, job.dataset.name, job.tag)
     return summary
+
+
+def evaluate(
+    victims: _Location | Sequence[_Location],
+    *,
+    data: _Location | Sequence[_Location],
+    on_progress: OnProgress = _unseen,
+    **settings: Any,
+) -> list[EvaluationRow]:
+    """Measure classifiers on suspect and purified shards: ``zipbatch evaluate``.
+
+    Args:
+        victims: folders, ``embedded:ATTACK``, HTTP endpoints, or ``python:FILE.py:FUNCTION``, which is run.
+        data: a staged dataset, or shards.
+        on_progress: called with how far it is.
+        settings: other fields of ``EvaluateRequest`` and ``WorkerRequest``: ``purified``, ``store``, ``gpus``, …
+
+    Returns:
+        A row for each victim without a defence, then with each purified version.
+
+    Raises:
+        UsageError: victims, data or versions that are not there or do not fit each other.
+        WorkFailed: some shards could not be measured.
+    """
+    workers, others = _workers(settings)
+    given = {"victims": _texts(victims), "data": _texts(data), **_with_store(others)}
+    job = open_evaluation(validate(EvaluateRequest, given, where="evaluate"), workers)
+    return run_evaluate(plan_evaluate(job), on_progress=on_progress)
+
+
+def audit(
+    victim: _Location,
+    *,
+    data: _Location | Sequence[_Location],
+    on_progress: OnProgress = _unseen,
+    **settings: Any,
+) -> Audited:
+    """Is a classifier backdoored, and by which images? Told from its answers alone: ``zipbatch audit``.
+
+    Args:
+        victim: a folder, ``embedded:ATTACK``, an HTTP endpoint, or ``python:FILE.py:FUNCTION``, which is run.
+        data: suspect images: a staged dataset, or shards.
+        on_progress: called with how far it is.
+        settings: other fields of ``AuditRequest`` and ``WorkerRequest``: ``prior`` and ``presets``, or ``purified`` and
+            ``store``; ``share``, ``gpus``, …
+
+    Raises:
+        UsageError: what is asked cannot be; says what is allowed.
+        WorkFailed: some shards could not be purified, or the classifier did not answer.
+    """
+    workers, others = _workers(settings)
+    given = {"victim": os.fspath(victim), "data": _texts(data), **_with_store(others)}
+    result = run_audit(open_audit(validate(AuditRequest, given, where="audit"), workers), report=on_progress)
+    return Audited(audit_report(result), list(image_rows(result)))
+
+
+def run(
+    pipeline: _Location,
+    *,
+    out: _Location | None = None,
+    values: Mapping[str, object] | None = None,
+    seeds: Sequence[int] | int | None = None,
+    on_progress: OnProgress = _unseen,
+    **workers: Any,
+) -> PipelineResult:
+    """Run a pipeline; what is done is skipped: ``zipbatch run``.
+
+    Args:
+        pipeline: a YAML file, or the name of one that ships (``zipbatch ls pipelines``).
+        out: where it keeps its results; None for a folder named after it.
+        values: its variables, as ``--var`` gives them.
+        seeds: in place of the file's: how many, or which.
+        on_progress: called with what is being done.
+        workers: fields of ``WorkerRequest``: ``gpus``, ``workers``, ``device``, …
+
+    Returns:
+        Its rows, and what was run, skipped and failed; ``raise_failures()`` raises for the last.
+
+    Raises:
+        UsageError: no such pipeline or variable, stages or inputs that do not fit; names the stage.
+    """
+    who, others = _workers(workers)
+    if others:
+        raise UsageError(f"run: no setting {next(iter(others))!r}; there are: {', '.join(WorkerRequest.model_fields)}")
+    file = find_config("pipelines", os.fspath(pipeline))
+    config = load_config(file, PipelineConfig, None if seeds is None else {"seeds": seeds})
+    workspace = Workspace(Path(out or f"{file.stem}-out"), who)
+    return run_pipeline(plan_pipeline(config, workspace, values or {}, where=str(file)), report=on_progress)
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit found.
+
+    Attributes:
+        verdict: whether the classifier looks backdoored, with its target and the number of suspects.
+        images: a row for each image: key, shard, answers, score.
+    """
+
+    verdict: AuditVerdict
+    images: list[ImageRow]
+
+
+def _workers(settings: Mapping[str, Any]) -> tuple[Workers, dict[str, Any]]:
+    """The workers that are asked for, and the other settings."""
+    asked = {name: value for name, value in settings.items() if name in WorkerRequest.model_fields}
+    others = {name: value for name, value in settings.items() if name not in asked}
+    return validate(WorkerRequest, asked, where="workers").resolve(), others
+
+
+def _texts(named: _Location | Sequence[_Location]) -> list[str]:
+    return [os.fspath(one) for one in ([named] if isinstance(named, str | Path) else named)]
+
+
+def _with_store(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the store as text; one purified version as a list of one."""
+    given = dict(settings)
+    if given.get("store") is not None:
+        given["store"] = os.fspath(given["store"])
+    if isinstance(given.get("purified"), str):
+        given["purified"] = [given["purified"]]
+    return given

@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 
 from zipbatch.cli.number import Number
 from zipbatch.config import Request, pairs, validate
-from zipbatch.config.request import flag_of, has_option, option_of
+from zipbatch.config.request import Option, flag_of, has_option, option_of
+from zipbatch.config.user import SETTINGS, user_defaults
 
 _Command = Callable[..., None]
 
@@ -48,6 +49,7 @@ def options_of(
         @wraps(command)
         def gathered(**given: Any) -> None:
             asked = _asked(offered, {one.name: given.pop(one.name) for one in offered})
+            asked |= _own_defaults(model, asked)
 
             def request(**found: Any) -> Request:
                 return validate(model, asked | found, where="settings given as flags")
@@ -102,6 +104,17 @@ def _asked(offered: Iterable[_Offered], values: Mapping[str, Any]) -> dict[str, 
             into = asked if one.mapping is None else asked.setdefault(one.mapping, {})
             into[one.name] = _value(one.field, one.name, values[one.name])
     return asked
+
+
+def _own_defaults(model: type[Request], asked: Mapping[str, Any]) -> dict[str, str]:
+    """The user's own defaults of settings that mean something beside others, or instead of them, alone."""
+    found: dict[str, str] = {}
+    for name in SETTINGS:
+        said = option_of(model.model_fields[name]) if name in model.model_fields and name not in asked else Option()
+        beside, instead_of = said.beside in asked, said.instead_of is not None and said.instead_of not in asked
+        if (beside or instead_of) and (own := user_defaults().settings.get(name)) is not None:
+            found[name] = own.value
+    return found
 
 
 def _is_given(name: str) -> bool:

@@ -11,7 +11,7 @@ from zipbatch.config.user import COMMANDS, UserDefaults
 from zipbatch.errors import UsageError
 
 ASKED_FOR = frozenset({("train victim", "store"), ("audit", "store"), ("audit", "prior")})
-"""Options that mean something beside others alone: their command asks for the default when it needs it."""
+"""Options that mean something beside others alone (``Option.beside``): Click does not fill them in."""
 _PYTHON = "python:"
 
 

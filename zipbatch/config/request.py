@@ -29,6 +29,8 @@ class Option:
         settings_of: the field is a mapping of settings of this model, by name. Each field of the model that has an
             ``Option`` is a flag, and the mapping has those that are given. In help, ``default`` stands for the default
             of all of them; without it each shows its own.
+        beside: a user's own default (``zipbatch config``) is taken only where this other field is given.
+        instead_of: a user's own default is taken only where this other field is not given.
         decides: what the field decides. ``result``: another value gives another result, and the identity has the value
             as it stands, unless it is the default. ``identity``: as ``result``, but the identity tells of it in its own
             way. ``selection``: another value lets other samples in, each as it would be anyway. ``nothing``: the
@@ -41,6 +43,8 @@ class Option:
     metavar: str | None = None
     default: str | None = None
     settings_of: type[BaseModel] | None = None
+    beside: str | None = None
+    instead_of: str | None = None
     decides: Decides = "result"
 
 

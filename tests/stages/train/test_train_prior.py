@@ -116,7 +116,7 @@ def test_a_run_cut_before_its_weights_are_saved_is_not_finished(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("zipbatch.checkpoints.prior.save", full)
+        patch.setattr("zipbatch.checkpoints.prior_writing.save", full)
         with pytest.raises(OSError, match="No space"):
             train_prior(open_source(source, ()), tmp_path / "p", config(), device=CPU)
     assert not train_prior(open_source(source, ()), tmp_path / "p", config(), device=CPU).reused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +26,14 @@ class AuditRequest(TrialRequest):
     ] = ()
     store: Annotated[
         str | None,
-        Option("Of --purified; else where what is purified is kept.", metavar="DIR|URL", decides="nothing"),
+        Option(
+            "Of --purified; else where what is purified is kept.",
+            metavar="DIR|URL",
+            beside="purified",
+            decides="nothing",
+        ),
     ] = None
-    prior: Annotated[str | None, PRIOR] = None
+    prior: Annotated[str | None, replace(PRIOR, instead_of="purified")] = None
     presets: Annotated[
         tuple[str, ...],
         Option(

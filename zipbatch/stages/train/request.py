@@ -62,9 +62,10 @@ class VictimRequest(VictimSettings):
             "Train on the purified form of the train split; needs --store.", metavar="NAME[@TAG]", decides="identity"
         ),
     ] = None
-    store: Annotated[str | None, Option("The store of the purified version.", metavar="DIR|URL", decides="nothing")] = (
-        None
-    )
+    store: Annotated[
+        str | None,
+        Option("The store of the purified version.", metavar="DIR|URL", beside="purified", decides="nothing"),
+    ] = None
     start: Annotated[
         str | None,
         Option(
