@@ -30,6 +30,7 @@ ALONE = {
     "import": "files of other tools; tests/stages/test_import_*.py run it",
     "audit": "run by the README's quick starts",
     "tune": "run by the README's quick starts",
+    "report": "tests/cli/test_report.py runs it",
     "calibrate": "run by the README's quick starts",
 }
 ELSEWHERE = {

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from tests.making import zipbatch
+from tests.report.test_page import Tree, cells
 from zipbatch.checkpoints import load_prior, load_victim, open_prior, open_victim
 from zipbatch.datasets import open_dataset
 from zipbatch.stages.assets import embedded_prior, embedded_victim, sample_source
@@ -24,8 +25,13 @@ def test_demo_compares_no_defence_blur_and_zip(tmp_path: Path):
         assert Path(sheet).read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "demo" / "results.json").read_text())["rows"] == rows
 
-    again = zipbatch("demo", "--out", tmp_path / "demo", "--limit", 24, "--json")
+    report = tmp_path / "demo.html"
+    again = zipbatch("demo", "--out", tmp_path / "demo", "--limit", 24, "--json", "--report", report)
     assert again.json["rows"] == rows
+    html = report.read_text("utf-8")
+    assert [float(cell[3]["data-value"] or "nan") for cell in cells(html)] == [row["ca"] for row in rows]
+    assert {"Pictures, badnets", "Pictures, white-corner", "Pictures, blended"} <= set(Tree(html).text)
+    assert len(html.encode()) < 5_000_000
     versions = zipbatch("store", "ls", "--store", tmp_path / "demo" / "pur", "--json").json["versions"]
     assert len(versions) == 6
     assert zipbatch("store", "verify", "--store", tmp_path / "demo" / "pur").code == 0

@@ -34,6 +34,7 @@ from zipbatch.config import DEFAULTS
         "audit",
         "tune",
         "adapt",
+        "report",
         "ls",
         "schema",
     ],

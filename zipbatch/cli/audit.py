@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zipbatch.cli.options import JSON, WIDE, cache_options, emit_json, look, worker_options
+from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
 from zipbatch.cli.request_options import options_of
 from zipbatch.cli.run_context import report_options, run_context
@@ -30,6 +31,7 @@ EXIT_CODES = {"nothing found": 0, "backdoored": 3, "too few images": 4}
     last=NetworkRequest.model_fields,
     without=("victim",),
 )
+@REPORT
 @worker_options
 @cache_options
 @report_options
@@ -89,7 +91,8 @@ def audit(
             if progress.parts and progress.parts[0].unit == "shards":
                 noted.count("shards", progress.parts[0].done, progress.parts[0].total)
 
-        result = run(job, report=show)
+        page = asked_page()
+        result = run(job, report=show, pictures=page is not None)
     found = audit_report(result)
     if asked.per_image is not None:
         write_rows(asked.per_image, ImageRow, image_rows(result))
@@ -97,6 +100,10 @@ def audit(
         emit_json(dump(found))
     else:
         click.echo(audit_text(found, look(wide=wide)), nl=False)
+    if page is not None:
+        from zipbatch.stages.audit.page import audit_page
+
+        leave_page(page, audit_page(result, this_run()))
     _note(result)
     context.exit(EXIT_CODES[result.audit.finding])
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zipbatch.cli.options import JSON, WIDE, cache_options, emit_json, look, worker_options
+from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
 from zipbatch.cli.request_options import options_of
 from zipbatch.cli.run_context import report_options, run_context
@@ -16,12 +17,14 @@ from zipbatch.stages.evaluate.request import EvaluateRequest
 if TYPE_CHECKING:
     from zipbatch.cluster import WorkerRequest
     from zipbatch.report.progress import Progress
+    from zipbatch.stages.evaluate.page import Tallies
     from zipbatch.stages.evaluate.plan import EvaluatePlan
 
 
 @click.command()
 @click.argument("victims", nargs=-1, required=True, metavar="VICTIM…")
 @options_of(EvaluateRequest, without=("victims",))
+@REPORT
 @worker_options
 @cache_options
 @report_options
@@ -73,7 +76,8 @@ def evaluate(
             shown.show(p.shown(what))
             noted.counts = p.counts
 
-        rows = run(plan, on_progress=show)
+        tallies: list[Tallies] = []
+        rows = run(plan, on_progress=show, on_tallies=tallies.append)
     if as_json:
         emit_json(dump(Evaluation(rows=rows)))
     else:
@@ -83,6 +87,10 @@ def evaluate(
 
         write_sheet(plan, asked.sheet)
         click.echo(f"contact sheet: {asked.sheet}", err=True)
+    if (page := asked_page()) is not None:
+        from zipbatch.stages.evaluate.page import evaluation_page
+
+        leave_page(page, evaluation_page(plan, rows, tallies[0], this_run()))
 
 
 def _to_do(plan: EvaluatePlan) -> str:

@@ -39,6 +39,7 @@ COMMANDS = {
     "tune": "zipbatch.cli.tune:tune",
     "adapt": "zipbatch.cli.adapt:adapt",
     "run": "zipbatch.cli.run:run",
+    "report": "zipbatch.cli.report:report",
     "store": "zipbatch.cli.store:store",
     "ls": "zipbatch.cli.ls:ls",
     "schema": "zipbatch.cli.schema:schema",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zipbatch.cli.options import JSON, TRUST_MTIME, WIDE, emit_json, look, worker_options
+from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
 from zipbatch.cli.run_context import report_options, run_context
 from zipbatch.config import pairs
@@ -40,6 +41,7 @@ _OUT = click.option(
 @worker_options
 @click.option("--dry-run", is_flag=True, help="Say what would be run and why, and stop.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the table as CSV.")
+@REPORT
 @TRUST_MTIME
 @report_options
 @WIDE
@@ -83,6 +85,7 @@ def run(
 
         write_rows_csv(csv_file, result.rows, result.over_seeds)
     _show(plan, result, wide=wide, as_json=as_json)
+    _leave_page(plan, result, Path(pipeline).stem)
     result.raise_failures()
 
 
@@ -96,6 +99,7 @@ def run(
     help="Results.",
 )
 @click.option("--limit", type=click.IntRange(8), metavar="N", help="Only the first N images of the sample.")
+@REPORT
 @worker_options
 @WIDE
 @JSON
@@ -116,6 +120,7 @@ def demo(
     about = f"poisons, purifies and evaluates {images} images twice over; {about_text(_demo_s(images))}"
     result = _run(plan, "demo", about)
     _show(plan, result, wide=wide, as_json=as_json)
+    _leave_page(plan, result, "demo")
     result.raise_failures()
 
 
@@ -198,6 +203,13 @@ def _show(plan: PipelinePlan, result: PipelineResult, *, wide: bool, as_json: bo
         click.echo(f"  {sheet}   clean, poisoned, purified, with the victim's answers")
     click.echo(f"  {workspace.out / 'results.json'}   the table with intervals and counts")
     click.echo(f"  zipbatch store ls --store {workspace.store.root}   the versioned store")
+
+
+def _leave_page(plan: PipelinePlan, result: PipelineResult, name: str) -> None:
+    if (page := asked_page()) is not None:
+        from zipbatch.pipeline.page import pipeline_page
+
+        leave_page(page, pipeline_page(plan, result, name, this_run()))
 
 
 def _show_plan(plan: PipelinePlan, *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zipbatch.cli.options import JSON, WIDE, cache_options, emit_json, look, worker_options
+from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
 from zipbatch.cli.request_options import options_of
 from zipbatch.config import list_configs
@@ -18,10 +19,12 @@ from zipbatch.stages.tune.request import TuneRequest
 
 if TYPE_CHECKING:
     from zipbatch.cluster import WorkerRequest
-    from zipbatch.results import FitReport, Result, TuneReport
+    from zipbatch.results import FitAndTuneAnswer, FitAnswer, FitReport, TuneReport
     from zipbatch.stages.tune.fit import FitResult
     from zipbatch.stages.tune.opening import Opened
     from zipbatch.stages.tune.sweep import TuneJob, TuneResult
+
+    _Answer = TuneReport | FitAnswer | FitAndTuneAnswer
 
 
 @click.command()
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     last=("out", *NetworkRequest.model_fields),
     without=("victim",),
 )
+@REPORT
 @worker_options
 @cache_options
 @WIDE
@@ -125,6 +129,10 @@ def _show(
 
     found = None if tuned is None else tune_report(tuned)
     fit = None if fitted is None else fit_report(fitted)
+    if (page := asked_page()) is not None:
+        from zipbatch.report.page.tuning import tuning_page
+
+        leave_page(page, tuning_page(_answer(found, fit, fitted), found, fit, this_run()))
     if as_json:
         emit_json(dump(_answer(found, fit, fitted)))
         return
@@ -150,7 +158,7 @@ def _say_what_to_do(result: FitResult, prior: str, out: Path | None) -> None:
     click.echo(f"next: zipbatch purify SHARDS{with_prior} --preset {preset}{resize} --store DIR")
 
 
-def _answer(found: TuneReport | None, fit: FitReport | None, fitted: FitResult | None) -> Result:
+def _answer(found: TuneReport | None, fit: FitReport | None, fitted: FitResult | None) -> _Answer:
     """What is told of a strength that was tuned, a preset that was fitted, or one after the other."""
     from zipbatch.results import FitAndTuneAnswer, FitAnswer, dump
 

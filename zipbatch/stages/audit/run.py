@@ -11,7 +11,9 @@ from zipbatch.errors import UsageError
 from zipbatch.metrics import FALSE_ALARMS, Audit
 from zipbatch.metrics import audit as judge
 from zipbatch.metrics.strength import OUTLIER
+from zipbatch.report.page.model import Gallery
 from zipbatch.results import AuditVerdict, FormRow, ImageRow
+from zipbatch.stages.audit.gallery import audit_gallery, form_titles
 from zipbatch.stages.audit.job import AuditJob
 from zipbatch.stages.evaluate.answers import Answers, Asking, Report
 from zipbatch.stages.evaluate.victims import class_name, classes_of
@@ -20,11 +22,12 @@ from zipbatch.store import Store
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What was answered, and what that says."""
+    """What was answered, what that says, and pictures of it where they were asked for."""
 
     job: AuditJob
     answers: Answers
     audit: Audit
+    gallery: Gallery | None = None
 
     def class_name(self, index: int) -> str:
         """What a report calls a class."""
@@ -42,7 +45,7 @@ class AuditResult:
         return int(self.audit.suspects.sum())
 
 
-def audit(job: AuditJob, *, report: Report = lambda _progress: None) -> AuditResult:
+def audit(job: AuditJob, *, report: Report = lambda _progress: None, pictures: bool = False) -> AuditResult:
     """Purify the images, unless they are, ask the victim about all of them, and judge.
 
     Raises:
@@ -51,14 +54,14 @@ def audit(job: AuditJob, *, report: Report = lambda _progress: None) -> AuditRes
         WorkFailed: images could not be purified or measured.
     """
     if job.store is not None:
-        return _judged(job, job.store, report)
+        return _judged(job, job.store, report, pictures=pictures)
     if job.workers.address is not None:
         raise UsageError("--address (or RAY_ADDRESS): workers elsewhere need a --store that they can reach")
     with TemporaryDirectory(prefix="zipbatch-audit-") as folder:
-        return _judged(job, Store(Path(folder) / "pur"), report)
+        return _judged(job, Store(Path(folder) / "pur"), report, pictures=pictures)
 
 
-def _judged(job: AuditJob, store: Store, report: Report) -> AuditResult:
+def _judged(job: AuditJob, store: Store, report: Report, *, pictures: bool) -> AuditResult:
     asking = Asking(job.victim, job.dataset, job.data_label, store, job.workers, job.batch_size).pinned()
     asking.check(job.purified)
     if job.purified:
@@ -66,7 +69,10 @@ def _judged(job: AuditJob, store: Store, report: Report) -> AuditResult:
     else:
         answers = asking.answers([spec for _, spec in job.purifiers], job.forms, report)
     found = judge(answers.forms[0], answers.forms[1:], classes=answers.classes, share=job.share)
-    return AuditResult(job, answers, found)
+    gallery = None
+    if pictures and answers.plan is not None:
+        gallery = audit_gallery(answers.plan, answers, found, form_titles(job.forms, answers))
+    return AuditResult(job, answers, found, gallery)
 
 
 def audit_report(result: AuditResult) -> AuditVerdict:

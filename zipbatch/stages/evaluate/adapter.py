@@ -14,7 +14,7 @@ from zipbatch.images import is_png
 from zipbatch.results import Evaluation, EvaluationRow, dump
 from zipbatch.stages.adapter import Input, Instance, Report, StageType, Workspace, optional, place_of, reference_of
 from zipbatch.stages.evaluate.job import EvaluateJob
-from zipbatch.stages.evaluate.plan import plan_evaluate
+from zipbatch.stages.evaluate.plan import EvaluatePlan, plan_evaluate
 from zipbatch.stages.evaluate.run import MEASURES_VERSION, evaluate
 from zipbatch.stages.evaluate.sheet import write_sheet
 
@@ -25,10 +25,14 @@ class EvaluateSettings(Request):
     sheet: Annotated[bool, Option("Also a contact sheet.", decides="nothing")] = False
 
 
-def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
-    settings: EvaluateSettings = instance.settings
+def plan_of(instance: Instance, workspace: Workspace) -> EvaluatePlan:
+    """What an evaluation of a pipeline measures.
+
+    Raises:
+        UsageError: as ``plan_evaluate``.
+    """
     data = str(place_of(instance.one("data"), workspace))
-    plan = plan_evaluate(
+    return plan_evaluate(
         EvaluateJob(
             victims=tuple(open_victim(place_of(item, workspace)) for item in instance.inputs["victim"]),
             dataset=open_dataset([data]),
@@ -38,6 +42,11 @@ def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
             workers=workspace.workers,
         )
     )
+
+
+def _evaluate(instance: Instance, workspace: Workspace, report: Report) -> None:
+    settings: EvaluateSettings = instance.settings
+    plan = plan_of(instance, workspace)
     rows = evaluate(plan, on_progress=lambda p: report(p.shown(instance.label)))
     if settings.sheet:
         write_sheet(plan, sheet_file(instance, workspace))

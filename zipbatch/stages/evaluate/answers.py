@@ -33,7 +33,7 @@ Report = Callable[[Progress], None]
 class Answers:
     """``forms`` int64 [1 + R, N]: on N images as they came, then purified in R ways; ``tallies`` are what labels say of
     each, where there are any. ``classes`` is how many the victim knows. The images are those of ``shards``, in order,
-    each with its keys, but for those that some form has in quarantine.
+    each with its keys, but for those that some form has in quarantine. ``plan`` is what was asked.
     """
 
     forms: npt.NDArray[np.int64]
@@ -41,6 +41,7 @@ class Answers:
     classes: int
     shards: tuple[tuple[str, tuple[str, ...]], ...] = ()
     quarantined: int = 0
+    plan: EvaluatePlan | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def _gathered(plan: EvaluatePlan, results: Sequence[EvaluateResult], tallies: tu
         plan.victims[0].num_classes,
         tuple((result.name, result.keys) for result in results),
         sum(result.quarantined for result in results),
+        plan,
     )
 
 

@@ -84,10 +84,16 @@ def results(
         raise WorkFailed("\n".join([f"{len(failed)} of {len(plan.tasks)} shards could not be measured", *failed[:20]]))
 
 
-def evaluate(plan: EvaluatePlan, *, on_progress: Callable[[Progress], None] = lambda _: None) -> list[EvaluationRow]:
+def evaluate(
+    plan: EvaluatePlan,
+    *,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_tallies: Callable[[Sequence[Sequence[Tally]]], None] = lambda _: None,
+) -> list[EvaluationRow]:
     """Carry out a plan: one row for each victim undefended and for each victim and purified version.
 
-    ``n_quarantined`` images, which some version holds in quarantine, are in no row's measures.
+    ``n_quarantined`` images, which some version holds in quarantine, are in no row's measures. ``on_tallies`` is told
+    what the rows are made of: each victim's tally of each form.
 
     Raises:
         WorkFailed: shards could not be measured; names each. A measure over part of the data is never given.
@@ -101,6 +107,7 @@ def evaluate(plan: EvaluatePlan, *, on_progress: Callable[[Progress], None] = la
         quarantined += result.quarantined
         unlabelled += result.unlabelled
     _say_what_labels_lack(unlabelled, tallies)
+    on_tallies(tallies)
     found = _Found(plan, tallies, fidelity, _costs(plan), quarantined, unlabelled)
     return [_row(found, v, number) for v in range(len(plan.victims)) for number in range(forms)]
 

@@ -30,12 +30,14 @@ from zipbatch.stages.evaluate.victims import KnownVictim
 
 SHARES = ("ca", "asr", "fpr", "pa", "ra", "disrupted", "collapsed")
 """Measures that are shares of images."""
+CLEAN, TRIGGERED = "clean", "triggered"
 
 
 @dataclass
 class Tally:
     """What one victim answers on one form of the images; tallies of shards add up. ``beyond`` images have a label that
-    is none of the victim's ``classes``.
+    is none of the victim's ``classes``. ``confusion`` counts images by (true class, answer), those with a trigger under
+    ``TRIGGERED`` and all others under ``CLEAN``.
     """
 
     classes: int
@@ -49,6 +51,7 @@ class Tally:
     paired: dict[str, Paired] = field(default_factory=dict)
     flips: Counter[tuple[int, int]] | None = None
     beyond: Unlabelled = Unlabelled()
+    confusion: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)
 
     @property
     def shares(self) -> dict[str, Share]:
@@ -62,6 +65,8 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name, counts in other.paired.items():
             self.paired[name] = self.paired.get(name, Paired()) + counts
+        for name, pairs in other.confusion.items():
+            self.confusion[name] = self.confusion.get(name, Counter()) + pairs
         if other.flips is not None:
             self.flips = other.flips if self.flips is None else self.flips + other.flips
 
@@ -138,6 +143,7 @@ def _tally(
     known = form.originals >= 0
     predicted, labels, originals = predicted[known], form.labels[known], form.originals[known]
     tally = Tally(classes)
+    tally.confusion = {TRIGGERED if split == POISONED_SPLIT else CLEAN: flips(originals, predicted)}
     if split == POISONED_SPLIT:
         tally.asr = attack_success(predicted, labels, originals)
         tally.pa = poisoned_accuracy(predicted, originals)

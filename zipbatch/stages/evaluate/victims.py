@@ -98,6 +98,37 @@ def ask(
         raise DataError(victim.label, str(error)) from error
 
 
+def ask_for_scores(
+    victim: VictimSource, classifier: Classifier, images: Tensor, *, classes: int, batch_size: int = 128
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """As ``ask``, and the share of 1 that the victim gives each answer, float64 [N]: its softmax, or the score itself
+    where scores are shares of 1 already.
+
+    Raises:
+        DataError: as ``ask``.
+    """
+    answers, shares = [np.empty(0, np.int64)], [np.empty(0)]
+    for rows in torch.split(images, batch_size) if len(images) else ():
+        try:
+            given = classifier.classify(np.ascontiguousarray(rows.permute(0, 2, 3, 1).numpy()))
+            scores = checked_scores(given, images=len(rows), classes=classes)
+        except ValueError as error:
+            raise DataError(victim.label, str(error)) from error
+        answers.append(scores.argmax(axis=1))
+        shares.append(_shares(scores.astype(np.float64)).max(axis=1))
+    return np.concatenate(answers), np.concatenate(shares)
+
+
+def _shares(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Scores [N, classes] as shares of 1; infinities, which are scores too, count as large numbers."""
+    finite = scores.clip(-1e30, 1e30)
+    if (finite >= 0).all() and np.allclose(finite.sum(axis=1), 1, atol=1e-3):
+        return finite
+    raised = np.exp(finite - finite.max(axis=1, keepdims=True))
+    shares: npt.NDArray[np.float64] = raised / raised.sum(axis=1, keepdims=True)
+    return shares
+
+
 def classes_of(victim: VictimSource, dataset: ShardDataset) -> Sequence[str] | None:
     """The names of the classes: the data's, else the victim's own where it has any."""
     if dataset.classes is not None:
