@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.making import zipbatch
+from tests.making import sample, write_shard, zipbatch
 from zipbatch.config import DEFAULTS
 
 
@@ -98,6 +99,19 @@ def test_help_imports_no_heavy_library():
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for library in ("torch", "ray", "diffusers", "matplotlib", "webdataset"):
         assert f"'{library}'" not in modules
+
+
+def test_a_store_is_listed_without_torch(tmp_path: Path):
+    shard = write_shard(tmp_path / "in.tar", [sample("a", 0, seed=1)])
+    assert zipbatch("purify", shard, "--name", "in", "--preset", "jpeg", "--store", tmp_path / "pur").code == 0
+    code = (
+        "import sys; from zipbatch.cli.main import cli; from zipbatch.cli.run_context import RunContext\n"
+        f"cli.main(['store', 'ls', '--store', {str(tmp_path / 'pur')!r}], standalone_mode=False, obj=RunContext())\n"
+        "print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "jpeg" in ran.stdout
+    assert ran.stdout.endswith("False\n")
 
 
 def test_an_unknown_command_is_a_usage_error():
