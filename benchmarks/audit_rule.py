@@ -5,7 +5,9 @@
 
 The images are purified once. The rule then sees the victim's answers on samples of them, in which a share carries the
 trigger: those that do are drawn from the case's poisoned shard, the others from the clean ones, and no image is in a
-sample twice. The AUROC is of the per-image score: triggered images of other classes than the target against clean ones.
+sample twice. AUROC, and TPR where 1 % of the clean images score higher, are of the per-image score: triggered images of
+other classes than the target against clean ones; F1 is of the images called suspects. A case of a clean victim says how
+often one is accused.
 """
 
 from __future__ import annotations
@@ -75,6 +77,18 @@ def auroc(scores: npt.NDArray[np.float64], kinds: Ints) -> float:
     return float((np.sign(ahead) + 1).mean() / 2)
 
 
+def tpr_at(scores: npt.NDArray[np.float64], kinds: Ints, *, fpr: float) -> float:
+    """Share of triggered images whose score is above that which ``fpr`` of the clean ones reach at most."""
+    clean = np.sort(scores[kinds == 0])[::-1]
+    return float((scores[kinds == 1] > clean[int(fpr * len(clean))]).mean())
+
+
+def f1(suspects: npt.NDArray[np.bool_], kinds: Ints) -> float:
+    """Of the images called suspects, triggered ones being right, and those of the target anyway left out."""
+    right = (suspects & (kinds == 1)).sum()
+    return float(2 * right / max(1, suspects[kinds >= 0].sum() + (kinds == 1).sum()))
+
+
 def row_of(found: Sequence[tuple[Audit, Ints]], target: int) -> dict[str, Any]:
     """What the samples of one share come to."""
     verdicts = Counter(audited.finding for audited, _ in found)
@@ -85,6 +99,8 @@ def row_of(found: Sequence[tuple[Audit, Ints]], target: int) -> dict[str, Any]:
         "other_accused": sum(suspect not in {None, target} for suspect in accused),
         **{finding.replace(" ", "_"): verdicts[finding] for finding in ("nothing found", "too few images")},
         "auroc": [auroc(audited.scores, kinds) for audited, kinds in found if (kinds == 1).any()],
+        "tpr_at_1_fpr": [tpr_at(audited.scores, kinds, fpr=0.01) for audited, kinds in found if (kinds == 1).any()],
+        "f1": [f1(audited.suspects, kinds) for audited, kinds in found if (kinds == 1).any()],
         "deviations": [audited.judgement.sigmas for audited, _ in found],
         "least": [audited.least for audited, _ in found],
     }
@@ -93,9 +109,9 @@ def row_of(found: Sequence[tuple[Audit, Ints]], target: int) -> dict[str, Any]:
 def line(row: dict[str, Any]) -> str:
     """A row of the table in the documentation."""
     counts = (f"{row[name] / row['draws']:.3f}" for name in ("target_found", "other_accused", "too_few_images"))
-    score = f"{np.mean(row['auroc']):.3f}" if row["auroc"] else ""
+    scores = (f"{np.mean(row[name]):.3f}" if row[name] else "" for name in ("auroc", "tpr_at_1_fpr", "f1"))
     share = f"{row['share']:.0%}"
-    return f"| {' | '.join([row['case'], row['forms'], share, *counts, score])} |"
+    return f"| {' | '.join([row['case'], row['forms'], share, *counts, *scores])} |"
 
 
 def main() -> None:
@@ -113,8 +129,10 @@ def main() -> None:
     asked = parser.parse_args()
     specs = [purifier_spec(PurifierRequest(preset=preset), prior_path(asked.prior)) for preset in asked.preset]
     rows: list[dict[str, Any]] = []
-    sys.stdout.write("| victim | purified by | triggered | target found | other accused | too few | AUROC |\n")
-    sys.stdout.write(f"{'|---' * 7}|\n")
+    sys.stdout.write(
+        "| victim | purified by | triggered | target found | other accused | too few | AUROC | TPR | F1 |\n"
+    )
+    sys.stdout.write(f"{'|---' * 9}|\n")
     forms = {preset: [1 + number] for number, preset in enumerate(asked.preset)}
     forms |= {" and ".join(forms): list(range(1, 1 + len(specs)))} if len(specs) > 1 else {}
     for victim, poisoned in asked.case:

@@ -47,6 +47,7 @@ class SourceImage:
         label: its class, or UNLABELLED.
         fault: why it is none, where that shows without decoding; ``data`` is then empty.
         size: the side of the square that it is stretched to when it is decoded; None leaves it as it is.
+        stamped: whether its own metadata say that it carries a trigger.
     """
 
     key: str
@@ -56,6 +57,7 @@ class SourceImage:
     label: int
     fault: str = ""
     size: int | None = None
+    stamped: bool = False
 
     def check(self) -> None:
         """Raises ``UnreadableImageError`` for its fault, if it has one."""

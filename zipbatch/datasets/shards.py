@@ -82,7 +82,8 @@ def _image(sample: Sample, shard: Path, classes: Sequence[str]) -> SourceImage:
     except DataError as error:
         return SourceImage(sample.key, shard.name, b"", "", UNLABELLED, error.reason)
     number = UNLABELLED if label is None else label
-    return SourceImage(sample.key, shard.name, sample.members[extension], extension, number)
+    stamped = sample.stamped()
+    return SourceImage(sample.key, shard.name, sample.members[extension], extension, number, stamped=stamped)
 
 
 def find_shards(place: str) -> Archive | None:

@@ -566,3 +566,18 @@ def test_changed_bytes_of_the_same_size_are_staged_anew(source: Path, tmp_path: 
     assert files_below(out) != before
     assert not poison(PoisonRequest(source=source, attack="badnets", out=out, samples_per_shard=PER_SHARD)).reused
     assert files_below(out) == before
+
+
+def test_a_target_by_name_is_the_class_of_that_name(source: Path, tmp_path: Path):
+    flags = ("--attack", "badnets", "--limit", 4, "--samples-per-shard", 4)
+    named = zipbatch("poison", source, *flags, "--target", CLASSES[2], "--out", tmp_path / "named")
+    assert named.code == 0, named.err
+    assert "target 2" in named.out
+    again = zipbatch("poison", source, *flags, "--target", 2, "--out", tmp_path / "named")
+    assert "already staged" in again.out
+    ran = zipbatch("poison", source, *flags, "--target", "yak", "--out", tmp_path / "x")
+    assert (ran.code, f"--target yak is not the name of a class; there are: {', '.join(CLASSES)}" in ran.err) == (
+        2,
+        True,
+    )
+    assert zipbatch("poison", source, *flags, "--target", -1, "--out", tmp_path / "x").code == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,14 @@ def test_labels_are_not_needed(tmp_path: Path):
     assert "too few to hold 512 out" in ran.err
     result = train_prior(open_source(source, (), labelled=False), tmp_path / "q", config(held_out=4), device=CPU)
     assert result.steps == 12
+
+
+def test_images_with_a_trigger_are_told(source: Path, staged: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        train_prior(open_source(source, ()), tmp_path / "clean", config(), device=CPU)
+        assert "carry a trigger" not in caplog.text
+        train_prior(open_source(staged, ()), tmp_path / "stamped", config(), device=CPU)
+    assert re.search(r"[1-9]\d* of \d+ images of split train carry a trigger", caplog.text)
 
 
 def test_settings_that_cannot_be_built(source: Path, tmp_path: Path):

@@ -10,19 +10,30 @@ from zipbatch.datasets.source import Source, Survey
 from zipbatch.datasets.staged import ALL_TO_ALL, ALL_TO_ONE, CLEAN_SPLIT, TargetMode
 from zipbatch.errors import UsageError
 
+_NAMED = 20
+"""Classes that a message lists."""
+
 
 def attack_goal(
-    attack: Attack, classes: int, *, mode: TargetMode, target: int | None, clean_label: bool | None
+    attack: Attack, names: Sequence[str], *, mode: TargetMode, target: int | str | None, clean_label: bool | None
 ) -> Goal:
     """What the attack is after; None takes its own default.
+
+    Args:
+        attack: which attack.
+        names: of the classes, by their number.
+        mode: one target class, or each class for the next.
+        target: the class, by number or name.
+        clean_label: whether labels stay true.
 
     Raises:
         UsageError: a target that is no class, or settings that contradict each other.
     """
     clean, sources = attack.clean_label if clean_label is None else clean_label, attack.source_classes
+    classes = len(names)
     _check_classes(attack, classes)
     if mode == ALL_TO_ONE:
-        chosen = attack.default_target if target is None else target
+        chosen = attack.default_target if target is None else _numbered(target, names)
         if not 0 <= chosen < classes:
             raise UsageError(f"--target {chosen} is not one of the {classes} classes 0..{classes - 1}")
         if chosen in sources:
@@ -40,6 +51,16 @@ def attack_goal(
     if classes < 2:
         raise UsageError(f"--target-mode {ALL_TO_ALL} needs two classes or more, got {classes}")
     return Goal(classes, None, sources=sources)
+
+
+def _numbered(target: int | str, names: Sequence[str]) -> int:
+    """The number of a class that is given by number or name."""
+    if isinstance(target, int):
+        return target
+    if target not in names:
+        known = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        raise UsageError(f"--target {target} is not the name of a class; there are: {known}")
+    return names.index(target)
 
 
 def _check_classes(attack: Attack, classes: int) -> None:

@@ -78,7 +78,7 @@ def plan_poison(
     surveys = {split: source.survey(split) for split in source.splits}
     classes = source.class_names(surveys.values())
     goal = attack_goal(
-        attack, len(classes), mode=request.target_mode, target=request.target, clean_label=request.clean_label
+        attack, classes, mode=request.target_mode, target=request.target, clean_label=request.clean_label
     )
     chosen = choose_training(
         source, surveys, attack=attack, rate=rate, cover_rate=cover_rate, seed=request.seed, goal=goal

@@ -19,6 +19,13 @@ def _several(value: object) -> object:
     return () if value is None else (value,) if isinstance(value, str | Path) else value
 
 
+def _number_or_name(value: object) -> object:
+    """A class by its number, 0 or more, or by its name."""
+    if isinstance(value, bool) or (isinstance(value, int) and value < 0):
+        raise ValueError("a class is a number of 0 or more, or a name")
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
 def _as_texts(value: object) -> object:
     """Attack parameters as the command line has them; lists of a YAML file by commas."""
     if not isinstance(value, Mapping):
@@ -58,7 +65,9 @@ class PoisonSettings(Request):
         Option("Squeeze the whole image, or cut its middle square out.", decides="identity"),
     ] = "stretch"
     target: Annotated[
-        int | None, Field(ge=0), Option("Target class.", metavar="CLASS", default="the attack's", decides="identity")
+        int | str | None,
+        BeforeValidator(_number_or_name),
+        Option("Target class, by number or name.", metavar="CLASS", default="the attack's", decides="identity"),
     ] = None
     target_mode: Annotated[TargetMode, Option("All-to-all takes each class for the next.", decides="identity")] = (
         "all-to-one"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +16,7 @@ from zipbatch.datasets.source import Source
 from zipbatch.errors import UsageError
 from zipbatch.memory import check_fits, in_batches
 
+log = logging.getLogger(__name__)
 HELD_OUT_SPLITS = ("test", "val")
 """Splits that are never trained on; the first there is measures what was learned."""
 _CHUNK, _CHUNK_BYTES = 256, 64 * 1024**2
@@ -72,7 +74,7 @@ def load_images(source: Source, held_out: int, sha256: str) -> Images:
 
 def _decode_all(source: Source, split: str, limit: int | None, sha256: str | None = None) -> Tensor:
     found: list[Tensor] = []
-    side, taken = 0, 0
+    side, taken, stamped = 0, 0, 0
     with ThreadPoolExecutor(max_workers=4) as pool:
         encoded = islice(source.images(split, sha256=sha256), limit)
         for chunk in in_batches(encoded, count=_CHUNK, size=_CHUNK_BYTES, of=lambda image: 8 * len(image.data)):
@@ -86,6 +88,12 @@ def _decode_all(source: Source, split: str, limit: int | None, sha256: str | Non
                 found.append(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
                 taken += pixels.nbytes
                 check_fits(2 * taken, f"{source.place}: split {split}")
+            stamped += sum(image.stamped for image in chunk)
     if not found:
         raise UsageError(f"{source.place}: split {split} is empty")
+    if stamped:
+        log.warning(
+            "%s: %d of %d images of split %s carry a trigger, and the network learns to paint it: take a clean source",
+            *(source.place, stamped, len(found), split),
+        )
     return torch.stack(found)
