@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zipbatch.api.jobs import Audited, audit, evaluate, poison, purify, run
+    from zipbatch.api.jobs import Audited, audit, evaluate, poison, purify, run, tune
     from zipbatch.api.purifier import LoadedPurifier, load_purifier
     from zipbatch.api.version import PurifiedSample, PurifiedVersion, open_version
 
@@ -34,6 +34,7 @@ __all__ = [
     "poison",
     "purify",
     "run",
+    "tune",
 ]
 _WHERE = {
     "Audited": "zipbatch.api.jobs",
@@ -45,8 +46,9 @@ _WHERE = {
     "load_purifier": "zipbatch.api.purifier",
     "open_version": "zipbatch.api.version",
     "poison": "zipbatch.api.jobs",
-    "purify": "zipbatch.api.jobs",
     "run": "zipbatch.api.jobs",
+    "tune": "zipbatch.api.jobs",
+    "purify": "zipbatch.api.jobs",
 }
 
 

@@ -128,6 +128,15 @@ def test_an_audit_has_a_verdict_and_a_row_for_each_image(made: Path):
     assert len(found.images) == 60
 
 
+def test_a_strength_is_tuned(made: Path):
+    arguments = {"prior": "embedded", "presets": ["fast"], "shards": 1, "splits": ["test"], "exponents": [9.0]}
+    chosen = zipbatch.tune("embedded:badnets", data=made / "sample", store=made / "pur", **arguments)
+    flags = ("--prior", "embedded", "--preset", "fast", "--shards", 1, "--split", "test", "--guidance-exponent", 9)
+    typed = run("tune", "embedded:badnets", "--data", made / "sample", "--store", made / "pur", *flags, "--json").json
+    assert plain([chosen.answer]) == [typed]
+    assert chosen.settings["method"] == "chain"
+
+
 def test_a_pipeline(tmp_path: Path):
     (tmp_path / "mine.yaml").write_text(PIPELINE)
     seen: list[str] = []

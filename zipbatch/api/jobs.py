@@ -34,6 +34,8 @@ from zipbatch.stages.purify.publish import check_tagged
 from zipbatch.stages.purify.request import PurifyRequest
 from zipbatch.stages.purify.run import PurifySummary
 from zipbatch.stages.purify.run import purify as run_purify
+from zipbatch.stages.tune.request import TuneRequest
+from zipbatch.stages.tune.run import TuneOutcome, carry_out
 
 _Location = str | Path
 OnProgress = Callable[[Progress], None]
@@ -148,6 +150,29 @@ def audit(
     given = {"victim": os.fspath(victim), "data": _texts(data), **_with_store(others)}
     result = run_audit(open_audit(validate(AuditRequest, given, where="audit"), workers), report=on_progress)
     return Audited(audit_report(result), list(image_rows(result)))
+
+
+def tune(victim: _Location, *, on_progress: OnProgress = _unseen, **settings: Any) -> TuneOutcome:
+    """Choose how to purify, from a classifier's answers alone: ``zipbatch tune``.
+
+    Args:
+        victim: a folder, ``embedded:ATTACK``, an HTTP endpoint, or ``python:FILE.py:FUNCTION``, which is run.
+        on_progress: called with how far it is.
+        settings: fields of ``TuneRequest`` and ``WorkerRequest``: ``data`` (suspect images) or ``fit`` (clean ones),
+            ``prior``, ``store``, ``presets``, ``out``, …
+
+    Returns:
+        What was chosen: ``settings`` as a preset has them, ``answer`` with all that was measured.
+
+    Raises:
+        UsageError: what is asked cannot be; says what is allowed.
+        WorkFailed: some shards could not be purified, or the classifier did not answer.
+    """
+    workers, others = _workers(settings)
+    given = {"victim": os.fspath(victim), **_with_store(others)}
+    if "data" in given:
+        given["data"] = _texts(given["data"])
+    return carry_out(validate(TuneRequest, given, where="tune"), workers, report=on_progress)
 
 
 def run(
