@@ -40,11 +40,15 @@ def poison(source: str, request: Callable[..., PoisonRequest], as_json: bool) ->
       zipbatch poison cifar10/ --attack tact --param source_classes=1,9 --cover-rate 0.01 --out shards/c-tact
       zipbatch poison cifar10/ --attack python:mine.py:stamp --out shards/cifar10-mine
     """
+    from zipbatch.report.figure import check_figure
     from zipbatch.stages.assets import source_place
     from zipbatch.stages.poison import run as stage
+    from zipbatch.stages.poison.sheet import write_poison_sheet
 
     asked = request(source=source_place(source))
     out = asked.out
+    if asked.sheet is not None:
+        check_figure(asked.sheet, "--sheet")
     noted = run_context()
     noted.dataset = out.name
     with screen() as shown:
@@ -58,6 +62,8 @@ def poison(source: str, request: Callable[..., PoisonRequest], as_json: bool) ->
 
         result = stage.poison(asked, on_progress=show)
     noted.nothing_to_do = result.reused
+    if asked.sheet is not None:
+        write_poison_sheet(result.dataset, asked.sheet)
     manifest = result.dataset.manifest
     assert manifest is not None  # a staged dataset has one
     if as_json:
@@ -80,3 +86,5 @@ def poison(source: str, request: Callable[..., PoisonRequest], as_json: bool) ->
         click.echo(f"  only images of the source classes are poisoned, and are in test_poisoned: {classes}")
     if result.skipped:
         click.echo(f"  {len(result.skipped)} images could not be read and were skipped: see {out / 'manifest.json'}")
+    if asked.sheet is not None:
+        click.echo(f"  contact sheet: {asked.sheet}", err=True)

@@ -141,3 +141,7 @@ class PoisonRequest(PoisonSettings):
 
     source: Annotated[Any, Option(decides="identity")]
     out: Annotated[Path, Option("Staged dataset to write.", metavar="DIR", decides="nothing")]
+    sheet: Annotated[
+        Path | None,
+        Option("Also a picture of some images, clean and with the trigger.", metavar="FILE.png", decides="nothing"),
+    ] = None
