@@ -141,3 +141,19 @@ def test_no_module_imports_itself_through_others():
         TopologicalSorter({module: others - {module} for module, others in graph.items()}).prepare()
     except CycleError as error:
         raise AssertionError(" imports ".join(reversed(error.args[1]))) from error
+
+
+MOST_LINES, MOST_OF_A_FUNCTION = 300, 40
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_is_seen_at_a_glance(path: Path):
+    """Docstrings are not counted in a function, nor are commands, whose body is what help says."""
+    text = path.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef) or any(".command" in ast.unparse(d) for d in node.decorator_list):
+            continue
+        said = ast.get_docstring(node, clean=False)
+        lines = node.end_lineno - node.lineno + 1 - (0 if said is None else said.count("\n") + 1)
+        assert lines <= MOST_OF_A_FUNCTION, node.name

@@ -107,6 +107,12 @@ def version_text(
         "shards": origin,
         "parent": header.parent or "none",
     }
+    shown = shards if look.wide else shards[:LISTED]
+    more = f"  … and {len(shards) - len(shown)} more shards: --wide\n" if len(shown) < len(shards) else ""
+    return f"{header.dataset}\n{pairs_text(values, look)}{_shards_table(shown, look)}{more}"
+
+
+def _shards_table(shards: Sequence[tuple[VersionRow, int | None]], look: Look) -> str:
     columns = [Column("split"), Column("shard"), Column("images", right=True)]
     columns += [Column("quarantined", right=True, rank=1), Column("bytes", right=True), Column("object")]
     rows = [
@@ -118,7 +124,6 @@ def version_text(
             NOTHING if size is None else size_text(size),
             row.output if look.wide else row.output[:12],
         )
-        for row, size in (shards if look.wide else shards[:LISTED])
+        for row, size in shards
     ]
-    more = f"  … and {len(shards) - len(rows)} more shards: --wide\n" if len(rows) < len(shards) else ""
-    return f"{header.dataset}\n{pairs_text(values, look)}{table_text(columns, rows, look, indent='  ')}{more}"
+    return table_text(columns, rows, look, indent="  ")
