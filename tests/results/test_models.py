@@ -66,6 +66,7 @@ FIELDS = {
         "victim data forms images quarantined verdict target target_index suspects triggered deviations "
         "deviations_needed false_alarms least_found share flip_rate"
     ),
+    "ImageAnswer": "victim version split shard key true_class before after",
     "ImageRow": "key shard score before after moved suspect",
 }
 MODELS = {

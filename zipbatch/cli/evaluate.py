@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zipbatch.report.progress import Progress
     from zipbatch.stages.evaluate.page import Tallies
     from zipbatch.stages.evaluate.plan import EvaluatePlan
+    from zipbatch.stages.evaluate.worker import EvaluateResult
 
 
 @click.command()
@@ -54,8 +55,9 @@ def evaluate(
       zipbatch evaluate http://localhost:8000/predict --data shards/cifar10-badnets
     """
     from zipbatch.report.figure import check_figure
+    from zipbatch.report.per_image import check_rows_file, write_rows
     from zipbatch.report.tables import evaluation_table
-    from zipbatch.results import Evaluation, dump
+    from zipbatch.results import Evaluation, ImageAnswer, dump
     from zipbatch.stages.evaluate.job import opened_job
     from zipbatch.stages.evaluate.plan import plan_evaluate
     from zipbatch.stages.evaluate.run import evaluate as run
@@ -64,6 +66,8 @@ def evaluate(
     job = opened_job(asked, who.resolve())
     if asked.sheet is not None:
         check_figure(asked.sheet, "--sheet")
+    if asked.per_image is not None:
+        check_rows_file(asked.per_image, "--per-image")
     noted = run_context()
     noted.dataset = job.dataset.name
     noted.store = None if job.store is None else str(job.store.root)
@@ -77,7 +81,13 @@ def evaluate(
             noted.counts = p.counts
 
         tallies: list[Tallies] = []
-        rows = run(plan, on_progress=show, on_tallies=tallies.append)
+        answers: list[EvaluateResult] = []
+        on_answers = None if asked.per_image is None else answers.append
+        rows = run(plan, on_progress=show, on_tallies=tallies.append, on_answers=on_answers)
+    if asked.per_image is not None:
+        from zipbatch.stages.evaluate.image_answers import image_answers
+
+        write_rows(asked.per_image, ImageAnswer, image_answers(plan, answers))
     if as_json:
         emit_json(dump(Evaluation(rows=rows)))
     else:

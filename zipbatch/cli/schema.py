@@ -6,7 +6,8 @@ import click
 
 from zipbatch.cli.options import emit_json
 
-_KINDS = ("evaluate", "tune", "audit", "run", "per-image")  # as in results/schema.py, which --help need not import
+# As in results/schema.py, which --help need not import.
+_KINDS = ("evaluate", "tune", "audit", "run", "evaluate-per-image", "per-image")
 
 
 @click.command()
@@ -14,7 +15,8 @@ _KINDS = ("evaluate", "tune", "audit", "run", "per-image")  # as in results/sche
 def schema(result: str) -> None:
     """Print the JSON schema of what a command prints with --json: each field's meaning, type and unit.
 
-    per-image is a line of what 'zipbatch audit --per-image FILE.jsonl' writes; its fields are the columns of the .csv.
+    per-image is a line of what 'zipbatch audit --per-image FILE.jsonl' writes, evaluate-per-image one of 'zipbatch
+    evaluate'; the fields are the columns of the .csv.
 
     \b
     Example:

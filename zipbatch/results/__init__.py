@@ -1,6 +1,6 @@
 """What commands find, as frozen models: the one form from which tables, JSON, CSV, pages and pipelines are made."""
 
-from zipbatch.results.auditing import AuditVerdict, FormRow, ImageRow
+from zipbatch.results.auditing import AuditVerdict, FormRow, ImageAnswer, ImageRow
 from zipbatch.results.base import Result, dump
 from zipbatch.results.evaluation import (
     NO_COST,
@@ -35,6 +35,7 @@ __all__ = [
     "FitAnswer",
     "FitReport",
     "FormRow",
+    "ImageAnswer",
     "ImageRow",
     "LearnedThresholds",
     "Measured",

@@ -73,3 +73,24 @@ class ImageRow(Result):
     """In how many forms the answer is another one."""
     suspect: bool
     """Whether it was answered with the target class and leaves it in half of the forms or more."""
+
+
+class ImageAnswer(Result):
+    """One image of an evaluation, a victim's answers and one purified version, as ``--per-image`` writes it."""
+
+    victim: Text
+    """Whose answers they are."""
+    version: Text | None
+    """The purified version; null where none was evaluated."""
+    split: Text
+    """The image's split."""
+    shard: Text
+    """The shard that it is in."""
+    key: Text
+    """The image's key."""
+    true_class: Text | None
+    """What it shows; null where nobody knows."""
+    before: Text
+    """The answer as it came, a class."""
+    after: Text | None
+    """The answer on its purified form; null where there is none."""

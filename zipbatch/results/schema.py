@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from zipbatch.results.auditing import AuditVerdict, ImageRow
+from zipbatch.results.auditing import AuditVerdict, ImageAnswer, ImageRow
 from zipbatch.results.evaluation import Evaluation
 from zipbatch.results.pipeline import RunAnswer
 from zipbatch.results.tuning import FitAndTuneAnswer, FitAnswer, TuneReport
@@ -17,6 +17,10 @@ _KINDS: dict[str, tuple[str, Any]] = {
     "tune": ("What 'zipbatch tune --json' prints.", TuneReport | FitAnswer | FitAndTuneAnswer),
     "audit": ("What 'zipbatch audit --json' prints.", AuditVerdict),
     "run": ("What 'zipbatch run --json' prints.", RunAnswer),
+    "evaluate-per-image": (
+        "A line of what 'zipbatch evaluate --per-image FILE.jsonl' writes.",
+        ImageAnswer,
+    ),
     "per-image": ("A line of what 'zipbatch audit --per-image FILE.jsonl' writes.", ImageRow),
 }
 KINDS = tuple(_KINDS)

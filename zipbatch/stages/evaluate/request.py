@@ -25,6 +25,10 @@ class EvaluateRequest(Request):
     sheet: Annotated[Path | None, Option("Contact sheet: .png, .pdf or .svg.", metavar="FILE", decides="nothing")] = (
         None
     )
+    per_image: Annotated[
+        Path | None,
+        Option("Write a row for each image: .csv or .jsonl (JSON lines).", metavar="FILE", decides="nothing"),
+    ] = None
 
 
 class TrialRequest(NetworkRequest):

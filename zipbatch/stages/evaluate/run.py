@@ -89,11 +89,13 @@ def evaluate(
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_tallies: Callable[[Sequence[Sequence[Tally]]], None] = lambda _: None,
+    on_answers: Callable[[EvaluateResult], None] | None = None,
 ) -> list[EvaluationRow]:
     """Carry out a plan: one row for each victim undefended and for each victim and purified version.
 
     ``n_quarantined`` images, which some version holds in quarantine, are in no row's measures. ``on_tallies`` is told
-    what the rows are made of: each victim's tally of each form.
+    what the rows are made of: each victim's tally of each form; ``on_answers`` of each shard, with the answers of every
+    image, as workers finish them.
 
     Raises:
         WorkFailed: shards could not be measured; names each. A measure over part of the data is never given.
@@ -102,7 +104,9 @@ def evaluate(
     tallies = [[Tally(victim.num_classes) for _ in range(forms)] for victim in plan.victims]
     fidelity: list[dict[str, Fidelity]] = [{} for _ in range(forms)]
     quarantined, unlabelled = 0, Unlabelled()
-    for result in results(plan, on_progress=on_progress):
+    for result in results(plan, keep_answers=on_answers is not None, on_progress=on_progress):
+        if on_answers is not None:
+            on_answers(replace(result, tallies=[], fidelity=[]))
         _add(result, tallies, fidelity[1:])
         quarantined += result.quarantined
         unlabelled += result.unlabelled

@@ -32,7 +32,8 @@ class EvaluateResult:
         name, split: the shard's.
         tallies: ``[v][f]`` of victim v on form f (0: as it came, 1…: purified); None where a form is missing.
         fidelity: ``[f - 1]`` of purified forms.
-        answers: ``[v][f]`` int64 [N], in the shard's order; empty unless the setup asks for them. So are the ``keys``.
+        answers: ``[v][f]`` int64 [N], in the shard's order; empty unless the setup asks for them. So are the ``keys``,
+            and the ``truth``: what the images show, ``UNLABELLED`` where nobody knows.
         quarantined: how many samples of the shard were left out of all this.
         unlabelled: images that only flips are measured on.
         images: how many each victim was asked about in each form.
@@ -47,6 +48,7 @@ class EvaluateResult:
     unlabelled: Unlabelled = Unlabelled()
     images: int = 0
     keys: tuple[str, ...] = ()
+    truth: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class EvaluateWorker:
             unlabelled=piece.unlabelled,
             images=len(piece.suspect.keys),
             keys=tuple(piece.suspect.keys) if self._keep_answers else (),
+            truth=tuple(piece.suspect.originals.tolist()) if self._keep_answers else (),
         )
 
     def _answers(
@@ -186,6 +189,7 @@ def _joined(one: EvaluateResult, other: EvaluateResult) -> EvaluateResult:
         unlabelled=one.unlabelled + other.unlabelled,
         images=one.images + other.images,
         keys=one.keys + other.keys,
+        truth=one.truth + other.truth,
     )
 
 
