@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from zipbatch.errors import UsageError
+from zipbatch.datasets.splits import check_splits
 from zipbatch.images import U8
 from zipbatch.shards.digest import STORED, read_listed
 from zipbatch.storage import storage_path
@@ -49,8 +49,7 @@ class PurifiedVersion(IterableDataset[PurifiedSample]):
     def __init__(self, store: Store, reference: str, splits: Sequence[str] = ()) -> None:
         version = store.versions.read(reference)
         there = dict.fromkeys(row.split for row in version.rows)
-        if missing := [split for split in splits if split not in there]:
-            raise UsageError(f"{reference}: no split {missing[0]!r}; it has {', '.join(there)}")
+        check_splits(reference, there, splits)
         self.header: VersionHeader = version.header
         self._store = store
         self._rows = [row for row in version.rows if not splits or row.split in splits]

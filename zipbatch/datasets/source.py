@@ -15,6 +15,7 @@ from zipbatch.datasets.base import CLASSES
 from zipbatch.datasets.folders import Left
 from zipbatch.datasets.opening import expand_paths
 from zipbatch.datasets.shards import SHARDS
+from zipbatch.datasets.splits import check_splits
 from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import head_of, instead
 from zipbatch.storage import CHANGED
@@ -168,9 +169,7 @@ def open_source(
     """
     archive = _recognise(source, labelled=labelled)
     available = archive.splits
-    missing = [split for split in splits if split not in available]
-    if missing:
-        raise UsageError(f"{source}: no split {missing[0]!r}; it has {', '.join(available)}")
+    check_splits(source, available, splits)
     chosen = tuple(split for split in available if not splits or split in splits)
     return Source(str(source), archive, available, chosen, limit, labelled)
 

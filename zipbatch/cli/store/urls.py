@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zipbatch.cli.store.options import STORE
-from zipbatch.errors import UsageError, WorkFailed
+from zipbatch.errors import WorkFailed
 from zipbatch.storage import StoragePath
 
 
@@ -20,14 +20,13 @@ def urls(reference: str, store: StoragePath, splits: tuple[str, ...]) -> None:
     Example:
       zipbatch store urls cifar10-badnets@latest --store pur/ --split test
     """
+    from zipbatch.datasets.splits import check_splits
     from zipbatch.store import Store
 
     opened = Store(store)
     version = opened.versions.read(reference)
     there = dict.fromkeys(row.split for row in version.rows)
-    for split in splits:
-        if split not in there:
-            raise UsageError(f"{reference}: no split {split!r}; it has {', '.join(there)}")
+    check_splits(reference, there, splits)
     outputs = [row.output for row in version.rows if not splits or row.split in splits]
     for output, is_there in zip(outputs, opened.objects.have(outputs), strict=True):
         if not is_there:

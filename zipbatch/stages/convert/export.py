@@ -18,6 +18,7 @@ from typing import Any
 from zipbatch import atomic
 from zipbatch.datasets import ShardDataset, ShardRef, StagedManifest, write_manifest
 from zipbatch.datasets.base import CLASSES
+from zipbatch.datasets.splits import check_splits
 from zipbatch.datasets.staged import MANIFEST, RESERVED, SplitCounts
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, read_shard
@@ -184,9 +185,7 @@ def _shard_files(request: ExportRequest, rows: tuple[VersionRow, ...]) -> Iterat
 def _chosen(request: ExportRequest) -> tuple[VersionRow, ...]:
     version, dataset = request.version, request.dataset
     there = dict.fromkeys(row.split for row in version.rows)
-    for split in request.splits:
-        if split not in there:
-            raise UsageError(f"{version.reference}: no split {split!r}; it has {', '.join(there)}")
+    check_splits(version.reference, there, request.splits)
     rows = tuple(row for row in version.rows if not request.splits or row.split in request.splits)
     if dataset is not None:
         inputs = {(shard.split, shard.name): shard.sha256 for shard in dataset.shards}

@@ -12,6 +12,7 @@ from typing import Any
 
 from zipbatch import __version__, atomic, images
 from zipbatch.datasets import ShardDataset, ShardRef
+from zipbatch.datasets.splits import check_splits
 from zipbatch.errors import DataError, UsageError
 from zipbatch.memory import in_batches
 from zipbatch.shards import Limits, Sample, read_shard
@@ -106,9 +107,7 @@ def _import_once(request: ImportRequest, started_ns: int, on_progress: Callable[
 
 def _splits(request: ImportRequest) -> tuple[str, ...]:
     known = request.dataset.splits
-    missing = [split for split in request.splits if split not in known]
-    if missing:
-        raise UsageError(f"{request.dataset.name}: no split {missing[0]!r}; it has {', '.join(known)}")
+    check_splits(request.dataset.name, known, request.splits)
     if request.table is None:
         return request.splits or split_folders(request.folder, known)
     if not request.folder.is_dir():

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from zipbatch.datasets import ShardDataset, ShardRef, open_dataset
+from zipbatch.datasets.splits import check_splits
 from zipbatch.datasets.staged import CLEAN_SPLIT, POISONED_SPLIT
-from zipbatch.errors import UsageError
 from zipbatch.stages.evaluate.request import TrialRequest
 
 
@@ -26,9 +26,7 @@ def some_shards(dataset: ShardDataset, splits: Sequence[str], count: int | None,
     Raises:
         UsageError: a split that is not there.
     """
-    missing = [split for split in splits if split not in dataset.splits]
-    if missing:
-        raise UsageError(f"{dataset.name}: no split {missing[0]!r}; it has {', '.join(dataset.splits)}")
+    check_splits(dataset.name, dataset.splits, splits)
     usual = [split for split in (CLEAN_SPLIT, POISONED_SPLIT) if split in dataset.splits]
     chosen: list[ShardRef] = []
     for split in splits or usual or dataset.splits:

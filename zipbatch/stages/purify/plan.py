@@ -9,13 +9,15 @@ from typing import Any
 
 from zipbatch import storage
 from zipbatch.datasets import ShardDataset, ShardRef
+from zipbatch.datasets.splits import check_splits
 from zipbatch.datasets.staged import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import RepaintSettings
+from zipbatch.stages.purify.acceptance import acceptable, acceptable_row
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.spec import PurifierSpec
-from zipbatch.stages.purify.worker import PurifyTask, acceptable
+from zipbatch.stages.purify.worker import PurifyTask
 from zipbatch.store import (
     RememberedInputs,
     Store,
@@ -94,7 +96,11 @@ def plan_purify(job: PurifyJob) -> PurifyPlan:
     parent = job.store.versions.latest(job.dataset.name)
     known: dict[str, VersionRow] = {}
     if parent is not None and parent.header.purifier == identity:
-        known = {row.input: row for row in parent.rows if _is_plain(row, job)}
+        known = {
+            row.input: row
+            for row in parent.rows
+            if acceptable_row(row, quarantine=job.quarantine, keep=job.keep_others)
+        }
     rows = _listed(job.store, shards, digests, known, since_ns=0 if parent is None else parent.written_ns)
     left = [(shard, digest) for shard, digest in zip(shards, digests, strict=True) if shard.name not in rows]
 
@@ -158,9 +164,7 @@ def _check_images(spec: PurifierSpec, size: int) -> None:
 
 
 def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...]:
-    missing = [split for split in splits if split not in dataset.splits]
-    if missing:
-        raise UsageError(f"{dataset.name}: no split {missing[0]!r}; it has {', '.join(dataset.splits)}")
+    check_splits(dataset.name, dataset.splits, splits)
     wanted = splits
     if not splits:
         wanted = (
@@ -214,13 +218,6 @@ def _recorded(
     if not acceptable(record, quarantine=job.quarantine, keep=job.keep_others):
         return None, False
     return version_row(shard, record), sure
-
-
-def _is_plain(row: VersionRow, job: PurifyJob) -> bool:
-    """Whether a row is as good as its record; of samples in quarantine only the record says why they are there."""
-    if job.keep_others:
-        return not row.quarantined
-    return not row.other_images and (job.quarantine or not row.quarantined)
 
 
 def version_row(shard: ShardRef, record: TaskRecord) -> VersionRow:

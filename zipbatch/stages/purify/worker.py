@@ -15,6 +15,7 @@ from zipbatch.logs import utc
 from zipbatch.purifiers import Purifier
 from zipbatch.shards import read_shard
 from zipbatch.shards.digest import listed_digest
+from zipbatch.stages.purify.acceptance import acceptable
 from zipbatch.stages.purify.build import build_purifier
 from zipbatch.stages.purify.busy import Busy
 from zipbatch.stages.purify.computing import BatchComputer
@@ -22,7 +23,7 @@ from zipbatch.stages.purify.masks import keep_masks
 from zipbatch.stages.purify.passes import Passes, begin_pass
 from zipbatch.stages.purify.publish import despite_gc
 from zipbatch.stages.purify.quarantine import Quarantine
-from zipbatch.stages.purify.reading import OTHER_IMAGES, CountedSamples, SampleReader
+from zipbatch.stages.purify.reading import CountedSamples, SampleReader
 from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.storage import Stamp, StoragePath
 from zipbatch.store import SlotRun, Store, TaskRecord, task_key
@@ -63,15 +64,6 @@ class PurifySetup:
 
     def __call__(self, context: WorkerContext) -> PurifyWorker:
         return PurifyWorker(self, context)
-
-
-def acceptable(record: TaskRecord, *, quarantine: bool, keep: bool) -> bool:
-    """Whether what a record tells of is what a run with these settings would make, or comes as near as it can."""
-    if record.quarantined and not quarantine:
-        return False
-    if keep:
-        return not any(reason.startswith(OTHER_IMAGES) for reason in record.reasons.values())
-    return not record.other_images
 
 
 class PurifyWorker:
