@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
 from zipbatch.cli.number import Number
+from zipbatch.cli.user_defaults import ConditionalOption
 from zipbatch.config import Request, pairs, validate
 from zipbatch.config.request import Option, flag_of, has_option, option_of
 from zipbatch.config.user import SETTINGS, user_defaults
@@ -137,7 +138,8 @@ def _option(one: _Offered) -> Callable[[_Command], _Command]:
         return click.option(flag, one.name, type=_click_type(item, metadata), multiple=True, **settings)
     if default is not None and not field.is_required():
         settings |= {"default": default, "show_default": said.default is None}
-    return click.option(flag, one.name, type=_click_type(kind, field.metadata), **settings)
+    cls = ConditionalOption if said.beside or said.instead_of else click.Option
+    return click.option(flag, one.name, type=_click_type(kind, field.metadata), cls=cls, **settings)
 
 
 def _without_none(kind: Any) -> Any:

@@ -10,9 +10,11 @@ import click
 from zipbatch.config.user import COMMANDS, UserDefaults
 from zipbatch.errors import UsageError
 
-ASKED_FOR = frozenset({("train victim", "store"), ("audit", "store"), ("audit", "prior")})
-"""Options that mean something beside others alone (``Option.beside``): Click does not fill them in."""
 _PYTHON = "python:"
+
+
+class ConditionalOption(click.Option):
+    """One whose default holds beside another option alone, or instead of it; Click does not fill it in."""
 
 
 def default_map(defaults: UserDefaults, group: click.Group, context: click.Context, name: str) -> dict[str, Any]:
@@ -27,6 +29,8 @@ def default_map(defaults: UserDefaults, group: click.Group, context: click.Conte
     Raises:
         UsageError: the file names a command or a flag that there is not, or would run code; names the file and key.
     """
+    if not (defaults.settings or defaults.commands):
+        return {}
     _check_commands(defaults, group, context)
     command = group.get_command(context, name)
     return {} if command is None else {name: _of(defaults, command, context, name)}
@@ -39,7 +43,7 @@ def _of(defaults: UserDefaults, command: click.Command, context: click.Context, 
     options = {flag.lstrip("-"): one for one in command.params if isinstance(one, click.Option) for flag in one.opts}
     found: dict[str, Any] = {}
     for name, default in defaults.settings.items():
-        if name in options and (path, name) not in ASKED_FOR:
+        if name in options and not isinstance(options[name], ConditionalOption):
             found[str(options[name].name)] = default.value
     for flag, value in defaults.commands.get(path, {}).items():
         where = f"{defaults.file}: [{COMMANDS}.{_quoted(path)}] {flag}"
