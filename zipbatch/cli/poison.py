@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from zipbatch.cli.render import screen
 from zipbatch.cli.request_options import options_of
 from zipbatch.cli.run_context import report_options, run_context
 from zipbatch.stages.poison.request import PoisonRequest
+
+if TYPE_CHECKING:
+    from zipbatch.stages.poison.run import PoisonResult
 
 
 @click.command()
@@ -46,13 +50,12 @@ def poison(source: str, request: Callable[..., PoisonRequest], as_json: bool) ->
     from zipbatch.stages.poison.sheet import write_poison_sheet
 
     asked = request(source=source_place(source))
-    out = asked.out
     if asked.sheet is not None:
         check_figure(asked.sheet, "--sheet")
     noted = run_context()
-    noted.dataset = out.name
+    noted.dataset = asked.out.name
     with screen() as shown:
-        what = f"staging {out.name}"
+        what = f"staging {asked.out.name}"
         shown.begin(what, f"{source} with {asked.attack}")
         count = shown.counter(what, "images")
 
@@ -64,16 +67,21 @@ def poison(source: str, request: Callable[..., PoisonRequest], as_json: bool) ->
     noted.nothing_to_do = result.reused
     if asked.sheet is not None:
         write_poison_sheet(result.dataset, asked.sheet)
+    _show(result, asked, as_json=as_json)
+
+
+def _show(result: PoisonResult, asked: PoisonRequest, *, as_json: bool) -> None:
+    """What was staged, for people or as JSON."""
     manifest = result.dataset.manifest
     assert manifest is not None  # a staged dataset has one
     if as_json:
         left = {"not_taken": asdict(result.left.things), "strays": asdict(result.left.strays)}
         skipped = [message for _, _, message in result.skipped]
-        value = {"out": str(out), "reused": result.reused, **left, "skipped_unreadable": skipped}
+        value = {"out": str(asked.out), "reused": result.reused, **left, "skipped_unreadable": skipped}
         emit_json(value | {"manifest": manifest.model_dump(mode="json")})
         return
     goal = f"target {manifest.attack.target}" if manifest.attack.target is not None else manifest.attack.target_mode
-    click.echo(f"{out}: {'already staged' if result.reused else 'staged'} ({asked.attack}, {goal})")
+    click.echo(f"{asked.out}: {'already staged' if result.reused else 'staged'} ({asked.attack}, {goal})")
     for split, counts in manifest.splits.items():
         click.echo(f"  {split:<14} {counts.samples:>8} images in {counts.shards} shards")
     if manifest.attack.poisoned_train_samples is not None:
@@ -85,6 +93,8 @@ def poison(source: str, request: Callable[..., PoisonRequest], as_json: bool) ->
         classes = ", ".join(map(str, manifest.attack.source_classes))
         click.echo(f"  only images of the source classes are poisoned, and are in test_poisoned: {classes}")
     if result.skipped:
-        click.echo(f"  {len(result.skipped)} images could not be read and were skipped: see {out / 'manifest.json'}")
+        click.echo(
+            f"  {len(result.skipped)} images could not be read and were skipped: see {asked.out / 'manifest.json'}"
+        )
     if asked.sheet is not None:
         click.echo(f"  contact sheet: {asked.sheet}", err=True)

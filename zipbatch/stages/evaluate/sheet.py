@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from zipbatch.stages.evaluate.pictures import (
 )
 from zipbatch.stages.evaluate.plan import EvaluatePlan
 from zipbatch.stages.evaluate.victims import KnownVictim, ask, class_name
-from zipbatch.stages.evaluate.worker import by_size
+from zipbatch.stages.evaluate.worker import answers_by_size
 
 _KINDS = ("fixed", "left", "broken", "flipped", "unchanged")
 """What becomes of an image, the most telling first; rows are taken from them in turn."""
@@ -73,13 +74,8 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
 
 def _answers(victim: KnownVictim, forms: Sequence[Form], keys: Collection[str]) -> list[npt.NDArray[np.int64]]:
     """What a victim answers on images in each form: int64 [N], in the order of the keys."""
-    classifier, answers = victim.source.load(torch.device("cpu")), []
-    for form in forms:
-        found = np.empty(len(keys), np.int64)
-        for where, pixels in by_size(pictures(form, keys)):
-            found[where] = ask(victim.source, classifier, pixels, classes=victim.num_classes)
-        answers.append(found)
-    return answers
+    ask_it = partial(ask, victim.source, victim.source.load(torch.device("cpu")), classes=victim.num_classes)
+    return [answers_by_size(ask_it, pictures(form, keys)) for form in forms]
 
 
 def _outcomes(

@@ -163,7 +163,7 @@ class EvaluateWorker:
             ask, victim.source, classifier, classes=victim.num_classes, before_batch=self._context.heartbeat
         )
         ask_about = asked.counting(ask_it)
-        return [None if form is None else _answers_by_size(ask_about, form) for form in forms]
+        return [None if form is None else answers_by_size(ask_about, form.pixels) for form in forms]
 
 
 def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResult:
@@ -193,9 +193,12 @@ def _joined(one: EvaluateResult, other: EvaluateResult) -> EvaluateResult:
     )
 
 
-def _answers_by_size(ask_about: Callable[[Tensor], npt.NDArray[np.int64]], form: FormImages) -> npt.NDArray[np.int64]:
-    answers = np.empty(len(form.keys), np.int64)
-    for where, pixels in by_size(form.pixels):
+def answers_by_size(
+    ask_about: Callable[[Tensor], npt.NDArray[np.int64]], images: Sequence[U8]
+) -> npt.NDArray[np.int64]:
+    """The answers on images [H, W, 3] of any sizes, int64 [N], asked about those of one size at a time."""
+    answers = np.empty(len(images), np.int64)
+    for where, pixels in by_size(images):
         answers[where] = ask_about(pixels)
     return answers
 

@@ -16,6 +16,7 @@ from zipbatch.images import U8
 from zipbatch.report.sheet import SheetColumn, SheetRow, contact_sheet
 from zipbatch.shards import Sample
 from zipbatch.shards.digest import read_listed
+from zipbatch.stages.evaluate.victims import class_name
 
 ROWS = 8
 GAIN = 8
@@ -78,6 +79,4 @@ def _found(dataset: ShardDataset, split: str, keys: Collection[str]) -> dict[str
 
 def _named(sample: Sample, classes: list[str] | None) -> str:
     label = sample.label()
-    if label is None:
-        return ""
-    return classes[label] if classes and label < len(classes) else str(label)
+    return "" if label is None else class_name(label, classes)
