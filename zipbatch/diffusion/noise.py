@@ -29,7 +29,7 @@ def noise_streams(seed: int, keys: Sequence[str], *, device: torch.device | str 
     for key in keys:
         digest = hashlib.sha256(f"zipbatch noise 1\n{seed}\n{key}".encode(errors="surrogatepass")).digest()
         rows.append([int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")])
-    return torch.tensor(rows, dtype=torch.int64).to(device)
+    return torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)
 
 
 def derived_seed(seed: int, *parts: object) -> int:

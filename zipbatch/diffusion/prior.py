@@ -58,8 +58,13 @@ class Prior(nn.Module):
         out = F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
         if self.predicts == "epsilon":
             return out
-        alpha_bar = torch.from_numpy(self.alpha_bar).to(x_t.device)[timestep].view(-1, 1, 1, 1)
-        return epsilon_of(out, x_t, alpha_bar=alpha_bar, predicts=self.predicts)
+        return epsilon_of(out, x_t, alpha_bar=self._alpha_bar_at(t, x_t.device), predicts=self.predicts)
+
+    def _alpha_bar_at(self, t: int | Tensor, device: torch.device) -> Tensor:
+        """The schedule at ``t``, float64 [1 or B, 1, 1, 1]."""
+        if isinstance(t, int):
+            return torch.full((1, 1, 1, 1), float(self.alpha_bar[t]), dtype=torch.float64, device=device)
+        return torch.from_numpy(self.alpha_bar).to(device, non_blocking=True)[t].view(-1, 1, 1, 1)
 
 
 def epsilon_of(out: Tensor, x_t: Tensor, *, alpha_bar: Tensor, predicts: Prediction) -> Tensor:

@@ -92,7 +92,7 @@ def _shifted(x: Tensor, factor: int, places: Tensor) -> Tensor:
     height, width = x.shape[-2:]
     made = torch.empty_like(x)
     for top, left in sorted({tuple(place) for place in places.tolist()}):
-        rows = ((places[:, 0] == top) & (places[:, 1] == left)).nonzero()[:, 0].to(x.device)
+        rows = ((places[:, 0] == top) & (places[:, 1] == left)).nonzero()[:, 0].to(x.device, non_blocking=True)
         bottom, right = -(height + top) % factor, -(width + left) % factor
         pooled = _pooled(_mirrored(x[rows], (left, right, top, bottom)), factor)
         made[rows] = pooled[..., top : top + height, left : left + width]
@@ -112,7 +112,7 @@ def low_frequencies(factor: int) -> Projector:
     """The lowest 1 of ``factor`` frequencies of each axis, by the cosine transform of the whole image (DCT-II)."""
 
     def apply(x: Tensor) -> Tensor:
-        down, across = (_lowest(side, max(1, side // factor)).to(x) for side in x.shape[-2:])
+        down, across = (_beside(x, _lowest(side, max(1, side // factor))) for side in x.shape[-2:])
         return down @ x @ across
 
     return Projector(f"dct:{factor}", 1, apply, factor, whole=factor == 1)
@@ -131,9 +131,14 @@ def _filtered(x: Tensor, kernel: Tensor) -> Tensor:
     reach, channels = len(kernel) // 2, x.shape[1]
     if reach == 0:
         return x
-    weights = kernel.to(x).expand(channels, 1, -1)
+    weights = _beside(x, kernel).expand(channels, 1, -1)
     down = F.conv2d(_mirrored(x, (0, 0, reach, reach)), weights[..., None], groups=channels)
     return F.conv2d(_mirrored(down, (reach, reach, 0, 0)), weights[:, :, None], groups=channels)
+
+
+def _beside(x: Tensor, made: Tensor) -> Tensor:
+    """What was worked out on the CPU, where the images are and of their type; the host waits for no GPU meanwhile."""
+    return made.to(x.device, x.dtype, non_blocking=True)
 
 
 def _mirrored(x: Tensor, border: tuple[int, int, int, int]) -> Tensor:

@@ -87,7 +87,13 @@ class DiffusionSampler:
     def _prepared(self, images: Tensor, keys: Sequence[str]) -> tuple[Tiling, Tensor, NoiseAt]:
         """How images lie on canvases, these canvases, float32 [B, 3, S, S] in model units, and noise for them."""
         tiling, noise_at = self.placed(images, keys)
-        return tiling, tiling.pack(from_u8(images.to(self._device), "model")), noise_at
+        return tiling, tiling.pack(from_u8(self._taken(images), "model")), noise_at
+
+    def _taken(self, images: Tensor) -> Tensor:
+        """Images on the device; the host does not wait until a GPU has them."""
+        if self._device.type != "cuda" or images.is_cuda:
+            return images.to(self._device)
+        return images.pin_memory().to(self._device, non_blocking=True)
 
     def placed(self, images: Tensor, keys: Sequence[str]) -> tuple[Tiling, NoiseAt]:
         """How images [N, 3, H, W] named by ``keys`` lie on canvases, and noise for these."""

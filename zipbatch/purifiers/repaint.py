@@ -51,15 +51,15 @@ class Repaint(Purifier):
 
         def sample(y: Tensor, noise_at: NoiseAt) -> Tensor:
             residuals = sampler.residuals_of(y, noise_at, tiling, len(images), self._steps)
-            for residual in residuals:  # what is not finite is above no threshold, and must not pass for clean
-                check_finite(residual, keys)
             score = unexplained(residuals, self._levels)
             masks = regions(score, seed_threshold=self._seed, region_threshold=self._region)
-            self._keep_masks(keys, masks[:, 0].cpu())
-            mask = tiling.pack(masks)
-            rows = mask.flatten(1).any(dim=1).nonzero()[:, 0]
-            if not len(rows):
+            on_host = masks.cpu()
+            check_finite(torch.cat(residuals, dim=1), keys)  # it is above no threshold, and must not pass for clean
+            self._keep_masks(keys, on_host[:, 0])
+            touched = tiling.pack(on_host).flatten(1).any(dim=1).nonzero()[:, 0]
+            if not len(touched):
                 return y
+            mask, rows = tiling.pack(masks), touched.to(y.device, non_blocking=True)
             guess = tiling.pack(filled(tiling.unpack(y, len(images)), masks))  # from the image's own surroundings
             painted = repainted(
                 sampler.predict,

@@ -42,7 +42,7 @@ class Restore(Purifier):
 
         def sample(y: Tensor, noise_at: NoiseAt) -> Tensor:
             x_t = diffuse(y, noise_at(t), t=t, alpha_bar=sampler.alpha_bar)
-            alpha_bar = y.new_tensor([sampler.alpha_bar[t]])
+            alpha_bar = y.new_full((1,), float(sampler.alpha_bar[t]))
             return restored(sampler.predict(x_t, t), x_t, alpha_bar=alpha_bar)
 
         return sampler.paint(images, keys, sample)

@@ -146,8 +146,13 @@ class Denoising:
     def estimate(self, network: nn.Module, x_t: Tensor, t: Tensor) -> Tensor:
         """The network's output for states [B, 3, S, S] at timesteps [B], float32, on its device."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device)):
-            out: Tensor = network(x_t.to(self.device).contiguous(memory_format=_layout(self.device)), t.to(self.device))
+            x_t = self.there(x_t).contiguous(memory_format=_layout(self.device))
+            out: Tensor = network(x_t, self.there(t))
         return out.float()
+
+    def there(self, drawn: Tensor) -> Tensor:
+        """What was drawn on the CPU, on the network's device; the host does not wait until a GPU has it."""
+        return drawn.to(self.device, non_blocking=True)
 
 
 def begun(

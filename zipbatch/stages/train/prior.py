@@ -148,10 +148,10 @@ def _eps_mse(
     x_t, eps, t, ab = run.noised(x_0, config.max_step or len(run.prior.alpha_bar), generator)
     estimate = run.estimate(network, x_t, t)
     if config.min_snr is None or not torch.is_grad_enabled():  # held-out losses compare between weightings
-        return F.mse_loss(estimate, eps.to(run.device))
+        return F.mse_loss(estimate, run.there(eps))
     snr = ab / (1 - ab)
-    weights = (snr.clamp_max(config.min_snr) / snr).to(run.device)
-    return (weights * (estimate - eps.to(run.device)).square()).mean()
+    weights = run.there(snr.clamp_max(config.min_snr) / snr)
+    return (weights * (estimate - run.there(eps)).square()).mean()
 
 
 @torch.inference_mode()

@@ -156,8 +156,8 @@ def _error(
     """Mean absolute error of the restored images, model units."""
     x_t, _, t, alpha_bar = run.noised(_degraded(config, x_0, generator), config.max_step, generator)
     out = run.estimate(network, x_t, t)
-    clean = restored(out, x_t.to(run.device), alpha_bar=alpha_bar.to(run.device))
-    return (clean - x_0.to(run.device)).abs().mean()
+    clean = restored(out, run.there(x_t), alpha_bar=run.there(alpha_bar))
+    return (clean - run.there(x_0)).abs().mean()
 
 
 def _degraded(config: RestorerConfig, x_0: Tensor, generator: torch.Generator) -> Tensor:

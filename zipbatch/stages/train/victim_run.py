@@ -129,7 +129,7 @@ def _epoch(run: VictimRun) -> None:
     data, generator = run.data, torch.Generator().manual_seed(run.config.seed * 1_000_003 + run.epoch)
     order = torch.randperm(len(data.labels), generator=generator)
     run.victim.train()
-    total, done, seen = 0.0, 0, 0
+    losses, done, seen = _Losses(), 0, 0
     watch, before = Stopwatch(run.budget), run.budget.seconds
     for rows in torch.split(order, run.config.batch_size):
         if run.budget.spent:  # the minutes may run out within an epoch
@@ -137,15 +137,40 @@ def _epoch(run: VictimRun) -> None:
         if len(rows) > 1:  # batch norm needs two images
             for group in run.optimizer.param_groups:
                 group["lr"] = cosine_rate(run.budget.fraction, peak=run.config.lr, warmup=run.config.warmup)
-            total += len(rows) * _step(_augmented(run, rows, generator), data.labels[rows], run)
+            losses.take(_step(_augmented(run, rows, generator), data.labels[rows], run), images=len(rows))
             done += len(rows)
         run.budget.step += 1
         seen += len(rows)
         watch.lap()
         rate = done / max(1e-9, run.budget.seconds - before)
-        run.report(run.epoch + 1, total / max(1, done), rate, images=seen, total=len(order))
+        run.report(run.epoch + 1, losses.lately, rate, images=seen, total=len(order))
     run.epoch += 1
-    run.loss = total / max(1, done)
+    run.loss = losses.mean
+
+
+class _Losses:
+    """Adds up an epoch's. They are asked for now and then: each question makes the host wait for a GPU."""
+
+    ASKED_EVERY = 16
+
+    def __init__(self) -> None:
+        self._total, self._images, self.lately = 0.0, 0, 0.0
+        self._waiting: list[tuple[int, Tensor]] = []
+
+    def take(self, loss: Tensor, *, images: int) -> None:
+        """Take in a step's mean loss [] over so many images; ``lately`` is the mean as far as was asked."""
+        self._waiting.append((images, loss))
+        if len(self._waiting) == self.ASKED_EVERY or not self._images:
+            self.lately = self.mean
+
+    @property
+    def mean(self) -> float:
+        """Over all images so far; 0 while there is none."""
+        for images, loss in self._waiting:
+            self._total += images * loss.item()
+            self._images += images
+        self._waiting.clear()
+        return self._total / max(1, self._images)
 
 
 def _augmented(run: VictimRun, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -155,16 +180,16 @@ def _augmented(run: VictimRun, rows: Tensor, generator: torch.Generator) -> Tens
     return crop_and_flip(unit, generator=generator) if run.config.augment else unit
 
 
-def _step(unit: Tensor, labels: Tensor, run: VictimRun) -> float:
+def _step(unit: Tensor, labels: Tensor, run: VictimRun) -> Tensor:
     device = run.device
-    x = unit.to(device, memory_format=torch.channels_last)
+    x = unit.to(device, memory_format=torch.channels_last, non_blocking=True)
     with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
         scores = run.victim(x)
-    loss = F.cross_entropy(scores.float(), labels.to(device))
+    loss = F.cross_entropy(scores.float(), labels.to(device, non_blocking=True))
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     run.optimizer.step()
-    return loss.item()
+    return loss.detach()
 
 
 def measured(dataset: ShardDataset, run: VictimRun) -> tuple[Share | None, Share | None]:
