@@ -90,6 +90,10 @@ class Screen:
         if new:
             self._say(progress.what, progress, None)
 
+    def of(self, what: str) -> Callable[[Progress], None]:
+        """For work that does not know what it is called."""
+        return lambda progress: self.show(progress.shown(what))
+
     def counter(self, what: str, unit: str) -> Callable[[int, int | None], None]:
         """For work that only counts: to be called with how much is done, and of how much."""
         began, first = time.monotonic(), -1

@@ -34,7 +34,6 @@ def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
     from zipbatch.cluster import pick_device
     from zipbatch.stages.train.inputs import opened_start, staged_images
     from zipbatch.stages.train.victim import train_victim
-    from zipbatch.stages.train.victim_run import TrainProgress
 
     config, out = request.config(), request.out
     dataset = staged_images(staged, request)
@@ -42,11 +41,8 @@ def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
         what, images = f"training {out.name}", sum(shard.samples or 0 for shard in dataset.split("train"))
         shown.begin(what, f"{config.arch} on {images} images, {_limits(config.epochs, 'epochs', config.minutes)}")
 
-        def show(p: TrainProgress) -> None:
-            shown.show(p.shown(what))
-
         start, device = opened_start(request), pick_device(request.device)
-        result = train_victim(dataset, out, config, device=device, start=start, on_progress=show)
+        result = train_victim(dataset, out, config, device=device, start=start, on_progress=shown.of(what))
     shares = {"ca": result.ca, "asr": result.asr}
     if as_json:
         values = {name: None if s is None else s.value for name, s in shares.items()}
@@ -71,7 +67,6 @@ def prior(source: str, request: PriorRequest, as_json: bool) -> None:
       zipbatch train prior cifar10:cifar-10-python.tar.gz --out priors/cifar10 --minutes 60
     """
     from zipbatch.cluster import pick_device
-    from zipbatch.stages.train.denoising import DenoisingProgress
     from zipbatch.stages.train.inputs import opened_source
     from zipbatch.stages.train.prior import train_prior
 
@@ -81,10 +76,7 @@ def prior(source: str, request: PriorRequest, as_json: bool) -> None:
         what = f"training {out.name}"
         shown.begin(what, f"a prior on {source}, {_limits(config.steps, 'steps', config.minutes)}")
 
-        def show(p: DenoisingProgress) -> None:
-            shown.show(p.shown(what))
-
-        result = train_prior(opened, out, config, device=pick_device(request.device), on_progress=show)
+        result = train_prior(opened, out, config, device=pick_device(request.device), on_progress=shown.of(what))
     if as_json:
         emit_json({"out": str(out), "steps": result.steps, "held_out": result.held_out, "reused": result.reused})
         return
@@ -111,7 +103,6 @@ def restorer(prior: str, source: str, request: RestorerRequest, as_json: bool) -
       zipbatch purify 'incoming/*.tar' --prior priors/mine --chain 'jpeg quality=60' --chain restore --store pur/
     """
     from zipbatch.cluster import pick_device
-    from zipbatch.stages.train.denoising import DenoisingProgress
     from zipbatch.stages.train.inputs import opened_source, own_prior
     from zipbatch.stages.train.restorer import train_restorer
 
@@ -122,10 +113,7 @@ def restorer(prior: str, source: str, request: RestorerRequest, as_json: bool) -
         what = f"training the restorer of {folder.path.name}"
         shown.begin(what, f"on {source}, {_limits(config.steps, 'steps', config.minutes)}")
 
-        def show(p: DenoisingProgress) -> None:
-            shown.show(p.shown(what))
-
-        result = train_restorer(folder, opened, config, device=pick_device(request.device), on_progress=show)
+        result = train_restorer(folder, opened, config, device=pick_device(request.device), on_progress=shown.of(what))
     errors = {"held_out": result.held_out, "before": result.before}
     if as_json:
         emit_json({"file": str(result.path), "steps": result.steps, "reused": result.reused, **errors})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -37,7 +38,8 @@ class Progress:
         parts: what is counted, coarse first: shards, then images.
         fraction: how much of the work is done, 0 to 1; None for that of the last part with a total.
         per_s: how many of the last part a second.
-        notes: what else there is to say: "reused 3", "loss 0.412".
+        measures: numbers that are watched while it runs: {"loss": 0.412}; none that is not finite.
+        notes: what else there is to say: "reused 3", "waiting for memory".
         counts: what has become of what is counted coarsest: how many were computed, reused, failed; None where parts
             say all there is to say.
         failed: the reason of each of them that failed, by name; grows with the run.
@@ -47,6 +49,7 @@ class Progress:
     parts: tuple[Part, ...] = ()
     fraction: float | None = None
     per_s: float | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     counts: Counts | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class Progress:
         words += [] if self.per_s is None else [rate_text(self.per_s)]
         if self.share is not None:
             words.append(f"ETA {'-:--' if left_s is None else clock_text(left_s)}")
+        words += [f"{name} {value:.4f}" for name, value in self.measures.items()]
         return " ".join((*words, *self.notes))
 
     def value(self, left_s: float | None) -> dict[str, Any]:
@@ -90,7 +94,12 @@ class Progress:
         share = None if self.share is None else round(self.share, 4)
         rate = None if self.per_s is None else round(self.per_s, 2)
         left = None if left_s is None else round(left_s, 1)
-        return {"what": self.what, **parts, "share": share, "per_s": rate, "eta_s": left}
+        return {"what": self.what, **parts, "share": share, "per_s": rate, "eta_s": left, **self.measures}
+
+
+def finite(measures: Mapping[str, float]) -> dict[str, float]:
+    """Those that are numbers by now."""
+    return {name: value for name, value in measures.items() if math.isfinite(value)}
 
 
 class TimeLeft:

@@ -14,7 +14,7 @@ from zipbatch.checkpoints import load_prior, open_prior
 from zipbatch.config import PriorConfig
 from zipbatch.datasets.source import open_source
 from zipbatch.errors import UsageError
-from zipbatch.stages.train.denoising import DenoisingProgress
+from zipbatch.report.progress import Progress
 from zipbatch.stages.train.prior import train_prior
 from zipbatch.stages.train.run import Budget, cosine_rate, training_fingerprint
 
@@ -71,8 +71,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(source: Path, tmp_path: P
     monkeypatch.setattr("zipbatch.stages.train.denoising._REPORT_EVERY", 1)
     train_prior(open_source(source, ()), tmp_path / "whole", config(), device=CPU)
 
-    def interrupt(progress: DenoisingProgress) -> None:
-        if progress.step == 8:
+    def interrupt(progress: Progress) -> None:
+        if progress.part("steps").done == 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -15,6 +15,7 @@ from zipbatch.checkpoints import load_prior, open_prior, read_restorer
 from zipbatch.config import RestorerConfig
 from zipbatch.datasets.source import open_source
 from zipbatch.errors import UsageError
+from zipbatch.report.progress import Progress
 from zipbatch.stages.purify.identity import describe
 from zipbatch.stages.purify.resolve import uncalibrated
 from zipbatch.stages.train.restorer import train_restorer
@@ -85,8 +86,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     source = open_source(photos, (), labelled=False)
     train_restorer(open_prior(tmp_path / "whole"), source, config(), device=CPU)
 
-    def stop(progress: object) -> None:
-        if getattr(progress, "step", 0) == 4 and not getattr(progress, "measuring", False):
+    def stop(progress: Progress) -> None:
+        if progress.part("steps").done == 4 and "measuring" not in progress.notes:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

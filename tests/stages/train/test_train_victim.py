@@ -22,10 +22,11 @@ from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.errors import UsageError
 from zipbatch.metrics import attack_success, clean_accuracy
 from zipbatch.pixels import from_u8
+from zipbatch.report.progress import Progress
 from zipbatch.shards import read_shard
 from zipbatch.stages.train.data import load_split
 from zipbatch.stages.train.victim import TrainedVictim, train_victim
-from zipbatch.stages.train.victim_run import CHECKPOINT, TrainProgress
+from zipbatch.stages.train.victim_run import CHECKPOINT
 from zipbatch.victims import TrainTransform
 
 CONFIG = VictimConfig(arch="resnet20", epochs=2, batch_size=8, lr=0.05)
@@ -67,8 +68,8 @@ class Stop:
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __call__(self, progress: TrainProgress) -> None:
-        if progress.epoch == self.epoch:
+    def __call__(self, progress: Progress) -> None:
+        if progress.part("epochs").done == self.epoch:
             raise KeyboardInterrupt
 
 
@@ -116,7 +117,7 @@ def test_a_stopped_run_ends_with_the_same_weights(dataset: ShardDataset, whole: 
         train(dataset, out, on_progress=Stop(epoch))
     assert set(files_below(tmp_path)) == ({f"v/{CHECKPOINT}"} if epoch == 2 else set())
     seen: list[int] = []
-    result = train(dataset, out, on_progress=lambda p: seen.append(p.epoch))
+    result = train(dataset, out, on_progress=lambda p: seen.append(p.part("epochs").done))
     assert (result.epochs, result.reused, seen[0]) == (2, False, epoch)
     assert set(files_below(out)) == {"config.json", "manifest.json", "model.safetensors"}
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
@@ -127,17 +128,17 @@ def test_training_learns_and_leaves_the_global_generator_alone(dataset: ShardDat
     torch.manual_seed(11)
     expected = torch.rand(1)
     torch.manual_seed(11)
-    seen: list[TrainProgress] = []
+    seen: list[Progress] = []
     config = CONFIG.model_copy(update={"augment": False, "epochs": 3})
     train(dataset, tmp_path / "v", config, on_progress=seen.append)
     assert torch.equal(torch.rand(1), expected)
-    assert [p.epoch for p in seen if not p.measuring] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
-    assert [p.images for p in seen if p.measuring] == [12, 24]
-    assert max(p.fraction for p in seen if not p.measuring) < 1, "what it has learned is still to be measured"
-    fractions = [p.fraction for p in seen]
+    assert [p.part("epochs").done for p in seen if not p.notes] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [p.part("images").done for p in seen if p.notes] == [12, 24]
+    assert max(p.share or 0 for p in seen if not p.notes) < 1, "what it has learned is still to be measured"
+    fractions = [p.share or 0 for p in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
-    assert seen[-1].loss < seen[2].loss
+    assert seen[-1].measures["loss"] < seen[2].measures["loss"]
 
 
 def test_the_seed_decides(dataset: ShardDataset, whole: Path, tmp_path: Path):
@@ -289,8 +290,8 @@ def test_a_full_disk_leaves_the_checkpoint_of_before(
     """It fills up while the second epoch's is written; the error is the disk's, not what torch makes of it."""
     out = tmp_path / "v"
 
-    def fill_up(progress: TrainProgress) -> None:
-        if progress.epoch == 2:
+    def fill_up(progress: Progress) -> None:
+        if progress.part("epochs").done == 2:
             monkeypatch.setattr("zipbatch.stages.train.run._Told.write", full)
 
     def full(told: Any, data: bytes) -> int:
@@ -303,7 +304,7 @@ def test_a_full_disk_leaves_the_checkpoint_of_before(
     assert set(files_below(out)) == {CHECKPOINT}
     monkeypatch.undo()
     seen: list[int] = []
-    train(dataset, out, on_progress=lambda progress: seen.append(progress.epoch))
+    train(dataset, out, on_progress=lambda progress: seen.append(progress.part("epochs").done))
     assert seen[0] == 2
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 

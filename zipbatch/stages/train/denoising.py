@@ -20,7 +20,7 @@ from zipbatch.datasets.source import Source
 from zipbatch.diffusion import Prior
 from zipbatch.errors import UsageError
 from zipbatch.pixels import from_u8, to_u8
-from zipbatch.report.progress import Part, Progress
+from zipbatch.report.progress import Part, Progress, finite
 from zipbatch.stages.train.run import (
     Budget,
     Checkpoint,
@@ -40,31 +40,6 @@ LossOf = Callable[["Denoising", Tensor, nn.Module, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
-class DenoisingProgress:
-    """What is shown of a run. ``loss`` is a running mean, ``held_out`` the last held-out loss.
-
-    ``fraction`` is of all of it, the measuring counted in; ``steps`` is None where the minutes are likely to run out
-    before.
-    """
-
-    fraction: float
-    step: int
-    loss: float
-    held_out: float | None
-    images_per_s: float
-    steps: int | None = None
-    measuring: bool = False
-    measure: str = "eps-MSE"
-
-    def shown(self, what: str) -> Progress:
-        """As a bar shows it."""
-        held_out = () if self.held_out is None else (f"held out {self.held_out:.4f}",)
-        measuring = ("measuring",) if self.measuring else ()
-        notes = (f"{self.images_per_s:.0f} images/s", f"{self.measure} {self.loss:.4f}", *held_out, *measuring)
-        return Progress(what, (Part("steps", self.step, self.steps),), self.fraction, notes=notes)
-
-
-@dataclass(frozen=True)
 class Objective:
     """What a network learns: its loss, what that is called, and the forward passes of the picture at the end."""
 
@@ -75,7 +50,11 @@ class Objective:
 
 @dataclass
 class Denoising:
-    """A training run: what it was asked to do, and how far it has come."""
+    """A training run: what it was asked to do, and how far it has come.
+
+    ``loss`` is a running mean, ``held_out`` the last loss on the held-out images, ``measured`` how many times one of
+    these was measured.
+    """
 
     config: DenoiserConfig
     device: torch.device
@@ -87,14 +66,18 @@ class Denoising:
     network: nn.Module
     objective: Objective
     images: Images
-    on_progress: Callable[[DenoisingProgress], None] = lambda _: None
+    on_progress: Callable[[Progress], None] = lambda _: None
     loss: float = math.nan
     held_out: float | None = None
     images_per_s: float = 0.0
     measured: int = 0
 
     def report(self, *, measuring: bool = False) -> None:
-        """Tell how far it has come; each of its measures takes the held-out images."""
+        """Report how far it has come.
+
+        Each of its measures takes the held-out images. Where the minutes are likely to run out before the steps,
+        nobody knows how many there will be.
+        """
         budget, batch_size = self.budget, self.config.batch_size
 
         def to_measure(steps: int) -> int:
@@ -102,19 +85,10 @@ class Denoising:
 
         fraction = share_of_all(budget, batch_size=batch_size, measured=self.measured, to_measure=to_measure)
         late = budget.minutes is not None and budget.step / budget.steps < budget.fraction
-        steps = None if late else budget.steps
-        self.on_progress(
-            DenoisingProgress(
-                fraction,
-                budget.step,
-                self.loss,
-                self.held_out,
-                self.images_per_s,
-                steps,
-                measuring,
-                self.objective.measure,
-            )
-        )
+        steps = Part("steps", budget.step, None if late else budget.steps)
+        measures = {self.objective.measure: self.loss, "held-out": math.nan if self.held_out is None else self.held_out}
+        notes = (f"{self.images_per_s:.0f} images/s", *(("measuring",) if measuring else ()))
+        self.on_progress(Progress(parts=(steps,), fraction=fraction, measures=finite(measures), notes=notes))
 
     @property
     def averaged(self) -> Prior:

@@ -22,10 +22,10 @@ from zipbatch.datasets.source import Source
 from zipbatch.diffusion import guided_sample, noise_streams, standard_normal
 from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.pixels import from_u8
+from zipbatch.report.progress import Progress
 from zipbatch.stages.train.calibration import about, measured
 from zipbatch.stages.train.denoising import (
     Denoising,
-    DenoisingProgress,
     Objective,
     begun,
     fit,
@@ -58,7 +58,7 @@ def train_prior(
     config: PriorConfig,
     *,
     device: torch.device,
-    on_progress: Callable[[DenoisingProgress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainedPrior:
     """Train an epsilon predictor (Ho et al. 2020, arXiv 2006.11239, eq. 14) on the split ``train`` of a source.
 

@@ -29,9 +29,9 @@ from zipbatch.datasets.source import Source
 from zipbatch.diffusion import damaged, restored
 from zipbatch.errors import UsageError
 from zipbatch.pixels import from_u8, to_u8
+from zipbatch.report.progress import Progress
 from zipbatch.stages.train.denoising import (
     Denoising,
-    DenoisingProgress,
     Objective,
     begun,
     fit,
@@ -61,7 +61,7 @@ def train_restorer(
     config: RestorerConfig,
     *,
     device: torch.device,
-    on_progress: Callable[[DenoisingProgress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainedRestorer:
     """Teach a copy of a prior's network, on the split ``train`` of a source, to make clean images of damaged ones that
     were compressed and noised; write it beside the prior's weights. Labels are not needed.

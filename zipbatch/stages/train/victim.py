@@ -16,9 +16,10 @@ from zipbatch.datasets import ShardDataset, ShardRef, StagedManifest
 from zipbatch.errors import UsageError
 from zipbatch.memory import check_fits
 from zipbatch.metrics import Share
+from zipbatch.report.progress import Progress
 from zipbatch.stages.train.data import LoadedSplit, load_split
 from zipbatch.stages.train.run import finished_manifest, prepare_out, training_identity
-from zipbatch.stages.train.victim_run import CHECKPOINT, MEASURED, TrainProgress, VictimRun, begun, fit, measured
+from zipbatch.stages.train.victim_run import CHECKPOINT, MEASURED, VictimRun, begun, fit, measured
 from zipbatch.victims import TRAIN_TRANSFORMS, TrainTransform, Victim, build_victim
 
 _LEARNING_BYTES = 4 * 4 * 64
@@ -43,7 +44,7 @@ def train_victim(
     *,
     device: torch.device,
     start: VictimFolder | None = None,
-    on_progress: Callable[[TrainProgress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainedVictim:
     """Train on the split ``train`` of a staged dataset (``label`` is what it learns) and write a victim folder.
 

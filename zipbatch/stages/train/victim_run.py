@@ -21,7 +21,7 @@ from zipbatch.datasets.staged import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.errors import UsageError
 from zipbatch.metrics import Share, attack_success, clean_accuracy
 from zipbatch.pixels import from_u8
-from zipbatch.report.progress import Part, Progress
+from zipbatch.report.progress import Part, Progress, finite
 from zipbatch.stages.train.data import LoadedSplit, load_split
 from zipbatch.stages.train.run import Budget, Checkpoint, Stopwatch, cosine_rate, has_bfloat16, share_of_all
 from zipbatch.victims import TrainTransform, Victim, crop_and_flip, top1
@@ -31,29 +31,6 @@ CHECKPOINT = "checkpoint.pt"
 MEASURED = (CLEAN_SPLIT, POISONED_SPLIT)
 """Splits that a victim is measured on, for its CA and its ASR."""
 _ASKED = 128
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """What is shown of a run. ``fraction`` is of all of it, ``images`` of ``total`` of the epoch or of the measuring.
-
-    ``epochs`` is None where the minutes are likely to run out before.
-    """
-
-    epoch: int
-    fraction: float
-    loss: float
-    images_per_s: float
-    epochs: int | None = None
-    images: int = 0
-    total: int = 0
-    measuring: bool = False
-
-    def shown(self, what: str) -> Progress:
-        """As a bar shows it."""
-        parts = (Part("epochs", self.epoch, self.epochs), Part("images", self.images, self.total))
-        notes = (f"loss {self.loss:.3f}", *(("measuring CA, ASR",) if self.measuring else ()))
-        return Progress(what, parts, self.fraction, self.images_per_s, notes)
 
 
 @dataclass
@@ -69,14 +46,18 @@ class VictimRun:
     checkpoint: Checkpoint
     transform: TrainTransform | None = None
     held_out: int = 0
-    on_progress: Callable[[TrainProgress], None] = lambda _: None
+    on_progress: Callable[[Progress], None] = lambda _: None
     epoch: int = 0
     loss: float = math.nan
 
     def report(
         self, epoch: int, loss: float, images_per_s: float, *, images: int, total: int, measuring: bool = False
     ) -> None:
-        """Tell how far it has come; ``held_out`` images are still to be measured on when it has learned."""
+        """Report how far it has come: ``images`` of ``total`` of the epoch or of the measuring.
+
+        ``held_out`` images are still to be measured on when it has learned. Where the minutes are likely to run out
+        before the epochs, nobody knows how many there will be.
+        """
         spent = self.budget.fraction
         fraction = share_of_all(
             self.budget,
@@ -85,8 +66,10 @@ class VictimRun:
             to_measure=lambda _: self.held_out,
         )
         late = self.budget.minutes is not None and self.budget.step / self.budget.steps < spent
-        epochs = None if late else self.config.epochs
-        self.on_progress(TrainProgress(epoch, fraction, loss, images_per_s, epochs, images, total, measuring=measuring))
+        parts = (Part("epochs", epoch, None if late else self.config.epochs), Part("images", images, total))
+        notes = ("measuring CA, ASR",) if measuring else ()
+        measures = finite({"loss": loss})
+        self.on_progress(Progress(parts=parts, fraction=fraction, per_s=images_per_s, measures=measures, notes=notes))
 
 
 def begun(

@@ -18,7 +18,7 @@ from zipbatch.stages.evaluate.suspects import opened_suspects
 from zipbatch.stages.evaluate.victims import find_victim
 from zipbatch.stages.purify.resolve import opened_prior, purifier_spec
 from zipbatch.stages.purify.spec import PurifierSpec
-from zipbatch.stages.train.denoising import DenoisingProgress, held_out_of
+from zipbatch.stages.train.denoising import held_out_of
 from zipbatch.stages.train.prior import train_prior
 from zipbatch.stages.tune.candidates import Candidate, check_trainable
 from zipbatch.stages.tune.fit_plan import FitJob, FitPlan, plan_fit, sized
@@ -143,9 +143,6 @@ def _trained(
     check_trainable(candidates, config)
     source = _clean_images(request, clean, named, ())
     last, what = held_out_of(source, config, request.fit_split), f"training {request.prior}"
-
-    def show(progress: DenoisingProgress) -> None:
-        report(progress.shown(what))
-
-    train_prior(source, Path(request.prior), config, device=pick_device(named.workers.device), on_progress=show)
+    device = pick_device(named.workers.device)
+    train_prior(source, Path(request.prior), config, device=device, on_progress=lambda p: report(p.shown(what)))
     return last
