@@ -52,7 +52,7 @@ class Answers:
 def answers_of(shard: str, victim: str, specs: Sequence[PurifierSpec], store: Store) -> Answers:
     """Purify a shard in each way and ask the victim."""
     dataset = open_dataset([shard], name=f"audit-rule-{Path(shard).parent.name}-{Path(shard).stem}")
-    asking = Asking(find_victim(victim), dataset, shard, store)
+    asking = Asking(victim=find_victim(victim), dataset=dataset, data_label=shard, store=store)
     found = asking.answers(specs, [spec.method for spec in specs], lambda _progress: None)
     samples = [sample for one in dataset.shards for sample in read_shard(one.path)]
     labels = np.array([[sample.label(), sample.original_label()] for sample in samples], np.int64)

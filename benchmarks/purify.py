@@ -92,7 +92,11 @@ def ours(count: int) -> float:
                     writer.publish(source / shard.name)
         request = PurifierRequest(preset="paper", transforms=TRANSFORMS, steps=STEPS)
         spec = purifier_spec(request, embedded_prior())
-        plan = plan_purify(PurifyJob(open_dataset([str(source)]), spec, Store(Path(folder) / "pur"), Workers()))
+        plan = plan_purify(
+            PurifyJob(
+                dataset=open_dataset([str(source)]), spec=spec, store=Store(Path(folder) / "pur"), workers=Workers()
+            )
+        )
         started = time.perf_counter()
         purify(plan)
         return count / (time.perf_counter() - started)

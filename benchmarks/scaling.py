@@ -88,10 +88,15 @@ def shards_per_s(address: str, gpus: int, source: Path, store: Store) -> float:
     """Steady rate of a purify on so many logical GPUs."""
     workers = Workers(gpus=gpus, address=address, device="cpu")
     plan = plan_purify(
-        PurifyJob(open_dataset([str(source)]), purifier_spec(PurifierRequest(purifier="wait")), store, workers)
+        PurifyJob(
+            dataset=open_dataset([str(source)]),
+            spec=purifier_spec(PurifierRequest(purifier="wait")),
+            store=store,
+            workers=workers,
+        )
     )
     store.prepare()
-    setup = Registered(PurifySetup(plan.job.spec, store.root, batch_size=64))
+    setup = Registered(PurifySetup(spec=plan.job.spec, store=store.root, batch_size=64))
     seen: set[int] = set()
     times: list[float] = []
     with closing(run_tasks(setup, plan.tasks, workers)) as outcomes:
@@ -140,7 +145,9 @@ def main(shards: int, gpus: int) -> None:
                 marks.append((done, time.process_time(), memory_mib()))
 
         began, cpu = time.monotonic(), time.process_time()
-        plan = plan_purify(PurifyJob(open_dataset([str(tiny)]), spec, Store(folder / "pur"), workers))
+        plan = plan_purify(
+            PurifyJob(dataset=open_dataset([str(tiny)]), spec=spec, store=Store(folder / "pur"), workers=workers)
+        )
         planned = time.process_time() - cpu
         summary = purify(plan, on_progress=mark)
         used, wall = time.process_time() - cpu, time.monotonic() - began

@@ -105,9 +105,12 @@ def curve(rows: Sequence[dict[str, Any]], title: str, suffix: str) -> bytes:
         points = [row for row in own if "guidance_exponent" in row["setting"]]
         lines.append(
             StrengthLine(
-                case,
-                [row["setting"]["guidance_exponent"] for row in points],
-                *([row[name] for row in points] for name in ("ca", "ca_ci95", "asr", "asr_ci95")),
+                name=case,
+                exponents=[row["setting"]["guidance_exponent"] for row in points],
+                ca=[row["ca"] for row in points],
+                ca_ci95=[row["ca_ci95"] for row in points],
+                asr=[row["asr"] for row in points],
+                asr_ci95=[row["asr_ci95"] for row in points],
                 undefended_ca=own[0]["ca"],
             )
         )
@@ -137,9 +140,16 @@ def main() -> None:
         for staged, victim in asked.case:
             dataset = part_of(open_dataset([staged]), asked.half, asked.shards)
             started = time.monotonic()
-            done = purify(plan_purify(PurifyJob(dataset, spec, store, workers)))
+            done = purify(plan_purify(PurifyJob(dataset=dataset, spec=spec, store=store, workers=workers)))
             reference = f"{dataset.name}@{done.version}"
-            job = EvaluateJob((open_victim(Path(victim)),), dataset, staged, (reference,), store, workers)
+            job = EvaluateJob(
+                victims=(open_victim(Path(victim)),),
+                dataset=dataset,
+                data_label=staged,
+                purified=(reference,),
+                store=store,
+                workers=workers,
+            )
             measured = evaluate(plan_evaluate(job))
             case = {"case": Path(staged).name, "half": asked.half, "precision": asked.precision}
             if number == 0:

@@ -132,7 +132,7 @@ def plan_once(root: Path) -> tuple[dict[str, Any], tuple[int, int]]:
 
     spec = purifier_spec(PurifierRequest(purifier="blur"))
     dataset, opening = measured(lambda: open_dataset([str(root / "data")]))
-    request = PurifyJob(dataset, spec, Store(root / "pur"), Workers())
+    request = PurifyJob(dataset=dataset, spec=spec, store=Store(root / "pur"), workers=Workers())
     made, planning = measured(lambda: plan_purify(request))
     total = {name: round(opening[name] + planning[name], 2) for name in opening}
     return {"open": opening, "plan": planning, **total}, (len(made.shards), len(made.tasks))
@@ -153,7 +153,11 @@ def rerun(root: Path, shards: int, new: int) -> dict[str, Any]:
 
     def once() -> dict[str, Any]:
         def work() -> Any:
-            return run(plan_purify(PurifyJob(open_dataset([str(root / "in")]), spec, store, Workers())))
+            return run(
+                plan_purify(
+                    PurifyJob(dataset=open_dataset([str(root / "in")]), spec=spec, store=store, workers=Workers())
+                )
+            )
 
         summary, spent = measured(work)
         return {"computed": summary.computed, "reused": summary.reused, **spent}

@@ -64,9 +64,19 @@ def answers_of(part: ShardDataset, victim: Path, candidates: Sequence[PurifierSp
     """Purify with every candidate and ask the victim."""
     references = []
     for spec in candidates:
-        done = purify(plan_purify(PurifyJob(part, spec, store, Workers(), PurifySettings(splits=part.splits))))
+        done = purify(
+            plan_purify(
+                PurifyJob(
+                    dataset=part, spec=spec, store=store, workers=Workers(), settings=PurifySettings(splits=part.splits)
+                )
+            )
+        )
         references.append(f"{part.name}@{done.version}")
-    plan = plan_evaluate(EvaluateJob((open_victim(victim),), part, part.name, tuple(references), store))
+    plan = plan_evaluate(
+        EvaluateJob(
+            victims=(open_victim(victim),), dataset=part, data_label=part.name, purified=tuple(references), store=store
+        )
+    )
     given: dict[str, Ints] = {}
     for result in results(plan, keep_answers=True):
         given[result.name] = np.stack([form for form in result.answers[0] if form is not None])

@@ -157,3 +157,20 @@ def test_a_module_is_seen_at_a_glance(path: Path):
         said = ast.get_docstring(node, clean=False)
         lines = node.end_lineno - node.lineno + 1 - (0 if said is None else said.count("\n") + 1)
         assert lines <= MOST_OF_A_FUNCTION, node.name
+
+
+MOST_POSITIONAL = 3
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_dataclass_of_many_fields_is_built_by_their_names(path: Path):
+    """A field put between two others then changes no meaning; the first ones may stand before ``KW_ONLY``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ClassDef) or not any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+            continue
+        if any("kw_only=True" in ast.unparse(d) for d in node.decorator_list):
+            continue
+        fields = [ast.unparse(s.annotation) for s in node.body if isinstance(s, ast.AnnAssign)]
+        fields = [annotation for annotation in fields if "ClassVar" not in annotation]
+        positional = fields.index("KW_ONLY") if "KW_ONLY" in fields else len(fields)
+        assert positional <= MOST_POSITIONAL, node.name

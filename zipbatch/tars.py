@@ -62,7 +62,7 @@ class _Forward:
         return data
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Member:
     """One member: ``plain`` are regular files with all their bytes, no links, devices or sparse ones."""
 
@@ -90,7 +90,14 @@ class TarReader:
         """Raises ``DamagedTarError`` where a header cannot be."""
         while (found := self._next()) is not None:
             plain = found.isreg() and not found.issparse()
-            yield Member(found.name, found.size, found.isdir(), plain, self._forward, found.offset_data)
+            yield Member(
+                name=found.name,
+                size=found.size,
+                folder=found.isdir(),
+                plain=plain,
+                _stream=self._forward,
+                _start=found.offset_data,
+            )
 
     def check_end(self) -> None:
         """Where the members end there must be an end-of-archive block, then zeros only.

@@ -13,7 +13,9 @@ from zipbatch.attacks.patch import Patch, PatchSettings
 from zipbatch.pixels import from_u8
 
 SIZE = 8
-FORMS = pytest.mark.parametrize("form", [Square(3, 1, 4), Everywhere(SIZE, 16)], ids=["square", "everywhere"])
+FORMS = pytest.mark.parametrize(
+    "form", [Square(side=3, top=1, left=4), Everywhere(SIZE, 16)], ids=["square", "everywhere"]
+)
 
 
 def pictures(count: int = 12, *, low: int = 0, high: int = 256) -> Tensor:
@@ -71,7 +73,7 @@ def test_the_same_arguments_give_the_same_levels_and_no_argument_changes(form: F
 
 
 def test_each_step_purifies_the_stamped_images_anew():
-    form, seen = Square(2, 0, 0), []
+    form, seen = Square(side=2, top=0, left=0), []
 
     def purify(shown: Tensor, rows: Tensor, step: int) -> Tensor:
         inside, outside = shown[:, :, :2, :2], shown.clone()
@@ -102,7 +104,7 @@ def test_a_square_is_what_the_attack_patch_stamps():
     picture[:, :, :3] = levels.permute(1, 2, 0).numpy()
     attack = Patch(PatchSettings(row=-1, column=2))
     staged = stamp(attack, pictures().permute(0, 2, 3, 1).numpy(), attack.trigger_from(picture, SIZE))
-    ours = Square(3, SIZE - 3, 2).stamped(pictures(), levels.float())
+    ours = Square(side=3, top=SIZE - 3, left=2).stamped(pictures(), levels.float())
     assert np.array_equal(ours.permute(0, 2, 3, 1).numpy(), staged)
 
 
@@ -114,7 +116,7 @@ def test_a_pattern_is_added_and_cut_at_the_ends():
     assert int((stamped.int() - pictures().int()).abs().max()) == 16
 
 
-@pytest.mark.parametrize("form", [Square(3, 1, 4), Everywhere(SIZE, 16)])
+@pytest.mark.parametrize("form", [Square(side=3, top=1, left=4), Everywhere(SIZE, 16)])
 def test_a_gradient_is_gathered_from_all_images(form: Form):
     slopes = torch.randn(5, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     whole = form.stamped(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), torch.full(form.shape, 1.0))[0] > 0
@@ -123,7 +125,7 @@ def test_a_gradient_is_gathered_from_all_images(form: Form):
 
 def test_an_alarm_weighs_as_much_as_the_classifier_where_it_is_set_off():
     """It pulls to black what the classifier leaves alone, and stays silent where it does not matter."""
-    form, told = Square(2, 0, 0), []
+    form, told = Square(side=2, top=0, left=0), []
 
     def flat(shown: Tensor) -> tuple[Tensor, float]:
         return torch.zeros(shown.shape), 0.0

@@ -118,7 +118,13 @@ def test_the_published_model_in_numbers():
 
 
 def published() -> GuidedUNet:
-    return GuidedUNet(256, (256, 256, 512, 512, 1024, 1024), 2, (False, False, False, True, True, True), 6)
+    return GuidedUNet(
+        image_size=256,
+        widths=(256, 256, 512, 512, 1024, 1024),
+        blocks=2,
+        attention=(False, False, False, True, True, True),
+        out_channels=6,
+    )
 
 
 def test_the_published_model_is_told_from_its_keys():

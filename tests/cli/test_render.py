@@ -35,7 +35,7 @@ def metrics(file: Path) -> dict[str, float]:
 
 def running(tmp_path: Path, **changes: object) -> RunContext:
     run = RunContext(command="purify", summary=tmp_path / "run.json", metrics=tmp_path / "run.prom", dataset="in")
-    run.counts = Counts("shards", 9, computed=2, reused=1, samples=30)
+    run.counts = Counts(unit="shards", total=9, computed=2, reused=1, samples=30)
     return run
 
 
@@ -169,7 +169,7 @@ def test_the_line_of_a_terminal_fits_it(width: int, what: str):
 
     shown = Screen(RunContext(), lines=False)
     parts = (Part("shards", 1, 3), Part("images", 97, 180))
-    shown.show(Progress(what, parts, per_s=4.1, notes=("reused 0", "failed 0")))
+    shown.show(Progress(what=what, parts=parts, per_s=4.1, notes=("reused 0", "failed 0")))
     console = Console(width=width, force_terminal=True, color_system=None)
     with console.capture() as capture:
         console.print(shown.line(width))

@@ -251,7 +251,12 @@ def test_time_that_is_up_before_the_first_shard(shards: Path, tmp_path: Path):
 
 def test_when_time_is_up_shards_in_hand_are_finished_and_kept(shards: Path, tmp_path: Path):
     def request(store: Path) -> PurifyJob:
-        return PurifyJob(open_dataset([str(shards)]), purifier_spec(preset="blur"), Store(store), Workers())
+        return PurifyJob(
+            dataset=open_dataset([str(shards)]),
+            spec=purifier_spec(preset="blur"),
+            store=Store(store),
+            workers=Workers(),
+        )
 
     whole = purify(plan_purify(request(tmp_path / "whole")))
     stop_at = time.monotonic() + 0.5

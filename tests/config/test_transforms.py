@@ -14,13 +14,13 @@ class Some(Settings):
 
 
 FORMS = {
-    "gray": Transform("gray"),
-    "blur:1": Transform("blur", factor=1),
-    "blur:12@mean": Transform("blur", factor=12, grid="mean"),
-    "blur:3@key": Transform("blur", factor=3, grid="key"),
-    "gauss:0.8": Transform("gauss", sigma=0.8),
-    "gauss:100": Transform("gauss", sigma=100.0),
-    "dct:4": Transform("dct", factor=4),
+    "gray": Transform(kind="gray"),
+    "blur:1": Transform(kind="blur", factor=1),
+    "blur:12@mean": Transform(kind="blur", factor=12, grid="mean"),
+    "blur:3@key": Transform(kind="blur", factor=3, grid="key"),
+    "gauss:0.8": Transform(kind="gauss", sigma=0.8),
+    "gauss:100": Transform(kind="gauss", sigma=100.0),
+    "dct:4": Transform(kind="dct", factor=4),
 }
 WRONG = ["", "grey", "gray ", "gray@key", "blur", "blur:", "blur:0", "blur:02", "blur:2.5", "blur:2@", "blur:123456"]
 WRONG += ["blur:2\n", "blur:2@all", "gauss", "gauss:", "gauss:-1", "gauss:.5", "gauss:1e1", "gauss:0", "gauss:0.000"]

@@ -136,8 +136,13 @@ def _purify(folder: Path) -> Ask:
     """Through a worker with quarantine: nothing lost, nothing invented, nothing half-published."""
     store = Store(folder / "pur")
     store.prepare()
-    setup = PurifySetup(purifier_spec(method="blur", overrides={"transforms": ["blur:2"]}), store.root, 4, True)
-    worker = PurifyWorker(setup, WorkerContext("cpu", 1, lambda: None, {}))
+    setup = PurifySetup(
+        spec=purifier_spec(method="blur", overrides={"transforms": ["blur:2"]}),
+        store=store.root,
+        batch_size=4,
+        quarantine=True,
+    )
+    worker = PurifyWorker(setup, WorkerContext(device="cpu", compute_threads=1, heartbeat=lambda: None, label={}))
 
     def ask(data: bytes) -> None:
         path = folder / "in.tar"

@@ -102,7 +102,9 @@ def test_one_image_of_a_rare_class_hides_nothing():
 
 
 def judged(*residuals: tuple[float, float]) -> Judgement:
-    return Judgement(3, 500.0, tuple(Candidate(0.9, value, upper) for value, upper in residuals))
+    return Judgement(
+        suspect=3, triggered=500.0, candidates=tuple(Candidate(0.9, value, upper) for value, upper in residuals)
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ EVERY_VALUE = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(
 
 
 def rounded(images: torch.Tensor, **settings: int) -> torch.Tensor:
-    return BitDepth(BitDepthSettings(**settings), Resources(torch.device("cpu")))(images, ["a"] * len(images))
+    return BitDepth(BitDepthSettings(**settings), Resources(device=torch.device("cpu")))(images, ["a"] * len(images))
 
 
 @pytest.mark.parametrize("bits", range(1, 9))

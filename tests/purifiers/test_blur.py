@@ -10,7 +10,7 @@ from tests.diffusion.test_projectors import expected_projection
 from zipbatch.purifiers import PURIFIERS, Blur, Resources
 from zipbatch.purifiers.settings import BlurSettings
 
-RESOURCES = Resources(torch.device("cpu"))
+RESOURCES = Resources(device=torch.device("cpu"))
 
 
 def make_blur(*transforms: str) -> Blur:

@@ -19,7 +19,7 @@ from zipbatch.purifiers.chain import MAX_DRAWS, Chain
 from zipbatch.stages.purify.identity import describe, describe_settings
 from zipbatch.store import Store
 
-CPU = Resources(torch.device("cpu"), seed=3)
+CPU = Resources(device=torch.device("cpu"), seed=3)
 IMAGES = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 KEYS = [f"k{i}" for i in range(6)]
 

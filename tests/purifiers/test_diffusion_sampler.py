@@ -26,11 +26,11 @@ def made_up(canvas: int = SIZE) -> Prior:
 
 
 def make_diffpure(prior: Prior, *, seed: int = 0, **settings: object) -> DiffPure:
-    return DiffPure(DiffPureSettings(**settings), Resources(CPU, prior, seed))  # type: ignore[arg-type]
+    return DiffPure(DiffPureSettings(**settings), Resources(device=CPU, prior=prior, seed=seed))  # type: ignore[arg-type]
 
 
 def make_ddnm(prior: Prior, *, seed: int = 0, **settings: object) -> Ddnm:
-    return Ddnm(DdnmSettings(**settings), Resources(CPU, prior, seed))  # type: ignore[arg-type]
+    return Ddnm(DdnmSettings(**settings), Resources(device=CPU, prior=prior, seed=seed))  # type: ignore[arg-type]
 
 
 def canvases(images: np.ndarray) -> np.ndarray:
@@ -95,4 +95,4 @@ def test_sizes(kind: type[Purifier]):
     with pytest.raises(ValueError, match="12x16 pixels neither equals nor tiles the prior's 32x32"):
         kind.images_per_row(settings, 16, 12, prior_size=32)
     with pytest.raises(ValueError, match="needs a prior"):
-        kind(settings, Resources(CPU))
+        kind(settings, Resources(device=CPU))

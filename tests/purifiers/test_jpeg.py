@@ -22,7 +22,7 @@ def coded(pixels: np.ndarray, **settings: int) -> np.ndarray:
     """uint8 [N, H, W, 3] through the purifier."""
     given = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
     before = given.clone()
-    purified = Jpeg(JpegSettings(**settings), Resources(torch.device("cpu")))(given, ["a"] * len(pixels))
+    purified = Jpeg(JpegSettings(**settings), Resources(device=torch.device("cpu")))(given, ["a"] * len(pixels))
     assert purified.dtype == torch.uint8
     assert purified.is_contiguous()
     assert torch.equal(given, before)

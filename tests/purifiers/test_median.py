@@ -12,7 +12,7 @@ from zipbatch.purifiers.settings import MedianSettings
 
 
 def smoothed(images: torch.Tensor, **settings: int) -> torch.Tensor:
-    return Median(MedianSettings(**settings), Resources(torch.device("cpu")))(images, ["a"] * len(images))
+    return Median(MedianSettings(**settings), Resources(device=torch.device("cpu")))(images, ["a"] * len(images))
 
 
 def smoothed_by_hand(images: np.ndarray, window: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def repaint(shipped: tuple[Prior, RepaintSettings], images: np.ndarray, names: l
     """What became of uint8 [N, H, W, 3], [N, 3, H, W], and the masks."""
     found: list[Tensor] = []
     prior, own = shipped
-    purifier = Repaint(own, Resources(CPU, prior, keep_masks=lambda _, masks: found.append(masks)))
+    purifier = Repaint(own, Resources(device=CPU, prior=prior, keep_masks=lambda _, masks: found.append(masks)))
     suspects = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return purifier(suspects, names), torch.cat(found)
 
@@ -89,7 +89,9 @@ def test_images_on_a_canvas_are_scored_each_by_itself():
     images, names = pictures(4), keys(4)
     masks: list[Tensor] = []
     own = settings(**GIVEN, steps=4)
-    purifier = Repaint(own, Resources(CPU, made_up(2 * SIZE), keep_masks=lambda _, found: masks.append(found)))
+    purifier = Repaint(
+        own, Resources(device=CPU, prior=made_up(2 * SIZE), keep_masks=lambda _, found: masks.append(found))
+    )
     flat = images.clone()
     flat[1:] = 128
     purifier(images, names)
@@ -101,7 +103,7 @@ def test_images_on_a_canvas_are_scored_each_by_itself():
 def test_where_nothing_sticks_out_the_image_comes_back():
     own = settings(**{**GIVEN, "seed_threshold": 1e6, "region_threshold": 1e6}, steps=4)
     images = pictures(3)
-    assert torch.equal(Repaint(own, Resources(CPU, made_up()))(images, keys(3)), images)
+    assert torch.equal(Repaint(own, Resources(device=CPU, prior=made_up()))(images, keys(3)), images)
 
 
 def test_defaults_and_calls():
@@ -109,7 +111,7 @@ def test_defaults_and_calls():
     assert (own.steps, own.start_step, own.residual_steps) == (20, 100, (100, 300, 500))
     assert own.calls(1000) == 3 + 2
     with pytest.raises(ValueError, match="needs levels and thresholds"):
-        Repaint(own, Resources(CPU, made_up()))
+        Repaint(own, Resources(device=CPU, prior=made_up()))
     assert PURIFIERS["repaint"] is Repaint
 
 
@@ -210,7 +212,7 @@ class SomeNan(EpsUNet):
 def test_what_is_not_finite_does_not_pass_for_clean():
     prior = Prior(SomeNan(), in_channels=3, out_channels=3, sample_size=SIZE, alpha_bar=ALPHA_BAR)
     with pytest.raises(NonFiniteError) as caught:
-        Repaint(settings(**GIVEN, steps=4), Resources(CPU, prior))(pictures(3), keys(3))
+        Repaint(settings(**GIVEN, steps=4), Resources(device=CPU, prior=prior))(pictures(3), keys(3))
     assert caught.value.key == keys(3)[1]
 
 
@@ -222,5 +224,5 @@ def test_a_hole_is_filled_from_its_own_image_on_a_canvas():
     made, alone = [], []
     for prior, batch, out in ((made_up(2 * SIZE), images, made), (made_up(), images[:1], alone)):
         own = settings(**{**GIVEN, "seed_threshold": 0.6, "region_threshold": 0.6}, steps=1000, start_step=1)
-        out.append(Repaint(own, Resources(CPU, prior))(batch, keys(len(batch))))
+        out.append(Repaint(own, Resources(device=CPU, prior=prior))(batch, keys(len(batch))))
     assert apart(made[0][:1], alone[0]) <= 1

@@ -16,7 +16,7 @@ from zipbatch.purifiers.shrinkpad import ShrinkPad
 
 
 def shrunk(images: torch.Tensor, keys: list[str], *, seed: int = 0, **settings: int) -> torch.Tensor:
-    return ShrinkPad(ShrinkPadSettings(**settings), Resources(torch.device("cpu"), seed=seed))(images, keys)
+    return ShrinkPad(ShrinkPadSettings(**settings), Resources(device=torch.device("cpu"), seed=seed))(images, keys)
 
 
 def pictures(count: int, size: int = 16) -> torch.Tensor:

@@ -49,7 +49,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Prior:
 
 def make_zip(prior: Prior, *, seed: int = 0, precision: str = "float32", **settings: object) -> Zip:
     given = {"steps": 4, "start_step": 300, **settings}
-    return Zip(ZipSettings(**given), Resources(CPU, prior, seed, precision))  # type: ignore[arg-type]
+    return Zip(ZipSettings(**given), Resources(device=CPU, prior=prior, seed=seed, precision=precision))  # type: ignore[arg-type]
 
 
 def pictures(count: int) -> Tensor:
@@ -267,7 +267,7 @@ def test_more_steps_than_the_prior_has(tiny: Prior):
 
 def test_no_prior():
     with pytest.raises(ValueError, match="needs a prior"):
-        Zip(ZipSettings(), Resources(CPU))
+        Zip(ZipSettings(), Resources(device=CPU))
 
 
 class BrokenUNet(nn.Module):

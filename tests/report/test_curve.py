@@ -13,7 +13,15 @@ from zipbatch.report.curve import StrengthLine, strength_curve
 
 def line(name: str, ca: list[float], asr: list[float], exponents: list[float]) -> StrengthLine:
     around = [(value - 0.01, value + 0.01) for value in ca]
-    return StrengthLine(name, exponents, ca, around, asr, [(max(0, a - 0.01), a + 0.01) for a in asr], 0.9)
+    return StrengthLine(
+        name=name,
+        exponents=exponents,
+        ca=ca,
+        ca_ci95=around,
+        asr=asr,
+        asr_ci95=[(max(0, a - 0.01), a + 0.01) for a in asr],
+        undefended_ca=0.9,
+    )
 
 
 def picture(lines: list[StrengthLine]) -> np.ndarray:

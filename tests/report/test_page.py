@@ -65,7 +65,12 @@ def read(*rows: dict[str, Any]) -> list[Shown]:
 
 
 def page(**given: Any) -> Page:
-    plain = Page("title", "about", [Finding("all is well", "good")], Provenance("zipbatch evaluate v", []))
+    plain = Page(
+        title="title",
+        about="about",
+        findings=[Finding(text="all is well", tone="good")],
+        provenance=Provenance("zipbatch evaluate v", []),
+    )
     return replace(plain, **given)
 
 
@@ -74,7 +79,10 @@ def gallery(count: int, *, size: int = 32, forms: int = 5, key: str = "key") -> 
     items = [
         Item(
             f"{key}{i}",
-            [Picture(f"form {f}", noise.integers(0, 256, (size, size, 3)).astype(np.uint8)) for f in range(forms)],
+            [
+                Picture(title=f"form {f}", pixels=noise.integers(0, 256, (size, size, 3)).astype(np.uint8))
+                for f in range(forms)
+            ],
         )
         for i in range(count)
     ]
@@ -162,12 +170,12 @@ def test_names_in_data_are_text_and_nothing_else():
     hostile = page(
         title=HOSTILE,
         about=HOSTILE,
-        findings=[Finding(HOSTILE, "bad", HOSTILE, HOSTILE)],
+        findings=[Finding(text=HOSTILE, tone="bad", who=HOSTILE, more=HOSTILE)],
         tables=[table(rows)],
         charts=chart(rows),
         galleries=[gallery(4, key=HOSTILE)],
-        confusions=[Confusion(HOSTILE, [HOSTILE, "b"], [Matrix(HOSTILE, [[1, 2], [3, 4]])])],
-        provenance=Provenance(f"zipbatch {HOSTILE}", [Facts(HOSTILE, [Fact(HOSTILE, HOSTILE, code=True)])]),
+        confusions=[Confusion(title=HOSTILE, classes=[HOSTILE, "b"], matrices=[Matrix(HOSTILE, [[1, 2], [3, 4]])])],
+        provenance=Provenance(f"zipbatch {HOSTILE}", [Facts(HOSTILE, [Fact(name=HOSTILE, text=HOSTILE, code=True)])]),
     )
     html = page_html(hostile)
     tree = Tree(html)
@@ -203,7 +211,7 @@ def test_everything_is_there_without_scripts():
 
 def test_what_a_screen_reader_needs():
     rows = read(row(), purified())
-    confusion = Confusion("Confusion", ["a", "b"], [Matrix("no defence", [[1, 2], [3, 4]])])
+    confusion = Confusion(title="Confusion", classes=["a", "b"], matrices=[Matrix("no defence", [[1, 2], [3, 4]])])
     tree = Tree(
         page_html(page(galleries=[gallery(6)], tables=[table(rows)], charts=chart(rows), confusions=[confusion]))
     )
@@ -274,7 +282,7 @@ def test_rows_over_seeds_have_their_deviations():
 
 
 def test_many_verdicts_open_on_demand():
-    html = page_html(page(findings=[Finding(f"finding {i}") for i in range(20)]))
+    html = page_html(page(findings=[Finding(text=f"finding {i}") for i in range(20)]))
     assert "12 more verdicts" in html and "finding 19" in html
 
 

@@ -34,7 +34,9 @@ PHONE = {"width": 390, "height": 844}
 def answered() -> PageGallery:
     picture = np.full((32, 32, 3), 90, np.uint8)
     marks = [("right", "cat"), ("target", "dog"), ("wrong", HOSTILE), ("unknown", "cow")]
-    pictures = [Picture(f"form {mark}", picture, answer, mark, 0.987) for mark, answer in marks]  # type: ignore[arg-type]
+    pictures = [
+        Picture(title=f"form {mark}", pixels=picture, answer=answer, mark=mark, score=0.987) for mark, answer in marks
+    ]  # type: ignore[arg-type]
     return PageGallery("More pictures", [Tab("One", [Item("k" * 200, pictures, "true class: cat")])])
 
 
@@ -54,10 +56,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tables=[table(rows)],
         charts=chart(rows),
         galleries=[gallery(6), answered()],
-        confusions=[Confusion("Confusion", names, matrices)],
+        confusions=[Confusion(title="Confusion", classes=names, matrices=matrices)],
         provenance=Provenance(
             "zipbatch evaluate " + "a-long-path/" * 30,
-            [Facts("Data", [Fact("sha256", "0" * 64 + "\n" + "1" * 64, code=True)])],
+            [Facts("Data", [Fact(name="sha256", text="0" * 64 + "\n" + "1" * 64, code=True)])],
         ),
     )
     path = tmp_path_factory.mktemp("page") / "page.html"

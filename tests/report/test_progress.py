@@ -22,13 +22,13 @@ class Clock:
 
 
 def at(done: int, total: int | None, what: str = "work") -> Progress:
-    return Progress(what, (Part("images", done, total),))
+    return Progress(what=what, parts=(Part("images", done, total),))
 
 
 def test_the_line_says_shards_images_rate_time_left_and_notes():
     progress = Progress(
-        "purifying in",
-        (Part("shards", 1, 3), Part("images", 97, 180)),
+        what="purifying in",
+        parts=(Part("shards", 1, 3), Part("images", 97, 180)),
         per_s=4.1,
         notes=("reused 0", "failed 0"),
     )
@@ -99,7 +99,9 @@ def test_units():
 
 
 def test_work_gets_its_name_from_who_shows_it_and_tells_its_parts():
-    progress = Progress(parts=(Part("shards", 1, 3), Part("images", 97)), counts=Counts("shards", 3, computed=1))
+    progress = Progress(
+        parts=(Part("shards", 1, 3), Part("images", 97)), counts=Counts(unit="shards", total=3, computed=1)
+    )
     shown = progress.shown("purifying in")
     assert (progress.what, shown.what, shown.counts) == ("", "purifying in", progress.counts)
     assert shown.part("images") == Part("images", 97)

@@ -27,11 +27,13 @@ REPORT = RunReport(
     error="1 of 9 shards failed",
     dataset="incoming",
     store="/srv/pur",
-    counts=Counts("shards", 9, computed=3, reused=4, failed=1, samples=700),
+    counts=Counts(unit="shards", total=9, computed=3, reused=4, failed=1, samples=700),
     failed={"b.tar": "key 'x': no image"},
 )
 DONE = replace(REPORT, outcome="done", exit_code=0, error=None, failed={}, version="abc", tags=("nightly", "latest"))
-FOUND = Verdict("backdoored", ("nothing found", "backdoored"), 0.25, {'the "ship"': 27})
+FOUND = Verdict(
+    finding="backdoored", findings=("nothing found", "backdoored"), flip_rate=0.25, suspects={'the "ship"': 27}
+)
 
 
 def parsed(text: str) -> dict[str, dict[tuple[str, ...], float]]:
@@ -61,9 +63,9 @@ def test_an_audit_tells_its_verdict_and_suspects(tmp_path: Path):
 
 
 def test_counts_add_up():
-    counts = Counts("shards", 9, computed=3, reused=4, failed=1)
+    counts = Counts(unit="shards", total=9, computed=3, reused=4, failed=1)
     assert (counts.done, counts.left) == (7, 1)
-    assert Counts("images", None, computed=3).left is None
+    assert Counts(unit="images", total=None, computed=3).left is None
 
 
 def test_a_summary_has_everything(tmp_path: Path):

@@ -15,7 +15,9 @@ ROWS = [SheetRow("cat", "k/0001"), SheetRow("dog", "k/0002")]
 
 
 def column(rows: int, colour: tuple[int, int, int], *, title: str = "title", mark: Mark = "wrong") -> SheetColumn:
-    return SheetColumn(title, [np.full((16, 16, 3), colour, np.uint8)] * rows, ["cat"] * rows, [mark] * rows)
+    return SheetColumn(
+        title=title, images=[np.full((16, 16, 3), colour, np.uint8)] * rows, answers=["cat"] * rows, marks=[mark] * rows
+    )
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -61,7 +63,7 @@ def test_columns_must_be_of_one_length():
 
 @pytest.mark.parametrize("text", ["\udcff", "\x1b[31m", "日本", "a" * 300])
 def test_any_text_can_be_drawn(text: str):
-    one = SheetColumn(text, [np.zeros((8, 12, 3), np.uint8)], [text], ["unknown"])
+    one = SheetColumn(title=text, images=[np.zeros((8, 12, 3), np.uint8)], answers=[text], marks=["unknown"])
     assert pixels(contact_sheet(text, [SheetRow(text, text)], [one])).shape[2] == 3
 
 

@@ -14,10 +14,13 @@ from zipbatch.report.page.table_files import latex, markdown
 from zipbatch.report.tradeoff import tradeoff_figure
 
 TABLE = Table(
-    "Measures",
-    [Column("defence"), Column("CA", numeric=True)],
-    [[Cell("a|b_c > 50 % & $x$"), Cell(".871", 0.871, "±.021")], [Cell(HOSTILE + "\n# title"), Cell("–")]],
-    ["± is half the interval.\nOf 9 images."],
+    title="Measures",
+    columns=[Column("defence"), Column("CA", numeric=True)],
+    rows=[
+        [Cell(text="a|b_c > 50 % & $x$"), Cell(text=".871", value=0.871, more="±.021")],
+        [Cell(text=HOSTILE + "\n# title"), Cell(text="–")],
+    ],
+    notes=["± is half the interval.\nOf 9 images."],
 )
 
 
@@ -48,4 +51,4 @@ def test_a_figure_is_what_its_suffix_says_and_the_same_again(suffix: str, begin:
 
 def test_a_figure_needs_points():
     with pytest.raises(ValueError, match="points"):
-        tradeoff_figure(Chart("title", "x", "y", []))
+        tradeoff_figure(Chart(title="title", x_title="x", y_title="y", points=[]))

@@ -16,7 +16,7 @@ from zipbatch.storage import storage_path
 from zipbatch.store import Store, VersionHeader
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PurifiedSample:
     """One purified image.
 
@@ -63,7 +63,14 @@ class PurifiedVersion(IterableDataset[PurifiedSample]):
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for row in self._rows[first::step]:
             for one in read_listed(self._store.objects.path(row.output), row.output, otherwise=STORED):
-                yield PurifiedSample(one.key, row.split, row.shard, one.image(), one.label(), one.metadata())
+                yield PurifiedSample(
+                    key=one.key,
+                    split=row.split,
+                    shard=row.shard,
+                    image=one.image(),
+                    label=one.label(),
+                    metadata=one.metadata(),
+                )
 
 
 def open_version(store: str | Path, reference: str, splits: Sequence[str] = ()) -> PurifiedVersion:

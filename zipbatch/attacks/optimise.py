@@ -56,7 +56,7 @@ class Form(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Square:
     """``side`` x ``side`` pixels in place of the image's, the upper left one at ``top``, ``left``."""
 

@@ -40,7 +40,7 @@ RESIZED_INSIDE = {"vit_b_16": 224, "vit_b_32": 224}
 """Models that BackdoorBench puts behind a resize, so that their tensors' names begin with ``1.``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PoisonedImage:
     """One stamped test image: its number in the clean test set, both labels, and its file within the record."""
 
@@ -66,7 +66,7 @@ class _Model:
         return RESIZED_INSIDE.get(self.model_name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttackResult(_Model):
     """What a record says. ``dataset`` is BackdoorBench's name for the clean data."""
 
@@ -112,7 +112,7 @@ class AttackResult(_Model):
         parts = PurePosixPath(row["path"].replace("\\", "/")).parts[-3:]
         if parts != (PICTURES, str(true), f"{number}.png"):
             raise UsageError(f"{where} lies at {row['path'][:200]!r}, not at …/{PICTURES}/{true}/{number}.png")
-        return PoisonedImage(number, wanted, true, PurePosixPath(*parts))
+        return PoisonedImage(index=number, label=wanted, original_label=true, file=PurePosixPath(*parts))
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ _ENDS = {
 Shapes = Mapping[str, torch.Size]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GuidedUNet:
     """What a checkpoint's keys and shapes say of its network.
 
@@ -151,7 +151,14 @@ def guided_unet(shapes: Shapes, *, where: StoragePath, flags: GuidedFlags = PUBL
         if rest or blocks < 1 or any(has not in {0, wanted} for has, wanted in zip(found, widths, strict=True)):
             continue  # 0: missing, which to_diffusers reports with all else that is
         attention = tuple(any(key.startswith(f"input_blocks.{number}.1.") for key in shapes) for number in firsts)
-        network = GuidedUNet(image_size, widths, blocks, attention, _rows(shapes, "out.2.weight"), flags)
+        network = GuidedUNet(
+            image_size=image_size,
+            widths=widths,
+            blocks=blocks,
+            attention=attention,
+            out_channels=_rows(shapes, "out.2.weight"),
+            flags=flags,
+        )
         if not all(map(flags.head_width, network.attention_widths)) or width % 32:
             each = flags.head_channels or HEAD_CHANNELS
             what = f"{flags.num_heads} heads" if flags.num_heads else f"heads of {each}"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 HEAD_CHANNELS = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GuidedFlags:
     """Flags of guided-diffusion's training scripts that a checkpoint's tensors do not show. None: as published.
 

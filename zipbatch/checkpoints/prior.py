@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 _FORMAT = "a prior is a folder in diffusers' format (unet/ and scheduler/), or a guided-diffusion .pt"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PriorFolder:
     """A prior on a disk or in an object store: configs read and checked, weights not loaded.
 
@@ -133,12 +133,16 @@ def open_prior(path: StoragePath, *, flags: GuidedFlags = PUBLISHED) -> PriorFol
     unet_config = with_side(unet_config)
     check_configs(unet / "config.json", unet_config, scheduler / SCHEDULER_CONFIG, scheduler_config)
     weights, parts = weights_in(unet)
-    return PriorFolder(path, unet_config, scheduler_config, weights, parts=parts)
+    return PriorFolder(
+        path=path, unet_config=unet_config, scheduler_config=scheduler_config, weights=weights, parts=parts
+    )
 
 
 def _guided_file(path: StoragePath, flags: GuidedFlags) -> PriorFolder:
     guided = guided_unet(shapes_of(read_tensors(path)), where=path, flags=flags)
-    return PriorFolder(path, guided.config, flags.scheduler, path, guided)
+    return PriorFolder(
+        path=path, unet_config=guided.config, scheduler_config=flags.scheduler, weights=path, guided=guided
+    )
 
 
 def load_prior(folder: PriorFolder) -> Prior:

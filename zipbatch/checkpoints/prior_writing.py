@@ -25,7 +25,7 @@ def fresh_prior(unet_config: dict[str, Any], scheduler_config: dict[str, Any], *
     """
     where = Path("unet settings")
     check_configs(where, unet_config, Path("schedule settings"), scheduler_config)
-    folder = PriorFolder(where, unet_config, scheduler_config, where)
+    folder = PriorFolder(path=where, unet_config=unet_config, scheduler_config=scheduler_config, weights=where)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return built(folder, build_unet(folder.path, folder.unet_config))

@@ -55,7 +55,7 @@ class VictimSpec(BaseModel):
         return ONNX_MODEL if self.arch == ONNX else WEIGHTS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VictimFolder:
     """A victim on a disk or in an object store, its config read and its weights not yet: a ``VictimSource``.
 
@@ -127,7 +127,7 @@ def open_victim(path: StoragePath) -> VictimFolder:
     if not (path / spec.weights).is_file():
         raise UsageError(f"{path / spec.weights}: missing")
     check_kind(path / spec.weights)
-    return VictimFolder(path.absolute(), spec, str(path))
+    return VictimFolder(path=path.absolute(), spec=spec, label=str(path))
 
 
 def load_victim(folder: VictimFolder) -> Victim:

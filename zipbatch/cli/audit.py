@@ -113,4 +113,6 @@ def _note(result: AuditResult) -> None:
     from zipbatch.report.run import Verdict
 
     suspects = {} if result.target is None else {result.target: result.suspects}
-    run_context().verdict = Verdict(result.audit.finding, tuple(EXIT_CODES), result.audit.flip_rate, suspects)
+    run_context().verdict = Verdict(
+        finding=result.audit.finding, findings=tuple(EXIT_CODES), flip_rate=result.audit.flip_rate, suspects=suspects
+    )

@@ -37,7 +37,7 @@ def calibrate(prior: str, source: str, request: CalibrateRequest, as_json: bool)
         shown.begin(what, f"{prior} on {source}")
 
         def show(done: int, total: int) -> None:
-            shown.show(Progress(what, (Part("images", done, total),)))
+            shown.show(Progress(what=what, parts=(Part("images", done, total),)))
 
         done = run(folder, opened, request, on_progress=show)
     if as_json:

@@ -135,7 +135,14 @@ def prior(
 
     if num_heads and head_channels:
         raise click.UsageError("--num-heads and --head-channels say the same; give one")
-    flags = GuidedFlags(num_heads, head_channels, new_attention_order, noise_schedule, diffusion_steps, predict_xstart)
+    flags = GuidedFlags(
+        num_heads=num_heads,
+        head_channels=head_channels,
+        new_order=new_attention_order,
+        noise_schedule=noise_schedule,
+        diffusion_steps=diffusion_steps,
+        predict_xstart=predict_xstart,
+    )
     result = import_prior(file, out, half=half, flags=flags)
     if as_json:
         emit_json({**asdict(result), "path": str(result.path)})

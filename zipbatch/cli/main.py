@@ -98,7 +98,7 @@ def cli(run: RunContext, verbose: int, quiet: bool) -> None:
         context.default_map = default_map(user_defaults(), cli, context, str(context.invoked_subcommand))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _End:
     """How a command ended, and what there is to say of it."""
 
@@ -114,7 +114,7 @@ def main() -> None:
     _leave_descriptor_2_to_libraries()
     _print_what_can_be_printed()
     run = RunContext()
-    stop = Stop(lambda code: _end(run, _End(code, f"stopped at once; {run.left()}{_GO_ON}")))
+    stop = Stop(lambda code: _end(run, _End(code=code, error=f"stopped at once; {run.left()}{_GO_ON}")))
     stop.install()
     code = _run(run, stop)
     _leave(code, at_once=stop.came or "ray" in sys.modules)
@@ -149,24 +149,24 @@ def _run(run: RunContext | None = None, stop: Stop | None = None) -> int:
 def _carried_out(run: RunContext, stop: Stop) -> _End:
     try:
         answer = cli.main(prog_name="zipbatch", standalone_mode=False, obj=run)
-        return _End(answer, outcome="done") if isinstance(answer, int) and answer else _End()
+        return _End(code=answer, outcome="done") if isinstance(answer, int) and answer else _End()
     except click.ClickException as error:
-        return _End(error.exit_code, error.format_message(), shown=error)
+        return _End(code=error.exit_code, error=error.format_message(), shown=error)
     except ZipbatchError as error:
-        return _End(error.exit_code, str(error), outcome=error.outcome)
+        return _End(code=error.exit_code, error=str(error), outcome=error.outcome)
     except (KeyboardInterrupt, click.Abort):
-        return _End(stop.code, f"{stop.how}; {run.left()}{_GO_ON}")
+        return _End(code=stop.code, error=f"{stop.how}; {run.left()}{_GO_ON}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _End(1)
+        return _End(code=1)
     except OSError as error:
-        return _End(1, _os_error(error))
+        return _End(code=1, error=_os_error(error))
     except Exception as error:  # the last boundary: a traceback for those who ask, one line for everyone else
         if memory.is_lacking(error):
-            return _End(1, f"out of memory ({error or 'no more of it'}); {memory.NEXT_STEP}")
+            return _End(code=1, error=f"out of memory ({error or 'no more of it'}); {memory.NEXT_STEP}")
         log.debug("internal error", exc_info=True)
         hint = "run again with -vv for the traceback, and please report it"
-        return _End(1, f"internal error: {type(error).__name__}: {error} ({hint})")
+        return _End(code=1, error=f"internal error: {type(error).__name__}: {error} ({hint})")
 
 
 def _end(run: RunContext, end: _End) -> int:

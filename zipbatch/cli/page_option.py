@@ -65,12 +65,12 @@ def this_run() -> Provenance:
     noted = run_context()
     words = ["zipbatch", *(_USER.sub("", word) for word in sys.argv[1:])]
     facts = [
-        Fact("run", noted.run, code=True),
-        Fact("started", datetime.fromtimestamp(noted.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")),
-        Fact("took", f"{clock_text(time.monotonic() - noted.clock)} until this report was written"),
-        Fact("zipbatch", __version__),
-        Fact("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
-        *(Fact(name, found) for name in _LIBRARIES if (found := _version(name)) is not None),
+        Fact(name="run", text=noted.run, code=True),
+        Fact(name="started", text=datetime.fromtimestamp(noted.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")),
+        Fact(name="took", text=f"{clock_text(time.monotonic() - noted.clock)} until this report was written"),
+        Fact(name="zipbatch", text=__version__),
+        Fact(name="python", text=f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        *(Fact(name=name, text=found) for name in _LIBRARIES if (found := _version(name)) is not None),
     ]
     return Provenance(shlex.join(words), [Facts("This run", facts)])
 

@@ -66,7 +66,7 @@ class Screen:
 
     def __init__(self, run: RunContext, *, lines: bool) -> None:
         self._left, self._lock = TimeLeft(), threading.Lock()
-        self._now = Progress("starting")
+        self._now = Progress(what="starting")
         jobs = [(REFRESH_EVERY_S, run.refresh)]
         if lines:
             jobs.append((LINE_EVERY_S, self._log))
@@ -75,7 +75,7 @@ class Screen:
     def begin(self, what: str, about: str = "") -> None:
         """The work begins: lines are logged and reports refreshed from here on. ``about`` says how much it is."""
         with self._lock:
-            self._now = Progress(what)
+            self._now = Progress(what=what)
         if self._lines:
             self._say(f"{what}{': ' if about else ''}{about}", self._now, None)
         if not self._began:
@@ -104,7 +104,7 @@ class Screen:
                 began, first = time.monotonic(), done
             passed = time.monotonic() - began
             rate = (done - first) / passed if done > first and passed > 0 else None
-            self.show(Progress(what, (Part(unit, done, total),), per_s=rate))
+            self.show(Progress(what=what, parts=(Part(unit, done, total),), per_s=rate))
 
         return show
 

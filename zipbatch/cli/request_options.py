@@ -67,10 +67,10 @@ def options_of(
 
 def option_for(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
     """The option of one field."""
-    return _option(_Offered(name, field))
+    return _option(_Offered(name=name, field=field))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Offered:
     """A field that has a flag. Of an entry of a mapping, ``mapping`` is the request's field that has the mapping, and
     ``default`` what help says of the default.
@@ -86,9 +86,12 @@ def _offered(name: str, field: FieldInfo) -> list[_Offered]:
     """The field itself, or those of the model whose settings it holds."""
     said = option_of(field)
     if said.settings_of is None:
-        return [_Offered(name, field)]
+        return [_Offered(name=name, field=field)]
     entries = {key: entry for key, entry in said.settings_of.model_fields.items() if has_option(entry)}
-    return [_Offered(key, entry, name, said.default or _default_text(entry)) for key, entry in entries.items()]
+    return [
+        _Offered(name=key, field=entry, mapping=name, default=said.default or _default_text(entry))
+        for key, entry in entries.items()
+    ]
 
 
 def _default_text(field: FieldInfo) -> str | None:

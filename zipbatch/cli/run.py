@@ -173,7 +173,10 @@ def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
 
     def count(ran: int, skipped: int, failed: Mapping[str, str]) -> None:
         stages[0] = ran + skipped + len(failed)
-        noted.counts, noted.failed = Counts("stages", len(plan.instances), ran, skipped, len(failed)), failed
+        noted.counts, noted.failed = (
+            Counts(unit="stages", total=len(plan.instances), computed=ran, reused=skipped, failed=len(failed)),
+            failed,
+        )
 
     with screen() as shown:
         shown.begin(what, about)

@@ -29,7 +29,7 @@ LockPolicy = Literal["skip", "wait", "fail"]
 _POLL_S = 1.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RunContext:
     """One run. A command notes here what it has got to, so that its end can be told whatever that is.
 
@@ -74,7 +74,7 @@ class RunContext:
         """Note how far a command has got that reuses nothing and ends at its first failure."""
         from zipbatch.report.counts import Counts
 
-        self.counts = Counts(unit, total, computed=done)
+        self.counts = Counts(unit=unit, total=total, computed=done)
 
     def unreported(self) -> None:
         """Leave no report: nothing was run, and the files may be those of a run that was."""

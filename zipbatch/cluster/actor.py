@@ -133,7 +133,11 @@ class WorkerActor:
                 path: _written(ref, Path(folder) / str(i) / path.name) for i, (path, ref) in enumerate(sent.items())
             }
             context = WorkerContext(
-                *(self._device, self._compute_threads, self._heartbeat, label, files),
+                device=self._device,
+                compute_threads=self._compute_threads,
+                heartbeat=self._heartbeat,
+                label=label,
+                files=files,
                 progress=self._progress,
                 memory=self._memory or usual_share(self._compute_threads),
                 in_flight=self._in_flight,

@@ -28,7 +28,7 @@ FROZEN_S = 180.0
 _DEATH_SETTLES_S = 30.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Entry:
     """A task, how far it is, and how often it has killed or hung a worker. A suspect runs alone."""
 
@@ -39,7 +39,7 @@ class _Entry:
     suspect: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Slot:
     """An actor and what it is working on; one that is not up has no work, and ``waking`` is its pending answer."""
 
@@ -133,7 +133,7 @@ class Driver:
             if (task := next(self._tasks, None)) is None:
                 self._exhausted = True
                 return
-            self._start(slot, _Entry(task, next(self._calls)))
+            self._start(slot, _Entry(task=task, call=next(self._calls)))
 
     def _start(self, slot: Slot, entry: _Entry) -> None:
         if not slot.running:
@@ -221,7 +221,7 @@ class Driver:
         except RayTaskError as error:  # our own code raised past its guard, for example on the way back
             del slot.running[ref]
             reason = f"internal error: {error.cause or error} (please report it)"
-            yield Outcome(entry.task, None, reason, entry.tries + 1)
+            yield Outcome(task=entry.task, result=None, error=reason, tries=entry.tries + 1)
             return
         except RayError as error:
             log.warning("a worker died with %s in hand: %s", entry.task.name, type(error).__name__)
@@ -250,12 +250,17 @@ class Driver:
             if entry.tries < MAX_TRIES:
                 self._suspects.append(entry)
                 continue
-            yield Outcome(entry.task, None, f"killed or hung its worker {MAX_TRIES} times; given up", entry.tries)
+            yield Outcome(
+                task=entry.task,
+                result=None,
+                error=f"killed or hung its worker {MAX_TRIES} times; given up",
+                tries=entry.tries,
+            )
 
 
 def _outcome(entry: _Entry, answer: Answer) -> Outcome:
     log_lines(answer.lines)
-    return Outcome(entry.task, answer.result, answer.error, entry.tries + 1, answer.full)
+    return Outcome(task=entry.task, result=answer.result, error=answer.error, tries=entry.tries + 1, full=answer.full)
 
 
 def _token_hint() -> str:

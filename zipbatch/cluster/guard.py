@@ -15,7 +15,7 @@ from zipbatch.logs import Line
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """``result``, or ``error`` with the ``exit_code`` it would have as a command; ``lines`` were logged meanwhile.
 

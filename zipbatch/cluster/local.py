@@ -24,8 +24,6 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
     """See ``run_tasks``."""
     stop = threading.Event()
     far: dict[str, int] = {}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    label = {"host": socket.gethostname(), "pid": os.getpid(), "cuda_visible_devices": visible}
 
     def heartbeat() -> None:
         if stop.is_set():
@@ -45,7 +43,10 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
 
     compute_threads = cpu_cores()
     context = WorkerContext(
-        *(workers.device, compute_threads, heartbeat, label),
+        device=workers.device,
+        compute_threads=compute_threads,
+        heartbeat=heartbeat,
+        label=_label(),
         progress=progress,
         memory=workers.memory or usual_share(compute_threads),
         in_flight=workers.in_flight,
@@ -60,6 +61,11 @@ def run_local(setup: Setup, tasks: Iterable[Any], workers: Workers, *, on_partia
             )
         finally:
             stop.set()
+
+
+def _label() -> dict[str, Any]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "cuda_visible_devices": visible}
 
 
 def _outcomes(
@@ -77,7 +83,7 @@ def _outcomes(
             for future in wait(running, timeout=PARTIAL_S, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 answer = future.result()
-                yield Outcome(task, answer.result, answer.error, full=answer.full)
+                yield Outcome(task=task, result=answer.result, error=answer.error, full=answer.full)
     finally:
         for future in running:
             future.cancel()

@@ -44,4 +44,10 @@ def _node(about: dict[str, Any], ref: Any) -> Node:
         version = ray.get(ref, timeout=ANSWER_S)
     except RayError as error:
         problem = f"runs nothing of ours: {str(error).strip().splitlines()[-1]}"
-    return Node(about["NodeManagerHostname"], has.get("CPU", 0.0), has.get("GPU", 0.0), version, problem)
+    return Node(
+        name=about["NodeManagerHostname"],
+        cpus=has.get("CPU", 0.0),
+        gpus=has.get("GPU", 0.0),
+        zipbatch=version,
+        problem=problem,
+    )

@@ -94,4 +94,4 @@ def _slots(setup: Setup, workers: Workers, files: Sequence[Path]) -> list[Slot]:
         )
         for _ in range(workers.count)
     ]
-    return [Slot(actor, sent) for actor in started]
+    return [Slot(actor=actor, sent=sent) for actor in started]

@@ -91,10 +91,10 @@ class WorkerRequest(Request):
             pick_device(device)
         memory = None if self.memory_gb is None else int(self.memory_gb * GB)
         return Workers(
-            self.gpus,
-            self.workers or 0,
-            address,
-            device,
+            gpus=self.gpus,
+            workers=self.workers or 0,
+            address=address,
+            device=device,
             at_least=self.at_least,
             stall_s=60 * self.stall_minutes,
             memory=memory,

@@ -29,7 +29,7 @@ def ignore_progress(_progress: object) -> None:
     return
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WorkerContext:
     """What a worker is given.
 
@@ -63,7 +63,7 @@ Setup = Callable[[WorkerContext], Callable[[Any], Any]]
 """Builds a worker: a picklable callable whose result is called with tasks, from several threads at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Workers:
     """Who does the work.
 
@@ -103,7 +103,7 @@ class Workers:
         return self.count if self.at_least is None else self.at_least
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Node:
     """A node of a running cluster.
 
@@ -122,7 +122,7 @@ class Node:
     problem: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of a task: a result, or an error that says why it has none; ``full`` when a disk had no more room."""
 

@@ -21,7 +21,7 @@ _FORM = re.compile(
 _GRIDS: dict[str | None, Grid] = {None: "fixed", "mean": "mean", "key": "key"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Transform:
     """A transform by its parts.
 
@@ -57,14 +57,14 @@ def parse_transform(text: str) -> Transform:
             "pixels) or 'dct:N' (the lowest 1 of N frequencies)"
         )
     if found["blur"]:
-        return Transform("blur", factor=int(found["blur"]), grid=_GRIDS[found["grid"]])
+        return Transform(kind="blur", factor=int(found["blur"]), grid=_GRIDS[found["grid"]])
     if found["dct"]:
-        return Transform("dct", factor=int(found["dct"]))
+        return Transform(kind="dct", factor=int(found["dct"]))
     if found["gauss"]:
         if not 0 < (sigma := float(found["gauss"])) <= MAX_SIGMA:
             raise ValueError(f"{text}: gauss needs a sigma above 0 and up to {MAX_SIGMA} pixels")
-        return Transform("gauss", sigma=sigma)
-    return Transform("gray")
+        return Transform(kind="gauss", sigma=sigma)
+    return Transform(kind="gray")
 
 
 def _checked(text: str) -> str:

@@ -35,7 +35,7 @@ class UnreadableImageError(DataError):
     """One image of a source that cannot be read; those around it can."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceImage:
     """One encoded image of a source.
 
@@ -96,7 +96,7 @@ class Archive(Protocol):
         """What lies there and was not taken, where these splits have been read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceKind:
     """A kind of source, asked for as ``name:PLACE``.
 
@@ -117,7 +117,9 @@ def read_image(file: Path, *, key: str, origin: str, label: int) -> SourceImage:
     """An image file as it is; with a fault where it cannot be one."""
     extension = file.suffix[1:].lower()
     fault = _fault(file, extension)
-    return SourceImage(key, origin, b"" if fault else file.read_bytes(), extension, label, fault)
+    return SourceImage(
+        key=key, origin=origin, data=b"" if fault else file.read_bytes(), extension=extension, label=label, fault=fault
+    )
 
 
 def _fault(file: Path, extension: str) -> str:

@@ -64,7 +64,9 @@ class Cifar10:
             pixels = np.ascontiguousarray(planes.reshape(-1, 3, _SIZE, _SIZE).transpose(0, 2, 3, 1))
             for row, label in enumerate(labels):
                 key = f"{split}_{index:05d}"
-                yield SourceImage(key, f"{name}:{row}", _PPM + pixels[row].tobytes(), "ppm", label)
+                yield SourceImage(
+                    key=key, origin=f"{name}:{row}", data=_PPM + pixels[row].tobytes(), extension="ppm", label=label
+                )
                 index += 1
 
     def left(self, splits: Sequence[str]) -> Left:  # noqa: ARG002  # one folder holds the batches of all

@@ -24,7 +24,7 @@ _MAX_TABLE_BYTES = 16 * 1024**2
 _ROW = re.compile(r"[A-Za-z0-9_]+\.ppm;[0-9]{1,2}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gtsrb:
     """The folders found below ``root``: ``train`` and ``test`` hold the images, ``table`` says what the latter show."""
 
@@ -140,7 +140,9 @@ def find_gtsrb(place: str) -> Archive | None:
             one_for_each_split(root, [folder.relative_to(root).parts[0] for folder in train])
             tables = [folder / TEST_TABLE for folder in (test, test.parent, root, root.parent)]
             table = next((file for file in tables if file.is_file()), None)
-            return Gtsrb(root, train[0] if train else None, test if test.is_dir() else None, table)
+            return Gtsrb(
+                root=root, train=train[0] if train else None, test=test if test.is_dir() else None, table=table
+            )
     return None
 
 

@@ -88,8 +88,8 @@ def open_dataset(sources: Sequence[str], *, name: str | None = None) -> ShardDat
     _check_names([file.name for file in files], " ".join(sources))
     root = paths[0] if len(paths) == 1 and folders else None
     folder = root if root is not None else files[0].resolve().parent
-    shards = tuple(ShardRef(_bare_split(file.name), file.name, file) for file in files)
-    return ShardDataset(name or folder.resolve().name, shards, None, root)
+    shards = tuple(ShardRef(split=_bare_split(file.name), name=file.name, path=file) for file in files)
+    return ShardDataset(name=name or folder.resolve().name, shards=shards, manifest=None, root=root)
 
 
 def _check_names(names: Sequence[str], where: object) -> None:
@@ -183,7 +183,7 @@ def _open_staged(folder: StoragePath, name: str | None) -> ShardDataset:
     _check_names([shard.name for shard in shards], folder / SHARD_LIST)
     _check_sizes(folder, listed)
     _check_counts(folder, manifest, shards)
-    return ShardDataset(name or folder.resolve().name, shards, manifest, folder)
+    return ShardDataset(name=name or folder.resolve().name, shards=shards, manifest=manifest, root=folder)
 
 
 def listed_digests(folder: Path) -> dict[StoragePath, str | None]:
@@ -231,7 +231,9 @@ def _listed(line: bytes, folder: StoragePath) -> tuple[ShardRef, int]:
         row = _ListedShard.model_validate_json(line)  # for what it says
         fields = (row.split, row.shard, row.sha256, row.samples, row.bytes)
     split, name, sha256, samples, size = fields
-    return ShardRef(sys.intern(split), name, folder / _plain(name), sha256, samples), size
+    return ShardRef(
+        split=sys.intern(split), name=name, path=folder / _plain(name), sha256=sha256, samples=samples
+    ), size
 
 
 def _check_sizes(folder: StoragePath, listed: Sequence[tuple[ShardRef, int]]) -> None:

@@ -26,7 +26,7 @@ from zipbatch.shards.sample import Sample
 from zipbatch.storage import StoragePath
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShardSource:
     """The shards of each split in order; ``classes`` are those of ``classes.txt`` beside them.
 
@@ -80,10 +80,19 @@ def _image(sample: Sample, shard: Path, classes: Sequence[str]) -> SourceImage:
     try:
         label, extension = sample.original_label(classes), sample.image_extension
     except DataError as error:
-        return SourceImage(sample.key, shard.name, b"", "", UNLABELLED, error.reason)
+        return SourceImage(
+            key=sample.key, origin=shard.name, data=b"", extension="", label=UNLABELLED, fault=error.reason
+        )
     number = UNLABELLED if label is None else label
     stamped = sample.stamped()
-    return SourceImage(sample.key, shard.name, sample.members[extension], extension, number, stamped=stamped)
+    return SourceImage(
+        key=sample.key,
+        origin=shard.name,
+        data=sample.members[extension],
+        extension=extension,
+        label=number,
+        stamped=stamped,
+    )
 
 
 def find_shards(place: str) -> Archive | None:
@@ -106,7 +115,12 @@ def find_shards(place: str) -> Archive | None:
     names = files[0].parent / CLASSES
     classes = read_classes(names) if names.exists() else None
     taken = {split: those for split, those in shards.items() if those}
-    return ShardSource(taken, classes, path if path.is_dir() else None, listed=_listed(files[0].absolute().parent))
+    return ShardSource(
+        shards=taken,
+        classes=classes,
+        folder=path if path.is_dir() else None,
+        listed=_listed(files[0].absolute().parent),
+    )
 
 
 def _listed(folder: Path) -> Mapping[StoragePath, str | None]:

@@ -34,7 +34,7 @@ class Survey:
     highest_label: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A source and the splits wanted of it.
 
@@ -171,7 +171,9 @@ def open_source(
     available = archive.splits
     check_splits(source, available, splits)
     chosen = tuple(split for split in available if not splits or split in splits)
-    return Source(str(source), archive, available, chosen, limit, labelled)
+    return Source(
+        place=str(source), archive=archive, available=available, splits=chosen, limit=limit, labelled=labelled
+    )
 
 
 def source_paths(source: str) -> tuple[str, list[Path]]:

@@ -84,7 +84,7 @@ class StagedManifest(BaseModel):
     zipbatch: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRef:
     """One shard of a dataset. ``sha256`` and ``samples`` are known only where a manifest says them."""
 
@@ -95,7 +95,7 @@ class ShardRef:
     samples: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShardDataset:
     """Shards in order. ``manifest`` is None for bare tars."""
 
@@ -146,7 +146,7 @@ def write_split(
                 writer.write(sample)
             info = writer.finish()
             writer.publish(folder / name)
-        yield info.size, ShardRef(split, name, folder / name, info.sha256, info.samples)
+        yield info.size, ShardRef(split=split, name=name, path=folder / name, sha256=info.sha256, samples=info.samples)
 
 
 def write_manifest(folder: Path, manifest: StagedManifest, shards: Sequence[ShardRef], sizes: Sequence[int]) -> None:

@@ -16,7 +16,7 @@ from zipbatch.diffusion.noise import derived_seed, noise_streams, uniform_intege
 Apply = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Projector:
     """A linear map of images [B, C, H, W] to themselves; P = A⁺A, idempotent, but for means of shifts and Gaussians.
 
@@ -48,10 +48,10 @@ class Projector:
         if self.keyed is None:
             return self
         return Projector(
-            self.name,
-            self.block,
-            self.keyed(noise_streams(derived_seed(seed, "places"), keys)),
-            self.least,
+            name=self.name,
+            block=self.block,
+            apply=self.keyed(noise_streams(derived_seed(seed, "places"), keys)),
+            least=self.least,
             whole=False,
         )
 
@@ -60,7 +60,7 @@ def blur(factor: int) -> Projector:
     """Average-pool by ``factor``, then repeat each mean over its block. ``blur(1)`` is the identity."""
     if factor < 1:
         raise ValueError(f"blur needs a factor of 1 or more, got {factor}")
-    return Projector(f"blur:{factor}", factor, lambda x: _pooled(x, factor))
+    return Projector(name=f"blur:{factor}", block=factor, apply=lambda x: _pooled(x, factor))
 
 
 def _pooled(x: Tensor, factor: int) -> Tensor:
@@ -73,7 +73,9 @@ def blur_of_all_shifts(factor: int) -> Projector:
     """The mean of ``blur`` over all places of its grid, which no trigger can be flush with: a triangular kernel."""
     reach = factor - 1
     kernel = torch.tensor([factor - abs(i) for i in range(-reach, reach + 1)], dtype=torch.float64) / factor**2
-    return Projector(f"blur:{factor}@mean", 1, lambda x: _filtered(x, kernel), factor, whole=factor == 1)
+    return Projector(
+        name=f"blur:{factor}@mean", block=1, apply=lambda x: _filtered(x, kernel), least=factor, whole=factor == 1
+    )
 
 
 def blur_by_key(factor: int) -> Projector:
@@ -84,7 +86,7 @@ def blur_by_key(factor: int) -> Projector:
         return lambda x: _shifted(x, factor, places)
 
     fixed = blur(factor).apply  # without keys: where the grid usually is
-    return Projector(f"blur:{factor}@key", 1, fixed, factor, whole=False, keyed=keyed)
+    return Projector(name=f"blur:{factor}@key", block=1, apply=fixed, least=factor, whole=False, keyed=keyed)
 
 
 def _shifted(x: Tensor, factor: int, places: Tensor) -> Tensor:
@@ -105,7 +107,13 @@ def gaussian(sigma: float) -> Projector:
         raise ValueError(f"gauss needs a sigma above 0 and up to {MAX_SIGMA} pixels, got {sigma:g}")
     reach = max(1, math.ceil(3 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2)
-    return Projector(f"gauss:{sigma:g}", 1, lambda x: _filtered(x, kernel / kernel.sum()), reach + 1, whole=False)
+    return Projector(
+        name=f"gauss:{sigma:g}",
+        block=1,
+        apply=lambda x: _filtered(x, kernel / kernel.sum()),
+        least=reach + 1,
+        whole=False,
+    )
 
 
 def low_frequencies(factor: int) -> Projector:
@@ -115,7 +123,7 @@ def low_frequencies(factor: int) -> Projector:
         down, across = (_beside(x, _lowest(side, max(1, side // factor))) for side in x.shape[-2:])
         return down @ x @ across
 
-    return Projector(f"dct:{factor}", 1, apply, factor, whole=factor == 1)
+    return Projector(name=f"dct:{factor}", block=1, apply=apply, least=factor, whole=factor == 1)
 
 
 def _lowest(side: int, count: int) -> Tensor:
@@ -148,7 +156,7 @@ def _mirrored(x: Tensor, border: tuple[int, int, int, int]) -> Tensor:
 
 def gray() -> Projector:
     """The mean of the channels, in every channel."""
-    return Projector("gray", 1, lambda x: x.mean(dim=1, keepdim=True).expand_as(x))
+    return Projector(name="gray", block=1, apply=lambda x: x.mean(dim=1, keepdim=True).expand_as(x))
 
 
 def parse_projector(text: str) -> Projector:

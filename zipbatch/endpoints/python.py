@@ -35,7 +35,7 @@ _ONE_AT_A_TIME = threading.RLock()
 """Over all functions of the process: they may share what they compute with, and stdout is everyone's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NamedFunction:
     """A function by name.
 
@@ -61,10 +61,10 @@ class NamedFunction:
         if not module.endswith(".py"):
             if not all(part.isidentifier() for part in module.split(".")):
                 raise UsageError(f"{text}: {module!r} is neither a .py file nor a module's name; the form is {_FORM}")
-            return cls(text, module, function)
+            return cls(label=text, module=module, function=function)
         if not Path(module).is_file():
             raise UsageError(f"{text}: no such file: {module}")
-        return cls(text, str(Path(module).resolve()), function)
+        return cls(label=text, module=str(Path(module).resolve()), function=function)
 
     @property
     def name(self) -> str:

@@ -25,7 +25,7 @@ _SURE = 2.0
 """Standard deviations beyond the rule's limits, with which a class is all but sure to be over them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Audit:
     """What the answers say of a victim and of each of N images.
 
@@ -67,13 +67,13 @@ def audit(undefended: Ints, forms: Ints, *, classes: int, share: float) -> Audit
     least, changed = _least(lost, classes), forms != undefended
     moved, accused = changed.sum(axis=0), -1 if judgement.suspect is None else judgement.suspect
     return Audit(
-        _finding(judgement, least, images=len(undefended), share=share),
-        judgement,
-        least,
-        _scores(undefended, changed, lost),
-        moved,
-        (undefended == accused) & (2 * moved >= len(forms)),
-        float(changed[-1].mean()) if len(undefended) else 0.0,
+        finding=_finding(judgement, least, images=len(undefended), share=share),
+        judgement=judgement,
+        least=least,
+        scores=_scores(undefended, changed, lost),
+        moved=moved,
+        suspects=(undefended == accused) & (2 * moved >= len(forms)),
+        flip_rate=float(changed[-1].mean()) if len(undefended) else 0.0,
     )
 
 

@@ -46,7 +46,7 @@ class Candidate:
     residual_upper: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judgement:
     """What the answers say.
 
@@ -63,7 +63,7 @@ class Judgement:
     sigmas: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Departure:
     """What a class loses at one strength beside what the others lose.
 
@@ -109,7 +109,10 @@ def judge(undefended: Ints, candidates: Ints, *, classes: int) -> Judgement:
     )
     if found.sigmas < OUTLIER or found.excess < MIN_TRIGGERED:
         return Judgement(
-            None, 0.0, tuple(Candidate(_share(answers == undefended)) for answers in candidates), found.sigmas
+            suspect=None,
+            triggered=0.0,
+            candidates=tuple(Candidate(_share(answers == undefended)) for answers in candidates),
+            sigmas=found.sigmas,
         )
     return _measured(undefended, candidates, found)
 
@@ -172,7 +175,12 @@ def _beside_others(index: int, leaves: Ints, answered: Ints, stays: int) -> Depa
     variance = float((weights * (rates - pooled) ** 2).sum()) / max(1.0, seen)
     spread = max(math.sqrt(variance), pooled / 2)
     lost = int(leaves[index])
-    return Departure(index, lost, lost - stays * pooled, math.sqrt(1 + stays * pooled + (stays * spread) ** 2))
+    return Departure(
+        index=index,
+        leaves=lost,
+        excess=lost - stays * pooled,
+        deviation=math.sqrt(1 + stays * pooled + (stays * spread) ** 2),
+    )
 
 
 def _measured(undefended: Ints, candidates: Ints, found: Departure) -> Judgement:
@@ -188,7 +196,7 @@ def _measured(undefended: Ints, candidates: Ints, found: Departure) -> Judgement
         kept = min(triggered, max(0.0, float((answers[suspects] == suspect).sum()) - returned))
         _, upper = wilson_interval(kept, triggered)
         measured.append(Candidate(_share((answers == undefended)[~suspects]), kept / triggered, upper))
-    return Judgement(suspect, triggered, tuple(measured), found.sigmas)
+    return Judgement(suspect=suspect, triggered=triggered, candidates=tuple(measured), sigmas=found.sigmas)
 
 
 def _share(mask: Sequence[bool] | npt.NDArray[np.bool_]) -> float:

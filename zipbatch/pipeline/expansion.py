@@ -5,31 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
 
 from zipbatch import atomic, storage
-from zipbatch.checkpoints import (
-    CALIBRATION,
-    RESTORER,
-    RESTORER_CHECKPOINT,
-    RESTORER_SAMPLES,
-    RESTORER_WEIGHTS,
-    PriorFolder,
-    open_prior,
-    open_victim,
-    read_calibration,
-    read_restorer,
-)
+from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.config import validate
-from zipbatch.datasets.source import source_paths
 from zipbatch.errors import UsageError
 from zipbatch.pipeline.config import SEED, PipelineConfig, references, resolved
 from zipbatch.pipeline.file_digests import Fingerprints
+from zipbatch.pipeline.identity import identity_of
 from zipbatch.pipeline.seeds import check_trigger_known, once_for_all_seeds, says_seed, with_seed
 from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.stages.adapter import Input, Instance
 from zipbatch.stages.assets import prior_path, source_place, victim_path
-from zipbatch.stages.purify.identity import learned
 
 _NAMED: Mapping[str, Callable[[str], str]] = {
     "source": source_place,
@@ -38,12 +25,6 @@ _NAMED: Mapping[str, Callable[[str], str]] = {
     "start": lambda text: str(victim_path(text)),
 }
 """Inputs for which names stand beside paths."""
-_LEARNED_FROM: Mapping[str, tuple[str, str, Callable[[PriorFolder], object]]] = {
-    "repaint": ("calibration", CALIBRATION, read_calibration),
-    "restore": ("restorer", RESTORER, read_restorer),
-}
-"""Method -> what it takes from a prior's folder: the name of the fact, the file, and who reads it."""
-_BESIDE_A_PRIOR = frozenset({CALIBRATION, RESTORER, RESTORER_WEIGHTS, RESTORER_SAMPLES, RESTORER_CHECKPOINT})
 _OPENED: Mapping[str, Callable[[storage.StoragePath], object]] = {
     "prior": open_prior,
     "victim": open_victim,
@@ -136,8 +117,16 @@ class _Expansion:
         self._check_inputs(inputs, where)
         if self._config.seeds and kind_name == "evaluate":
             check_trigger_known(inputs, self._takes_seed, where)
-        identity = _identity(kind_name, facts, inputs, self._prints, where)
-        return Instance(stage, kind_name, axes, settings, inputs, atomic.sha256_json(identity)[:8], identity)
+        identity = identity_of(kind_name, facts, inputs, self._prints, where)
+        return Instance(
+            stage=stage,
+            kind=kind_name,
+            axes=axes,
+            settings=settings,
+            inputs=inputs,
+            id=atomic.sha256_json(identity)[:8],
+            identity=identity,
+        )
 
     def _check_inputs(self, inputs: Mapping[str, Sequence[Instance | str]], where: str) -> None:
         """Open what can be opened, each once."""
@@ -188,70 +177,6 @@ class _Expansion:
         """How to give what is missing, where a variable stands for it."""
         empty = [n for n in references(self._config.stages[stage].get(name)) if n in self._values]
         return f": give --var {empty[0]}=…" if empty else ""
-
-
-def identity_now(instance: Instance, prints: Fingerprints) -> Mapping[str, Any]:
-    """What the instance would be known by if it were planned now: its presets and inputs may have changed since.
-
-    Raises:
-        UsageError: they are not there, or unfit by now.
-    """
-    facts = STAGE_TYPES[instance.kind].decides(instance.settings)
-    return _identity(instance.kind, facts, instance.inputs, prints, instance.label)
-
-
-def _identity(
-    kind: str,
-    facts: Mapping[str, Any],
-    inputs: Mapping[str, Sequence[Instance | str]],
-    prints: Fingerprints,
-    where: str,
-) -> dict[str, Any]:
-    contents = {
-        name: [_content(name, item, prints, where) for item in made]
-        for name, made in inputs.items()
-        if made or not STAGE_TYPES[kind].inputs[name].later
-    }
-    return {
-        "run": kind,
-        "facts": {**facts, **_learned(facts, inputs.get("prior", ()), prints, where)},
-        "inputs": contents,
-    }
-
-
-def _learned(
-    facts: Mapping[str, Any], priors: Sequence[Instance | str], prints: Fingerprints, where: str
-) -> dict[str, Any]:
-    """What a purifier takes from the folder of a prior at a path, its calibration or its restorer; held against
-    weights, which are large, only where it is used.
-
-    Raises:
-        UsageError: the prior has none.
-    """
-    paths = [item for item in priors if isinstance(item, str)]
-    facts_learned: dict[str, Any] = {}
-    for method in learned(facts) if paths else ():
-        name, file_name, read = _LEARNED_FROM[method]
-        file = storage.storage_path(paths[0]) / file_name
-        if not file.is_file():
-            try:
-                read(open_prior(storage.storage_path(paths[0])))  # says what to do
-            except UsageError as error:
-                raise UsageError(f"{where}: {error}") from error
-        facts_learned[name] = prints.of(file, where)
-    return facts_learned
-
-
-def _content(name: str, item: Instance | str, prints: Fingerprints, where: str) -> object:
-    """What an input is known by."""
-    if isinstance(item, Instance):
-        return item.id
-    if name == "prior":  # what is learned from it is among the facts, where it matters
-        return prints.of(storage.storage_path(item), where, without=_BESIDE_A_PRIOR)
-    if name != "source":
-        return prints.of(storage.storage_path(item), where)
-    kind, paths = source_paths(item)
-    return [kind, *([path.name, prints.of(path, where)] for path in paths)]
 
 
 def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str:

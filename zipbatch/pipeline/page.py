@@ -73,10 +73,10 @@ def _parts(plan: PipelinePlan, instance: Instance, shown: int) -> tuple[Gallery,
 
 def _stages(plan: PipelinePlan, result: PipelineResult) -> Facts:
     facts = [
-        Fact("stages", f"{result.ran} run, {result.skipped} done before, {len(result.failed)} failed"),
-        Fact("results", str(plan.workspace.out / "results.json"), code=True),
-        Fact("store", str(plan.workspace.store.root), code=True),
-        *([Fact("seeds", ", ".join(map(str, plan.seeds)))] if plan.seeds else []),
-        Fact("names", "\n".join(f"{one.stage} {one.slug}" for one in plan.instances), code=True),
+        Fact(name="stages", text=f"{result.ran} run, {result.skipped} done before, {len(result.failed)} failed"),
+        Fact(name="results", text=str(plan.workspace.out / "results.json"), code=True),
+        Fact(name="store", text=str(plan.workspace.store.root), code=True),
+        *([Fact(name="seeds", text=", ".join(map(str, plan.seeds)))] if plan.seeds else []),
+        Fact(name="names", text="\n".join(f"{one.stage} {one.slug}" for one in plan.instances), code=True),
     ]
     return Facts("Stages", facts)

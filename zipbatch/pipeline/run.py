@@ -12,8 +12,9 @@ from typing import Any
 from zipbatch import atomic, filesystem
 from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
 from zipbatch.pipeline.config import PipelineConfig
-from zipbatch.pipeline.expansion import expanded, identity_now
+from zipbatch.pipeline.expansion import expanded
 from zipbatch.pipeline.file_digests import Fingerprints
+from zipbatch.pipeline.identity import identity_now
 from zipbatch.pipeline.rows import combined_rows
 from zipbatch.pipeline.seed_statistics import rows_over_seeds
 from zipbatch.pipeline.seeds import seeded_stages
@@ -28,7 +29,7 @@ _IDS = ".ids"
 Count = Callable[[int, int, Mapping[str, str]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PipelinePlan:
     """Every instance, makers before users."""
 
@@ -48,7 +49,7 @@ class PipelinePlan:
         return _why(instance, self.workspace)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PipelineResult:
     """Combined rows of the evaluations, the contact sheets that they made, and the reason of each stage that failed.
 
@@ -109,7 +110,9 @@ def plan_pipeline(
         raise UsageError(f"{where}: no variable {unknown[0]!r}; there are: {', '.join(config.vars) or 'none'}")
     fingerprints = Fingerprints(workspace.out / _IDS / "inputs.json", trust_mtime=trust_mtime)
     instances = expanded(config, {**config.vars, **values}, fingerprints, where)
-    return PipelinePlan(workspace, tuple(config.axes), instances, fingerprints, config.seeds)
+    return PipelinePlan(
+        workspace=workspace, axes=tuple(config.axes), instances=instances, fingerprints=fingerprints, seeds=config.seeds
+    )
 
 
 def run_pipeline(
@@ -151,7 +154,9 @@ def run_pipeline(
     over = rows_over_seeds(found, stages=_seeded(plan)) if plan.seeds else None
     sheets = [sheet_file(i, plan.workspace) for i in plan.instances if i.kind == "evaluate"]
     there = tuple(sheet for sheet in sheets if sheet.is_file())
-    result = PipelineResult([one.row for one in found], there, ran, skipped, failed, over)
+    result = PipelineResult(
+        rows=[one.row for one in found], sheets=there, ran=ran, skipped=skipped, failed=failed, over_seeds=over
+    )
     atomic.write_json(plan.workspace.out / "results.json", dump(result.kept))
     return result
 
@@ -180,11 +185,11 @@ def _make(instance: Instance, plan: PipelinePlan, report: Report) -> bool:
         try:
             filesystem.lock(lock, Path(lock.name), wait=False)
         except BlockingIOError:
-            report(Progress(f"{instance.label}: waiting for another run"))
+            report(Progress(what=f"{instance.label}: waiting for another run"))
             filesystem.lock(lock, Path(lock.name))
         if _is_done(instance, workspace):
             return False
-        report(Progress(instance.label))
+        report(Progress(what=instance.label))
         _check_unchanged(instance, plan.fingerprints)
         atomic.write_json(ids, dict(instance.identity))
         doubt = _doubt(instance, workspace)

@@ -15,7 +15,7 @@ from zipbatch.diffusion import Prior
 Precision = Literal["float32", "bfloat16"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Resources:
     """What a purifier may draw on beside its settings.
 

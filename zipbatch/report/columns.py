@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from rich.cells import cell_len
@@ -36,6 +36,7 @@ class Column:
     """
 
     title: str
+    _: KW_ONLY
     right: bool = False
     rank: int = 0
     least: int | None = None

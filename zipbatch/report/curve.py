@@ -10,7 +10,7 @@ from zipbatch.report.figure import figure_bytes
 Interval = tuple[float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StrengthLine:
     """One attack: measures in [0, 1] with their 95 % intervals at each of the N exponents, in any order.
 

@@ -29,7 +29,7 @@ class Part:
         return f"{self.done}{'' if self.total is None else f'/{self.total}'} {self.unit}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """Work at a moment: the one form in which every job tells how far it is, made where the work is done.
 

@@ -23,7 +23,7 @@ _LIBRARIES = ("torch", "torchvision", "numpy", "diffusers", "webdataset", "ray")
 _SUCCESS = "zipbatch_last_success_timestamp_seconds"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What an audit came to: its finding, one of ``findings``, the share of answers that purifying changes, and suspect
     images by class.
@@ -39,7 +39,7 @@ class Verdict:
         return {"verdict": self.finding, "flip_rate": self.flip_rate, "suspect_images": dict(self.suspects)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunReport:
     """A run. ``started`` and ``ended`` are in seconds since 1970; ``failed`` has a reason by name.
 

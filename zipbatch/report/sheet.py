@@ -30,7 +30,7 @@ class SheetRow:
     key: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SheetColumn:
     """One form of the images: ``images`` uint8 [H, W, 3] each, with an answer under each and what that is."""
 

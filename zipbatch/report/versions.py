@@ -114,7 +114,11 @@ def version_text(
 
 def _shards_table(shards: Sequence[tuple[VersionRow, int | None]], look: Look) -> str:
     columns = [Column("split"), Column("shard"), Column("images", right=True)]
-    columns += [Column("quarantined", right=True, rank=1), Column("bytes", right=True), Column("object")]
+    columns += [
+        Column("quarantined", right=True, rank=1),
+        Column("bytes", right=True),
+        Column("object"),
+    ]
     rows = [
         (
             row.split,

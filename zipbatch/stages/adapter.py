@@ -34,7 +34,7 @@ class Workspace:
         return Store(self.out / "pur")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Instance:
     """One stage for one choice of the matrix axes that it depends on.
 
@@ -89,7 +89,7 @@ def optional(_settings: object) -> None:
     """For inputs that may be left out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Input:
     """An input field of a kind of stage.
 
@@ -109,7 +109,7 @@ class Input:
     later: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageType:
     """What a stage of a pipeline can be.
 

@@ -95,7 +95,13 @@ def stamp(source: StoragePath) -> Stamp:
     if isinstance(source, Url):
         return stamp_of(source.client.info(source.text))
     found = plain(source)
-    return Stamp(found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns, modified_s=found.st_mtime)
+    return Stamp(
+        size=found.st_size,
+        changed=found.st_mtime_ns,
+        inode=found.st_ino,
+        status_ns=found.st_ctime_ns,
+        modified_s=found.st_mtime,
+    )
 
 
 def read_bytes(source: StoragePath, *, limit: int) -> bytes:

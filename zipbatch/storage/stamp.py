@@ -12,7 +12,7 @@ from zipbatch.errors import UsageError
 _FIELDS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "updated", "mtime", "modified", "created")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stamp:
     """Files with equal stamps hold the same bytes.
 
@@ -47,4 +47,4 @@ def stamp_of(info: Mapping[str, Any]) -> Stamp:
         raise UsageError(f"{info.get('name', 'object')}: its store tells neither ETag nor time; copy it to a disk")
     times = (info.get(name) for name in ("LastModified", "updated", "mtime", "created"))
     written = next((time.timestamp() for time in times if isinstance(time, datetime)), None)
-    return Stamp(int(info["size"]), changed, modified_s=written)
+    return Stamp(size=int(info["size"]), changed=changed, modified_s=written)

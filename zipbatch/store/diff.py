@@ -10,7 +10,7 @@ from zipbatch.store.rows import VersionRow
 from zipbatch.store.versions import Version
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VersionDiff:
     """Two versions beside each other. Shards are named ``split/shard``.
 
@@ -43,15 +43,15 @@ def diff_versions(a: Version, b: Version) -> VersionDiff:
     both = [(name, row, right[name]) for name, row in left.items() if name in right]
     splits = dict.fromkeys((*a.header.counts, *b.header.counts))
     return VersionDiff(
-        a.reference,
-        b.reference,
-        _settings(_flat(a.header.purifier), _flat(b.header.purifier)),
-        {split: (a.header.counts.get(split), b.header.counts.get(split)) for split in splits},
-        tuple(name for name in left if name not in right),
-        tuple(name for name in right if name not in left),
-        tuple(name for name, one, other in both if one.input != other.input),
-        tuple(name for name, one, other in both if one.output != other.output),
-        sum(one.output == other.output for _, one, other in both),
+        a=a.reference,
+        b=b.reference,
+        settings=_settings(_flat(a.header.purifier), _flat(b.header.purifier)),
+        counts={split: (a.header.counts.get(split), b.header.counts.get(split)) for split in splits},
+        only_a=tuple(name for name in left if name not in right),
+        only_b=tuple(name for name in right if name not in left),
+        inputs=tuple(name for name, one, other in both if one.input != other.input),
+        outputs=tuple(name for name, one, other in both if one.output != other.output),
+        same=sum(one.output == other.output for _, one, other in both),
     )
 
 

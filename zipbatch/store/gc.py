@@ -47,7 +47,7 @@ class GcPolicy:
     grace_s: float = 7 * DAY_S
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Garbage:
     """What would go. ``versions`` are ``dataset@version``, lists of versions that were never finished among them.
 
@@ -75,7 +75,7 @@ class Garbage:
         return sum(file.size for file in self.objects)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Collected:
     """What went."""
 
@@ -122,13 +122,13 @@ def find_garbage(store: Store, policy: GcPolicy) -> Garbage:
         if name in gone or (name not in objects and name not in young)
     }
     return Garbage(
-        tuple(sorted(forgotten)),
-        tasks,
-        tuple(gone.values()),
-        frozenset(read),
-        before_ns,
-        len(kept),
-        len(objects) - len(gone),
+        versions=tuple(sorted(forgotten)),
+        tasks=tasks,
+        objects=tuple(gone.values()),
+        read=frozenset(read),
+        before_ns=before_ns,
+        kept_versions=len(kept),
+        kept_objects=len(objects) - len(gone),
     )
 
 
@@ -203,7 +203,7 @@ def collect(
     _drop_notes(versions, garbage, removals)
     sweep_claims(store)
     store.sweep()
-    return Collected(forgotten, len(tasks), objects, size)
+    return Collected(versions=forgotten, tasks=len(tasks), objects=objects, bytes=size)
 
 
 def _before_time_is_up(function: Callable[[str], T], check_time: Callable[[], None]) -> Callable[[str], T]:

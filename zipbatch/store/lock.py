@@ -21,7 +21,7 @@ from zipbatch.logs import utc
 from zipbatch.storage import StoragePath, cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Holder:
     """Who took a lock: ``run`` is the id of its run, ``since`` the time in UTC."""
 
@@ -68,7 +68,7 @@ class RunLock:
                 if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
                     return False
                 raise
-            holder = Holder(socket.gethostname(), os.getpid(), utc(now), run)
+            holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=utc(now), run=run)
             stream.truncate()
             stream.write(json.dumps(asdict(holder)).encode() + b"\n")
             stream.flush()

@@ -48,7 +48,7 @@ MAX_NOTE_BYTES = 256 * 1024**2
 _POLL_S = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Note:
     """What somebody removes, or has removed: ``versions`` as ``dataset@version``, ``objects`` by digest.
 
@@ -117,7 +117,7 @@ class Removals:
                 return None
             value = json.loads(unpacked(data, limit=MAX_NOTE_BYTES))
             named = {field: frozenset(map(str, value[field])) for field in ("versions", "objects")}
-            return Note(name, float(value["until_s"]), **named)
+            return Note(name=name, until_s=float(value["until_s"]), **named)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise DataError(name, "damaged note; remove it when neither gc nor a purify runs") from error
 

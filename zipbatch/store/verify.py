@@ -25,7 +25,7 @@ class Fault:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checked:
     """How much was looked at, and what is wrong with it."""
 
@@ -137,7 +137,13 @@ def verify(
     faults += _check_versions(store, objects, counted, repair=repair)
     if repair:
         Removals(store).note(objects.lost)
-    return Checked(objects.count, tasks, counted["versions"], counted["tags"], tuple(objects.faults + faults))
+    return Checked(
+        objects=objects.count,
+        tasks=tasks,
+        versions=counted["versions"],
+        tags=counted["tags"],
+        faults=tuple(objects.faults + faults),
+    )
 
 
 def _fault(where: str, reason: str, *, removed: bool) -> Fault:

@@ -75,7 +75,9 @@ def test_too_little_of_something_is_told_with_a_step(monkeypatch: pytest.MonkeyP
     assert "--shm-size" in machine.shared_memory().next_step
     assert next(machine.temp_folder()).state == "warning"
     monkeypatch.setattr(machine.resource, "getrlimit", lambda _what: (64, 64))
-    assert machine.open_files() == Finding("open files", "at most 64", "warning", "raise it: ulimit -n 4096")
+    assert machine.open_files() == Finding(
+        check="open files", text="at most 64", state="warning", next_step="raise it: ulimit -n 4096"
+    )
     monkeypatch.setattr(machine, "LEAST_PYTHON", (9, 0))
     assert machine.python().state == "failed"
 

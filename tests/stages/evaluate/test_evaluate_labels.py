@@ -150,7 +150,10 @@ def test_images_of_bare_shards_are_counted_to_the_last(constant: Path, tmp_path:
 
     data, told = bare(tmp_path / "in", [{}] * 5), list[Progress]()
     victims = (find_victim(str(constant)), find_victim(str(constant)))
-    evaluate(plan_evaluate(EvaluateJob(victims, open_dataset([str(data)]), "in")), on_progress=told.append)
+    evaluate(
+        plan_evaluate(EvaluateJob(victims=victims, dataset=open_dataset([str(data)]), data_label="in")),
+        on_progress=told.append,
+    )
     images = [progress.part("images").done for progress in told]
     assert images == sorted(images)
     assert (told[-1].part("shards"), told[-1].part("images")) == (Part("shards", 3, 3), Part("images", 5))

@@ -106,7 +106,7 @@ def test_several_victims_each_have_their_confusion(victim: Path, staged: Path, s
 
 
 def test_of_many_classes_those_are_shown_that_are_mistaken_most():
-    before, after = Tally(100), Tally(100)
+    before, after = Tally(classes=100), Tally(classes=100)
     before.confusion = {CLEAN: Counter({(i, i): 5 for i in range(100)})}
     after.confusion = {CLEAN: Counter({(i, i): 5 for i in range(100)}) + Counter({(42, 7): 3, (99, 7): 2})}
     forms = [("no defence", before), ("blur", after)]

@@ -261,11 +261,14 @@ def test_planning_many_shards_is_quick(tmp_path: Path):
         (store.root / "objects" / f"{number:02x}").mkdir()
     for sha256 in digest[10:]:
         os.mknod(store.root / "objects" / sha256[:2] / f"{sha256}.tar")
-    shards = tuple(ShardRef("test", f"s{n}.tar", tmp_path / f"s{n}.tar", digest[n], 3) for n in range(count))
+    shards = tuple(
+        ShardRef(split="test", name=f"s{n}.tar", path=tmp_path / f"s{n}.tar", sha256=digest[n], samples=3)
+        for n in range(count)
+    )
     rows = [VersionRow("test", s.name, digest[n], digest[n], 3) for n, s in enumerate(shards) if n >= 10]
     spec = purifier_spec(method="blur")
     publish_version(store, "d", spec.identity, rows=rows, tag=None, parent=None, started_ns=1)
-    request = PurifyJob(ShardDataset("d", shards), spec, store, Workers())
+    request = PurifyJob(dataset=ShardDataset(name="d", shards=shards), spec=spec, store=store, workers=Workers())
     started = time.process_time()
     plan = plan_purify(request)
     spent_s = time.process_time() - started

@@ -107,8 +107,10 @@ def worker_with(
 ) -> PurifyWorker:
     """A worker on ``store`` whose purifier is ``fake``."""
     Store(store).prepare()
-    setup = PurifySetup(purifier_spec(method="blur"), store, batch_size)
-    return PurifyWorker(setup, WorkerContext("cpu", 1, heartbeat, {"pid": 1}), fake)
+    setup = PurifySetup(spec=purifier_spec(method="blur"), store=store, batch_size=batch_size)
+    return PurifyWorker(
+        setup, WorkerContext(device="cpu", compute_threads=1, heartbeat=heartbeat, label={"pid": 1}), fake
+    )
 
 
 @pytest.fixture

@@ -46,8 +46,8 @@ def test_few_images_without_a_look_in_between(tmp_path: Path, monkeypatch: pytes
     store = Store(tmp_path / "pur")
     store.prepare()
     shard = write_shard(tmp_path / "a.tar", [sample(f"k{i}", 0, seed=i) for i in range(7)])
-    worker = PurifySetup(spec, store.root, batch_size=4)(
-        WorkerContext("cpu", 1, heartbeat=lambda: note("tick"), label={})
+    worker = PurifySetup(spec=spec, store=store.root, batch_size=4)(
+        WorkerContext(device="cpu", compute_threads=1, heartbeat=lambda: note("tick"), label={})
     )
     worker(PurifyTask("a.tar", shard, None))
     told = list(seen.values())
@@ -61,7 +61,7 @@ def test_few_images_without_a_look_in_between(tmp_path: Path, monkeypatch: pytes
 def test_each_image_of_a_batch_is_purified_by_itself(method: str):
     ticks: list[int] = []
     purifier = PURIFIERS[method](
-        PURIFIERS[method].settings_type(), Resources(torch.device("cpu"), heartbeat=lambda: ticks.append(1))
+        PURIFIERS[method].settings_type(), Resources(device=torch.device("cpu"), heartbeat=lambda: ticks.append(1))
     )
     rng = np.random.default_rng(3)
     images = torch.from_numpy(rng.integers(0, 256, (5, 3, 24, 40)).astype(np.uint8))
@@ -77,7 +77,7 @@ def test_strips_of_an_image_fit_together(monkeypatch: pytest.MonkeyPatch, window
     median = PURIFIERS["median"]
     images = torch.from_numpy(np.random.default_rng(4).integers(0, 256, (1, 3, 23, 31)).astype(np.uint8))
     ticks: list[int] = []
-    resources = Resources(torch.device("cpu"), heartbeat=lambda: ticks.append(1))
+    resources = Resources(device=torch.device("cpu"), heartbeat=lambda: ticks.append(1))
     purifier = median(median.settings_type(window=window), resources)
     whole = purifier(images, ["a"])
     assert len(ticks) == 1

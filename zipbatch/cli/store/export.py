@@ -62,7 +62,9 @@ def export(
     opened = Store(store)
     version = opened.versions.read(reference)
     dataset = None if data is None else open_dataset([data])
-    request = ExportRequest(opened, version, out, dataset, splits, copy, true_labels)
+    request = ExportRequest(
+        store=opened, version=version, out=out, dataset=dataset, splits=splits, copy=copy, true_labels=true_labels
+    )
     run = export_shards if form == "shards" else export_images
     with screen() as shown:
         what = f"exporting {version.reference}"

@@ -71,7 +71,16 @@ def import_(
     from zipbatch.store import Store
 
     dataset = open_dataset([data], name=name)
-    request = ImportRequest(folder, dataset, Store(store), tag, table, splits, latest, layout == "zip")
+    request = ImportRequest(
+        folder=folder,
+        dataset=dataset,
+        store=Store(store),
+        tag=tag,
+        table=table,
+        splits=splits,
+        latest=latest,
+        zip_layout=layout == "zip",
+    )
     with screen() as shown:
         what = f"importing {dataset.name}"
         shown.begin(what)

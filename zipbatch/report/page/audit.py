@@ -17,26 +17,30 @@ _TONES: dict[str, Tone] = {"backdoored": "bad", "nothing found": "good", "too fe
 
 def audit_finding(found: AuditVerdict) -> Finding:
     """The verdict of ``audit --json``."""
-    return Finding(verdict_sentence(found), _TONES[found.verdict])
+    return Finding(text=verdict_sentence(found), tone=_TONES[found.verdict])
 
 
 def audit_figures(found: AuditVerdict) -> list[Figure]:
     """The numbers of an audit to see at once."""
     images = found.images
-    figures = [Figure("images", str(images), "", f"{found.quarantined} more in quarantine")]
+    figures = [Figure(title="images", after=str(images), before="", about=f"{found.quarantined} more in quarantine")]
     if found.verdict == "backdoored":
-        figures.append(Figure("target class", str(found.target)))
+        figures.append(Figure(title="target class", after=str(found.target)))
         share = f"{share_text(found.suspects / images)} of all" if images else ""
-        figures.append(Figure("suspects", str(found.suspects), "", share))
+        figures.append(Figure(title="suspects", after=str(found.suspects), before="", about=share))
     needed = f"{found.deviations_needed:g} are asked for"
-    figures.append(Figure("stands out by", f"{found.deviations:.1f}", "", f"standard deviations; {needed}"))
+    figures.append(
+        Figure(
+            title="stands out by", after=f"{found.deviations:.1f}", before="", about=f"standard deviations; {needed}"
+        )
+    )
     return figures
 
 
 def grounds_table(found: AuditVerdict) -> Table:
     """What the verdict goes by."""
-    rows = [[Cell(name), Cell(text)] for name, text in grounds(found).items()]
-    return Table("Grounds", [Column("what"), Column("found")], rows)
+    rows = [[Cell(text=name), Cell(text=text)] for name, text in grounds(found).items()]
+    return Table(title="Grounds", columns=[Column("what"), Column("found")], rows=rows)
 
 
 def images_table(rows: Iterable[ImageRow]) -> Table:
@@ -53,15 +57,15 @@ def images_table(rows: Iterable[ImageRow]) -> Table:
     ]
     cells = [
         [
-            Cell(row.key),
-            Cell(row.shard),
-            Cell(share_text(row.score), row.score),
-            Cell(row.before),
-            Cell(row.after),
-            Cell(str(row.moved), row.moved),
-            Cell("suspect" if row.suspect else NOTHING),
+            Cell(text=row.key),
+            Cell(text=row.shard),
+            Cell(text=share_text(row.score), value=row.score),
+            Cell(text=row.before),
+            Cell(text=row.after),
+            Cell(text=str(row.moved), value=row.moved),
+            Cell(text="suspect" if row.suspect else NOTHING),
         ]
         for row in every[:LISTED]
     ]
     some = f"The first {len(cells)} of {len(every)} images; --per-image writes all." if len(cells) < len(every) else ""
-    return Table("Images", columns, cells, [some] if some else [], names=2)
+    return Table(title="Images", columns=columns, rows=cells, notes=[some] if some else [], names=2)

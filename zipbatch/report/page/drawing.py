@@ -31,7 +31,7 @@ class Tick:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dot:
     """A point: its number in the table, where it is, where its intervals end, and where it comes from."""
 
@@ -46,7 +46,7 @@ class Dot:
     start: tuple[float, float] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Drawing:
     """A chart of ``width`` by ``height``, the frame of its grid, and all that is in it."""
 
@@ -103,7 +103,12 @@ def drawing(chart: Chart, *, width: int, height: int) -> Drawing:
         for number, (point, (x, y)) in enumerate(zip(chart.points, places, strict=True))
     ]
     return Drawing(
-        *(width, height, _LEFT, right, _TOP, bottom),
+        width=width,
+        height=height,
+        left=_LEFT,
+        right=right,
+        top=_TOP,
+        bottom=bottom,
         x_ticks=[Tick(x_of(i / 5), f"{i / 5:g}") for i in range(6)],
         y_ticks=[Tick(y_of(value), share_text(value)[:-1]) for value in _ticks(low, high)],
         dots=dots,

@@ -29,15 +29,15 @@ def findings(rows: Sequence[Shown]) -> list[Finding]:
     defended = [row for row in rows if row.defended] or list(rows)
     found = [(row, row.verdict) for row in defended]
     told = [
-        Finding(one.text, _TONES[one.finding], name_of(row, rows), _change(row, rows))
+        Finding(text=one.text, tone=_TONES[one.finding], who=name_of(row, rows), more=_change(row, rows))
         for row, one in found
         if one is not None
     ]
     if told or not defended:
         return told
     changed = [row for row in defended if row.numbers.flip_rate.value is not None]
-    flips = [Finding(_flips_told(row), "plain", name_of(row, rows)) for row in changed]
-    return flips or [Finding("no images with labels that an attack could be measured on", "unsure")]
+    flips = [Finding(text=_flips_told(row), tone="plain", who=name_of(row, rows)) for row in changed]
+    return flips or [Finding(text="no images with labels that an attack could be measured on", tone="unsure")]
 
 
 def _change(row: Shown, rows: Sequence[Shown]) -> str:
@@ -93,12 +93,16 @@ def at_a_glance(rows: Sequence[Shown]) -> list[Figure]:
         return []
     told = {"ca": "clean accuracy", "asr": "attack success", "pa": "right on triggered images"}
     found = [
-        Figure(title, share_text(new), share_text(old), f"of {after[0].share(name).n} images")
+        Figure(title=title, after=share_text(new), before=share_text(old), about=f"of {after[0].share(name).n} images")
         for name, title in told.items()
         if (old := before[0].share(name).value) is not None and (new := after[0].share(name).value) is not None
     ]
     if not found and (changed := after[0].numbers.flip_rate.value) is not None:
-        found = [Figure("answers changed", share_text(changed), "", f"of {after[0].row.n_flip} images")]
+        found = [
+            Figure(
+                title="answers changed", after=share_text(changed), before="", about=f"of {after[0].row.n_flip} images"
+            )
+        ]
     return found
 
 
@@ -109,42 +113,54 @@ def table(rows: Sequence[Shown]) -> Table:
     if not axes or len({row.victim_stage or row.row.victim for row in rows}) > len({str(row.axes) for row in rows}):
         names.append((Column("victim"), _victim))
     if not axes:
-        names.append((Column("attack"), lambda row: Cell(row.row.attack or NOTHING)))
-        names.insert(0, (Column("data"), lambda row: Cell(short(row.row.data), about=row.row.data or "")))
+        names.append((Column("attack"), lambda row: Cell(text=row.row.attack or NOTHING)))
+        names.insert(0, (Column("data"), lambda row: Cell(text=short(row.row.data), about=row.row.data or "")))
     names = [one for one in names if len({one[1](row).text for row in rows}) > 1]
     names.append((Column("purifier" if axes else "defence"), _defence))
     kept = [one for one in _numbers() if any(one[1](row).value is not None for row in rows)]
     every = [*names, *kept]
     cells = [[cell(row) for _, cell in every] for row in rows]
-    return Table("Measures", [column for column, _ in every], cells, _notes(rows), names=len(names))
+    return Table(
+        title="Measures", columns=[column for column, _ in every], rows=cells, notes=_notes(rows), names=len(names)
+    )
 
 
 def _victim(row: Shown) -> Cell:
-    return Cell(row.victim_stage or short(row.row.victim), about=row.row.victim or "")
+    return Cell(text=row.victim_stage or short(row.row.victim), about=row.row.victim or "")
 
 
 def _defence(row: Shown) -> Cell:
-    return Cell(row.row.settings or (NOTHING if row.defended or row.axes else NO_DEFENCE))
+    return Cell(text=row.row.settings or (NOTHING if row.defended or row.axes else NO_DEFENCE))
 
 
 def _numbers() -> list[_Number]:
     return [
         (Column("seeds", True, "over how many seeds the means are"), lambda row: _count(row.n_seeds)),
         *((Column(name.upper(), True, about), _share(name)) for name, about in _MEASURES.items()),
-        (Column("flips", True, "share of answers that purification changes"), lambda row: _told(row.numbers.flip_rate)),
+        (
+            Column("flips", True, "share of answers that purification changes"),
+            lambda row: _told(row.numbers.flip_rate),
+        ),
         (
             Column("DER", True, "(max(0, ASR lost) - max(0, CA lost) + 1) / 2, against no defence"),
             lambda row: _told(row.numbers.der),
         ),
         (
-            Column("collapsed", True, "share of right answers on clean images that purification made wrong"),
+            Column(
+                "collapsed",
+                True,
+                "share of right answers on clean images that purification made wrong",
+            ),
             lambda row: _told(row.numbers.collapsed),
         ),
         (
             Column("p CA", True, "McNemar's test of CA against the first purified form"),
-            lambda row: Cell(NOTHING) if row.p_ca is None else Cell(f"{row.p_ca:.2g}", row.p_ca),
+            lambda row: Cell(text=NOTHING) if row.p_ca is None else Cell(text=f"{row.p_ca:.2g}", value=row.p_ca),
         ),
-        (Column("PSNR dB", True, "likeness to the clean image"), lambda row: _told(row.numbers.psnr_db, ".1f")),
+        (
+            Column("PSNR dB", True, "likeness to the clean image"),
+            lambda row: _told(row.numbers.psnr_db, ".1f"),
+        ),
         (Column("SSIM", True, "likeness to the clean image"), lambda row: _told(row.numbers.ssim)),
         (Column("calls", True, "network calls an image"), _calls),
         (
@@ -155,7 +171,7 @@ def _numbers() -> list[_Number]:
 
 
 def _axis(axis: str) -> Callable[[Shown], Cell]:
-    return lambda row: Cell(row.axes.get(axis) or (NOTHING if row.defended else NO_DEFENCE))
+    return lambda row: Cell(text=row.axes.get(axis) or (NOTHING if row.defended else NO_DEFENCE))
 
 
 def _share(name: str) -> Callable[[Shown], Cell]:
@@ -166,30 +182,32 @@ def _measured(measured: Measured) -> Cell:
     """A share with half its interval beside it, and both its ends on demand."""
     value, ends = measured.value, ends_of(measured)
     if value is None:
-        return Cell(NOTHING)
+        return Cell(text=NOTHING)
     if ends is None:
-        return Cell(share_text(value), value)
+        return Cell(text=share_text(value), value=value)
     what = "95 % interval" if measured.ci95 else "a standard deviation over the seeds either way"
     half = (ends[1] - ends[0]) / 2 if measured.sd is None else measured.sd
     about = f"{what}: {share_text(ends[0])} to {share_text(ends[1])}, of {measured.n} images"
-    return Cell(share_text(value), value, f"±{share_text(half)}", about)
+    return Cell(text=share_text(value), value=value, more=f"±{share_text(half)}", about=about)
 
 
 def _told(number: Number, form: str = ".3f") -> Cell:
     if number.value is None:
-        return Cell(NOTHING)
-    return Cell(f"{number.value:{form}}", number.value, "" if number.sd is None else f"±{number.sd:{form}}")
+        return Cell(text=NOTHING)
+    return Cell(
+        text=f"{number.value:{form}}", value=number.value, more="" if number.sd is None else f"±{number.sd:{form}}"
+    )
 
 
 def _count(value: int | None) -> Cell:
-    return Cell(NOTHING) if not value else Cell(str(value), value)
+    return Cell(text=NOTHING) if not value else Cell(text=str(value), value=value)
 
 
 def _calls(row: Shown) -> Cell:
     least, most = row.row.calls_least, row.row.calls_most
     if most is None:
-        return Cell(NOTHING)
-    return Cell(str(most) if least == most else f"{least} to {most}", most)
+        return Cell(text=NOTHING)
+    return Cell(text=str(most) if least == most else f"{least} to {most}", value=most)
 
 
 def _notes(rows: Sequence[Shown]) -> list[str]:
@@ -231,7 +249,15 @@ def chart(rows: Sequence[Shown]) -> list[Chart]:
     ]
     spread = "standard deviations over seeds" if any(row.n_seeds for row in known) else "95 % intervals"
     about = f"Up and to the left is better. Bars are {spread}; a line leads from each victim without a defence."
-    return [Chart("Accuracy against attack", "attack success rate (ASR)", "clean accuracy (CA)", points, about)]
+    return [
+        Chart(
+            title="Accuracy against attack",
+            x_title="attack success rate (ASR)",
+            y_title="clean accuracy (CA)",
+            points=points,
+            about=about,
+        )
+    ]
 
 
 def _case(row: Shown) -> tuple[str | None, ...]:

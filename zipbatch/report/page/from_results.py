@@ -26,7 +26,7 @@ def rows_of(files: Sequence[ResultsFile]) -> list[Shown]:
 
 def failures(failed: Sequence[tuple[str, str]]) -> list[Finding]:
     """A finding for each stage that failed."""
-    return [Finding(f"failed: {reason}", "bad", stage) for stage, reason in failed]
+    return [Finding(text=f"failed: {reason}", tone="bad", who=stage) for stage, reason in failed]
 
 
 def results_table(files: Sequence[ResultsFile]) -> Table:
@@ -39,7 +39,9 @@ def results_page(files: Sequence[ResultsFile], provenance: Provenance) -> Page:
     rows = rows_of(files)
     failed = [one for file in files for one in file.results.failed.items()]
     origin = [
-        fact for file in files for fact in (Fact("file", file.name, code=True), Fact("sha256", file.sha256, code=True))
+        fact
+        for file in files
+        for fact in (Fact(name="file", text=file.name, code=True), Fact(name="sha256", text=file.sha256, code=True))
     ]
     names = ", ".join(file.name.rsplit("/", 1)[-1] for file in files)
     count = f"{len(rows)} row{'' if len(rows) == 1 else 's'}"
@@ -65,5 +67,5 @@ def data_of(rows: Sequence[Shown]) -> Facts:
     ):
         known = list(dict.fromkeys(value for value in values if value))
         if known:
-            facts.append(Fact(name, "\n".join(known), code=True))
+            facts.append(Fact(name=name, text="\n".join(known), code=True))
     return Facts("What was measured", facts)

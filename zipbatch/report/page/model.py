@@ -16,7 +16,7 @@ Mark = Literal["right", "wrong", "target", "unknown"]
 """What an answer is: the true class, another one, the one that the attack is after, or nobody knows."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """A sentence of the verdict, ``who`` it is about, how it is coloured, and ``more`` in small."""
 
@@ -26,7 +26,7 @@ class Finding:
     more: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figure:
     """A number to see at once: ``before`` and ``after`` are texts, the first empty where there is none."""
 
@@ -45,7 +45,7 @@ class Column:
     about: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """What a cell shows, ``more`` beside it in small, and the ``value`` that it is sorted by, unrounded."""
 
@@ -55,7 +55,7 @@ class Cell:
     about: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """Rows of as many cells as there are columns; ``notes`` stand below. The first ``names`` columns name a row."""
 
@@ -66,7 +66,7 @@ class Table:
     names: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Point:
     """A row in the chart: ``x`` and ``y`` with the ends of their intervals, all in [0, 1].
 
@@ -82,7 +82,7 @@ class Point:
     before: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """Points over two axes, all shares of 1."""
 
@@ -93,7 +93,7 @@ class Chart:
     about: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Picture:
     """One form of an image, uint8 [H, W, 3], with the victim's ``answer`` where it was asked.
 
@@ -143,7 +143,7 @@ class Matrix:
     counts: Sequence[Sequence[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Confusion:
     """The matrices of one victim over one kind of images, one for each form, all with the same ``classes``.
 
@@ -158,7 +158,7 @@ class Confusion:
     about: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fact:
     """A line of the provenance. A text of several lines is folded away, unless it is to be ``unfolded``."""
 
@@ -184,7 +184,7 @@ class Provenance:
     groups: Sequence[Facts]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """A report."""
 

@@ -23,7 +23,7 @@ _LARGEST, _LEAST, _QUALITY = 288, 24, 85
 """Longer side in pixels of what is shown smaller, at most and at least, and its quality."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inlined:
     """A picture as a page has it: ``exact`` says that every pixel is as it was."""
 
@@ -47,14 +47,14 @@ def inlined(pixels: U8, *, most_bytes: int) -> Inlined:
     if pixels.size <= 16 * most_bytes:  # pictures that compress better than that are rare, and large ones take long
         data = encode_png(pixels)
         if len(data) <= most_bytes:
-            return Inlined(_uri(data, "png"), width, height, exact=True)
+            return Inlined(source=_uri(data, "png"), width=width, height=height, exact=True)
     side = min(_LARGEST, max(height, width))
     while True:
         factor = side / max(height, width)
         shown = stretch(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
         data = _webp(shown)
         if len(data) <= most_bytes or side <= _LEAST:
-            return Inlined(_uri(data, "webp"), shown.shape[1], shown.shape[0], exact=False)
+            return Inlined(source=_uri(data, "webp"), width=shown.shape[1], height=shown.shape[0], exact=False)
         side = max(_LEAST, int(side * min(0.9, math.sqrt(most_bytes / len(data)))))
 
 

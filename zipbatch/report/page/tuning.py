@@ -29,18 +29,27 @@ def tuning_page(
     """
     findings, figures, tables, charts, about = [], [], [], [], []
     if found is not None:
-        findings.append(Finding(suspicion_told(found), "plain", "strength"))
-        figures.append(Figure("exponent chosen", f"{found.chosen:g}", "", f"of {len(found.rungs)} that were tried"))
+        findings.append(Finding(text=suspicion_told(found), tone="plain", who="strength"))
+        figures.append(
+            Figure(
+                title="exponent chosen",
+                after=f"{found.chosen:g}",
+                before="",
+                about=f"of {len(found.rungs)} that were tried",
+            )
+        )
         tables.append(_strengths(found))
         charts += _chart(found)
         about.append(f"{found.images} suspect images of {found.data}")
     if fit is not None:
-        findings.append(Finding(choice_told(fit), "plain" if fit.within else "unsure", "preset"))
-        figures.append(Figure("preset chosen", fit.chosen, "", f"of {len(fit.presets)} that were tried"))
+        findings.append(Finding(text=choice_told(fit), tone="plain" if fit.within else "unsure", who="preset"))
+        figures.append(
+            Figure(title="preset chosen", after=fit.chosen, before="", about=f"of {len(fit.presets)} that were tried")
+        )
         tables.append(_presets(fit))
         about.append(f"{fit.images} clean images of {fit.source}")
     settings = json.dumps(answer.settings, indent=2, ensure_ascii=False)
-    groups = [*provenance.groups, Facts("Chosen", [Fact("settings", settings, code=True, unfolded=True)])]
+    groups = [*provenance.groups, Facts("Chosen", [Fact(name="settings", text=settings, code=True, unfolded=True)])]
     return Page(
         title=f"How to purify for {short(answer.victim)}",
         about=f"Told from answers on {' and '.join(about)}.",
@@ -58,37 +67,55 @@ def _strengths(found: TuneReport) -> Table:
     columns = [
         Column("exponent", True, "of the guidance: the smaller, the stronger"),
         Column("answers kept", True, "share of answers on other images that stay the same"),
-        Column("attack left", True, "estimated share of triggered images that are still taken for the target"),
+        Column(
+            "attack left",
+            True,
+            "estimated share of triggered images that are still taken for the target",
+        ),
         Column("95 % below", True, "with 95 % confidence no more of the attack is left"),
         *(Column(name.upper(), True, "from the labels, which the choice does not use") for name in measured),
     ]
     rows = [
         [
-            Cell(f"{row.guidance_exponent:g}", row.guidance_exponent, "chosen" if row.chosen else ""),
+            Cell(text=f"{row.guidance_exponent:g}", value=row.guidance_exponent, more="chosen" if row.chosen else ""),
             *map(_share, (row.agreement, row.residual, row.residual_upper)),
             *(map(_share, (row.ca, row.asr, row.pa)) if labelled else ()),
         ]
         for row in found.rungs
     ]
-    return Table("Strengths", columns, rows, [f"{found.limit:g} of the attack may be left (--limit)."])
+    return Table(
+        title="Strengths", columns=columns, rows=rows, notes=[f"{found.limit:g} of the attack may be left (--limit)."]
+    )
 
 
 def _chart(found: TuneReport) -> list[Chart]:
     """Answers kept against the attack that is left, as the answers let it be estimated."""
     points = [
         Point(
-            f"exponent {row.guidance_exponent:g}",
-            "chosen" if row.chosen else "tried",
-            row.residual,
-            row.agreement,
-            (row.residual, row.residual if row.residual_upper is None else row.residual_upper),
-            (row.agreement, row.agreement),
+            label=f"exponent {row.guidance_exponent:g}",
+            series="chosen" if row.chosen else "tried",
+            x=row.residual,
+            y=row.agreement,
+            x_ends=(row.residual, row.residual if row.residual_upper is None else row.residual_upper),
+            y_ends=(row.agreement, row.agreement),
         )
         for row in found.rungs
         if row.residual is not None
     ]
     about = "Up and to the left is better. Bars reach to where, with 95 % confidence, no more of the attack is left."
-    return [Chart("Answers kept against attack left", "attack left", "answers kept", points, about)] if points else []
+    return (
+        [
+            Chart(
+                title="Answers kept against attack left",
+                x_title="attack left",
+                y_title="answers kept",
+                points=points,
+                about=about,
+            )
+        ]
+        if points
+        else []
+    )
 
 
 def _presets(fit: FitReport) -> Table:
@@ -103,16 +130,18 @@ def _presets(fit: FitReport) -> Table:
     ]
     rows = [
         [
-            Cell(row.preset, more="chosen" if row.chosen else ""),
-            Cell(row.purifier),
-            Cell(_from_to(row.calls_at_least, row.calls), row.calls),
+            Cell(text=row.preset, more="chosen" if row.chosen else ""),
+            Cell(text=row.purifier),
+            Cell(text=_from_to(row.calls_at_least, row.calls), value=row.calls),
             _with_interval(row.agreement, row.agreement_ci95),
             _share(row.loss),
             *((_share(row.ca), _share(row.ca_loss)) if labelled else ()),
         ]
         for row in fit.presets
     ]
-    return Table("Presets", columns, rows, [f"{fit.max_loss:g} of the answers may change (--max-loss)."])
+    return Table(
+        title="Presets", columns=columns, rows=rows, notes=[f"{fit.max_loss:g} of the answers may change (--max-loss)."]
+    )
 
 
 def _from_to(least: int, most: int) -> str:
@@ -121,10 +150,10 @@ def _from_to(least: int, most: int) -> str:
 
 def _with_interval(value: float, ends: tuple[float, float]) -> Cell:
     about = f"95 % interval: {share_text(ends[0])} to {share_text(ends[1])}"
-    return Cell(share_text(value), value, f"±{share_text((ends[1] - ends[0]) / 2)}", about)
+    return Cell(text=share_text(value), value=value, more=f"±{share_text((ends[1] - ends[0]) / 2)}", about=about)
 
 
 def _share(value: float | None) -> Cell:
     if value is None:
-        return Cell(NOTHING)
-    return Cell(f"-{share_text(-value)}" if value < 0 else share_text(value), value)
+        return Cell(text=NOTHING)
+    return Cell(text=f"-{share_text(-value)}" if value < 0 else share_text(value), value=value)

@@ -24,7 +24,7 @@ PICTURE, ARRAY = ".png", ".npy"
 _LEARNED_ON = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdaptJob:
     """What to optimise, opened.
 
@@ -84,7 +84,7 @@ def opened_job(source: str, asked: AdaptRequest) -> AdaptJob:
         )
     if asked.target >= victim.spec.num_classes:
         raise UsageError(f"--target {asked.target}: {victim.path} knows classes 0 to {victim.spec.num_classes - 1}")
-    return AdaptJob(asked, opened, _split(opened), victim, defence, device)
+    return AdaptJob(asked=asked, source=opened, split=_split(opened), surrogate=victim, through=defence, device=device)
 
 
 def _check_file(asked: AdaptRequest) -> None:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 Report = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Adapted:
     """The trigger, and which share of the held-out images the surrogate takes for the target.
 
@@ -101,10 +101,20 @@ def adapt(job: AdaptJob, *, report: Report = lambda _: None) -> Adapted:
         batches = torch.split(torch.arange(len(pixels)), asked.batch_size)
         return torch.cat([done.told(defence(pixels[b], held_out.named(b.tolist(), occasion))) for b in batches])
 
-    told = (stamped, purified(stamped, "stamped"), purified(held_out.pixels, "clean"))
-    shares = (_share(answers(victim, pixels, device) == asked.target) for pixels in told)
+    def taken(pixels: Tensor) -> Share:
+        return _share(answers(victim, pixels, device) == asked.target)
+
+    adapted = Adapted(
+        file=asked.out,
+        levels=levels,
+        images=len(learned.keys),
+        split=job.split,
+        stamped=taken(stamped),
+        purified=taken(purified(stamped, "stamped")),
+        clean=taken(purified(held_out.pixels, "clean")),
+    )
     write_trigger(asked.out, levels)
-    return Adapted(asked.out, levels, len(learned.keys), job.split, *shares)
+    return adapted
 
 
 def _share(taken: Tensor) -> Share:
@@ -141,7 +151,12 @@ class _Counted:
         self._done += more
         notes = (f"taken for the target {self._share:.2f}",)
         self._report(
-            Progress(self._what, (Part("steps", self._step, self._steps),), self._done / self._all, notes=notes)
+            Progress(
+                what=self._what,
+                parts=(Part("steps", self._step, self._steps),),
+                fraction=self._done / self._all,
+                notes=notes,
+            )
         )
 
 
@@ -210,4 +225,4 @@ def _form(asked: AdaptRequest, image_size: int) -> Form:
             f"a patch of {side}x{side} pixels at row {asked.row}, column {asked.column} does not lie within "
             f"{image_size}x{image_size}; place it with --row, --column and --patch-size"
         )
-    return Square(side, top, left)
+    return Square(side=side, top=top, left=left)

@@ -108,11 +108,11 @@ def _shots(
         [
             *(
                 Picture(
-                    form.title,
-                    images[place],
-                    class_name(int(given[place]), classes),
-                    "target" if given[place] == about.found.judgement.suspect else "unknown",
-                    float(shares[place]),
+                    title=form.title,
+                    pixels=images[place],
+                    answer=class_name(int(given[place]), classes),
+                    mark="target" if given[place] == about.found.judgement.suspect else "unknown",
+                    score=float(shares[place]),
                 )
                 for form, images, (given, shares) in zip(shown, pixels, asked, strict=True)
             ),

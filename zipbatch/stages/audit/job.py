@@ -19,7 +19,7 @@ from zipbatch.store import Store
 from zipbatch.victims import VictimSource
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AuditJob:
     """Whom to audit on which images, all of ``dataset``.
 
@@ -56,9 +56,9 @@ def opened_job(request: AuditRequest, workers: Workers) -> AuditJob:
     """
     purifiers = () if request.purified else _purifiers(request)
     return AuditJob(
-        find_victim(request.victim),
-        opened_suspects(request, purpose="audit"),
-        " ".join(request.data),
+        victim=find_victim(request.victim),
+        dataset=opened_suspects(request, purpose="audit"),
+        data_label=" ".join(request.data),
         purified=request.purified,
         purifiers=purifiers,
         share=request.share,

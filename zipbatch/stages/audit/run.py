@@ -20,7 +20,7 @@ from zipbatch.stages.evaluate.victims import class_name, classes_of
 from zipbatch.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AuditResult:
     """What was answered, what that says, and pictures of it where they were asked for."""
 
@@ -62,7 +62,14 @@ def audit(job: AuditJob, *, report: Report = lambda _progress: None, pictures: b
 
 
 def _judged(job: AuditJob, store: Store, report: Report, *, pictures: bool) -> AuditResult:
-    asking = Asking(job.victim, job.dataset, job.data_label, store, job.workers, job.batch_size).pinned()
+    asking = Asking(
+        victim=job.victim,
+        dataset=job.dataset,
+        data_label=job.data_label,
+        store=store,
+        workers=job.workers,
+        batch_size=job.batch_size,
+    ).pinned()
     asking.check(job.purified)
     if job.purified:
         answers = asking.answers_on(job.purified, report)
@@ -72,7 +79,7 @@ def _judged(job: AuditJob, store: Store, report: Report, *, pictures: bool) -> A
     gallery = None
     if pictures and answers.plan is not None:
         gallery = audit_gallery(answers.plan, answers, found, form_titles(job.forms, answers))
-    return AuditResult(job, answers, found, gallery)
+    return AuditResult(job=job, answers=answers, audit=found, gallery=gallery)
 
 
 def audit_report(result: AuditResult) -> AuditVerdict:

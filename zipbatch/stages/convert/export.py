@@ -26,7 +26,7 @@ from zipbatch.stages.output_folder import new_folder
 from zipbatch.store import Store, Version, VersionRow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportRequest:
     """What to export where to.
 
@@ -49,7 +49,7 @@ class ExportRequest:
     true_labels: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exported:
     """How much came out; ``quarantined`` samples more of these shards did not. ``reused``: all was there already."""
 
@@ -143,7 +143,9 @@ def _check_class_names(classes: Sequence[str]) -> None:
 
 def _exported(request: ExportRequest, rows: tuple[VersionRow, ...], *, reused: bool) -> Exported:
     samples, aside = sum(row.samples for row in rows), sum(row.quarantined for row in rows)
-    return Exported(request.version.reference, len(rows), samples, aside, reused)
+    return Exported(
+        reference=request.version.reference, shards=len(rows), samples=samples, quarantined=aside, reused=reused
+    )
 
 
 def _taken(out: Path) -> str:
@@ -221,7 +223,10 @@ def _write_manifest(request: ExportRequest, folder: Path, rows: tuple[VersionRow
     if dataset is not None and dataset.classes is not None:
         atomic.write_bytes(folder / CLASSES, _listed_classes(dataset.classes))
     if dataset is not None and dataset.manifest is not None:
-        shards = [ShardRef(row.split, row.shard, folder / row.shard, row.output, row.samples) for row in rows]
+        shards = [
+            ShardRef(split=row.split, name=row.shard, path=folder / row.shard, sha256=row.output, samples=row.samples)
+            for row in rows
+        ]
         write_manifest(folder, _staged(dataset.manifest, request.version, rows), shards, sizes)
         return
     listed = [_listed(row, size) for row, size in zip(rows, sizes, strict=True)]

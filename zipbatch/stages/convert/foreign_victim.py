@@ -28,7 +28,7 @@ CLASSES = {
 TORCHVISION_SIZES = {"inception_v3": 299}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Foreign:
     """What a file holds and says of itself; None where it is silent. ``state`` is None for an ONNX model, ``model``.
 
@@ -82,7 +82,16 @@ def checkpoint_victim(file: Path, arch: str | None) -> Foreign:
     if (side := built_for(arch, found.state)) is not None:
         usual["image_size"] = side
     behind = any(part[:-1].isdigit() and int(part[:-1]) for part in found.stripped)
-    return Foreign("state dict", arch, found.state, classes, notes, usual, built_for=side, behind=behind)
+    return Foreign(
+        format="state dict",
+        arch=arch,
+        state=found.state,
+        num_classes=classes,
+        notes=notes,
+        usual=usual,
+        built_for=side,
+        behind=behind,
+    )
 
 
 def _record(tree: object, file: Path, arch: str | None) -> Foreign:

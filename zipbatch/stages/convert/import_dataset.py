@@ -27,7 +27,7 @@ from zipbatch.storage import CHANGED, held_to
 _CHUNK = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Plan:
     """What to stage, and the digests of all that it is made from: of ``pictures`` by index."""
 
@@ -85,7 +85,17 @@ def _plan(request: ImportDatasetRequest) -> _Plan:
         classes = [str(index) for index in range(record.num_classes)]
     folder = record.path.parent
     pictures = {image.index: _sha256(folder, image) for image in stamped}
-    return _Plan(request, record, stamped, source, keys, classes, record_sha256, source_sha256, pictures)
+    return _Plan(
+        request=request,
+        record=record,
+        stamped=stamped,
+        source=source,
+        keys=keys,
+        classes=classes,
+        record_sha256=record_sha256,
+        source_sha256=source_sha256,
+        pictures=pictures,
+    )
 
 
 def _twins(source: Source, stamped: tuple[PoisonedImage, ...], record: AttackResult, sha256: str) -> dict[int, str]:

@@ -21,7 +21,7 @@ from zipbatch.stages.train.run import finished_manifest
 from zipbatch.storage import StoragePath
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImportedPrior:
     """The folder, the source's digest, and what is in it; ``reused`` when it was there already.
 
@@ -74,7 +74,15 @@ def import_prior(file: StoragePath, out: Path, *, half: bool = False, flags: Gui
         else:
             new_folder(out, write, taken=f"--out {out}: holds other files; choose an empty folder")
     size, parameters, dtype = (manifest[name] for name in ("image_size", "parameters", "dtype"))
-    return ImportedPrior(out, source, size, parameters, dtype, flags.assumed, reused)
+    return ImportedPrior(
+        path=out,
+        source_sha256=source,
+        image_size=size,
+        parameters=parameters,
+        dtype=dtype,
+        assumed=flags.assumed,
+        reused=reused,
+    )
 
 
 def _write(opened: PriorFolder, tensors: dict[str, Tensor], manifest: dict[str, Any], folder: Path) -> None:

@@ -27,7 +27,7 @@ METHOD = "import"
 _CHUNK, _CHUNK_BYTES = 256, 16 * 1024**2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImportRequest:
     """What to import: ``folder`` holds the purified form of ``dataset``; ``table`` is a map of files to keys, or the
     folder is of the published code's ``zip_layout``.

@@ -26,7 +26,7 @@ from zipbatch.stages.train.run import finished_manifest, prepare_out
 from zipbatch.victims import NORMALISATIONS, Classifier, Normalisation, build_victim, checked_scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImportedVictim:
     """The folder that is there now. ``assumed``: what neither the file nor the user said, and what was taken for it."""
 
@@ -60,7 +60,9 @@ def _imported(request: ImportVictimRequest, file: Path, sha256: str, model: Onnx
     if (done := finished_manifest(request.out, CONFIG, identity, opened=open_victim)) is not None:
         spec = VictimSpec.model_validate_json((request.out / CONFIG).read_bytes())
         origin = done["imported_from"]
-        return ImportedVictim(request.out, spec, origin["format"], origin["assumed"], reused=True)
+        return ImportedVictim(
+            path=request.out, spec=spec, format=origin["format"], assumed=origin["assumed"], reused=True
+        )
     foreign = checkpoint_victim(file, request.arch) if model is None else onnx_victim(file, model)
     spec, assumed = _spec(foreign, request, file)
     network, classifier = _loaded(foreign, spec, file)
@@ -74,7 +76,7 @@ def _imported(request: ImportVictimRequest, file: Path, sha256: str, model: Onnx
         "versions": {"zipbatch": __version__},
     }
     save_victim(request.out, spec, network, manifest)
-    return ImportedVictim(request.out, spec, foreign.format, assumed, reused=False)
+    return ImportedVictim(path=request.out, spec=spec, format=foreign.format, assumed=assumed, reused=False)
 
 
 def _file(path: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Literal, Self
 State = Literal["ok", "warning", "failed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One line of ``zipbatch doctor``.
 
@@ -27,4 +27,8 @@ class Finding:
     @classmethod
     def of(cls, check: str, text: str, good: bool, next_step: str, *, warns: bool = False) -> Self:
         """A finding that is good, or else calls for a step."""
-        return cls(check, text) if good else cls(check, text, "warning" if warns else "failed", next_step)
+        return (
+            cls(check=check, text=text)
+            if good
+            else cls(check=check, text=text, state="warning" if warns else "failed", next_step=next_step)
+        )

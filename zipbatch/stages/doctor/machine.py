@@ -53,17 +53,20 @@ def gpus() -> Iterator[Finding]:
 
     if not torch.cuda.is_available():
         if not _GPU.exists():
-            yield Finding("gpu", "none; work runs on CPU cores")
+            yield Finding(check="gpu", text="none; work runs on CPU cores")
         elif torch.version.cuda is None:
             yield Finding(
-                "gpu", f"{_GPU} is there, but torch is built for CPUs", "warning", "install torch's CUDA build"
+                check="gpu",
+                text=f"{_GPU} is there, but torch is built for CPUs",
+                state="warning",
+                next_step="install torch's CUDA build",
             )
         else:
             yield Finding(
-                "gpu",
-                f"{_GPU} is there, but torch {torch.__version__} cannot use it (CUDA {torch.version.cuda})",
-                "warning",
-                "update the NVIDIA driver, or install a torch for the CUDA version that it has; see nvidia-smi",
+                check="gpu",
+                text=f"{_GPU} is there, but torch {torch.__version__} cannot use it (CUDA {torch.version.cuda})",
+                state="warning",
+                next_step="update the NVIDIA driver, or install a torch for the CUDA version it has; see nvidia-smi",
             )
         return
     for number in range(torch.cuda.device_count()):
@@ -72,16 +75,16 @@ def gpus() -> Iterator[Finding]:
         text = f"{number}: {about.name}, {free / GB:.0f} of {whole / GB:.0f} GB free"
         busy = free < whole / 2
         yield Finding(
-            "gpu",
-            text,
-            "warning" if busy else "ok",
-            "others use this GPU: choose among them with CUDA_VISIBLE_DEVICES" if busy else "",
+            check="gpu",
+            text=text,
+            state="warning" if busy else "ok",
+            next_step="others use this GPU: choose among them with CUDA_VISIBLE_DEVICES" if busy else "",
         )
 
 
 def cores_and_memory() -> Iterator[Finding]:
     """CPU cores and memory that this process may use."""
-    yield Finding("cpu", f"{cpu_cores()} cores")
+    yield Finding(check="cpu", text=f"{cpu_cores()} cores")
     memory = total() / GB
     yield Finding.of(
         "memory", f"{memory:.1f} GB", memory >= LEAST_MEMORY_GB, "use --workers 0 and a small --memory-gb", warns=True
@@ -91,16 +94,24 @@ def cores_and_memory() -> Iterator[Finding]:
 def ray_install() -> Finding:
     """Ray's version; it is not imported."""
     try:
-        return Finding("ray", f"ray {importlib.metadata.version('ray')}")
+        return Finding(check="ray", text=f"ray {importlib.metadata.version('ray')}")
     except importlib.metadata.PackageNotFoundError:
-        return Finding("ray", "not installed", "warning", "pip install ray, or work in one process (--workers 0)")
+        return Finding(
+            check="ray",
+            text="not installed",
+            state="warning",
+            next_step="pip install ray, or work in one process (--workers 0)",
+        )
 
 
 def shared_memory() -> Finding:
     """Room that Ray's object store and data loaders take."""
     if not _SHARED.is_dir():
         return Finding(
-            "shared memory", f"no {_SHARED}", "warning", "Ray will use files in its temp folder, more slowly"
+            check="shared memory",
+            text=f"no {_SHARED}",
+            state="warning",
+            next_step="Ray will use files in its temp folder, more slowly",
         )
     size = shutil.disk_usage(_SHARED).total / GB
     return Finding.of(
@@ -124,7 +135,12 @@ def temp_folder() -> Iterator[Finding]:
     if left:
         named = ", ".join(path.name for path in left[:3]) + (", …" if len(left) > 3 else "")
         step = "remove them if no run is using them"
-        yield Finding("temp folder", f"{len(left)} folders of runs that were killed: {named}", "warning", step)
+        yield Finding(
+            check="temp folder",
+            text=f"{len(left)} folders of runs that were killed: {named}",
+            state="warning",
+            next_step=step,
+        )
 
 
 def open_files() -> Finding:

@@ -57,22 +57,29 @@ def _made(name: str, check: Callable[[], Finding | Iterator[Finding]]) -> Iterat
         else:
             yield from found
     except (ZipbatchError, OSError) as error:
-        yield Finding(name, str(error), "failed", "mend that, then ask again")
+        yield Finding(check=name, text=str(error), state="failed", next_step="mend that, then ask again")
 
 
 def _config() -> Finding:
     defaults = user_defaults()
-    return Finding("config", "no zipbatch.toml here or above" if defaults.file is None else str(defaults.file))
+    return Finding(
+        check="config", text="no zipbatch.toml here or above" if defaults.file is None else str(defaults.file)
+    )
 
 
 def _prior(named: str) -> Iterator[Finding]:
     folder = open_prior(prior_path(named))
     steps = f", learned below step {folder.trained_below}" if folder.trained_below < folder.training_steps else ""
-    yield Finding("prior", f"{named}: images of {folder.image_size} px, digest {folder.digest[:12]}{steps}")
+    yield Finding(check="prior", text=f"{named}: images of {folder.image_size} px, digest {folder.digest[:12]}{steps}")
     try:
         read_calibration(folder)
     except UsageError as error:
-        yield Finding("prior", f"{named}: not calibrated, as 'balanced' and 'repaint' need it", "warning", str(error))
+        yield Finding(
+            check="prior",
+            text=f"{named}: not calibrated, as 'balanced' and 'repaint' need it",
+            state="warning",
+            next_step=str(error),
+        )
 
 
 def _store(named: str) -> Iterator[Finding]:
@@ -81,7 +88,7 @@ def _store(named: str) -> Iterator[Finding]:
     try:
         store.require()
     except UsageError:
-        yield Finding("store", f"{named}: not there yet; the first purify makes it")
+        yield Finding(check="store", text=f"{named}: not there yet; the first purify makes it")
         return
     versions = store.versions
     datasets = versions.datasets()
@@ -102,19 +109,30 @@ def _store(named: str) -> Iterator[Finding]:
         if ahead > _FUTURE_S:
             step = "set the clocks of this machine and of the file server"
             yield Finding(
-                "store", f"{named}: its files are {ahead / 60:.0f} minutes ahead of this clock", "warning", step
+                check="store",
+                text=f"{named}: its files are {ahead / 60:.0f} minutes ahead of this clock",
+                state="warning",
+                next_step=step,
             )
 
 
 def _cluster(address: str) -> Iterator[Finding]:
     nodes = cluster_nodes(address)
     gpus, cores = sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
-    yield Finding("cluster", f"{address}: {len(nodes)} nodes, {cores:g} CPU cores, {gpus:g} GPUs")
+    yield Finding(check="cluster", text=f"{address}: {len(nodes)} nodes, {cores:g} CPU cores, {gpus:g} GPUs")
     others = sorted({node.zipbatch for node in nodes if node.zipbatch is not None})
     for node in nodes:
         if node.problem is not None:
             yield Finding(
-                "cluster", f"node {node.name}: {node.problem}", "failed", "install the same zipbatch on every node"
+                check="cluster",
+                text=f"node {node.name}: {node.problem}",
+                state="failed",
+                next_step="install the same zipbatch on every node",
             )
     if len(others) > 1:
-        yield Finding("cluster", f"nodes have zipbatch {', '.join(others)}", "failed", "install the same on every node")
+        yield Finding(
+            check="cluster",
+            text=f"nodes have zipbatch {', '.join(others)}",
+            state="failed",
+            next_step="install the same on every node",
+        )

@@ -91,9 +91,9 @@ def read_rows(instance: Instance, workspace: Workspace) -> list[EvaluationRow]:
 EVALUATE = StageType(
     settings=EvaluateSettings,
     inputs={
-        "victim": Input(("train victim",), many=True),
-        "data": Input(("poison",)),
-        "purified": Input(("purify",), path=False, many=True, needed=optional),
+        "victim": Input(kinds=("train victim",), many=True),
+        "data": Input(kinds=("poison",)),
+        "purified": Input(kinds=("purify",), path=False, many=True, needed=optional),
     },
     run=_evaluate,
     is_done=_is_evaluated,

@@ -29,7 +29,7 @@ from zipbatch.victims import VictimSource
 Report = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answers:
     """``forms`` int64 [1 + R, N]: on N images as they came, then purified in R ways; ``tallies`` are what labels say of
     each, where there are any. ``classes`` is how many the victim knows. The images are those of ``shards``, in order,
@@ -44,7 +44,7 @@ class Answers:
     plan: EvaluatePlan | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Asking:
     """Whom to ask about which data, and where its purified forms are kept, for later runs, too."""
 
@@ -77,13 +77,13 @@ class Asking:
         references = []
         for number, (spec, name) in enumerate(zip(specs, named, strict=True)):
             what = f"purifying, {name} ({number + 1}/{len(specs)})"
-            report(Progress(what))
+            report(Progress(what=what))
             references.append(self._purified(spec, partial(_show, report, what)))
         return self.answers_on(references, report)
 
     def _purified(self, spec: PurifierSpec, show: Callable[[Progress], None]) -> str:
         settings = PurifySettings(splits=self.dataset.splits, batch_size=self.batch_size)
-        job = PurifyJob(self.dataset, spec, self.store, self.workers, settings)
+        job = PurifyJob(dataset=self.dataset, spec=spec, store=self.store, workers=self.workers, settings=settings)
         return f"{self.dataset.name}@{purify(plan_purify(job), on_progress=show).version}"
 
     def answers_on(self, purified: Sequence[str], report: Report) -> Answers:
@@ -94,7 +94,7 @@ class Asking:
             WorkFailed: shards could not be measured.
         """
         plan = self._plan(purified)
-        tallies = tuple(Tally(plan.victims[0].num_classes) for _ in range(1 + len(purified)))
+        tallies = tuple(Tally(classes=plan.victims[0].num_classes) for _ in range(1 + len(purified)))
         asked: dict[str, EvaluateResult] = {}
 
         def show(progress: Progress) -> None:
@@ -133,12 +133,12 @@ def _gathered(plan: EvaluatePlan, results: Sequence[EvaluateResult], tallies: tu
     none = np.empty((1 + len(plan.versions), 0), np.int64)
     answers = [np.stack([form for form in result.answers[0] if form is not None]) for result in results]
     return Answers(
-        np.concatenate([none, *answers], axis=1),
-        tallies,
-        plan.victims[0].num_classes,
-        tuple((result.name, result.keys) for result in results),
-        sum(result.quarantined for result in results),
-        plan,
+        forms=np.concatenate([none, *answers], axis=1),
+        tallies=tallies,
+        classes=plan.victims[0].num_classes,
+        shards=tuple((result.name, result.keys) for result in results),
+        quarantined=sum(result.quarantined for result in results),
+        plan=plan,
     )
 
 

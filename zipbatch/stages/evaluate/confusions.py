@@ -56,7 +56,14 @@ def _confusion(
     if len(shown) < classes:
         about += f" Shown are the {len(shown)} of {classes} classes that are mistaken most."
     after = "answer" if rows == "true class" else "answer after"
-    return Confusion(title, [class_name(index, names) for index in shown], matrices, rows, after, about)
+    return Confusion(
+        title=title,
+        classes=[class_name(index, names) for index in shown],
+        matrices=matrices,
+        rows=rows,
+        columns=after,
+        about=about,
+    )
 
 
 def _most_mistaken(every: Sequence[_Pairs], classes: int) -> list[int]:

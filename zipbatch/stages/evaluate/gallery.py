@@ -42,7 +42,7 @@ _SEED = 0
 Answers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Asked:
     """The first images of a shard, N of them, what they are, and what the victim answers on each form.
 
@@ -128,10 +128,19 @@ def _ask(plan: EvaluatePlan, task: EvaluateTask, classifier: Classifier, most: i
         scores.append(shares)
     suspect = next(number for number, form in enumerate(forms) if form.place == task.data)
     truth = np.array([label.original for label in labels.values()], np.int64)
-    return _Asked(task, labels, forms, suspect, answers, scores, truth, wanted_of(plan, task, truth))
+    return _Asked(
+        task=task,
+        labels=labels,
+        forms=forms,
+        suspect=suspect,
+        answers=answers,
+        scores=scores,
+        truth=truth,
+        wanted=wanted_of(plan, task, truth),
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Choice:
     """A tab, and which of the images that were asked about are for it: a bool [N] for each ``_Asked``."""
 
@@ -148,13 +157,23 @@ def _tabs(found: Sequence[_Asked]) -> list[_Choice]:
     tabs = []
     if any(these.any() for these in stamped):
         if not any(asked.purified for asked in found):
-            tabs.append(_Choice("Triggered and taken for the target", "Images on which the trigger works.", working))
+            tabs.append(
+                _Choice(
+                    title="Triggered and taken for the target", about="Images on which the trigger works.", fits=working
+                )
+            )
         else:
             fixed = [these & (one.after == one.truth) for these, one in zip(working, found, strict=True)]
             left = [these & (one.after == one.wanted) for these, one in zip(stamped, found, strict=True)]
             tabs += [
-                _Choice("Triggered and fixed", "Taken for the target, and for their true class once purified.", fixed),
-                _Choice("Triggered and left", "Taken for the target even when they are purified.", left),
+                _Choice(
+                    title="Triggered and fixed",
+                    about="Taken for the target, and for their true class once purified.",
+                    fits=fixed,
+                ),
+                _Choice(
+                    title="Triggered and left", about="Taken for the target even when they are purified.", fits=left
+                ),
             ]
     if any(asked.purified for asked in found):
         clean = [~these & (one.truth >= 0) & (one.wanted < 0) for these, one in zip(stamped, found, strict=True)]
@@ -163,12 +182,12 @@ def _tabs(found: Sequence[_Asked]) -> list[_Choice]:
                 these & (one.before == one.truth) & (one.after != one.truth)
                 for these, one in zip(clean, found, strict=True)
             ]
-            tabs.append(_Choice("Clean and broken", "Right before, and wrong once purified.", broken))
+            tabs.append(_Choice(title="Clean and broken", about="Right before, and wrong once purified.", fits=broken))
         else:
             changed = [asked.before != asked.after for asked in found]
             if not tabs:
-                tabs.append(_Choice("Answer changed", "Purification changes the answer.", changed))
-    return [*tabs, _Choice("Random", "Drawn at random.", every, random=True)]
+                tabs.append(_Choice(title="Answer changed", about="Purification changes the answer.", fits=changed))
+    return [*tabs, _Choice(title="Random", about="Drawn at random.", fits=every, random=True)]
 
 
 def _tab(plan: EvaluatePlan, choice: _Choice, found: Sequence[_Asked], shown: int) -> Tab:
@@ -211,17 +230,17 @@ def _items(plan: EvaluatePlan, asked: _Asked, chosen: Sequence[int]) -> list[tup
     for place, i in enumerate(chosen):
         shots = [
             Picture(
-                form.title,
-                forms[number][place],
-                class_name(int(asked.answers[number][i]), names),
-                mark_of(int(asked.answers[number][i]), int(asked.truth[i]), int(asked.wanted[i])),
-                float(asked.scores[number][i]),
+                title=form.title,
+                pixels=forms[number][place],
+                answer=class_name(int(asked.answers[number][i]), names),
+                mark=mark_of(int(asked.answers[number][i]), int(asked.truth[i]), int(asked.wanted[i])),
+                score=float(asked.scores[number][i]),
             )
             for number, form in enumerate(asked.forms)
         ]
         if masks:
             repainted = spotlit(forms[asked.suspect][place], masks[place])
-            shots.insert(asked.suspect + 1, Picture("repainted", repainted))
+            shots.insert(asked.suspect + 1, Picture(title="repainted", pixels=repainted))
         shots += apart(forms[asked.suspect][place], forms[-1][place]) if asked.purified else []
         truth = int(asked.truth[i])
         items.append((i, Item(keys[i], shots, f"true class: {class_name(truth, names)}" if truth >= 0 else "")))
@@ -233,4 +252,4 @@ def apart(suspect: U8, purified: U8) -> list[Picture]:
     if suspect.shape != purified.shape:
         return []
     apart, levels = difference(suspect, purified)
-    return [Picture(f"difference ×{GAIN}", apart, about=f"{levels:.1f} of 255 levels on average")]
+    return [Picture(title=f"difference ×{GAIN}", pixels=apart, about=f"{levels:.1f} of 255 levels on average")]

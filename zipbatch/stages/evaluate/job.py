@@ -13,7 +13,7 @@ from zipbatch.store import Store
 from zipbatch.victims import VictimSource
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluateJob:
     """What to measure.
 

@@ -91,45 +91,47 @@ def origin(plan: EvaluatePlan, rows: Sequence[EvaluationRow]) -> list[Facts]:
 def _data(plan: EvaluatePlan) -> Facts:
     dataset = plan.job.dataset
     facts = [
-        Fact("data", plan.job.data_label, code=True),
-        Fact("shards", f"{len(plan.tasks)}: {', '.join(dict.fromkeys(task.split for task in plan.tasks))}"),
+        Fact(name="data", text=plan.job.data_label, code=True),
+        Fact(name="shards", text=f"{len(plan.tasks)}: {', '.join(dict.fromkeys(task.split for task in plan.tasks))}"),
     ]
     if dataset.manifest is not None:
         attack = dataset.manifest.attack
-        facts.append(Fact("attack", f"{attack.name} {plain_text(attack.params)}"))
-        facts.append(Fact("seed", "none" if dataset.manifest.seed is None else str(dataset.manifest.seed)))
+        facts.append(Fact(name="attack", text=f"{attack.name} {plain_text(attack.params)}"))
+        facts.append(Fact(name="seed", text="none" if dataset.manifest.seed is None else str(dataset.manifest.seed)))
         if attack.target is not None:
-            facts.append(Fact("target class", dataset.manifest.classes[attack.target]))
+            facts.append(Fact(name="target class", text=dataset.manifest.classes[attack.target]))
     digests = [f"{task.name} {task.sha256}" for task in plan.tasks[:_LISTED] if task.sha256]
     if digests:
         more = len(plan.tasks) - len(digests)
-        facts.append(Fact("sha256", "\n".join([*digests, *([f"and {more} more shards"] if more else [])]), code=True))
+        facts.append(
+            Fact(name="sha256", text="\n".join([*digests, *([f"and {more} more shards"] if more else [])]), code=True)
+        )
     return Facts("Data", facts)
 
 
 def victim_facts(source: object) -> list[Fact]:
     """What a victim is known by."""
-    facts = [Fact("victim", str(getattr(source, "label", source)), code=True)]
+    facts = [Fact(name="victim", text=str(getattr(source, "label", source)), code=True)]
     if isinstance(source, VictimFolder):
-        facts.append(Fact("architecture", source.spec.arch))
+        facts.append(Fact(name="architecture", text=source.spec.arch))
         if source.sha256:
-            facts.append(Fact("sha256 of weights", source.sha256, code=True))
+            facts.append(Fact(name="sha256 of weights", text=source.sha256, code=True))
     return facts
 
 
 def _version(name: str, header: VersionHeader, row: EvaluationRow | None) -> Facts:
     facts = [
-        Fact("version", f"{header.dataset}@{header.version}", code=True),
-        Fact("purifier", describe(header.purifier)),
-        Fact("seed", "none" if header.seed is None else str(header.seed)),
-        Fact("made", f"{header.started}, by zipbatch {header.zipbatch}"),
+        Fact(name="version", text=f"{header.dataset}@{header.version}", code=True),
+        Fact(name="purifier", text=describe(header.purifier)),
+        Fact(name="seed", text="none" if header.seed is None else str(header.seed)),
+        Fact(name="made", text=f"{header.started}, by zipbatch {header.zipbatch}"),
     ]
     if header.prior_sha256:
-        facts.append(Fact("sha256 of the prior", header.prior_sha256, code=True))
+        facts.append(Fact(name="sha256 of the prior", text=header.prior_sha256, code=True))
     if row is not None and row.calls_most is not None:
-        facts.append(Fact("network calls", f"{_from_to(row.calls_least, row.calls_most)} an image"))
+        facts.append(Fact(name="network calls", text=f"{_from_to(row.calls_least, row.calls_most)} an image"))
     if row is not None and row.seconds_per_image is not None:
-        facts.append(Fact("seconds", f"{row.seconds_per_image:.3g} an image on {row.seconds_on}"))
+        facts.append(Fact(name="seconds", text=f"{row.seconds_per_image:.3g} an image on {row.seconds_on}"))
     return Facts(f"Purified version {name}", facts)
 
 

@@ -32,7 +32,7 @@ MAX_CELL = 512
 """Longer side of a picture that is shown, pixels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Form:
     """One form of the images: where they lie and the digest of the shard, or how they are made of the suspect ones."""
 
@@ -67,8 +67,10 @@ def forms_of(plan: EvaluatePlan, task: EvaluateTask) -> list[Form]:
     """The columns, from left to right; the suspect images are those at the task's own place."""
     forms = []
     if task.clean is not None and task.clean != task.data:
-        forms.append(Form("clean", task.clean, task.clean_sha256))
-    forms.append(Form("poisoned" if task.split == POISONED_SPLIT else "suspect", task.data, task.sha256))
+        forms.append(Form(title="clean", place=task.clean, sha256=task.clean_sha256))
+    forms.append(
+        Form(title="poisoned" if task.split == POISONED_SPLIT else "suspect", place=task.data, sha256=task.sha256)
+    )
     if transforms := _blur_to_show(plan):
         project = mean_projection([parse_projector(text) for text in transforms])
 
@@ -77,10 +79,10 @@ def forms_of(plan: EvaluatePlan, task: EvaluateTask) -> list[Form]:
             made: U8 = to_u8(project(unit), "unit")[0].permute(1, 2, 0).numpy()
             return made
 
-        forms.append(Form("+".join(transforms), task.data, task.sha256, blurred))
+        forms.append(Form(title="+".join(transforms), place=task.data, sha256=task.sha256, make=blurred))
     for version, path in zip(plan.versions, task.purified, strict=True):
         if path is not None:
-            forms.append(Form(describe(version.header.purifier), path, path.stem))
+            forms.append(Form(title=describe(version.header.purifier), place=path, sha256=path.stem))
     return forms
 
 

@@ -21,7 +21,7 @@ PIECE_BYTES = 64 * 1024**2
 PIECE_IMAGES = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluateTask:
     """One shard: suspect images, their clean twins where there are any, and their purified forms (None: missing).
 
@@ -48,7 +48,7 @@ class EvaluateTask:
         return None if self.clean == self.data else self.clean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FormImages:
     """Images [H, W, 3] of one form, which may differ in size; labels int64 [N] are ``UNLABELLED`` where unknown."""
 
@@ -105,7 +105,9 @@ def _piece(task: EvaluateTask, rows: Sequence[tuple[str, Label, list[U8 | None]]
     ]
     clean = columns.pop() if task.twin is not None else columns[0] if task.clean is not None else None
     forms = [
-        None if path is None or pixels is None else FormImages(path, keys, pixels, given, originals)
+        None
+        if path is None or pixels is None
+        else FormImages(path=path, keys=keys, pixels=pixels, labels=given, originals=originals)
         for path, pixels in zip((task.data, *task.purified), columns, strict=True)
     ]
     return Piece(forms, clean, labelling.unlabelled(labels))

@@ -17,7 +17,7 @@ from zipbatch.storage import StoragePath
 from zipbatch.store import Store, Version
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluatePlan:
     """Everything resolved and checked."""
 
@@ -51,20 +51,20 @@ def plan_evaluate(job: EvaluateJob) -> EvaluatePlan:
     clean, listed = _clean_twins(job.dataset), {shard.path: shard.sha256 for shard in job.dataset.shards}
     tasks = tuple(
         EvaluateTask(
-            shard.name,
-            shard.split,
-            shard.path,
-            shard.path if shard.split == CLEAN_SPLIT else clean.get(shard.name),
-            tuple(found[shard.name][0] if shard.name in found else None for found in outputs),
-            tuple(found[shard.name][1] if shard.name in found else None for found in outputs),
-            tuple(aside[shard.name] for aside in quarantines if shard.name in aside),
-            shard.sha256,
-            listed.get(clean.get(shard.name, shard.path)),
-            _is_of_some_classes(job.dataset),
+            name=shard.name,
+            split=shard.split,
+            data=shard.path,
+            clean=shard.path if shard.split == CLEAN_SPLIT else clean.get(shard.name),
+            purified=tuple(found[shard.name][0] if shard.name in found else None for found in outputs),
+            made_from=tuple(found[shard.name][1] if shard.name in found else None for found in outputs),
+            quarantine=tuple(aside[shard.name] for aside in quarantines if shard.name in aside),
+            sha256=shard.sha256,
+            clean_sha256=listed.get(clean.get(shard.name, shard.path)),
+            twin_has_more=_is_of_some_classes(job.dataset),
         )
         for shard in shards
     )
-    return EvaluatePlan(job, victims, versions, tasks)
+    return EvaluatePlan(job=job, victims=victims, versions=versions, tasks=tasks)
 
 
 def _check_victim(victim: KnownVictim, dataset: ShardDataset) -> None:
@@ -156,5 +156,5 @@ def wanted_answers(dataset: ShardDataset) -> tuple[int, ...] | None:
     if all_to_one and attack.target is None:
         return None
     sources = attack.source_classes or ()
-    goal = Goal(len(dataset.manifest.classes), attack.target if all_to_one else None, sources=sources)
+    goal = Goal(classes=len(dataset.manifest.classes), target=attack.target if all_to_one else None, sources=sources)
     return tuple(goal.answer(label) for label in range(goal.classes))

@@ -44,5 +44,5 @@ class Measured:
         return Progress(
             parts=(Part("shards", self._done, self._shards), Part("images", images, self._all)),
             per_s=rate or None,
-            counts=Counts("shards", self._shards, computed=self._done),
+            counts=Counts(unit="shards", total=self._shards, computed=self._done),
         )

@@ -64,7 +64,12 @@ def results(
         WorkFailed: at the end, when shards could not be measured; names each.
     """
     failed: list[str] = []
-    setup = EvaluateSetup(plan.victims, keep_answers, wanted_answers(plan.job.dataset), labelling(plan.job))
+    setup = EvaluateSetup(
+        victims=plan.victims,
+        keep_answers=keep_answers,
+        wanted=wanted_answers(plan.job.dataset),
+        labelling=labelling(plan.job),
+    )
     asked = len(plan.victims) * (1 + len(plan.versions))
     measured = Measured([task.name for task in plan.tasks], plan.job.dataset.shards, asked=asked)
 
@@ -101,7 +106,7 @@ def evaluate(
         WorkFailed: shards could not be measured; names each. A measure over part of the data is never given.
     """
     forms = 1 + len(plan.versions)
-    tallies = [[Tally(victim.num_classes) for _ in range(forms)] for victim in plan.victims]
+    tallies = [[Tally(classes=victim.num_classes) for _ in range(forms)] for victim in plan.victims]
     fidelity: list[dict[str, Fidelity]] = [{} for _ in range(forms)]
     quarantined, unlabelled = 0, Unlabelled()
     for result in results(plan, keep_answers=on_answers is not None, on_progress=on_progress):
@@ -112,11 +117,18 @@ def evaluate(
         unlabelled += result.unlabelled
     _say_what_labels_lack(unlabelled, tallies)
     on_tallies(tallies)
-    found = _Found(plan, tallies, fidelity, _costs(plan), quarantined, unlabelled)
+    found = _Found(
+        plan=plan,
+        tallies=tallies,
+        fidelity=fidelity,
+        costs=_costs(plan),
+        quarantined=quarantined,
+        unlabelled=unlabelled,
+    )
     return [_row(found, v, number) for v in range(len(plan.victims)) for number in range(forms)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Found:
     """What there is to say of a plan: ``tallies[v][f]`` of victim v on form f, ``fidelity[f]`` and ``costs[f]``."""
 

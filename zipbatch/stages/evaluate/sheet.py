@@ -52,16 +52,19 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
     keys = list(labels)
     columns = [
         SheetColumn(
-            form.title,
-            pictures(form, [keys[i] for i in chosen], shown=True),
-            [class_name(int(given[i]), classes) for i in chosen],
-            [mark_of(int(given[i]), int(truth[i]), int(wanted[i])) for i in chosen],
+            title=form.title,
+            images=pictures(form, [keys[i] for i in chosen], shown=True),
+            answers=[class_name(int(given[i]), classes) for i in chosen],
+            marks=[mark_of(int(given[i]), int(truth[i]), int(wanted[i])) for i in chosen],
         )
         for form, given in zip(forms, answers, strict=True)
     ]
     if masks := masks_of(plan, task, [keys[i] for i in chosen]):
         shown = [spotlit(picture, mask) for picture, mask in zip(columns[suspect].images, masks, strict=True)]
-        columns.insert(suspect + 1, SheetColumn("repainted", shown, [""] * len(chosen), ["unknown"] * len(chosen)))
+        columns.insert(
+            suspect + 1,
+            SheetColumn(title="repainted", images=shown, answers=[""] * len(chosen), marks=["unknown"] * len(chosen)),
+        )
     purified = len(forms) > suspect + 1
     titles = [_row_title(kinds[i] if purified else None, int(truth[i]), classes) for i in chosen]
     attack = plan.job.dataset.manifest.attack.name if plan.job.dataset.manifest else plan.job.dataset.name

@@ -33,7 +33,7 @@ SHARES = ("ca", "asr", "fpr", "pa", "ra", "disrupted", "collapsed")
 CLEAN, TRIGGERED = "clean", "triggered"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Tally:
     """What one victim answers on one form of the images; tallies of shards add up. ``beyond`` images have a label that
     is none of the victim's ``classes``. ``confusion`` counts images by (true class, answer), those with a trigger under
@@ -142,7 +142,7 @@ def _tally(
     """Of the images that have a label."""
     known = form.originals >= 0
     predicted, labels, originals = predicted[known], form.labels[known], form.originals[known]
-    tally = Tally(classes)
+    tally = Tally(classes=classes)
     tally.confusion = {TRIGGERED if split == POISONED_SPLIT else CLEAN: flips(originals, predicted)}
     if split == POISONED_SPLIT:
         tally.asr = attack_success(predicted, labels, originals)

@@ -24,7 +24,7 @@ from zipbatch.stages.purify.quarantine import quarantined_keys
 from zipbatch.victims import Classifier
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluateResult:
     """What the victims answer on a shard.
 
@@ -51,7 +51,7 @@ class EvaluateResult:
     truth: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluateSetup:
     """Builds an ``EvaluateWorker`` wherever it is called; picklable.
 
@@ -141,7 +141,11 @@ class EvaluateWorker:
         ]
         kept = answers if self._keep_answers else []
         return EvaluateResult(
-            *(task.name, task.split, tallies, fidelity, kept),
+            name=task.name,
+            split=task.split,
+            tallies=tallies,
+            fidelity=fidelity,
+            answers=kept,
             unlabelled=piece.unlabelled,
             images=len(piece.suspect.keys),
             keys=tuple(piece.suspect.keys) if self._keep_answers else (),
@@ -169,10 +173,14 @@ class EvaluateWorker:
 def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResult:
     """The result of a shard without samples."""
     forms = 1 + len(task.purified)
-    tallies: list[list[Tally | None]] = [[Tally(victim.num_classes) for _ in range(forms)] for victim in victims]
+    tallies: list[list[Tally | None]] = [
+        [Tally(classes=victim.num_classes) for _ in range(forms)] for victim in victims
+    ]
     none = np.empty(0, np.int64)
     answers: list[list[npt.NDArray[np.int64] | None]] = [[none for _ in range(forms)] for _ in victims]
-    return EvaluateResult(task.name, task.split, tallies, [None for _ in task.purified], answers)
+    return EvaluateResult(
+        name=task.name, split=task.split, tallies=tallies, fidelity=[None for _ in task.purified], answers=answers
+    )
 
 
 def _joined(one: EvaluateResult, other: EvaluateResult) -> EvaluateResult:

@@ -34,7 +34,7 @@ def _poison(instance: Instance, workspace: Workspace, report: Report) -> None:
     request = PoisonRequest.model_validate({**instance.settings.model_dump(), **where})
 
     def show(done: int, total: int) -> None:
-        report(Progress(instance.label, (Part("images", done, total),)))
+        report(Progress(what=instance.label, parts=(Part("images", done, total),)))
 
     poison(request, on_progress=show)
 

@@ -43,14 +43,14 @@ def attack_goal(
             )
         if clean and sources:
             raise UsageError(f"attack {attack.name} poisons images of other classes than the target: no --clean-label")
-        return Goal(classes, chosen, clean, sources)
+        return Goal(classes=classes, target=chosen, clean_label=clean, sources=sources)
     if target is not None:
         raise UsageError(f"--target is for {ALL_TO_ONE}; {ALL_TO_ALL} takes each class for the next")
     if clean:
         raise UsageError(f"attack {attack.name}: {ALL_TO_ALL} leaves no label true; add --no-clean-label")
     if classes < 2:
         raise UsageError(f"--target-mode {ALL_TO_ALL} needs two classes or more, got {classes}")
-    return Goal(classes, None, sources=sources)
+    return Goal(classes=classes, target=None, sources=sources)
 
 
 def _numbered(target: int | str, names: Sequence[str]) -> int:

@@ -37,7 +37,7 @@ class ImageCount:
         self.report(self.done, self.total)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PoisonPlan:
     """A request, resolved and checked whole: nothing is written before there is one."""
 
@@ -71,9 +71,6 @@ def plan_poison(
     rate = attack.default_poison_rate if request.poison_rate is None else request.poison_rate
     cover_rate = attack.default_cover_rate if request.cover_rate is None else request.cover_rate
     size = request.image_size or source.image_size()
-    for option, share in (("--poison-rate", rate), ("--cover-rate", cover_rate)):
-        if not 0 <= share <= 1:
-            raise UsageError(f"{option} must be in [0, 1], got {share}")
     trigger = make_trigger(attack, material, size, seed=request.seed)
     surveys = {split: source.survey(split) for split in source.splits}
     classes = source.class_names(surveys.values())
@@ -84,12 +81,22 @@ def plan_poison(
         source, surveys, attack=attack, rate=rate, cover_rate=cover_rate, seed=request.seed, goal=goal
     )
     _check_tested(source, surveys, goal)
-    digests = {split: survey.sha256 for split, survey in surveys.items()}
     total = sum(survey.images * len(staged_as(source, split)) for split, survey in surveys.items())
-    progress, left = ImageCount(total, on_progress), source.left()
     return PoisonPlan(
-        *(request, source, attack, trigger, classes, size, goal, rate, cover_rate, digests, chosen, progress, left),
-        skipped,
+        request=request,
+        source=source,
+        attack=attack,
+        trigger=trigger,
+        classes=classes,
+        image_size=size,
+        goal=goal,
+        rate=rate,
+        cover_rate=cover_rate,
+        source_sha256={split: survey.sha256 for split, survey in surveys.items()},
+        chosen=chosen,
+        progress=ImageCount(total, on_progress),
+        left=source.left(),
+        skipped=skipped,
     )
 
 

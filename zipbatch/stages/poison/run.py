@@ -26,7 +26,7 @@ from zipbatch.stages.poison.writing import write_all
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PoisonResult:
     """The staged dataset; ``reused`` when an identical one was there already.
 
@@ -73,4 +73,4 @@ def poison(
     except UnreadableImageError as error:
         every = find_unreadable(source, wanted)
         raise (every.error(source.place) if every else error) from error
-    return PoisonResult(dataset, reused, plan.left, skipped)
+    return PoisonResult(dataset=dataset, reused=reused, left=plan.left, skipped=skipped)

@@ -44,7 +44,7 @@ def write_poison_sheet(dataset: ShardDataset, out: Path) -> None:
     differences = [enlarged(one, other) for one, other in zip(before, after, strict=True)]
     told = [f"at most {_most(one, other)} of 255 levels" for one, other in zip(before, after, strict=True)]
     columns = [
-        SheetColumn(title, images, answers, ["unknown"] * len(keys))
+        SheetColumn(title=title, images=images, answers=answers, marks=["unknown"] * len(keys))
         for title, images, answers in (
             ("clean", before, labels[0]),
             ("with trigger", after, labels[1]),

@@ -26,11 +26,11 @@ def _purify(instance: Instance, workspace: Workspace, report: Report) -> None:
     dataset, tag = reference_of(instance, workspace)
     prior = place_of(instance.one("prior"), workspace) if instance.inputs["prior"] else None
     job = PurifyJob(
-        open_dataset([str(place_of(instance.one("data"), workspace))], name=dataset),
-        with_prior(asked_purifier(settings), prior),
-        workspace.store,
-        workspace.workers,
-        settings,
+        dataset=open_dataset([str(place_of(instance.one("data"), workspace))], name=dataset),
+        spec=with_prior(asked_purifier(settings), prior),
+        store=workspace.store,
+        workers=workspace.workers,
+        settings=settings,
         tag=tag,
     )
     summary = purify(plan_purify(job), on_progress=lambda p: report(p.shown(instance.label)))
@@ -77,7 +77,7 @@ def _purify_fingerprint(settings: PurifySettings) -> dict[str, Any]:
 
 PURIFY = StageType(
     settings=PurifySettings,
-    inputs={"data": Input(("poison",)), "prior": Input(("train prior",), needed=_needs_prior)},
+    inputs={"data": Input(kinds=("poison",)), "prior": Input(kinds=("train prior",), needed=_needs_prior)},
     run=_purify,
     is_done=_is_purified,
     fingerprint=_purify_fingerprint,

@@ -15,7 +15,7 @@ from zipbatch.stages.purify.reading import Readable
 from zipbatch.store import SlotRun
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Consecutive samples of one size.
 
@@ -67,7 +67,13 @@ def batches(samples: Iterable[Readable], *, rows: int, max_bytes: int) -> Iterat
 def _batch(held: list[Readable]) -> Batch:
     pixels = torch.from_numpy(np.stack([one.image.transpose(2, 0, 1) for one in held]))
     samples, out = [one.sample for one in held], [one.out for one in held]
-    return Batch(samples, pixels, held[0].images_per_row, out, sum(one.size for one in held))
+    return Batch(
+        samples=samples,
+        pixels=pixels,
+        images_per_row=held[0].images_per_row,
+        out=out,
+        size=sum(one.size for one in held),
+    )
 
 
 def note_slots(batch: Batch, runs: list[SlotRun]) -> None:

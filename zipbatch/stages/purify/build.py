@@ -48,7 +48,14 @@ def build_purifier(
         for folder in (spec.prior if asks_prior else None, None if spec.restorer is None else spec.restorer.folder)
     )
     resources = Resources(
-        device, prior, spec.asked.seed, spec.asked.precision, heartbeat, begin_pass, keep_masks, restorer
+        device=device,
+        prior=prior,
+        seed=spec.asked.seed,
+        precision=spec.asked.precision,
+        heartbeat=heartbeat,
+        begin_pass=begin_pass,
+        keep_masks=keep_masks,
+        restorer=restorer,
     )
     return PURIFIERS[spec.method](spec.settings, resources)
 

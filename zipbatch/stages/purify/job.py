@@ -15,7 +15,7 @@ from zipbatch.storage import storage_path
 from zipbatch.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PurifyJob:
     """A job, opened: what to purify, how, and where to.
 
@@ -63,11 +63,11 @@ def opened_job(sources: Sequence[str], request: PurifyRequest, workers: Workers)
     """
     spec = purifier_spec(request, prior_path(request.prior) if request.prior else None)
     return PurifyJob(
-        open_dataset(sources, name=request.name),
-        spec,
-        Store(storage_path(request.store)),
-        workers,
-        request,
+        dataset=open_dataset(sources, name=request.name),
+        spec=spec,
+        store=Store(storage_path(request.store)),
+        workers=workers,
+        settings=request,
         tag=request.tag,
         latest=request.latest,
         trust_mtime=request.trust_mtime,

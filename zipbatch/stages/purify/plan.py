@@ -22,6 +22,7 @@ from zipbatch.store import (
     RememberedInputs,
     Store,
     TaskRecord,
+    Version,
     VersionRow,
     check_name,
     check_tag,
@@ -31,7 +32,7 @@ from zipbatch.store import (
 from zipbatch.store.tags import LATEST
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PurifyPlan:
     """``rows`` are done already, by shard name; ``tasks`` are still to be looked at by a worker.
 
@@ -94,13 +95,7 @@ def plan_purify(job: PurifyJob) -> PurifyPlan:
     digests = _digests(shards, inputs)
     inputs.release()
     parent = job.store.versions.latest(job.dataset.name)
-    known: dict[str, VersionRow] = {}
-    if parent is not None and parent.header.purifier == identity:
-        known = {
-            row.input: row
-            for row in parent.rows
-            if acceptable_row(row, quarantine=job.quarantine, keep=job.keep_others)
-        }
+    known = {} if parent is None else _known(job, parent, identity)
     rows = _listed(job.store, shards, digests, known, since_ns=0 if parent is None else parent.written_ns)
     left = [(shard, digest) for shard, digest in zip(shards, digests, strict=True) if shard.name not in rows]
 
@@ -116,7 +111,26 @@ def plan_purify(job: PurifyJob) -> PurifyPlan:
             doubted += row is not None
             tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
     parent_id = None if parent is None else parent.header.version
-    return PurifyPlan(job, shards, identity, rows, tuple(tasks), parent_id, inputs, started_ns, known, doubted=doubted)
+    return PurifyPlan(
+        job=job,
+        shards=shards,
+        identity=identity,
+        rows=rows,
+        tasks=tuple(tasks),
+        parent=parent_id,
+        inputs=inputs,
+        started_ns=started_ns,
+        known=known,
+        doubted=doubted,
+    )
+
+
+def _known(job: PurifyJob, parent: Version, identity: Mapping[str, Any]) -> dict[str, VersionRow]:
+    """What the parent version has, by the digest of what it was made from; nothing if another purifier made it."""
+    if parent.header.purifier != identity:
+        return {}
+    accepted = (row for row in parent.rows if acceptable_row(row, quarantine=job.quarantine, keep=job.keep_others))
+    return {row.input: row for row in accepted}
 
 
 def _images(shard: ShardRef, row: VersionRow | None) -> int | None:

@@ -89,8 +89,8 @@ class ShardTally:
             per_s=(self.samples + in_hand) / max(1e-9, self.seconds) or None,
             notes=(f"reused {self.reused}", f"failed {failed}"),
             counts=Counts(
-                "shards",
-                len(self.plan.shards),
+                unit="shards",
+                total=len(self.plan.shards),
                 computed=done - self.reused - failed,
                 reused=self.reused,
                 failed=failed,

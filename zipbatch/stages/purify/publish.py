@@ -35,7 +35,7 @@ def despite_gc(make: Callable[[], T]) -> T:
     return make()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Published:
     """A version: its id, whether it is ``new``, the ``tags`` that point to it now, and the size of each split.
 
@@ -134,7 +134,9 @@ def publish_version(
         log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, name, there)
     if left and not tag:
         left += f"; no tag keeps {version} from 'store gc': --tag NAME would"
-    return Published(dataset, version, new, moved, counts, left, stay)
+    return Published(
+        dataset=dataset, version=version, new=new, tags=moved, counts=counts, latest_left=left, tags_left=stay
+    )
 
 
 def tags_to_move(

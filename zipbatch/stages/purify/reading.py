@@ -18,7 +18,7 @@ OTHER_IMAGES = "holds other images"
 """How the reason begins for which a sample is refused that has images beside its own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Readable:
     """A sample without its image, and that decoded.
 
@@ -91,7 +91,12 @@ class SampleReader:
             if self._spec.asked.resize is not None and self._spec.prior is not None:
                 image = self._fitting(image, self._spec.prior.image_size, self._spec.asked.resize)
             height, width = (original if self._spec.output_size == "input" else image).shape[:2]
-            return Readable(sample.without_image(), image, self._spec.images_per_row(*image.shape[:2]), (height, width))
+            return Readable(
+                sample=sample.without_image(),
+                image=image,
+                images_per_row=self._spec.images_per_row(*image.shape[:2]),
+                out=(height, width),
+            )
         except ValueError as error:
             raise DataError(sample.shard, str(error), key=sample.key) from error
 

@@ -30,7 +30,7 @@ def purifier_spec(asked: PurifierRequest, prior: StoragePath | None = None) -> P
 def asked_purifier(asked: PurifierRequest) -> PurifierSpec:
     """``purifier_spec`` as far as it can be told before the prior is there; ``with_prior`` does the rest."""
     method, settings = chosen_purifier(asked)
-    spec = PurifierSpec(method, settings, asked, libraries=libraries_of(method, settings))
+    spec = PurifierSpec(method=method, settings=settings, asked=asked, libraries=libraries_of(method, settings))
     _check_sizes(asked)
     if asked.keep_masks and not any(step.kind.masks for step in spec.steps):
         raise UsageError("--keep-masks is for purifiers that mask what they repaint: none of these does; take repaint")

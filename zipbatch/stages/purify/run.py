@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 FULL_DISK_TRIES = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PurifySummary:
     """What a run did. ``samples_per_s`` counts computed samples against wall time, without the ``quarantined``.
 
@@ -97,7 +97,13 @@ def _outcomes(plan: PurifyPlan, stop_at: float | None, *, on_partial: OnPartial)
     if not plan.tasks:
         return
     job, handing = plan.job, _HandingOut(plan.tasks, stop_at)
-    setup = PurifySetup(job.spec, job.store.root, job.settings.batch_size, job.quarantine, job.keep_others)
+    setup = PurifySetup(
+        spec=job.spec,
+        store=job.store.root,
+        batch_size=job.settings.batch_size,
+        quarantine=job.quarantine,
+        keep=job.keep_others,
+    )
     files = job.spec.files
     for outcome in run_tasks(setup, handing, job.workers, files=files, on_partial=on_partial):
         handing.note(outcome)

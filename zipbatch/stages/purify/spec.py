@@ -15,7 +15,7 @@ from zipbatch.stages.purify.request import OutputSize, PurifierRequest
 TILING = "shard order, last canvas repeats its own"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PurifierSpec:
     """Everything that decides how pixels change, resolved and checked. Small and picklable.
 

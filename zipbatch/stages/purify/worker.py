@@ -50,7 +50,7 @@ class PurifyResult:
     stamp: Stamp
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PurifySetup:
     """Builds a ``PurifyWorker`` wherever it is called; picklable. ``quarantine``: go on without unreadable samples.
     ``keep``: pass images beside a sample's own on as they are.

@@ -56,9 +56,9 @@ def _train_prior(instance: Instance, workspace: Workspace, report: Report) -> No
 TRAIN_VICTIM = StageType(
     settings=VictimSettings,
     inputs={
-        "data": Input(("poison",)),
-        "purified": Input(("purify",), path=False, needed=optional),
-        "start": Input(("train victim",), needed=optional, later=True),
+        "data": Input(kinds=("poison",)),
+        "purified": Input(kinds=("purify",), path=False, needed=optional),
+        "start": Input(kinds=("train victim",), needed=optional, later=True),
     },
     run=_train_victim,
     is_done=lambda instance, workspace: is_trained(instance.path(workspace), open_victim),

@@ -30,7 +30,7 @@ MAX_PIXELS = 4 * 1024**2
 _BATCH = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibrated:
     """The file beside the prior, what it says, and how many images of which split it was learned from."""
 
@@ -77,7 +77,9 @@ def calibrate(
         log.warning("%s: learning from %d of %d images, evenly spaced", source.place, len(keys), survey.images)
     calibration = measured(prior, pixels, keys, device=device, settings=settings, on_progress=on_progress)
     told = about(images=len(keys), split=split, source_sha256=survey.sha256)
-    return Calibrated(write_calibration(prior, calibration, told), calibration, len(keys), split)
+    return Calibrated(
+        file=write_calibration(prior, calibration, told), calibration=calibration, images=len(keys), split=split
+    )
 
 
 def about(**measured_on: object) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def measured(
     pixels, keys = pixels[chosen], [keys[i] for i in chosen]
     try:
         exact_on(device)
-        sampler = DiffusionSampler(settings, Resources(device, load_prior(prior).to(device)))
+        sampler = DiffusionSampler(settings, Resources(device=device, prior=load_prior(prior).to(device)))
         residuals = _residuals(sampler, settings, pixels, keys, on_progress)
         calibration = calibration_of(residuals, settings.residual_steps, image_size=int(pixels.shape[-1]))
         settings.calibrated(calibration)  # says what is wrong

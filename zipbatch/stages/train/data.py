@@ -21,7 +21,7 @@ _OTHER = "its bytes are not those that are listed; make it again"
 _CHUNK, _CHUNK_BYTES = 256, 64 * 1024**2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedSplit:
     """``images`` uint8 [N, 3, H, W]; ``labels`` and ``original_labels`` int64 [N]; ``stamped`` bool [N]."""
 
@@ -56,7 +56,12 @@ def load_split(shards: Sequence[ShardRef]) -> LoadedSplit:
     if not pixels:
         raise UsageError("the split has no samples")
     columns = torch.tensor(labels, dtype=torch.int64)
-    return LoadedSplit(torch.stack(pixels), columns[:, 0].clone(), columns[:, 1].clone(), columns[:, 2].bool())
+    return LoadedSplit(
+        images=torch.stack(pixels),
+        labels=columns[:, 0].clone(),
+        original_labels=columns[:, 1].clone(),
+        stamped=columns[:, 2].bool(),
+    )
 
 
 def _decoded(shards: Sequence[ShardRef]) -> Iterator[tuple[Sample, ShardRef, U8]]:

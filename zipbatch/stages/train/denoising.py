@@ -48,7 +48,7 @@ class Objective:
     shown: int
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Denoising:
     """A training run: what it was asked to do, and how far it has come.
 
@@ -147,14 +147,25 @@ def begun(
     prior.to(device, memory_format=_layout(device))  # type: ignore[call-overload]
     average = AveragedModel(prior, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
     optimizer = torch.optim.Adam(prior.parameters(), lr=config.lr, betas=(0.9, config.beta2), fused=True)
-    budget = Budget(config.steps, config.minutes)
+    budget = Budget(steps=config.steps, minutes=config.minutes)
     parts: dict[str, Stateful] = {"prior": prior, "average": average, "optimizer": optimizer}
     kept = Checkpoint(checkpoint, identity, parts, budget)
     if kept.resume():
         log.info("resuming after step %d", budget.step)
     torch._dynamo.config.suppress_errors = True  # without a C compiler it goes on uncompiled
     network: nn.Module = torch.compile(prior) if device.type == "cuda" else prior  # type: ignore[assignment]
-    run = Denoising(config, device, prior, average, optimizer, budget, kept, network, objective, images)
+    run = Denoising(
+        config=config,
+        device=device,
+        prior=prior,
+        average=average,
+        optimizer=optimizer,
+        budget=budget,
+        checkpoint=kept,
+        network=network,
+        objective=objective,
+        images=images,
+    )
     run.measured = len(images.held_out) * (budget.step // _CHECKPOINT_EVERY)
     return run
 

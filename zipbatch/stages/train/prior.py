@@ -42,7 +42,7 @@ _NO_PULL = 1e-12
 """A guidance exponent so small that nothing holds the sampler."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainedPrior:
     """The result: the folder, its held-out eps-MSE and the steps taken."""
 
@@ -74,7 +74,7 @@ def train_prior(
     identity = training_identity(config, learned_from(source, digest))
     if (done := finished_manifest(out, MANIFEST, identity, opened=open_prior)) is not None:
         (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
-        return TrainedPrior(out, done["steps"], done["held_out_eps_mse"]["value"], reused=True)
+        return TrainedPrior(path=out, steps=done["steps"], held_out=done["held_out_eps_mse"]["value"], reused=True)
     images = load_images(source, config.held_out, digest)
     source.left()
     unet, schedule = _configs(config, images.side)
@@ -89,7 +89,7 @@ def train_prior(
     manifest = _manifest(run, identity, source_sha256=digest, loss=loss)
     save_prior(out, run.averaged, unet, schedule, manifest, before_manifest=partial(_calibrate, run))
     run.checkpoint.remove()
-    return TrainedPrior(out, run.budget.step, loss, reused=False)
+    return TrainedPrior(path=out, steps=run.budget.step, held_out=loss, reused=False)
 
 
 def _objective(config: PriorConfig) -> Objective:

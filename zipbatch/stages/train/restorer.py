@@ -44,7 +44,7 @@ _ROWS, _COLUMNS = 12, 6
 _SHOWN_STEP = 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainedRestorer:
     """The result: its file, the mean absolute error on held-out images, in model units, with it and without it."""
 
@@ -83,7 +83,9 @@ def train_restorer(
     if (done := _finished(prior, identity)) is not None:
         (prior.path / RESTORER_CHECKPOINT).unlink(missing_ok=True)
         told = done["held_out_error"]
-        return TrainedRestorer(prior.path / RESTORER, done["steps"], told["value"], told["before"], reused=True)
+        return TrainedRestorer(
+            path=prior.path / RESTORER, steps=done["steps"], held_out=told["value"], before=told["before"], reused=True
+        )
     found = _images(source, prior, config, digest)
     network, kept = load_prior(prior).requires_grad_(True).train(), prior.path / RESTORER_CHECKPOINT
     run = begun(network, found, config, _objective(config), checkpoint=kept, identity=identity, device=device)
@@ -93,7 +95,7 @@ def train_restorer(
     about = _about(run, identity, source_sha256=digest, error=error, before=before)
     file = write_restorer(prior, run.averaged.unet.state_dict(), config.max_step, about)
     run.checkpoint.remove()
-    return TrainedRestorer(file, run.budget.step, error, before, reused=False)
+    return TrainedRestorer(path=file, steps=run.budget.step, held_out=error, before=before, reused=False)
 
 
 def _check_learned(prior: PriorFolder, config: RestorerConfig) -> None:

@@ -28,7 +28,7 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Budget:
     """How far a run may go and has gone: optimizer steps, or minutes where those run out first."""
 

@@ -26,7 +26,7 @@ _LEARNING_BYTES = 4 * 4 * 64
 """Of memory, the least that learning takes for a pixel: a few maps of 64 channels in float32."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainedVictim:
     """The result: the folder and its measures. None where the staged dataset lacks the split."""
 
@@ -62,7 +62,9 @@ def train_victim(
     identity = _identity(config, dataset, start)
     if (done := finished_manifest(out, CONFIG, identity, opened=open_victim)) is not None:
         (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
-        return TrainedVictim(out, done["epochs"], _read_share(done["ca"]), _read_share(done["asr"]), reused=True)
+        return TrainedVictim(
+            path=out, epochs=done["epochs"], ca=_read_share(done["ca"]), asr=_read_share(done["asr"]), reused=True
+        )
     spec = _spec(config, staged)
     data = _loaded(dataset, spec.image_size, config, device)
     victim = _fresh_victim(spec, config.seed) if start is None else _as_started(start, spec)
@@ -75,7 +77,7 @@ def train_victim(
     manifest = _manifest(run, dataset.name, staged, start, identity=identity, ca=ca, asr=asr)
     save_victim(out, spec, run.victim.network, manifest)
     run.checkpoint.remove()
-    return TrainedVictim(out, run.epoch, ca, asr, reused=False)
+    return TrainedVictim(path=out, epochs=run.epoch, ca=ca, asr=asr, reused=False)
 
 
 def _staged(dataset: ShardDataset) -> StagedManifest:

@@ -33,7 +33,7 @@ MEASURED = (CLEAN_SPLIT, POISONED_SPLIT)
 _ASKED = 128
 
 
-@dataclass
+@dataclass(kw_only=True)
 class VictimRun:
     """A training run: what it was asked to do, and how far it has come. ``held_out`` images measure it."""
 
@@ -84,9 +84,11 @@ def begun(
     optimizer = torch.optim.SGD(
         victim.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
     )
-    budget = Budget(config.epochs * math.ceil(len(data.labels) / config.batch_size), config.minutes)
+    budget = Budget(steps=config.epochs * math.ceil(len(data.labels) / config.batch_size), minutes=config.minutes)
     kept = Checkpoint(checkpoint, identity, {"victim": victim, "optimizer": optimizer}, budget)
-    run = VictimRun(config, data, device, victim, optimizer, budget, kept)
+    run = VictimRun(
+        config=config, data=data, device=device, victim=victim, optimizer=optimizer, budget=budget, checkpoint=kept
+    )
     if resumed := kept.resume():
         run.epoch, run.loss = int(resumed["epoch"]), resumed["loss"]
         log.info("resuming after epoch %d", run.epoch)

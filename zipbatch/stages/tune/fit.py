@@ -44,7 +44,7 @@ Learned = Mapping[tuple[int, ...], Calibration]
 """By the timesteps that a repainting step looks at."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitResult:
     """What came out: the candidates with their prior and thresholds, how many answers each keeps, which was chosen.
     ``tallies`` are what labels say of the images as they came and of each candidate's.
@@ -100,14 +100,23 @@ def fit(plan: FitPlan, *, report: Report = lambda _progress: None) -> FitResult:
     with TemporaryDirectory(prefix="zipbatch-fit-") as folder:
         dataset, kept = _sample(plan, Path(folder) / "clean")
         store = job.store or Store(Path(folder) / "pur")
-        asking = Asking(job.victim, dataset, job.source.place, store, job.workers, job.batch_size).pinned()
+        asking = Asking(
+            victim=job.victim,
+            dataset=dataset,
+            data_label=job.source.place,
+            store=store,
+            workers=job.workers,
+            batch_size=job.batch_size,
+        ).pinned()
         asking.check()
         learned = _learned(plan, kept, report)
         resolved = tuple(_resolved(one, learned, job.prior) for one in job.candidates)
         answers = asking.answers([one.spec for one in resolved], [one.preset for one in resolved], report)
     agreed = tuple(agreement(answers.forms[0], form) for form in answers.forms[1:])
     choice = strongest_within(agreed, max_loss=job.max_loss)
-    return FitResult(plan, resolved, learned, agreed, answers.tallies, choice)
+    return FitResult(
+        plan=plan, candidates=resolved, learned=learned, agreed=agreed, tallies=answers.tallies, choice=choice
+    )
 
 
 def _sample(plan: FitPlan, folder: Path) -> tuple[ShardDataset, dict[str, U8]]:
@@ -123,7 +132,7 @@ def _sample(plan: FitPlan, folder: Path) -> tuple[ShardDataset, dict[str, U8]]:
             yield _as_sample(image, pixels)
 
     shards = tuple(shard for _, shard in write_split(folder, CLEAN_SPLIT, samples(), _SHARD))
-    return ShardDataset(_dataset_name(job.source.place), shards), kept
+    return ShardDataset(name=_dataset_name(job.source.place), shards=shards), kept
 
 
 def _as_sample(image: SourceImage, pixels: U8) -> Sample:
@@ -146,7 +155,7 @@ def _learned(plan: FitPlan, kept: Mapping[str, U8], report: Report) -> Learned:
     for steps in plan.why:
 
         def show(done: int, total: int) -> None:
-            report(Progress("learning thresholds", (Part("images", done, total),)))
+            report(Progress(what="learning thresholds", parts=(Part("images", done, total),)))
 
         settings = RepaintSettings.model_validate({"residual_steps": steps})
         pixels = stacked(list(kept.values()))

@@ -19,7 +19,7 @@ from zipbatch.victims import VictimSource
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitJob:
     """What to fit to what.
 
@@ -52,7 +52,7 @@ class FitJob:
     batch_size: int = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitPlan:
     """A job whose images are counted: of ``size`` pixels a side, ``prior_size`` when the prior sees them.
     ``why`` says why thresholds are to be learned at some timesteps.
@@ -113,7 +113,7 @@ def plan_fit(job: FitJob) -> FitPlan:
     job.source.left()
     steps = {step: _why_learn(job, step, prior_size) for one in fitting for step in needed(one.spec.settings)}
     why = {step: reason for step, reason in steps.items() if reason is not None}
-    return FitPlan(replace(job, candidates=fitting), survey, size, prior_size, why)
+    return FitPlan(job=replace(job, candidates=fitting), survey=survey, size=size, prior_size=prior_size, why=why)
 
 
 def _prior_size(job: FitJob, size: int) -> int:

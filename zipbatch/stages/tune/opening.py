@@ -29,7 +29,7 @@ from zipbatch.store import Store
 from zipbatch.victims import VictimSource
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Opened:
     """What a request names, whatever is done with it.
 
@@ -53,10 +53,10 @@ def opened(request: TuneRequest, workers: Workers) -> Opened:
         UsageError: one is not there, or is no such thing.
     """
     return Opened(
-        find_victim(request.victim),
-        opened_suspects(request, purpose="tune") if request.data else None,
-        None if request.store is None else Store(storage_path(request.store)),
-        workers,
+        victim=find_victim(request.victim),
+        suspects=opened_suspects(request, purpose="tune") if request.data else None,
+        store=None if request.store is None else Store(storage_path(request.store)),
+        workers=workers,
     )
 
 
@@ -79,15 +79,15 @@ def tune_job(request: TuneRequest, named: Opened, middle: PurifierSpec) -> TuneJ
         return None
     candidates, own = candidates_around(middle, request.exponents)
     return TuneJob(
-        named.victim,
-        named.suspects,
-        " ".join(request.data),
-        candidates,
-        own,
-        named.store,
-        request.limit,
-        named.workers,
-        request.batch_size,
+        victim=named.victim,
+        dataset=named.suspects,
+        data_label=" ".join(request.data),
+        candidates=candidates,
+        own=own,
+        store=named.store,
+        limit=request.limit,
+        workers=named.workers,
+        batch_size=request.batch_size,
     )
 
 
@@ -104,11 +104,11 @@ def fit_plan(
     source = _clean_images(request, clean, named, (request.fit_split,) if request.fit_split else ())
     plan = plan_fit(
         FitJob(
-            named.victim,
-            source,
-            held_out_split(source),
-            opened_prior(prior_path(request.prior)).pinned(),
-            tuple(candidates),
+            victim=named.victim,
+            source=source,
+            split=held_out_split(source),
+            prior=opened_prior(prior_path(request.prior)).pinned(),
+            candidates=tuple(candidates),
             last=last,
             limit=request.fit_limit,
             max_loss=request.max_loss,

@@ -31,7 +31,7 @@ FACTORS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
 """Of the preset's exponent, weakest first: the candidates that are tried unless others are given."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TuneJob:
     """What to tune on. ``candidates`` are purifiers, weakest first; ``own`` is the one to take when nothing is seen."""
 
@@ -46,7 +46,7 @@ class TuneJob:
     batch_size: int = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TuneResult:
     """What came out. ``chosen`` indexes the candidates; ``tallies`` hold what labels say, where there are any."""
 
@@ -107,13 +107,22 @@ def tune(job: TuneJob, *, report: Report = lambda _progress: None) -> TuneResult
         UsageError: data that does not fit the victim or the prior.
         WorkFailed: shards could not be purified or measured.
     """
-    asking = Asking(job.victim, job.dataset, job.data_label, job.store, job.workers, job.batch_size).pinned()
+    asking = Asking(
+        victim=job.victim,
+        dataset=job.dataset,
+        data_label=job.data_label,
+        store=job.store,
+        workers=job.workers,
+        batch_size=job.batch_size,
+    ).pinned()
     asking.check()
     named = [f"exponent {_exponent(spec):g}" for spec in job.candidates]
     answers = asking.answers(job.candidates, named, report)
     judgement = judge(answers.forms[0], answers.forms[1:], classes=answers.classes)
     chosen = choose_candidate(judgement, own=job.own, limit=job.limit)
-    return TuneResult(job, answers.forms.shape[1], judgement, chosen, answers.tallies)
+    return TuneResult(
+        job=job, images=answers.forms.shape[1], judgement=judgement, chosen=chosen, tallies=answers.tallies
+    )
 
 
 def tune_report(result: TuneResult) -> TuneReport:
