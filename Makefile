@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 3
 
-.PHONY: demo test check lint types docs slow clean
+.PHONY: demo test check lint types docs slow gpu clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml
@@ -23,6 +23,9 @@ test: $(STAMP)  ## the default tests: CPU, offline; JOBS processes, of which one
 
 slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
+
+gpu:  ## the tests that need a GPU, with whatever is installed, and their figures in gpu-report.json
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -23,6 +23,11 @@ from tests.making import write_prior, write_source, write_victim, zipbatch
 from zipbatch.storage import StoragePath
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where pytest-xdist is missing, so is its marker."""
+    config.addinivalue_line("markers", "xdist_group(name): tests that run in one process")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in several processes: files whole, for their fixtures; those with Ray in one, which begins first.
 
