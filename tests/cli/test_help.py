@@ -135,3 +135,21 @@ def test_listings_are_for_people(what: str):
     out = zipbatch("ls", what).out
     assert not re.search(r"[{\[]'|': |\bNone\b|\bTrue\b|\bFalse\b", out)
     assert [line for line in out.splitlines() if len(line) > 80 and "/" not in line] == []
+
+
+@pytest.mark.parametrize("group", [(), ("store",)], ids=" ".join)
+def test_a_list_of_commands_says_of_each_what_it_is_for(group: tuple[str, ...]):
+    said = zipbatch(*group, "--help").out.partition("Commands:\n")[2].splitlines()
+    assert len(said) > 5
+    for line in said:
+        name, _, about = line.strip().partition(" ")
+        assert about.strip().endswith((".", "?")), "cut, or gone on below"
+        assert not about.strip().endswith("..."), "cut"
+        assert zipbatch(*group, name, "--help").code == 0
+
+
+def test_help_imports_no_command():
+    code = "import sys; from zipbatch.cli.main import cli; cli.main(['--help'], standalone_mode=False)\n"
+    asked = "print([name for name in ('pydantic', 'yaml', 'numpy', 'torch', 'rich') if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code + asked], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"

@@ -6,7 +6,7 @@ import click
 
 from zipbatch.cli.options import JSON, emit_json
 from zipbatch.cli.user_defaults import source_of
-from zipbatch.config.user import FILE_NAME, SETTINGS, user_defaults
+from zipbatch.user_config import FILE_NAME, SETTINGS, user_defaults
 
 
 @click.command()

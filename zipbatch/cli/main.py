@@ -15,36 +15,36 @@ from typing import TYPE_CHECKING, TextIO, cast, get_args
 import click
 
 from zipbatch import __version__, memory
-from zipbatch.cli.lazy import LazyGroup
+from zipbatch.cli.lazy import LazyGroup, Listed
 from zipbatch.cli.printing import Printable
 from zipbatch.cli.run_context import RunContext
 from zipbatch.cli.signals import Stop
 from zipbatch.cli.user_defaults import default_map
-from zipbatch.config.user import user_defaults
 from zipbatch.errors import ZipbatchError, printable
 from zipbatch.logs import LogSettings, Style, configure, only_log_lines, settings
+from zipbatch.user_config import user_defaults
 
 if TYPE_CHECKING:
     from zipbatch.report.run import Ending
 
 COMMANDS = {
-    "demo": "zipbatch.cli.run:demo",
-    "poison": "zipbatch.cli.poison:poison",
-    "train": "zipbatch.cli.train:train",
-    "calibrate": "zipbatch.cli.calibrate:calibrate",
-    "import": "zipbatch.cli.imports:imports",
-    "purify": "zipbatch.cli.purify:purify",
-    "evaluate": "zipbatch.cli.evaluate:evaluate",
-    "audit": "zipbatch.cli.audit:audit",
-    "tune": "zipbatch.cli.tune:tune",
-    "adapt": "zipbatch.cli.adapt:adapt",
-    "run": "zipbatch.cli.run:run",
-    "report": "zipbatch.cli.report:report",
-    "store": "zipbatch.cli.store:store",
-    "ls": "zipbatch.cli.ls:ls",
-    "schema": "zipbatch.cli.schema:schema",
-    "config": "zipbatch.cli.config:config",
-    "doctor": "zipbatch.cli.doctor:doctor",
+    "demo": Listed("zipbatch.cli.run:demo", "Poison, purify and evaluate on an embedded sample."),
+    "poison": Listed("zipbatch.cli.poison:poison", "Stage a dataset as shards, with a backdoor trigger."),
+    "train": Listed("zipbatch.cli.train:train", "Train a victim, a prior or its restorer."),
+    "calibrate": Listed("zipbatch.cli.calibrate:calibrate", "Learn what a prior makes of clean images."),
+    "import": Listed("zipbatch.cli.imports:imports", "Take over victims, priors and data of other tools."),
+    "purify": Listed("zipbatch.cli.purify:purify", "Purify shards into a versioned store."),
+    "evaluate": Listed("zipbatch.cli.evaluate:evaluate", "Measure victims on suspect and purified shards."),
+    "audit": Listed("zipbatch.cli.audit:audit", "Is a classifier backdoored, and by which images?"),
+    "tune": Listed("zipbatch.cli.tune:tune", "Choose how to purify, from a victim's answers alone."),
+    "adapt": Listed("zipbatch.cli.adapt:adapt", "Optimise a trigger that survives a defence."),
+    "run": Listed("zipbatch.cli.run:run", "Run a pipeline: stages over a matrix, one table."),
+    "report": Listed("zipbatch.cli.report:report", "Make pages, tables and figures from results."),
+    "store": Listed("zipbatch.cli.store:store", "Look into a store of purified shards, or add to it."),
+    "ls": Listed("zipbatch.cli.ls:ls", "List attacks, datasets, purifiers, presets, pipelines."),
+    "schema": Listed("zipbatch.cli.schema:schema", "Print the JSON schema of a command's results."),
+    "config": Listed("zipbatch.cli.config:config", "Show your defaults, and where each comes from."),
+    "doctor": Listed("zipbatch.cli.doctor:doctor", "Is this machine fit for the work? What to do if not."),
 }
 _WITHOUT_DEFAULTS = {None, "config", "demo", "ls", "schema"}
 STYLES = get_args(Style)
@@ -61,7 +61,7 @@ def _set_style(_context: click.Context, _option: click.Parameter, style: Style) 
 
 
 @click.group(
-    cls=LazyGroup, modules=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=LazyGroup, listed=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(__version__)
 @click.option("-v", "--verbose", count=True, help="Log more to stderr; twice for debugging.")

@@ -18,7 +18,7 @@ from zipbatch.cli.number import Number
 from zipbatch.cli.user_defaults import ConditionalOption
 from zipbatch.config import Request, pairs, validate
 from zipbatch.config.request import Option, flag_of, has_option, option_of
-from zipbatch.config.user import SETTINGS, user_defaults
+from zipbatch.user_config import SETTINGS, user_defaults
 
 _Command = Callable[..., None]
 

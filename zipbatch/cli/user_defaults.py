@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from zipbatch.config.user import COMMANDS, UserDefaults
 from zipbatch.errors import UsageError
+from zipbatch.user_config import COMMANDS, UserDefaults
 
 _PYTHON = "python:"
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import click
 
-from zipbatch.cli.lazy import LazyGroup
+from zipbatch.cli.lazy import LazyGroup, Listed
 
 
 @click.group(
     cls=LazyGroup,
-    modules={
-        "diff": "zipbatch.cli.store.diff:diff",
-        "export": "zipbatch.cli.store.export:export",
-        "gc": "zipbatch.cli.store.gc:gc",
-        "import": "zipbatch.cli.store.import_:import_",
-        "ls": "zipbatch.cli.store.ls:ls",
-        "show": "zipbatch.cli.store.show:show",
-        "tag": "zipbatch.cli.store.tag:tag",
-        "urls": "zipbatch.cli.store.urls:urls",
-        "verify": "zipbatch.cli.store.verify:verify",
+    listed={
+        "diff": Listed("zipbatch.cli.store.diff:diff", "Say what differs between two versions."),
+        "export": Listed("zipbatch.cli.store.export:export", "Put a version into a plain folder."),
+        "gc": Listed("zipbatch.cli.store.gc:gc", "Remove what no version needs, forget versions."),
+        "import": Listed("zipbatch.cli.store.import_:import_", "Take images that another tool purified as a version."),
+        "ls": Listed("zipbatch.cli.store.ls:ls", "List datasets with their versions and tags."),
+        "show": Listed("zipbatch.cli.store.show:show", "Show a version: purifier, counts, shards."),
+        "tag": Listed("zipbatch.cli.store.tag:tag", "Make a tag, move one, or remove one."),
+        "urls": Listed("zipbatch.cli.store.urls:urls", "Print a path or URL a line, ready for webdataset."),
+        "verify": Listed("zipbatch.cli.store.verify:verify", "Check every byte and every reference."),
     },
 )
 def store() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from zipbatch.checkpoints import open_prior, read_calibration
 from zipbatch.cluster import cluster_nodes
-from zipbatch.config.user import user_defaults
 from zipbatch.errors import UsageError, ZipbatchError
 from zipbatch.memory import GB
 from zipbatch.stages.assets import prior_path
@@ -17,6 +16,7 @@ from zipbatch.stages.doctor import machine
 from zipbatch.stages.doctor.finding import Finding
 from zipbatch.storage import storage_path
 from zipbatch.store import Store
+from zipbatch.user_config import user_defaults
 
 _FUTURE_S = 300.0
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zipbatch.config.user import UserDefault, user_defaults
 from zipbatch.errors import UsageError
+from zipbatch.user_config import UserDefault, user_defaults
 
 
 def write(folder: Path, text: str) -> Path:
