@@ -165,8 +165,9 @@ def whole_folder(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def mended_folder(final: Path, *, last: str) -> Iterator[Path]:
-    """A temp folder whose files take the places of those in ``final`` when the block ends well, ``last`` last.
+def mended_folder(final: Path, *, last: str, keep: str | None = None) -> Iterator[Path]:
+    """A temp folder whose files take the places of those in ``final`` when the block ends well, ``last`` last. One
+    called ``keep`` takes nobody's place.
 
     For a folder of which files are missing or damaged, and whose other files are to stay. A kill leaves some of them
     replaced, and ``last``, which tells what the folder is, as it was: the next run mends it.
@@ -174,7 +175,8 @@ def mended_folder(final: Path, *, last: str) -> Iterator[Path]:
     with _named(final), _temp_folder(final.parent) as temp:
         yield temp
         for file in sorted(temp.iterdir(), key=lambda file: (file.name == last, file.name)):
-            publish(file, final / file.name)
+            if file.name != keep or not (final / file.name).exists():
+                publish(file, final / file.name)
 
 
 @contextmanager

@@ -21,12 +21,12 @@ from zipbatch.config import problems
 from zipbatch.datasets.staged import (
     KNOWN_SPLITS,
     MANIFEST,
-    RESERVED,
     SHARD_LIST,
     ShardDataset,
     ShardRef,
     SplitCounts,
     StagedManifest,
+    is_reserved,
 )
 from zipbatch.errors import UsageError
 from zipbatch.storage import StoragePath, Url, storage_path
@@ -157,7 +157,7 @@ def _tars_in(folder: StoragePath) -> list[StoragePath]:
         raise UsageError(f"{folder}: holds no shards ({', '.join(SUFFIXES)}) and no {MANIFEST}")
     left = Tally()
     for name in names:
-        if not name.endswith(SUFFIXES) and name not in RESERVED:
+        if not name.endswith(SUFFIXES) and not is_reserved(name):
             left.add(name)
     if left.count:
         log.warning("%s: not taken, for they are no shards (%s): %s", folder, ", ".join(SUFFIXES), left)
@@ -211,7 +211,7 @@ def _plain(file_name: str) -> str:
         raise ValueError(f"shard name {file_name[:200]!r} is a path")
     if len(file_name.encode()) > MAX_NAME_BYTES:
         raise ValueError(f"shard name {file_name[:40]!r}… is over {MAX_NAME_BYTES} bytes")
-    if file_name in RESERVED:
+    if is_reserved(file_name):
         raise ValueError(f"shard name {file_name!r} is that of a file beside the shards")
     return file_name
 

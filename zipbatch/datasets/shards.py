@@ -18,7 +18,7 @@ from zipbatch.datasets.base import (
 )
 from zipbatch.datasets.folders import Left, children, one_for_each_split
 from zipbatch.datasets.opening import SUFFIXES, expand_paths, listed_digests
-from zipbatch.datasets.staged import MANIFEST, RESERVED, SHARD_LIST
+from zipbatch.datasets.staged import MANIFEST, SHARD_LIST, is_reserved
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards.digest import listed_digest
 from zipbatch.shards.reader import read_shard
@@ -68,8 +68,8 @@ class ShardSource:
         """What lies beside the shards, and what was passed over in them."""
         left = Left()
         if self.folder is not None:
-            known = {*RESERVED, *(shard.name for shards in self.shards.values() for shard in shards)}
-            left.look(self.folder, root=self.folder, taken=lambda path: path.name in known)
+            known = {shard.name for shards in self.shards.values() for shard in shards}
+            left.look(self.folder, root=self.folder, taken=lambda path: path.name in known or is_reserved(path.name))
         for shard in (shard for split in splits for shard in self.shards[split] if shard in self.passed_over):
             left.things.update(self.passed_over[shard].things)
             left.strays.update(self.passed_over[shard].strays)

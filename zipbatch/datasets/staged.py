@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from zipbatch import atomic
 from zipbatch.datasets.base import CLASSES, read_classes
+from zipbatch.datasets.companions import is_companion, write_companions
+from zipbatch.datasets.facts import Facts, ShardFacts
 from zipbatch.shards.sample import Sample
 from zipbatch.shards.writer import ShardWriter
 from zipbatch.storage import StoragePath
@@ -19,14 +21,18 @@ from zipbatch.storage import StoragePath
 MANIFEST = "manifest.json"
 SHARD_LIST = "shards.jsonl"
 TRIGGER, TRIGGER_PICTURE = "trigger.npz", "trigger.png"
-RESERVED = frozenset({MANIFEST, SHARD_LIST, CLASSES, TRIGGER, TRIGGER_PICTURE})
-"""What lies beside the shards of a staged folder: no shard is named so."""
+_BESIDE = frozenset({MANIFEST, SHARD_LIST, CLASSES, TRIGGER, TRIGGER_PICTURE})
 TargetMode = Literal["all-to-one", "all-to-all"]
 ALL_TO_ONE: TargetMode = "all-to-one"
 ALL_TO_ALL: TargetMode = "all-to-all"
 CLEAN_SPLIT, POISONED_SPLIT = "test", "test_poisoned"
 TRAIN_SPLITS = ("train", "val")
 KNOWN_SPLITS = (*TRAIN_SPLITS, CLEAN_SPLIT, POISONED_SPLIT)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a file beside the shards of a staged folder is called so: no shard is."""
+    return name in _BESIDE or is_companion(name)
 
 
 class StagedAttack(BaseModel):
@@ -150,11 +156,32 @@ def write_split(
 
 
 def write_manifest(folder: Path, manifest: StagedManifest, shards: Sequence[ShardRef], sizes: Sequence[int]) -> None:
-    """Write ``shards.jsonl``, ``classes.txt`` and last ``manifest.json`` into a staged folder."""
+    """Write ``shards.jsonl``, ``classes.txt``, what other tools read, last ``manifest.json`` into a staged folder."""
     rows = [
         {"split": s.split, "shard": s.name, "samples": s.samples, "sha256": s.sha256, "bytes": size}
         for s, size in zip(shards, sizes, strict=True)
     ]
-    atomic.write_bytes(folder / SHARD_LIST, b"".join(atomic.canonical_json(row) + b"\n" for row in rows))
+    listing = b"".join(atomic.canonical_json(row) + b"\n" for row in rows)
+    atomic.write_bytes(folder / SHARD_LIST, listing)
     atomic.write_bytes(folder / CLASSES, ("\n".join(manifest.classes) + "\n").encode())
+    write_companions(folder, _facts(manifest, shards, sizes, listing))
     atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def _facts(manifest: StagedManifest, shards: Sequence[ShardRef], sizes: Sequence[int], listing: bytes) -> Facts:
+    found = [
+        ShardFacts(split=shard.split, name=shard.name, samples=shard.samples or 0, sha256=shard.sha256 or "", size=size)
+        for shard, size in zip(shards, sizes, strict=True)
+    ]
+    return Facts(
+        kind=manifest.attack.name,
+        shards=found,
+        listing=(SHARD_LIST, listing),
+        classes=manifest.classes,
+        image_size=manifest.image_size,
+        attack=manifest.attack.model_dump(mode="json"),
+        seed=manifest.seed,
+        source_sha256=manifest.source_sha256,
+        purified=manifest.options.get("purified"),
+        zipbatch=manifest.zipbatch,
+    )

@@ -17,12 +17,12 @@ from tests.making import CLASSES, files_below, sample, write_shard, write_source
 from zipbatch import images
 from zipbatch.atomic import sha256_file
 from zipbatch.datasets import open_dataset
-from zipbatch.datasets.staged import RESERVED
 from zipbatch.shards import Sample, ShardInfo, read_shard
 from zipbatch.stages.purify.publish import publish_version
 from zipbatch.storage import StoragePath
 from zipbatch.store import Store, VersionRow
 
+BESIDE = ("README.md", "croissant.json", "wids-test.json", "wids-test_poisoned.json")
 BLUR = ("--purifier", "blur", "--device", "cpu")
 
 
@@ -56,7 +56,9 @@ def test_shards_come_under_their_own_names_as_links(store: Path, tmp_path: Path)
     said = ok("store", "export", "tiny-badnets@nightly", out, "--store", store)
     assert (said["shards"], said["samples"], said["out"]) == (6, 24, str(out))
     listed = rows(store, "tiny-badnets")
-    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", *sorted(row["shard"] for row in listed)]
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [*(row["shard"] for row in listed), *BESIDE, "manifest.json"]
+    )
     for row in listed:
         file = store / "objects" / row["output"][:2] / f"{row['output']}.tar"
         assert (out / row["shard"]).samefile(file)
@@ -242,7 +244,13 @@ def with_one_object(root: Path) -> tuple[Store, ShardInfo]:
     return store, info
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("manifest.json", "shards.jsonl", "classes.txt", "trigger.npz", "trigger.png"),
+        *("README.md", "croissant.json", "wids-test.json"),
+    ],
+)
 def test_a_shard_named_as_a_file_beside_the_shards_reaches_no_object(staged: Path, tmp_path: Path, name: str):
     """Neither from a list of a store, nor from a staged folder; the object that its name would link to stays itself."""
     store, info = with_one_object(tmp_path / "pur")

@@ -139,11 +139,8 @@ def test_manifest_and_list(source: Path, tmp_path: Path):
         assert row["sha256"] == sha256_file(out / row["shard"])
         assert row["bytes"] == (out / row["shard"]).stat().st_size
     assert {f for f in files_below(out) if not f.endswith(".tar")} == {
-        "classes.txt",
-        "manifest.json",
-        "shards.jsonl",
-        "trigger.npz",
-        "trigger.png",
+        *("classes.txt", "manifest.json", "shards.jsonl", "trigger.npz", "trigger.png"),
+        *("README.md", "croissant.json", "wids-train.json", "wids-test.json", "wids-test_poisoned.json"),
     }
 
 

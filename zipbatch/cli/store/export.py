@@ -52,7 +52,8 @@ def export(
       zipbatch store export incoming images/ --as images --store pur/
     """
     from zipbatch.datasets import open_dataset
-    from zipbatch.stages.convert.export import ExportRequest, export_images, export_shards
+    from zipbatch.stages.convert.export import export_images, export_shards
+    from zipbatch.stages.convert.exported_files import ExportRequest
     from zipbatch.store import Store
 
     if form == "shards" and true_labels:

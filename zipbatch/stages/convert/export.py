@@ -12,41 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
-from zipbatch import atomic
-from zipbatch.datasets import ShardDataset, ShardRef, StagedManifest, write_manifest
 from zipbatch.datasets.base import CLASSES
 from zipbatch.datasets.splits import check_splits
-from zipbatch.datasets.staged import MANIFEST, RESERVED, SplitCounts
+from zipbatch.datasets.staged import is_reserved
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import Sample, read_shard
+from zipbatch.stages.convert.exported_files import (
+    ExportRequest,
+    listed_classes,
+    made_of,
+    shard_files,
+    write_listing,
+)
 from zipbatch.stages.output_folder import new_folder
 from zipbatch.store import Store, Version, VersionRow
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportRequest:
-    """What to export where to.
-
-    Attributes:
-        store: where the version is.
-        version: which.
-        out: the folder to make.
-        dataset: the data that the version was made from: its class names, and its manifest if it is staged.
-        splits: only these, empty for all.
-        copy: copy shards even where a hard link would do.
-        true_labels: sort images by what they show, not by the label that a poisoned shard gives them.
-    """
-
-    store: Store
-    version: Version
-    out: Path
-    dataset: ShardDataset | None = None
-    splits: tuple[str, ...] = ()
-    copy: bool = False
-    true_labels: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +66,9 @@ def export_shards(request: ExportRequest, *, on_progress: Progress = lambda _don
             sizes.append((folder / row.shard).stat().st_size)
             done += row.samples
             on_progress(done, total)
-        _write_manifest(request, folder, rows, sizes)
+        write_listing(request, folder, rows, sizes)
 
-    reused = _made_of(request.out, partial(_shard_files, request, rows))
+    reused = made_of(request.out, partial(shard_files, request, rows))
     if not reused:
         new_folder(request.out, write, taken=_taken(request.out))
     return _exported(request, rows, reused=reused)
@@ -120,16 +100,16 @@ def export_images(request: ExportRequest, *, on_progress: Progress = lambda _don
                 done += 1
                 on_progress(done, total)
         if classes is not None:
-            (folder / CLASSES).write_bytes(_listed_classes(classes))
+            (folder / CLASSES).write_bytes(listed_classes(classes))
 
     def content() -> Iterator[tuple[Path, str]]:
         for row in rows:
             for file in files(row):
                 yield file.path, hashlib.sha256(file.data).hexdigest()
         if classes is not None:
-            yield Path(CLASSES), hashlib.sha256(_listed_classes(classes)).hexdigest()
+            yield Path(CLASSES), hashlib.sha256(listed_classes(classes)).hexdigest()
 
-    reused = _made_of(request.out, content)
+    reused = made_of(request.out, content)
     if not reused:
         new_folder(request.out, write, taken=_taken(request.out))
     return _exported(request, rows, reused=reused)
@@ -152,38 +132,6 @@ def _taken(out: Path) -> str:
     return f"{out}: exists already; name a new folder, or remove it"
 
 
-def _made_of(out: Path, content: Callable[[], Iterator[tuple[Path, str]]]) -> bool:
-    """Whether ``out`` holds files with these digests, by their paths in it, and nothing else.
-
-    So a run that was killed right before it could say that it was done is done when it is run again.
-    """
-    if not out.is_dir():
-        return False
-    there = {path.relative_to(out) for path in out.rglob("*") if not path.is_dir()}
-    if not there:
-        return False
-    for path, sha256 in content():
-        if path not in there or not (out / path).is_file() or atomic.sha256_file(out / path) != sha256:
-            return False
-        there.remove(path)
-    return not there
-
-
-def _shard_files(request: ExportRequest, rows: tuple[VersionRow, ...]) -> Iterator[tuple[Path, str]]:
-    """What ``export_shards`` writes, the small files from a trial."""
-    try:
-        sizes = [(request.out / row.shard).stat().st_size for row in rows]
-    except OSError:
-        yield Path(MANIFEST), ""  # a shard is missing: it cannot be this
-        return
-    with TemporaryDirectory() as trial:
-        _write_manifest(request, Path(trial), rows, sizes)
-        for file in sorted(Path(trial).iterdir()):
-            yield Path(file.name), atomic.sha256_file(file)
-    for row in rows:
-        yield Path(row.shard), row.output
-
-
 def _chosen(request: ExportRequest) -> tuple[VersionRow, ...]:
     version, dataset = request.version, request.dataset
     there = dict.fromkeys(row.split for row in version.rows)
@@ -203,7 +151,8 @@ def _check_names(version: Version, rows: tuple[VersionRow, ...]) -> None:
     """Shards are to lie beside the manifest, each under a name of its own."""
     seen: set[str] = set()
     for row in rows:
-        if _plain(row.shard) in RESERVED:
+        _plain(row.split)
+        if is_reserved(_plain(row.shard)):
             raise UsageError(
                 f"{version.reference}: no shard of a folder can be named {row.shard}; export it --as images"
             )
@@ -218,48 +167,9 @@ def _plain(name: str) -> str:
     return name
 
 
-def _write_manifest(request: ExportRequest, folder: Path, rows: tuple[VersionRow, ...], sizes: list[int]) -> None:
-    header, dataset = request.version.header, request.dataset
-    if dataset is not None and dataset.classes is not None:
-        atomic.write_bytes(folder / CLASSES, _listed_classes(dataset.classes))
-    if dataset is not None and dataset.manifest is not None:
-        shards = [
-            ShardRef(split=row.split, name=row.shard, path=folder / row.shard, sha256=row.output, samples=row.samples)
-            for row in rows
-        ]
-        write_manifest(folder, _staged(dataset.manifest, request.version, rows), shards, sizes)
-        return
-    listed = [_listed(row, size) for row, size in zip(rows, sizes, strict=True)]
-    value: dict[str, Any] = {**header.model_dump(mode="json"), "shards": listed}
-    atomic.write_json(folder / MANIFEST, value)
-
-
-def _listed(row: VersionRow, size: int) -> dict[str, Any]:
-    """A shard as the manifest lists it."""
-    listed = {"split": row.split, "shard": row.shard, "samples": row.samples, "sha256": row.output, "bytes": size}
-    return listed | ({"quarantined": row.quarantined} if row.quarantined else {})
-
-
-def _staged(manifest: StagedManifest, version: Version, rows: tuple[VersionRow, ...]) -> StagedManifest:
-    """The manifest of the data, for its purified form."""
-    splits: dict[str, SplitCounts] = {}
-    for row in rows:
-        old = splits.get(row.split, SplitCounts(shards=0, samples=0))
-        splits[row.split] = SplitCounts(shards=old.shards + 1, samples=old.samples + row.samples)
-    purified: dict[str, Any] = {"version": version.reference, "purifier": version.header.purifier}
-    if aside := {row.shard: row.quarantined for row in rows if row.quarantined}:
-        purified["quarantined"] = aside
-    options = {**manifest.options, "purified": purified}
-    return manifest.model_copy(update={"splits": splits, "options": options, "zipbatch": version.header.zipbatch})
-
-
 def _samples(store: Store, row: VersionRow) -> Iterator[Sample]:
     with store.objects.sound(row.output) as file:
         yield from read_shard(file, sha256=row.output)
-
-
-def _listed_classes(classes: list[str]) -> bytes:
-    return ("\n".join(classes) + "\n").encode()
 
 
 @dataclass(frozen=True)
