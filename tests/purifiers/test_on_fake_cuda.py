@@ -129,7 +129,7 @@ def test_memory_at_the_size_of_the_published_prior():
     with fake_cuda(), CUDA:
         unet = UNet2DModel(**published().config).eval().requires_grad_(False)
         network = Prior(unet, in_channels=3, out_channels=6, sample_size=256, alpha_bar=alpha_bar)
-        sampler = DiffusionSampler(SamplerSettings(steps=1), Resources(CUDA, network))
+        sampler = DiffusionSampler(SamplerSettings(steps=1), Resources(device=CUDA, prior=network))
         weights = sum(parameter.nbytes for parameter in unet.parameters())
         peaks = {}
         for batch in (1, 2):

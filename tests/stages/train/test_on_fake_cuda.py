@@ -80,7 +80,7 @@ def watched_epoch(victim: Victim, tmp_path: Path, *, images: int) -> tuple[Watch
         run = victim_run.begun(
             as_fake(victim).requires_grad_(True),
             VictimConfig(batch_size=4, epochs=2, augment=False),
-            LoadedSplit(pixels, labels, labels, labels > 0),
+            LoadedSplit(images=pixels, labels=labels, original_labels=labels, stamped=labels > 0),
             checkpoint=tmp_path / "checkpoint.pt",
             identity="",
             device=CUDA,
