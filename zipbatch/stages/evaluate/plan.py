@@ -13,6 +13,7 @@ from zipbatch.errors import UsageError
 from zipbatch.stages.evaluate.job import EvaluateJob
 from zipbatch.stages.evaluate.pieces import EvaluateTask
 from zipbatch.stages.evaluate.victims import KnownVictim, num_classes
+from zipbatch.stages.purified import purified_objects
 from zipbatch.storage import StoragePath
 from zipbatch.store import Store, Version
 
@@ -91,34 +92,6 @@ def _evaluated(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, 
     if not shards:
         raise UsageError(f"{dataset.name}: has neither split {CLEAN_SPLIT} nor {POISONED_SPLIT}; nothing to evaluate")
     return shards
-
-
-def purified_objects(
-    version: Version, shards: Sequence[ShardRef], data: str, store: Store
-) -> dict[str, tuple[StoragePath, str]]:
-    """Shard name -> (purified object, digest of what it was made from).
-
-    Splits that the version lacks are left out.
-
-    Raises:
-        UsageError: the version was made from other data, lacks a shard of a split, or has none of the splits.
-    """
-    rows = {row.shard: row for row in version.rows}
-    splits = {row.split for row in version.rows}
-    found: dict[str, tuple[StoragePath, str]] = {}
-    for shard in shards:
-        if shard.split not in splits:
-            continue
-        row = rows.get(shard.name)
-        if row is None or (shard.sha256 is not None and row.input != shard.sha256):
-            raise UsageError(
-                f"{version.reference} was not made from {data}: {shard.name} "
-                f"{'is missing in it' if row is None else 'has other content'}; purify this data first"
-            )
-        found[shard.name] = (store.objects.path(row.output), row.input)
-    if not found:
-        raise UsageError(f"{version.reference} holds none of the splits of {data}")
-    return found
 
 
 def _quarantines(version: Version, store: Store) -> dict[str, StoragePath]:

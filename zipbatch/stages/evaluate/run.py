@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zipbatch.cluster import run_tasks
-from zipbatch.datasets import ShardDataset
 from zipbatch.datasets.labels import Unlabelled
 from zipbatch.datasets.staged import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.errors import WorkFailed
@@ -17,39 +16,17 @@ from zipbatch.metrics import Fidelity, defence_effectiveness
 from zipbatch.report.progress import Progress
 from zipbatch.results import NO_COST, EvaluationRow, Paired, PairedCounts, dump
 from zipbatch.results import Cost as PurifyCost
-from zipbatch.stages.evaluate.plan import EvaluatePlan, labelling, purified_objects, wanted_answers
+from zipbatch.stages.evaluate.plan import EvaluatePlan, labelling, wanted_answers
 from zipbatch.stages.evaluate.progress import Measured
 from zipbatch.stages.evaluate.tally import Tally, add_tallies
 from zipbatch.stages.evaluate.victims import class_name
 from zipbatch.stages.evaluate.worker import EvaluateResult, EvaluateSetup
 from zipbatch.stages.purify.cost import cost_of
 from zipbatch.stages.purify.identity import describe
-from zipbatch.store import Store, Version
 
 log = logging.getLogger(__name__)
 MEASURES_VERSION = 3
 """Raised whenever an evaluation of the same things comes to say something else."""
-
-
-def with_purified(dataset: ShardDataset, version: Version, store: Store, *, split: str) -> ShardDataset:
-    """A staged dataset with the shards of one split replaced by their purified forms, to train on them.
-
-    What the version holds in quarantine is missing in it.
-
-    Raises:
-        UsageError: the version does not hold that split of this data.
-    """
-    found = purified_objects(version, dataset.split(split), dataset.name, store)
-    rows = {row.shard: row for row in version.rows}
-    shards = tuple(
-        replace(shard, path=found[shard.name][0], sha256=rows[shard.name].output, samples=rows[shard.name].samples)
-        if shard.split == split
-        else shard
-        for shard in dataset.shards
-    )
-    if short := sum(row.quarantined for row in version.rows if row.split == split):
-        log.warning("%s: %d images of %s are in quarantine and not trained on", version.reference, short, split)
-    return replace(dataset, shards=shards)
 
 
 def results(

@@ -18,7 +18,7 @@ from zipbatch.stages.adapter import (
     remove_folder,
     text_of,
 )
-from zipbatch.stages.evaluate.run import with_purified
+from zipbatch.stages.purified import with_purified
 from zipbatch.stages.train.prior import train_prior
 from zipbatch.stages.train.request import PriorSettings, VictimSettings
 from zipbatch.stages.train.run import is_trained, training_fingerprint

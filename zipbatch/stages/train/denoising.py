@@ -16,7 +16,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zipbatch import __version__, images
 from zipbatch.config import DenoiserConfig
-from zipbatch.datasets.source import Source
 from zipbatch.diffusion import Prior
 from zipbatch.errors import UsageError
 from zipbatch.pixels import from_u8, to_u8
@@ -30,7 +29,7 @@ from zipbatch.stages.train.run import (
     has_bfloat16,
     share_of_all,
 )
-from zipbatch.stages.train.source_images import HELD_OUT_SPLITS, Images
+from zipbatch.stages.train.source_images import Images
 
 log = logging.getLogger(__name__)
 _REPORT_EVERY, _REPORT_EVERY_S = 25, 1.0
@@ -239,28 +238,6 @@ def _held_out_loss(run: Denoising) -> float:
         run.measured += len(rows)
         run.report(measuring=True)
     return total / len(run.images.held_out)
-
-
-def held_out_of(source: Source, config: DenoiserConfig, split: str | None) -> int | None:
-    """How many images at the end of a split are not trained on: None for all, as of those that are never trained on.
-
-    Args:
-        source: with all its splits.
-        config: of the training.
-        split: that is asked about; None for the first that is not trained on, or else what is left of ``train``.
-
-    Raises:
-        UsageError: no split train, or one that is trained on whole.
-    """
-    if "train" not in source.splits:
-        raise UsageError(
-            f"{source.place}: has no split train to train a prior on, only {', '.join(source.splits)}; "
-            "name what it is to learn from train-… (a folder <split>/<class>/: train/), or take a prior that is there"
-        )
-    apart = [name for name in HELD_OUT_SPLITS if name in source.splits]
-    if split == "train" and apart:
-        raise UsageError(f"{source.place}: the prior is trained on split train; take {apart[0]} or leave the split out")
-    return None if apart else config.held_out
 
 
 def picture(tiles: Tensor, *, columns: int) -> bytes:

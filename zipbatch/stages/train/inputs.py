@@ -10,7 +10,7 @@ from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.datasets.source import Source, open_source
 from zipbatch.errors import UsageError
 from zipbatch.stages.assets import embedded_prior, prior_path, source_place, victim_path
-from zipbatch.stages.evaluate.run import with_purified
+from zipbatch.stages.purified import with_purified
 from zipbatch.stages.train.request import VictimRequest
 from zipbatch.storage import storage_path
 from zipbatch.store import Store

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zipbatch.config import DenoiserConfig
 from zipbatch.datasets import SourceImage
 from zipbatch.datasets.source import Source
 from zipbatch.errors import UsageError
@@ -70,6 +71,28 @@ def load_images(source: Source, held_out: int, sha256: str) -> Images:
             "held_out in a preset)"
         )
     return Images(train[:-held_out], train[-held_out:], "train")
+
+
+def held_out_of(source: Source, config: DenoiserConfig, split: str | None) -> int | None:
+    """How many images at the end of a split are not trained on: None for all, as of those that are never trained on.
+
+    Args:
+        source: with all its splits.
+        config: of the training.
+        split: that is asked about; None for the first that is not trained on, or else what is left of ``train``.
+
+    Raises:
+        UsageError: no split train, or one that is trained on whole.
+    """
+    if "train" not in source.splits:
+        raise UsageError(
+            f"{source.place}: has no split train to train a prior on, only {', '.join(source.splits)}; "
+            "name what it is to learn from train-… (a folder <split>/<class>/: train/), or take a prior that is there"
+        )
+    apart = [name for name in HELD_OUT_SPLITS if name in source.splits]
+    if split == "train" and apart:
+        raise UsageError(f"{source.place}: the prior is trained on split train; take {apart[0]} or leave the split out")
+    return None if apart else config.held_out
 
 
 def _decode_all(source: Source, split: str, limit: int | None, sha256: str | None = None) -> Tensor:

@@ -18,8 +18,8 @@ from zipbatch.stages.evaluate.suspects import opened_suspects
 from zipbatch.stages.evaluate.victims import find_victim
 from zipbatch.stages.purify.resolve import opened_prior, purifier_spec
 from zipbatch.stages.purify.spec import PurifierSpec
-from zipbatch.stages.train.denoising import held_out_of
 from zipbatch.stages.train.prior import train_prior
+from zipbatch.stages.train.source_images import held_out_of
 from zipbatch.stages.tune.candidates import Candidate, check_trainable
 from zipbatch.stages.tune.fit_plan import FitJob, FitPlan, plan_fit, sized
 from zipbatch.stages.tune.request import TuneRequest
