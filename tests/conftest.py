@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks lose more by waiting for each other than they gain
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"  # the same on every machine: no CPU has bfloat16 of its own
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["ZIPBATCH_CONFIG"] = "none"  # nothing of whoever runs the tests decides them
 os.environ.pop("ZIPBATCH_STORE", None)

@@ -179,6 +179,7 @@ def fake_cuda() -> Iterator[None]:
         patch.setattr(nn.Module, "_apply", _moved)
         patch.setattr(Tensor, "backward", _backward)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+        patch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
         patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patch.setattr("zipbatch.stages.purify.build.load_prior", fake_prior)
         yield

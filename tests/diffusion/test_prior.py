@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from zipbatch.checkpoints import load_prior, open_prior
 from zipbatch.diffusion import Prior
 from zipbatch.diffusion.prior import Prediction, epsilon_of
 
@@ -141,3 +144,14 @@ def test_predictions_mean_what_diffusers_means(predicts: Prediction):
         theirs = (step.prev_sample - ab_next**0.5 * step.pred_original_sample) / (1 - ab_next) ** 0.5
         ours = epsilon_of(out, x_t, alpha_bar=torch.tensor(ab).double().view(1, 1, 1, 1), predicts=predicts)
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_cast_weights_answer_as_autocast_does(prior: Path):
+    """On a CPU, to the bit: versions that were made by autocast are made the same way still."""
+    exact = load_prior(open_prior(prior))
+    x = torch.randn(2, 3, exact.image_size, exact.image_size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        rough = exact.cast(torch.device("cpu"), torch.bfloat16)(x, 300)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(exact(x, 300), rough)
+        assert not torch.equal(exact(x, 300), rough)

@@ -20,6 +20,7 @@ from zipbatch.purifiers import Purifier
 from zipbatch.stages.assets import prior_path
 from zipbatch.stages.purify.build import build_purifier
 from zipbatch.stages.purify.halving import Halving
+from zipbatch.stages.purify.precision import decided_on
 from zipbatch.stages.purify.request import PurifierRequest
 from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.spec import PurifierSpec
@@ -117,7 +118,8 @@ def load_purifier(
         raise UsageError("keep_masks is for zipbatch.purify, which has a place to keep them")
     if asked.resize == "center-crop":
         raise UsageError("resize='center-crop' gives other shapes; crop the images first, or take resize='stretch'")
-    spec, on = purifier_spec(asked, None if prior is None else prior_path(prior)), pick_device(device)
+    on = pick_device(device)
+    spec = decided_on(purifier_spec(asked, None if prior is None else prior_path(prior)), on)
     return LoadedPurifier(spec, build_purifier(spec, on), on, batch_size=batch_size)
 
 

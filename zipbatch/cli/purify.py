@@ -137,6 +137,8 @@ def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
     )
     if summary.quarantined:
         click.echo(f"  {summary.quarantined} more images quarantined: see 'zipbatch store show {summary.reference}'")
+    if summary.in_float32:
+        click.echo(f"  {summary.in_float32} images were not finite in that precision, and were done again in float32")
     if summary.other_images:
         click.echo(f"  {summary.other_images} images beside the samples' own kept as they are, not purified")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Literal
 
@@ -27,6 +28,7 @@ class Prior(nn.Module):
         sample_size: side of the network's input; images have ``sample_size * p`` pixels a side.
         alpha_bar: cumulative signal variance, float64 [T].
         predicts: what the network predicts.
+        dtype: of the network's weights and of what it computes with; states and answers are float32.
 
     Raises:
         ValueError: channel counts that are neither.
@@ -41,6 +43,7 @@ class Prior(nn.Module):
         sample_size: int,
         alpha_bar: AlphaBar,
         predicts: Prediction = "epsilon",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.patch = patch_of(in_channels, out_channels)
@@ -48,13 +51,15 @@ class Prior(nn.Module):
         self.image_size = sample_size * self.patch
         self.alpha_bar = alpha_bar
         self.predicts = predicts
+        self.dtype = dtype
         self._eps_channels = in_channels
+        self._cast: dict[tuple[torch.device, torch.dtype], Prior] = {}
 
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         """State [B, 3, H, W] at timestep ``t``, one for all or int64 [B] -> noise estimate, float32, same shape."""
         packed = F.pixel_unshuffle(x_t, self.patch) if self.patch > 1 else x_t
         timestep = t if isinstance(t, Tensor) else torch.full((len(x_t),), t, dtype=torch.int64, device=x_t.device)
-        out: Tensor = self.unet(packed, timestep, return_dict=False)[0][:, : self._eps_channels].float()
+        out: Tensor = self.unet(packed.to(self.dtype), timestep, return_dict=False)[0][:, : self._eps_channels].float()
         out = F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
         if self.predicts == "epsilon":
             return out
@@ -65,6 +70,36 @@ class Prior(nn.Module):
         if isinstance(t, int):
             return torch.full((1, 1, 1, 1), float(self.alpha_bar[t]), dtype=torch.float64, device=device)
         return torch.from_numpy(self.alpha_bar).to(device, non_blocking=True)[t].view(-1, 1, 1, 1)
+
+    def cast(self, device: torch.device, dtype: torch.dtype) -> Prior:
+        """The same prior where and in what it is to compute: itself where that is so already, else a copy, made once.
+
+        On a CPU the scales and shifts of group norms stay float32, as its kernels allow: so answers are to the bit
+        those of autocast, which casts each weight at each call.
+        """
+        at = next((parameter.device for parameter in self.parameters()), device)
+        if dtype == self.dtype and at.type == device.type and device.index in {None, at.index}:
+            return self
+        if (device, dtype) not in self._cast:
+            self._cast[device, dtype] = self._copied(device, dtype)
+        return self._cast[device, dtype]
+
+    def _copied(self, device: torch.device, dtype: torch.dtype) -> Prior:
+        unet = copy.deepcopy(self.unet).to(device)
+        for module in unet.modules():
+            if device.type != "cpu" or not isinstance(module, nn.GroupNorm):
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.to(dtype)
+        channels = self._eps_channels
+        return Prior(
+            unet,
+            in_channels=channels,
+            out_channels=channels,
+            sample_size=self.image_size // self.patch,
+            alpha_bar=self.alpha_bar,
+            predicts=self.predicts,
+            dtype=dtype,
+        )
 
 
 def epsilon_of(out: Tensor, x_t: Tensor, *, alpha_bar: Tensor, predicts: Prediction) -> Tensor:

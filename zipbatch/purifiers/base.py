@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from zipbatch.config import Settings
 from zipbatch.diffusion import Prior
-
-Precision = Literal["float32", "bfloat16"]
+from zipbatch.purifiers.settings import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +20,14 @@ class Resources:
 
     Attributes:
         device: where images are moved for purification.
-        prior: the diffusion model, already on ``device``; None for purifiers that need none.
+        prior: the diffusion model in float32, wherever it is; None for purifiers that need none.
         restorer: the same network with its restorer's weights, for ``restore`` alone.
         seed: the run's seed.
         precision: of the network's forward pass; states stay float32.
         tick: called before each forward pass, or each image where one takes long; what it raises ends the work.
         begin_pass: called before each forward pass.
         keep_masks: called with keys and what of their images was repainted, bool [N, H, W], on the CPU.
+        done_again: called with how many images were done again in float32, because they were not finite in less.
     """
 
     device: torch.device
@@ -38,6 +38,7 @@ class Resources:
     begin_pass: Callable[[], None] = lambda: None
     keep_masks: Callable[[Sequence[str], Tensor], None] = lambda _keys, _masks: None
     restorer: Prior | None = None
+    done_again: Callable[[int], None] = lambda _images: None
 
     def with_seed(self, seed: int) -> Resources:
         """The same, with another seed."""
@@ -88,15 +89,16 @@ class Purifier(Protocol):
 
 
 class NonFiniteError(ValueError):
-    """Purified pixels are NaN or infinite. Carries the sample's key."""
+    """Purified pixels are NaN or infinite. Carries the key of the first such image, and the rows of all, if known."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, rows: Sequence[int] = ()) -> None:
         super().__init__("purified pixels are not finite")
-        self.key = key
+        self.key, self.rows = key, tuple(rows)
 
 
 def check_finite(pixels: Tensor, keys: Sequence[str]) -> None:
-    """Raises ``NonFiniteError`` with the key of the first row of [N, ...] that is not finite."""
+    """Raises ``NonFiniteError`` for rows of [N, ...] that are not finite."""
     finite = torch.isfinite(pixels).flatten(1).all(dim=1)
     if not bool(finite.all()):
-        raise NonFiniteError(keys[int((~finite).nonzero()[0])])
+        rows = (~finite).nonzero()[:, 0].tolist()
+        raise NonFiniteError(keys[rows[0]], rows)

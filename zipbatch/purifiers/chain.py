@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zipbatch.config import Settings, parse_transform, problems
 from zipbatch.diffusion import derived_seed, noise_streams, uniform_integers
+from zipbatch.purifiers.again import sure
 from zipbatch.purifiers.base import Purifier, Resources
 from zipbatch.purifiers.methods import METHODS
 
@@ -160,7 +161,7 @@ class _Draw:
 
     def __init__(self, step: Step, resources: Resources) -> None:
         self._step, self._resources = step, resources
-        self._purifier = None if step.drawn else step.kind(step.settings, resources)
+        self._purifier = None if step.drawn else sure(step.kind, step.settings, resources)
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
         if self._purifier is not None:

@@ -19,8 +19,15 @@ from zipbatch.diffusion import (
     standard_normal,
 )
 from zipbatch.pixels import from_u8, to_u8
-from zipbatch.purifiers.base import Precision, Resources, check_finite
-from zipbatch.purifiers.settings import SamplerSettings
+from zipbatch.purifiers.base import Resources, check_finite
+from zipbatch.purifiers.settings import Precision, SamplerSettings
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
 class DiffusionSampler:
@@ -40,7 +47,8 @@ class DiffusionSampler:
         self._device, self._seed, self._precision = resources.device, resources.seed, resources.precision
         self._heartbeat, self._begin_pass = resources.heartbeat, resources.begin_pass
         self._layout = _fastest_layout(self._device, self._precision)
-        self._prior = resources.prior.to(memory_format=self._layout)
+        prior = resources.prior.cast(self._device, _DTYPES[self._precision])
+        self._prior = prior.to(memory_format=self._layout)
         self.alpha_bar, self.eta = self._prior.alpha_bar, settings.eta
         self.steps, self.start_step = settings.grid(len(self.alpha_bar))
 
@@ -138,8 +146,9 @@ class DiffusionSampler:
         """The prior's noise estimate at ``t`` for canvases [B, 3, S, S], float32, same shape."""
         self._heartbeat()
         self._begin_pass()
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
-            eps: Tensor = self._prior(x_t.contiguous(memory_format=self._layout), t)
+        if self._device.type == "cuda":
+            _let_float32_mean(self._precision)
+        eps: Tensor = self._prior(x_t.contiguous(memory_format=self._layout), t)
         return eps
 
 
@@ -161,3 +170,9 @@ def _fastest_layout(device: torch.device, precision: Precision) -> torch.memory_
     """Channels last, except for bfloat16 on CPUs, where planes are a quarter faster."""
     planes = device.type == "cpu" and precision == "bfloat16"
     return torch.contiguous_format if planes else torch.channels_last
+
+
+def _let_float32_mean(precision: Precision) -> None:
+    """On a GPU, float32 or TF32, whose products keep 10 bits: for the whole process, so each forward pass says it."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.deterministic = True

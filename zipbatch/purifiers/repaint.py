@@ -47,7 +47,7 @@ class Repaint(Purifier):
 
     def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
         """Purify uint8 images [N, 3, H, W] named by ``keys``; same shape and dtype, on the CPU."""
-        sampler, tiling = self._painter, self._painter.tiling(images)
+        sampler, tiling, found = self._painter, self._painter.tiling(images), list[Tensor]()
 
         def sample(y: Tensor, noise_at: NoiseAt) -> Tensor:
             residuals = sampler.residuals_of(y, noise_at, tiling, len(images), self._steps)
@@ -55,7 +55,7 @@ class Repaint(Purifier):
             masks = regions(score, seed_threshold=self._seed, region_threshold=self._region)
             on_host = masks.cpu()
             check_finite(torch.cat(residuals, dim=1), keys)  # it is above no threshold, and must not pass for clean
-            self._keep_masks(keys, on_host[:, 0])
+            found.append(on_host[:, 0])
             touched = tiling.pack(on_host).flatten(1).any(dim=1).nonzero()[:, 0]
             if not len(touched):
                 return y
@@ -74,7 +74,9 @@ class Repaint(Purifier):
             )
             return y.index_copy(0, rows, painted)
 
-        return sampler.paint(images, keys, sample)
+        purified = sampler.paint(images, keys, sample)
+        self._keep_masks(keys, *found)
+        return purified
 
 
 def calibration_of(residuals: Sequence[Tensor], steps: Sequence[int], *, image_size: int) -> Calibration:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from zipbatch.config import Calibration, Settings, Transforms, listed, parse_transform
+
+Precision = Literal["float32", "tf32", "float16", "bfloat16"]
+"""Of a prior's forward pass. States, guidance and noise are float32 whatever it is."""
 
 
 def _timesteps(training_steps: int, steps: int, start_step: int) -> list[tuple[int, int]]:

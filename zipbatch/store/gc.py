@@ -24,7 +24,6 @@ from zipbatch.errors import DataError
 from zipbatch.store.files import StoredFile
 from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import Removals, claims, sweep_claims
-from zipbatch.store.signatures import sweep_signatures
 from zipbatch.store.store import Store
 from zipbatch.store.versions import Versions
 
@@ -203,7 +202,6 @@ def collect(
             tasks.update(dangling)
     _drop_notes(versions, garbage, removals)
     sweep_claims(store)
-    sweep_signatures(store, older_than_ns=garbage.before_ns)
     store.sweep()
     return Collected(versions=forgotten, tasks=len(tasks), objects=objects, bytes=size)
 

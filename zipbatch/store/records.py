@@ -37,7 +37,8 @@ class TaskRecord(BaseModel):
     ``quarantined`` are the keys, in order, of samples that could not be read, for ``reasons`` by key; they lie
     untouched in the quarantine shard of digest ``quarantine_sha256``, None where there are none. ``other_images`` are
     members of purified samples that are images, too, and were kept as they are; ``passed_over`` are members of the
-    input that are no sample's. Records without any say nothing of them.
+    input that are no sample's; ``in_float32`` images did not come out finite in fewer bits and were done again. Records
+    without any say nothing of them.
 
     ``calls`` are the prior's forward passes that an image took, at least and at most; ``busy_s`` the seconds that one
     CPU core (its own time) or one GPU worked on the shard's pixels, in all; ``made`` when it was done, UTC. Older
@@ -56,6 +57,7 @@ class TaskRecord(BaseModel):
     slots: list[SlotRun] = []
     other_images: int = Field(default=0, ge=0)
     passed_over: int = Field(default=0, ge=0)
+    in_float32: int = Field(default=0, ge=0)
     seconds: float
     device: str
     worker: dict[str, Any]

@@ -77,7 +77,7 @@ class Tasks:
             raise LostObjectsError(
                 self._objects.path(record.output_sha256), "was removed as soon as it was made; run again"
             )
-        unsaid = {name for name in ("other_images", "passed_over") if not getattr(record, name)}
+        unsaid = {name for name in ("other_images", "passed_over", "in_float32") if not getattr(record, name)}
         unsaid |= {name for name in ("calls", "busy_s", "made") if getattr(record, name) is None}
         storage.put_json(self._task_path(key), sealed(record.model_dump(mode="json", exclude=unsaid)))
 

@@ -29,19 +29,13 @@ def diff(a: str, b: str, store: StoragePath, as_json: bool) -> None:
     """
     from zipbatch.store import Store
     from zipbatch.store.diff import diff_versions
-    from zipbatch.store.signatures import signed_by
 
-    opened = Store(store)
-    left, right = opened.versions.read(a), opened.versions.read(b)
-    found = diff_versions(left, right)
-    signed = [signed_by(opened, one.header.dataset, one.header.version) for one in (left, right)]
+    versions = Store(store).versions
+    found = diff_versions(versions.read(a), versions.read(b))
     if as_json:
-        emit_json({**asdict(found), **({"signed_by": signed} if any(signed) else {})})
+        emit_json(asdict(found))
         return
     _show_diff(found)
-    if any(signed):
-        one, other = (", ".join(f"sha256:{who}" for who in keys) or "nobody" for keys in signed)
-        click.echo(f"signed by: {one} -> {other}")
 
 
 def _show_diff(found: VersionDiff) -> None:

@@ -84,9 +84,7 @@ class MaskAlarm:
         self._levels, self._steps = settings.levels, settings.residual_steps
         self._threshold = (settings.seed_threshold + settings.region_threshold) / 2
         prior = load_prior(spec.prior).to(device).requires_grad_(False)
-        resources = Resources(
-            device=device, prior=prior, seed=derived_seed(seed, "alarm"), precision=spec.asked.precision
-        )
+        resources = Resources(device=device, prior=prior, seed=derived_seed(seed, "alarm"), precision=spec.precision)
         self._painter, self._device = DiffusionSampler(settings, resources), device
 
     def excess(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:

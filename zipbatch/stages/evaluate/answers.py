@@ -20,6 +20,7 @@ from zipbatch.stages.evaluate.tally import Tally, add_tallies
 from zipbatch.stages.evaluate.worker import EvaluateResult
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
+from zipbatch.stages.purify.precision import decided
 from zipbatch.stages.purify.request import PurifySettings
 from zipbatch.stages.purify.run import purify
 from zipbatch.stages.purify.spec import PurifierSpec
@@ -83,7 +84,8 @@ class Asking:
 
     def _purified(self, spec: PurifierSpec, show: Callable[[Progress], None]) -> str:
         settings = PurifySettings(splits=self.dataset.splits, batch_size=self.batch_size)
-        job = PurifyJob(dataset=self.dataset, spec=spec, store=self.store, workers=self.workers, settings=settings)
+        chosen = decided(spec, self.workers)
+        job = PurifyJob(dataset=self.dataset, spec=chosen, store=self.store, workers=self.workers, settings=settings)
         return f"{self.dataset.name}@{purify(plan_purify(job), on_progress=show).version}"
 
     def answers_on(self, purified: Sequence[str], report: Report) -> Answers:

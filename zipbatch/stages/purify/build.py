@@ -8,7 +8,9 @@ import torch
 
 from zipbatch.checkpoints import load_prior
 from zipbatch.errors import UsageError
-from zipbatch.purifiers import PURIFIERS, Purifier, Resources, SamplerSettings
+from zipbatch.purifiers import METHODS, PURIFIERS, Purifier, Resources, SamplerSettings
+from zipbatch.purifiers.again import sure
+from zipbatch.stages.purify.precision import check_precision
 from zipbatch.stages.purify.spec import PurifierSpec, libraries_of
 from zipbatch.storage import StoragePath
 
@@ -20,6 +22,7 @@ def build_purifier(
     heartbeat: Callable[[], None] = lambda: None,
     begin_pass: Callable[[], None] = lambda: None,
     keep_masks: Callable[[Sequence[str], torch.Tensor], None] = lambda _keys, _masks: None,
+    done_again: Callable[[int], None] = lambda _images: None,
     local: Callable[[StoragePath], StoragePath] = lambda place: place,
 ) -> Purifier:
     """Load what the purifier needs onto ``device``.
@@ -30,10 +33,12 @@ def build_purifier(
         tick: called between pieces of work, each forward pass of the prior among them.
         begin_pass: called before each forward pass of the prior.
         keep_masks: called with keys and what of their images is repainted, bool [N, H, W].
+        done_again: called with how many images were done again in float32, because they were not finite in less.
         local: where a file that ``spec`` names can be read on this machine.
 
     Raises:
-        UsageError: the prior cannot be loaded, or this machine's libraries would make other pixels.
+        UsageError: the prior cannot be loaded, this machine's libraries would make other pixels, or its device does
+            not have the precision.
     """
     libraries = libraries_of(spec.method, spec.settings)
     if libraries != spec.libraries:
@@ -41,23 +46,26 @@ def build_purifier(
             f"{spec.method} depends on {_versions(spec.libraries)}, this worker has {_versions(libraries)}; "
             "install the same on all machines"
         )
+    check_precision(spec, device)
     exact_on(device)
     asks_prior = any(isinstance(step.settings, SamplerSettings) for step in spec.steps)
     prior, restorer = (
-        None if folder is None else load_prior(folder.read_through(local)).to(device)
+        None if folder is None else load_prior(folder.read_through(local))
         for folder in (spec.prior if asks_prior else None, None if spec.restorer is None else spec.restorer.folder)
     )
     resources = Resources(
         device=device,
         prior=prior,
         seed=spec.asked.seed,
-        precision=spec.asked.precision,
+        precision=spec.precision,
         heartbeat=heartbeat,
         begin_pass=begin_pass,
         keep_masks=keep_masks,
         restorer=restorer,
+        done_again=done_again,
     )
-    return PURIFIERS[spec.method](spec.settings, resources)
+    kind = PURIFIERS[spec.method]
+    return sure(kind, spec.settings, resources) if spec.method in METHODS else kind(spec.settings, resources)
 
 
 def exact_on(device: torch.device) -> None:

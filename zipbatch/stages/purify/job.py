@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from zipbatch.cluster import Workers
 from zipbatch.datasets import ShardDataset, open_dataset
 from zipbatch.stages.assets import prior_path
+from zipbatch.stages.purify.precision import decided
 from zipbatch.stages.purify.request import PurifyRequest, PurifySettings
 from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.spec import PurifierSpec
@@ -61,7 +62,7 @@ def opened_job(sources: Sequence[str], request: PurifyRequest, workers: Workers)
     Raises:
         UsageError: shards, prior or preset that are not there or do not fit, settings that do not apply.
     """
-    spec = purifier_spec(request, prior_path(request.prior) if request.prior else None)
+    spec = decided(purifier_spec(request, prior_path(request.prior) if request.prior else None), workers)
     return PurifyJob(
         dataset=open_dataset(sources, name=request.name),
         spec=spec,

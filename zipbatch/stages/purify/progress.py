@@ -27,7 +27,7 @@ class ShardTally:
         self._rows, self._failed = dict(plan.rows), dict[str, str]()
         self._samples_whole = sum(row.samples for row in plan.rows.values())
         self._quarantined = sum(row.quarantined for row in plan.rows.values())
-        self.reused, self.samples = len(plan.rows), 0
+        self.reused, self.samples, self.in_float32 = len(plan.rows), 0, 0
         self._samples_all, self._far = plan.images, dict[str, int]()
 
     @property
@@ -55,6 +55,7 @@ class ShardTally:
         row = self._rows[shard.name] = version_row(shard, result.record)
         self.reused += result.reused
         self.samples += 0 if result.reused else row.samples
+        self.in_float32 += 0 if result.reused else result.record.in_float32
         self._samples_whole += row.samples
         self._quarantined += row.quarantined
         if shard.sha256 is None:

@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 
 from zipbatch.config import Option, Request, pairs
 from zipbatch.errors import UsageError
+from zipbatch.purifiers.settings import Precision
 
 OutputSize = Literal["input", "prior"]
-Precision = Literal["float32", "bfloat16"]
+AUTO: Literal["auto"] = "auto"
 CHAIN = "chain"
 PRIOR = Option(
     "Diffusion model: a diffusers folder, an OpenAI checkpoint, one to fetch, or 'embedded'.",
@@ -25,7 +26,13 @@ class NetworkRequest(Request):
     """How a prior's network is run, by whoever purifies."""
 
     seed: Annotated[int, Field(ge=0), Option("Of the noise.", metavar="N", decides="identity")] = 0
-    precision: Annotated[Precision, Option("Of the network.", decides="identity")] = "float32"
+    precision: Annotated[
+        Literal["auto", Precision],
+        Option(
+            "Of the network; auto: bfloat16 where the hardware has it, else float32; in pipelines float32.",
+            decides="identity",
+        ),
+    ] = AUTO
     batch_size: Annotated[int, Field(ge=1), Option("Network batch.", metavar="N", decides="nothing")] = 32
 
 

@@ -25,7 +25,8 @@ class PurifySummary:
     """What a run did. ``samples_per_s`` counts computed samples against wall time, without the ``quarantined``.
 
     ``latest_left`` says why the tag ``latest`` was not to be moved; None where it was. ``other_images`` of the samples
-    were kept as they are. ``tags_left``: as in ``Published``.
+    were kept as they are. ``tags_left``: as in ``Published``. ``in_float32`` of the computed samples did not come out
+    finite in fewer bits and were done again.
     """
 
     reference: str
@@ -44,6 +45,7 @@ class PurifySummary:
     latest_left: str | None = None
     other_images: int = 0
     tags_left: dict[str, str | None] = field(default_factory=dict)
+    in_float32: int = 0
 
 
 def purify(
@@ -182,6 +184,7 @@ def _publish(run: ShardTally, rows: Sequence[VersionRow]) -> PurifySummary:
         latest_left=published.latest_left,
         tags_left=published.tags_left,
         other_images=kept,
+        in_float32=run.in_float32,
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from zipbatch.checkpoints import PriorFolder, Restorer
 from zipbatch.config import Settings
 from zipbatch.purifiers import PURIFIERS, ChainSettings, PriorSettings, Step
-from zipbatch.stages.purify.request import OutputSize, PurifierRequest
+from zipbatch.purifiers.settings import Precision
+from zipbatch.stages.purify.request import AUTO, OutputSize, PurifierRequest
 
 TILING = "shard order, last canvas repeats its own"
 
@@ -26,6 +27,8 @@ class PurifierSpec:
         prior: the diffusion model, where one is needed and is there already.
         libraries: those of the machine that resolved it; a worker with others refuses the work.
         restorer: what was learned beside the prior, where a step asks for it.
+        auto: what the precision ``auto`` is; float32 until it is decided for workers (``precision.decided``), as where
+            the same is to come out on every machine: in pipelines.
     """
 
     method: str
@@ -34,6 +37,12 @@ class PurifierSpec:
     prior: PriorFolder | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
     restorer: Restorer | None = None
+    auto: Precision = "float32"
+
+    @property
+    def precision(self) -> Precision:
+        """Of the prior's forward passes."""
+        return self.auto if self.asked.precision == AUTO else self.asked.precision
 
     @property
     def output_size(self) -> OutputSize:
@@ -108,7 +117,7 @@ class PurifierSpec:
         if self.libraries:
             identity["libraries"] = dict(self.libraries)
         if self.needs_prior:
-            identity |= {"precision": self.asked.precision, "tiling": TILING}
+            identity |= {"precision": self.precision, "tiling": TILING}
         if self.prior is not None:
             identity["prior_sha256"] = self.prior.digest
         return self.asked.decisive("result") | identity

@@ -24,6 +24,7 @@ from zipbatch.stages.purify.passes import Passes, begin_pass
 from zipbatch.stages.purify.publish import despite_gc
 from zipbatch.stages.purify.quarantine import Quarantine
 from zipbatch.stages.purify.reading import CountedSamples, SampleReader
+from zipbatch.stages.purify.redone import count_redone, done_again
 from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.storage import Stamp, StoragePath
 from zipbatch.store import SlotRun, Store, TaskRecord, task_key
@@ -87,6 +88,7 @@ class PurifyWorker:
                 heartbeat=context.heartbeat,
                 begin_pass=begin_pass,
                 keep_masks=keep_masks,
+                done_again=done_again,
                 local=context.local,
             )
         self._reader = SampleReader(setup.spec, keep_others=setup.keep, heartbeat=context.heartbeat)
@@ -118,6 +120,7 @@ class PurifyWorker:
         started = time.monotonic()
         passed_over, kept, runs, busy = Tally(), Tally(), list[SlotRun](), Busy(self._device)
         source = CountedSamples(read_shard(task.path, sha256=digest, imageless=self._quarantine, strays=passed_over))
+        redone = count_redone()
         with self._store.objects.new() as writer, Quarantine(self._store if self._quarantine else None) as quarantine:
             passes = Passes(self._context.progress, self._spec.passes)
             readable = self._reader.readable(source, quarantine, kept)
@@ -144,6 +147,7 @@ class PurifyWorker:
             slots=runs,
             other_images=kept.count,
             passed_over=passed_over.count,
+            in_float32=redone.images,
             seconds=round(time.monotonic() - started, 3),
             device=torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu",
             worker=self._context.label,
