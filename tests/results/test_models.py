@@ -32,6 +32,12 @@ _MEASURES = (
 _COST = "calls_least calls_most seconds_per_image seconds_on purified_first purified_last"
 _STRENGTHS = "data images suspect triggered limit undefended rungs chosen"
 FIELDS = {
+    "Benchmark": (
+        "device purifier precision image_size batch_size matrix_tflop_per_s gflop_per_pass calls passes_per_s "
+        "best_batch floor_images_per_s images_per_s start_s efficiency mfu read_images_per_s decode_images_per_s "
+        "encode_images_per_s store_bytes_per_image foretold"
+    ),
+    "Foretold": "images gpus hours store_gb",
     "Cost": _COST,
     "Evaluation": "rows",
     "EvaluationRow": f"{_MEASURES} {_COST}",

@@ -44,6 +44,7 @@ COMMANDS = {
     "ls": Listed("zipbatch.cli.ls:ls", "List attacks, datasets, purifiers, presets, pipelines."),
     "schema": Listed("zipbatch.cli.schema:schema", "Print the JSON schema of a command's results."),
     "config": Listed("zipbatch.cli.config:config", "Show your defaults, and where each comes from."),
+    "bench": Listed("zipbatch.cli.bench:bench", "How fast is this machine, how long will a run take?"),
     "doctor": Listed("zipbatch.cli.doctor:doctor", "Is this machine fit for the work? What to do if not."),
 }
 _WITHOUT_DEFAULTS = {None, "config", "demo", "ls", "schema"}

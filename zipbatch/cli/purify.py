@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from zipbatch.stages.purify.run import PurifySummary
 
 log = logging.getLogger(__name__)
+_UNKNOWN_TIME = (
+    "not known: no earlier shard of this purifier in the store; 'zipbatch bench' with these settings measures it"
+)
 
 
 @click.command()
@@ -189,7 +192,7 @@ def _plan_for_people(plan: PurifyPlan, size: int, guess: Estimate | None) -> dic
     images = "not counted: no manifest says" if plan.images is None else f"{plan.images}, {left} of them to compute"
     others = {k: v for k, v in plan.identity.items() if k not in {"method", "settings"} and v is not None}
     looked = f", {plan.doubted} to be read: done before, but touched since" if plan.doubted else ""
-    time = "nothing to compute" if not plan.to_compute else "not known: no earlier shard of this purifier in the store"
+    time = "nothing to compute" if not plan.to_compute else _UNKNOWN_TIME
     return {
         "shards": f"{len(plan.shards)}, {size_text(size)}: {len(plan.rows)} done before, "
         f"{plan.to_compute} to compute{new}{looked}",

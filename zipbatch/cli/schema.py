@@ -7,7 +7,7 @@ import click
 from zipbatch.cli.options import emit_json
 
 # As in results/schema.py, which --help need not import.
-_KINDS = ("evaluate", "tune", "audit", "run", "evaluate-per-image", "per-image")
+_KINDS = ("evaluate", "tune", "audit", "bench", "run", "evaluate-per-image", "per-image")
 
 
 @click.command()

@@ -17,7 +17,7 @@ def train() -> None:
 
 @train.command()
 @click.argument("staged")
-@options_of(VictimRequest, first=("out", "preset", "image_size", "resize", "purified", "store", "start"))
+@options_of(VictimRequest, first=("out", "preset", "purified", "store", "start"))
 @JSON
 def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
     """Train a victim classifier on the train split of STAGED, or on its purified form.
@@ -29,7 +29,6 @@ def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
       zipbatch train victim shards/cifar10-badnets --out victims/badnets --arch resnet20 --epochs 30
       zipbatch purify shards/cifar10-badnets --split train --prior embedded --store pur/ --tag train
       zipbatch train victim shards/cifar10-badnets --purified cifar10-badnets@train --store pur/ --out victims/cleaned
-      zipbatch train victim shards/cifar10-badnets --image-size 16 --out victims/badnets-16px
       zipbatch train victim shards/cifar10-sig --start victims/clean --lr 0.05 --epochs 5 --out victims/sig
     """
     from zipbatch.cluster import pick_device
@@ -43,9 +42,7 @@ def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
         shown.begin(what, f"{config.arch} on {images} images, {_limits(config.epochs, 'epochs', config.minutes)}")
 
         start, device = opened_start(request), pick_device(request.device)
-        result = train_victim(
-            dataset, out, config, device=device, resized=request, start=start, on_progress=shown.of(what)
-        )
+        result = train_victim(dataset, out, config, device=device, start=start, on_progress=shown.of(what))
     shares = {"ca": result.ca, "asr": result.asr}
     if as_json:
         values = {name: None if s is None else s.value for name, s in shares.items()}
@@ -57,7 +54,7 @@ def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
 
 @train.command()
 @click.argument("source")
-@options_of(PriorRequest, first=("out", "preset", "image_size", "resize"))
+@options_of(PriorRequest, first=("out", "preset", "image_size"))
 @JSON
 def prior(source: str, request: PriorRequest, as_json: bool) -> None:
     """Train a diffusion prior on the train split of SOURCE; its test or val split measures it, never trains it.
@@ -66,16 +63,15 @@ def prior(source: str, request: PriorRequest, as_json: bool) -> None:
     the same command is given again.
 
     \b
-    Examples:
+    Example:
       zipbatch train prior cifar10:cifar-10-python.tar.gz --out priors/cifar10 --minutes 60
-      zipbatch train prior photos/ --image-size 64 --resize center-crop --out priors/photos --minutes 60
     """
     from zipbatch.cluster import pick_device
     from zipbatch.stages.train.inputs import opened_source
     from zipbatch.stages.train.prior import train_prior
 
     config, out = request.config(), request.out
-    opened = opened_source(source, request)
+    opened = opened_source(source, image_size=request.image_size)
     with screen() as shown:
         what = f"training {out.name}"
         shown.begin(what, f"a prior on {source}, {_limits(config.steps, 'steps', config.minutes)}")
@@ -112,7 +108,7 @@ def restorer(prior: str, source: str, request: RestorerRequest, as_json: bool) -
 
     folder = own_prior(prior, otherwise="; copy it first, and teach the copy")
     config = request.config(folder.trained_below)
-    opened = opened_source(source, request)
+    opened = opened_source(source, image_size=request.image_size)
     with screen() as shown:
         what = f"training the restorer of {folder.path.name}"
         shown.begin(what, f"on {source}, {_limits(config.steps, 'steps', config.minutes)}")

@@ -2,6 +2,7 @@
 
 from zipbatch.results.auditing import AuditVerdict, FormRow, ImageAnswer, ImageRow
 from zipbatch.results.base import Result, dump
+from zipbatch.results.benchmark import Benchmark, Foretold
 from zipbatch.results.evaluation import (
     NO_COST,
     Cost,
@@ -28,12 +29,14 @@ from zipbatch.results.tuning import (
 __all__ = [
     "NO_COST",
     "AuditVerdict",
+    "Benchmark",
     "Cost",
     "Evaluation",
     "EvaluationRow",
     "FitAndTuneAnswer",
     "FitAnswer",
     "FitReport",
+    "Foretold",
     "FormRow",
     "ImageAnswer",
     "ImageRow",

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from zipbatch.results.auditing import AuditVerdict, ImageAnswer, ImageRow
+from zipbatch.results.benchmark import Benchmark
 from zipbatch.results.evaluation import Evaluation
 from zipbatch.results.pipeline import RunAnswer
 from zipbatch.results.tuning import FitAndTuneAnswer, FitAnswer, TuneReport
@@ -16,6 +17,7 @@ _KINDS: dict[str, tuple[str, Any]] = {
     "evaluate": ("What 'zipbatch evaluate --json' prints.", Evaluation),
     "tune": ("What 'zipbatch tune --json' prints.", TuneReport | FitAnswer | FitAndTuneAnswer),
     "audit": ("What 'zipbatch audit --json' prints.", AuditVerdict),
+    "bench": ("What 'zipbatch bench --json' prints.", Benchmark),
     "run": ("What 'zipbatch run --json' prints.", RunAnswer),
     "evaluate-per-image": (
         "A line of what 'zipbatch evaluate --per-image FILE.jsonl' writes.",

@@ -1,4 +1,6 @@
-"""How long a purify may take, from what the store remembers of earlier shards by the same purifier."""
+"""How long a purify may take, from what the store remembers of earlier shards by the same purifier, or else from what
+``zipbatch bench`` has measured on this machine.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from zipbatch import storage
 from zipbatch.cluster import pick_device
 from zipbatch.errors import DataError, UsageError
 from zipbatch.report.units import about_text
+from zipbatch.stages.purify.measured import remembered
 from zipbatch.stages.purify.plan import PurifyPlan
 from zipbatch.store import TaskRecord, VersionRow, Versions, task_key
 
@@ -20,30 +23,46 @@ _VERSIONS = 20
 
 @dataclass(frozen=True)
 class Estimate:
-    """About how many seconds, told from how many ``shards`` that were purified before."""
+    """About how many seconds, told from how many ``shards`` that were purified before; None: from a bench."""
 
     seconds: float
-    shards: int
+    shards: int | None
 
     @property
     def text(self) -> str:
-        """``about 3 minutes, as 12 shards before took``."""
+        """``about 3 minutes, as 12 shards before took``, ``about 3 minutes, as 'zipbatch bench' measured``."""
+        if self.shards is None:
+            return f"{about_text(self.seconds)}, as 'zipbatch bench' measured"
         return f"{about_text(self.seconds)}, as {self.shards} shard{'s' * (self.shards > 1)} before took"
 
 
 def estimate(plan: PurifyPlan) -> Estimate | None:
-    """The time that the shards of a plan will take on its workers; None where the store has no record to tell it from.
+    """The time that the shards of a plan will take on its workers; None where nothing tells it.
 
     A record says how long its shard took while its worker had others in hand, as this plan's workers will.
     """
     workers, records = plan.job.workers, _records(plan)
     images, seconds = sum(record.samples_in for record in records), sum(record.seconds for record in records)
-    if not images or not plan.tasks:
+    if not plan.tasks:
         return None
+    if not images:
+        return _from_bench(plan)
     left = plan.images_left
     work = seconds / images * left if left is not None else seconds / len(records) * len(plan.tasks)
     at_once = min(len(plan.tasks), workers.count * workers.in_flight)
     return Estimate(work / at_once, len(records))
+
+
+def _from_bench(plan: PurifyPlan) -> Estimate | None:
+    """Of this machine's own workers; those of a cluster may be any."""
+    job, left = plan.job, plan.images_left
+    spec, manifest = job.spec, job.dataset.manifest
+    side = manifest.image_size if manifest is not None else None if spec.prior is None else spec.prior.image_size
+    if left is None or side is None or job.workers.address is not None:
+        return None
+    device = pick_device("cpu" if job.workers.workers else job.workers.device)
+    speed = remembered(spec, device, batch_size=job.settings.batch_size, image_size=side)
+    return None if speed is None else Estimate(speed.seconds(left, workers=job.workers.gpus or 1), None)
 
 
 def _records(plan: PurifyPlan) -> list[TaskRecord]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.cluster import pick_device
 from zipbatch.datasets import open_dataset
+from zipbatch.datasets.source import open_source
 from zipbatch.stages.adapter import (
     Input,
     Instance,
@@ -20,7 +19,6 @@ from zipbatch.stages.adapter import (
     text_of,
 )
 from zipbatch.stages.purified import with_purified
-from zipbatch.stages.train.inputs import opened_source
 from zipbatch.stages.train.prior import train_prior
 from zipbatch.stages.train.request import PriorSettings, VictimSettings
 from zipbatch.stages.train.run import is_trained, training_fingerprint
@@ -39,7 +37,6 @@ def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> N
         instance.path(workspace),
         settings.config(),
         device=pick_device(workspace.workers.device),
-        resized=settings,
         start=open_victim(place_of(start[0], workspace)) if start else None,
         on_progress=lambda p: report(p.shown(instance.label)),
     )
@@ -48,16 +45,12 @@ def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> N
 def _train_prior(instance: Instance, workspace: Workspace, report: Report) -> None:
     settings: PriorSettings = instance.settings
     train_prior(
-        opened_source(text_of(instance.one("source")), settings),
+        open_source(text_of(instance.one("source")), (), labelled=False),
         instance.path(workspace),
         settings.config(),
         device=pick_device(workspace.workers.device),
         on_progress=lambda p: report(p.shown(instance.label)),
     )
-
-
-def _fingerprint(settings: VictimSettings | PriorSettings) -> dict[str, Any]:
-    return {**training_fingerprint(settings.config()), **settings.resized}
 
 
 TRAIN_VICTIM = StageType(
@@ -69,7 +62,7 @@ TRAIN_VICTIM = StageType(
     },
     run=_train_victim,
     is_done=lambda instance, workspace: is_trained(instance.path(workspace), open_victim),
-    fingerprint=_fingerprint,
+    fingerprint=lambda settings: training_fingerprint(settings.config()),
     discard=remove_folder,
     seed=("set", "seed"),
 )
@@ -79,7 +72,7 @@ TRAIN_PRIOR = StageType(
     inputs={"source": Input()},
     run=_train_prior,
     is_done=lambda instance, workspace: is_trained(instance.path(workspace), open_prior),
-    fingerprint=_fingerprint,
+    fingerprint=lambda settings: training_fingerprint(settings.config()),
     discard=remove_folder,
     seed=("set", "seed"),
 )

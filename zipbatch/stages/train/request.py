@@ -11,6 +11,7 @@ from zipbatch.config import (
     DEFAULTS,
     Option,
     PriorConfig,
+    Request,
     RestorerConfig,
     VictimConfig,
     find_config,
@@ -19,7 +20,6 @@ from zipbatch.config import (
 )
 from zipbatch.config.request import Device
 from zipbatch.errors import UsageError
-from zipbatch.stages.resizing import ResizedToRequest
 
 VictimPreset = Annotated[
     str,
@@ -29,9 +29,12 @@ PriorPreset = Annotated[
     str,
     Option("Settings from configs/priors; flags override them.", metavar="NAME|FILE", decides="identity"),
 ]
+StretchedTo = Annotated[
+    int | None, Field(ge=8), Option("Stretch images to PX x PX.", metavar="PX", default="as is", decides="identity")
+]
 
 
-class VictimSettings(ResizedToRequest):
+class VictimSettings(Request):
     """A preset for victims, and single settings over it."""
 
     preset: VictimPreset
@@ -78,7 +81,7 @@ class VictimRequest(VictimSettings):
         return self
 
 
-class PriorSettings(ResizedToRequest):
+class PriorSettings(Request):
     """A preset for priors, and single settings over it."""
 
     preset: PriorPreset
@@ -96,13 +99,15 @@ class PriorRequest(PriorSettings):
 
     out: Annotated[Path, Option("Prior folder to write.", metavar="DIR", decides="nothing")]
     preset: PriorPreset = DEFAULTS["priors"]
+    image_size: StretchedTo = None
     device: Device = "auto"
 
 
-class RestorerRequest(ResizedToRequest):
+class RestorerRequest(Request):
     """All that ``zipbatch train restorer`` is asked, beside the prior and the source."""
 
     set: Annotated[dict[str, Any], Option(settings_of=RestorerConfig, decides="identity")] = Field(default_factory=dict)
+    image_size: StretchedTo = None
     device: Device = "auto"
 
     def config(self, trained_below: int) -> RestorerConfig:
@@ -119,13 +124,16 @@ class RestorerRequest(ResizedToRequest):
         return validate(RestorerConfig, highest | self.set, where="settings given as flags")
 
 
-class CalibrateRequest(ResizedToRequest):
+class CalibrateRequest(Request):
     """All that ``zipbatch calibrate`` is asked, beside the prior and the source."""
 
     split: Annotated[
         str | None, Option("Split to learn from.", metavar="NAME", default="the first of test, val, train")
     ] = None
     limit: Annotated[int, Field(ge=1), Option("Images at most.", metavar="N")] = 4000
+    image_size: Annotated[
+        int | None, Field(ge=8), Option("Resize to PX x PX.", metavar="PX", default="the source's")
+    ] = None
     residual_steps: Annotated[str, Option("Timesteps to measure at, as 'repaint' has them.", metavar="T,…")] = (
         "100,300,500"
     )

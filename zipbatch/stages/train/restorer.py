@@ -110,8 +110,7 @@ def _images(source: Source, prior: PriorFolder, config: RestorerConfig, sha256: 
     source.left()
     if found.side != prior.image_size:
         raise UsageError(
-            f"{source.place}: images are of {found.side} px, the prior of {prior.image_size}; --image-size "
-            f"{prior.image_size} resizes them"
+            f"{source.place}: images are of {found.side} px, the prior of {prior.image_size}; resize them first"
         )
     return found
 
