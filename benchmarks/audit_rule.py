@@ -40,9 +40,12 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Answers:
-    """``given`` int64 [1 + R, N]: as they came, then purified; ``others`` bool [N]: not of the target in truth."""
+    """``given`` int64 [1 + R, N]: as they came, then purified; ``shares`` float64 [N]: of 1, what the victim gives its
+    answers on the images as they came; ``others`` bool [N]: not of the target in truth.
+    """
 
     given: Ints
+    shares: npt.NDArray[np.float64]
     keys: npt.NDArray[np.str_]
     others: npt.NDArray[np.bool_]
     target: int
@@ -57,18 +60,33 @@ def answers_of(shard: str, victim: str, specs: Sequence[PurifierSpec], store: St
     samples = [sample for one in dataset.shards for sample in read_shard(one.path)]
     labels = np.array([[sample.label(), sample.original_label()] for sample in samples], np.int64)
     keys = np.array([sample.key for sample in samples])
-    return Answers(found.forms, keys, labels[:, 0] != labels[:, 1], int(labels[0, 0]), found.classes)
+    return Answers(found.forms, found.shares[0], keys, labels[:, 0] != labels[:, 1], int(labels[0, 0]), found.classes)
 
 
-def draws(clean: Answers, stamped: Answers, *, images: int, share: float, count: int) -> Iterator[tuple[Ints, Ints]]:
-    """``count`` samples: answers [1 + R, images], and of each image 1 triggered, 0 clean, -1 of the target anyway."""
+@dataclass(frozen=True)
+class Sample:
+    """``given`` int64 [1 + R, N] and ``shares`` float64 [N] as of ``Answers``; ``kinds`` int64 [N]: 1 triggered, 0
+    clean, -1 of the target anyway.
+    """
+
+    given: Ints
+    shares: npt.NDArray[np.float64]
+    kinds: Ints
+
+
+def draws(clean: Answers, stamped: Answers, *, images: int, share: float, count: int) -> Iterator[Sample]:
+    """``count`` samples of so many images."""
     for number in range(count):
         rng = np.random.default_rng([number, int(1000 * share)])
         chosen = rng.permutation(stamped.given.shape[1])[: round(share * images)]
         free = np.flatnonzero(~np.isin(clean.keys, stamped.keys[chosen]))
         rest = rng.permutation(free)[: images - len(chosen)]
         kinds = np.concatenate([np.where(stamped.others[chosen], 1, -1), np.zeros(len(rest), np.int64)])
-        yield np.concatenate([stamped.given[:, chosen], clean.given[:, rest]], axis=1), kinds
+        yield Sample(
+            np.concatenate([stamped.given[:, chosen], clean.given[:, rest]], axis=1),
+            np.concatenate([stamped.shares[chosen], clean.shares[rest]]),
+            kinds,
+        )
 
 
 def auroc(scores: npt.NDArray[np.float64], kinds: Ints) -> float:
@@ -97,18 +115,25 @@ def row_of(found: Sequence[tuple[Audit, Ints]], target: int) -> dict[str, Any]:
         "draws": len(found),
         "target_found": accused.count(target),
         "other_accused": sum(suspect not in {None, target} for suspect in accused),
-        **{finding.replace(" ", "_"): verdicts[finding] for finding in ("nothing found", "too few images")},
+        **{
+            finding.replace(" ", "_"): verdicts[finding]
+            for finding in ("nothing found", "too few images", "manipulated images")
+        },
         "auroc": [auroc(audited.scores, kinds) for audited, kinds in found if (kinds == 1).any()],
         "tpr_at_1_fpr": [tpr_at(audited.scores, kinds, fpr=0.01) for audited, kinds in found if (kinds == 1).any()],
         "f1": [f1(audited.suspects, kinds) for audited, kinds in found if (kinds == 1).any()],
         "deviations": [audited.judgement.sigmas for audited, _ in found],
+        "sureness": [one.judgement.sureness for one, _ in found if one.judgement.sureness is not None],
         "least": [audited.least for audited, _ in found],
     }
 
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table in the documentation."""
-    counts = (f"{row[name] / row['draws']:.3f}" for name in ("target_found", "other_accused", "too_few_images"))
+    counts = (
+        f"{row[name] / row['draws']:.3f}"
+        for name in ("target_found", "other_accused", "manipulated_images", "too_few_images")
+    )
     scores = (f"{np.mean(row[name]):.3f}" if row[name] else "" for name in ("auroc", "tpr_at_1_fpr", "f1"))
     share = f"{row['share']:.0%}"
     return f"| {' | '.join([row['case'], row['forms'], share, *counts, *scores])} |"
@@ -130,9 +155,9 @@ def main() -> None:
     specs = [purifier_spec(PurifierRequest(preset=preset), prior_path(asked.prior)) for preset in asked.preset]
     rows: list[dict[str, Any]] = []
     sys.stdout.write(
-        "| victim | purified by | triggered | target found | other accused | too few | AUROC | TPR | F1 |\n"
+        "| victim | purified by | triggered | target found | other | manipulated | too few | AUROC | TPR | F1 |\n"
     )
-    sys.stdout.write(f"{'|---' * 9}|\n")
+    sys.stdout.write(f"{'|---' * 10}|\n")
     forms = {preset: [1 + number] for number, preset in enumerate(asked.preset)}
     forms |= {" and ".join(forms): list(range(1, 1 + len(specs)))} if len(specs) > 1 else {}
     for victim, poisoned in asked.case:
@@ -141,8 +166,16 @@ def main() -> None:
             (form, share) for form in forms.items() for share in asked.share or (0, 0.02, 0.1, 0.5)
         ):
             found = [
-                (audit(given[0], given[chosen], classes=clean.classes, share=asked.sure), kinds)
-                for given, kinds in draws(clean, stamped, images=asked.images, share=share, count=asked.draws)
+                (
+                    audit(
+                        *(one.given[0], one.given[chosen]),
+                        classes=clean.classes,
+                        share=asked.sure,
+                        shares=one.shares,
+                    ),
+                    one.kinds,
+                )
+                for one in draws(clean, stamped, images=asked.images, share=share, count=asked.draws)
             ]
             rows.append({"case": victim, "forms": name, "share": share, **row_of(found, stamped.target)})
             sys.stdout.write(line(rows[-1]) + "\n")

@@ -105,7 +105,7 @@ def test_an_endpoint_and_a_function_are_audited_as_the_victim_behind_them(audit:
     )
     of_function = audit("--json", victim=f"python:{file}:scores")
     assert of_function.code == 3, of_function.err
-    same = {"victim": None, "target": None}
+    same = {"victim": None, "target": None, "reused": None, "asked_twice": None, "changed": None}
     assert asked.json | same == of_function.json | same == audit("--json").json | same
 
 
@@ -134,6 +134,7 @@ def test_a_quiet_audit_speaks_when_it_finds_something(audit: Callable[..., Ran],
         "verdict": "backdoored",
         "flip_rate": pytest.approx(0.25, abs=0.15),
         "suspect_images": {"automobile": suspects},
+        "answers": {"asked": 0, "reused": 192},
     }
     page = metrics.read_text()
     labels = 'command="audit",dataset="incoming-audit"'

@@ -96,3 +96,14 @@ def test_a_form_that_moves_an_image_never_lowers_its_score():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="answers \\[R, N\\]"):
         audit(np.zeros(3, np.int64), np.zeros((0, 3), np.int64), classes=3, share=0.1)
+
+
+def test_images_that_are_driven_are_suspects_and_the_victim_is_not():
+    undefended, forms, _ = simulated(clean=1000, triggered=100, left=[0.0], drift=[0.05])
+    flees = (undefended == 3) & (forms[0] != 3)
+    found = audit(undefended, forms, classes=CLASSES, share=0.1, shares=np.where(flees, 0.6, 0.9))
+    assert (found.finding, found.judgement.suspect, found.judgement.driven) == ("manipulated images", None, 3)
+    assert (found.suspects == flees).all()
+    surely = audit(undefended, forms, classes=CLASSES, share=0.1, shares=np.full(len(undefended), 0.9))
+    assert (surely.finding, surely.suspects.sum()) == ("backdoored", flees.sum())
+    assert (surely.scores == found.scores).all()

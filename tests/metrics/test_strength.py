@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from zipbatch.metrics import Candidate, Judgement, choose_candidate, judge
+from zipbatch.metrics.strength import SURE
 
 CLASSES = 10
 Ints = npt.NDArray[np.int64]
@@ -150,3 +151,56 @@ def test_no_images():
 def test_what_does_not_fit_is_refused(undefended: Ints, candidates: Ints, classes: int, words: str):
     with pytest.raises(ValueError, match=words):
         judge(undefended, candidates, classes=classes)
+
+
+def sure_of(undefended: Ints, candidates: Ints, *, fleeing: float, others: float) -> npt.NDArray[np.float64]:
+    """Shares of answers, about ``fleeing`` on images that leave class 3 and about ``others`` on the rest."""
+    flees = (undefended == 3) & (candidates[-1] != 3)
+    return np.clip(np.where(flees, fleeing, others) + np.random.default_rng(1).normal(0, 0.03, len(undefended)), 0, 1)
+
+
+@pytest.mark.parametrize("triggered", [60, 300])
+def test_a_class_is_no_suspect_unless_the_victim_is_sure_of_its_images(triggered: int):
+    undefended, candidates, _ = simulated(clean=1000, triggered=triggered, left=LEFT, drift=DRIFT)
+    known = judge(undefended, candidates, classes=CLASSES)
+    sure = judge(
+        undefended,
+        candidates,
+        classes=CLASSES,
+        shares=sure_of(undefended, candidates, fleeing=0.95, others=0.95),
+    )
+    assert (sure.suspect, sure.driven, sure.candidates, sure.triggered) == (3, None, known.candidates, known.triggered)
+    assert sure.sureness is not None
+    assert sure.sureness > SURE
+    unsure = judge(
+        undefended, candidates, classes=CLASSES, shares=sure_of(undefended, candidates, fleeing=0.7, others=0.95)
+    )
+    assert (unsure.suspect, unsure.driven, unsure.triggered, unsure.sigmas) == (None, 3, 0.0, known.sigmas)
+    assert unsure.sureness is not None
+    assert unsure.sureness < 0.1
+    assert all(candidate.residual is None for candidate in unsure.candidates)
+
+
+def test_images_that_merely_drift_do_not_make_the_victim_unsure():
+    """They flee beside the triggered ones, and nobody is ever sure of them."""
+    undefended, candidates, _ = simulated(clean=1000, triggered=60, left=[0.0], drift=[0.15])
+    shares = np.full(len(undefended), 0.95)
+    shares[:1000][candidates[0, :1000] != undefended[:1000]] = 0.5
+    found = judge(undefended, candidates, classes=CLASSES, shares=shares)
+    assert found.suspect == 3
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_a_victim_that_tells_answers_alone_is_judged_by_them(value: float):
+    """Scores of 0 and 1 say nothing of how sure it is."""
+    undefended, candidates, _ = simulated(clean=1000, triggered=100, left=LEFT, drift=DRIFT)
+    found = judge(undefended, candidates, classes=CLASSES, shares=np.full(len(undefended), value))
+    assert (found.suspect, found.sureness) == (3, 0.5)
+
+
+def test_how_sure_is_told_only_of_a_class_that_stands_out():
+    undefended, candidates, _ = simulated(clean=1000, triggered=0, left=LEFT, drift=DRIFT)
+    found = judge(undefended, candidates, classes=CLASSES, shares=np.full(len(undefended), 0.5))
+    assert (found.suspect, found.driven, found.sureness) == (None, None, None)
+    with pytest.raises(ValueError, match="need a share for each"):
+        judge(undefended, candidates, classes=CLASSES, shares=np.zeros(3))

@@ -62,6 +62,23 @@ def found(verdict: str, **other: Any) -> AuditVerdict:
             "too few images to tell: 18 of 0",
             ["purified by jpeg stands", "from 18 images with a trigger on not seen"],
         ),
+        (
+            found("backdoored", sureness=0.82, sureness_needed=0.45, answers=600, reused=540),
+            "looks backdoored: ",
+            ["surer of suspects than of others in .820 of pairs", "at least .450", "600, of which 540 were kept"],
+        ),
+        (
+            found(
+                "manipulated images", driven="frog", suspects=16, sureness=0.25, sureness_needed=0.45, least_found=None
+            ),
+            "cannot tell: images taken for frog are not any more",
+            ["suspects 16 images leave frog", ".250 of pairs", "the classifier need not be"],
+        ),
+        (
+            found("nothing found", asked_twice=64, changed=0.015625),
+            "nothing found",
+            ["asked twice 64 images; .016 of the answers changed"],
+        ),
     ],
 )
 def test_a_verdict_is_a_few_lines(value: AuditVerdict, first: str, words: list[str]):

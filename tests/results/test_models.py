@@ -70,7 +70,8 @@ FIELDS = {
     "FormRow": "form flip_rate",
     "AuditVerdict": (
         "victim data forms images quarantined verdict target target_index suspects triggered deviations "
-        "deviations_needed false_alarms least_found share flip_rate"
+        "deviations_needed false_alarms least_found share flip_rate driven sureness sureness_needed answers reused "
+        "asked_twice changed"
     ),
     "ImageAnswer": "victim version split shard key true_class before after",
     "ImageRow": "key shard score before after moved suspect",

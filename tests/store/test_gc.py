@@ -16,8 +16,20 @@ from zipbatch import atomic
 from zipbatch.errors import DataError, UsageError
 from zipbatch.stages.purify.publish import publish_version
 from zipbatch.storage import StoragePath
-from zipbatch.store import GcPolicy, Store, TaskRecord, VersionRow, Versions, collect, find_garbage, task_key, verify
+from zipbatch.store import (
+    GcPolicy,
+    ShardAnswers,
+    Store,
+    TaskRecord,
+    VersionRow,
+    Versions,
+    collect,
+    find_garbage,
+    task_key,
+    verify,
+)
 from zipbatch.store import removals as removals_module
+from zipbatch.store.answers import answers_name
 from zipbatch.store.gc import age_s
 from zipbatch.store.objects import Objects
 from zipbatch.store.records import QUARANTINE
@@ -539,3 +551,24 @@ def test_a_removal_that_failed_stays_in_force(store: Store):
     with pytest.raises(KeyError), Removals(store).noted(objects=["0" * 64]):
         raise KeyError("unreachable")
     assert [note.in_force for note in Removals(store).notes()] == [True]
+
+
+def test_answers_live_as_long_as_the_shards_that_they_are_on(store: Store):
+    """Those on a version's inputs and on its objects; they go with it."""
+    first = run(store, range(2), tag="t")
+    rows = store.versions.read("d@t").rows
+    on = [rows[0].input, rows[0].output, rows[1].input, "f" * 64]
+    for shard in on:
+        store.answers.put(
+            ShardAnswers(victim="a" * 64, shard=shard, classes=2, keys=("k",), answers=(1,), shares=(0.5,))
+        )
+    age(store)
+    garbage = find_garbage(store, ALL)
+    assert garbage.answers == (answers_name("a" * 64, "f" * 64),)
+    collect(store, garbage)
+    assert [store.answers.read("a" * 64, shard) is not None for shard in on] == [True, True, True, False]
+    delete_tag(store, "d", "t")
+    run(store, range(2, 3))  # "latest" is another one now
+    age(store)
+    gone = collect(store, find_garbage(store, ALL))
+    assert (gone.versions, gone.answers) == ((f"d@{first}",), 3)

@@ -6,6 +6,7 @@ their own nor another file.
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,14 @@ from zipbatch.victims import Normalisation
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+
+def runtime_version() -> str | None:
+    """Of onnxruntime, None where it is not installed."""
+    try:
+        return metadata.version("onnxruntime")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 class OnnxClassifier:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import nn
 
 from zipbatch import atomic
-from zipbatch.checkpoints.onnx import OnnxClassifier
+from zipbatch.checkpoints.onnx import OnnxClassifier, runtime_version
 from zipbatch.checkpoints.onnx_model import read_model
 from zipbatch.checkpoints.tensors import check_fit, check_kind, filled, layout_of, read_json, read_tensors
 from zipbatch.config import problems
@@ -85,6 +85,20 @@ class VictimFolder:
     def pinned(self) -> VictimFolder:
         """The same victim with the weights that lie there now, and with no others."""
         return replace(self, sha256=self.sha256 or sha256(self.path / self.spec.weights))
+
+    def knowing(self, *, classes: int) -> VictimFolder:  # noqa: ARG002 - its config says it
+        """Itself."""
+        return self
+
+    def decided_by(self, device: torch.device) -> dict[str, Any] | None:
+        """Its weights, what goes into them, and what computes: near ties fall otherwise elsewhere. Names of classes
+        decide nothing.
+        """
+        if self.sha256 is None:
+            return None
+        config = self.spec.model_dump(mode="json", exclude={"format_version", "classes"})
+        library = {"onnxruntime": runtime_version()} if self.spec.arch == ONNX else {"torch": torch.__version__}
+        return {"weights": self.sha256, "config": config, "device": device.type, "library": library}
 
     def load(self, device: torch.device) -> Classifier:
         """Build it on ``device``.

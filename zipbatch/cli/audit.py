@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zipbatch.report.progress import Progress
     from zipbatch.stages.audit.run import AuditResult
 
-EXIT_CODES = {"nothing found": 0, "backdoored": 3, "too few images": 4}
+EXIT_CODES = {"nothing found": 0, "backdoored": 3, "too few images": 4, "manipulated images": 4}
 
 
 @click.command()
@@ -54,6 +54,9 @@ def audit(
     tune'; images that leave it are the suspects. What purifying leaves in is not seen, nor are backdoors with many
     targets.
 
+    What it answers is kept in --store: the next audit asks about new shards alone. An endpoint has no digest: name its
+    --victim-version, another one whenever its model changes. So for a function that loads what its file does not show.
+
     --per-image: key, shard, score (0 to 1, how much it looks triggered), before and after (the answers; after the last
     purifier), moved (how many purifiers change the answer) and suspect.
 
@@ -61,8 +64,9 @@ def audit(
     Exit codes:
       0  nothing found
       3  looks backdoored
-      4  too few images to tell
-      1  some work failed, 2  the command cannot be carried out, as ever
+      4  cannot tell: too few images, or images are manipulated and the classifier need not be
+      1  some work failed, or the classifier's answers cannot be relied on: it changes them, or answers everything alike
+      2  the command cannot be carried out, as ever
 
     \b
     Examples:
@@ -112,7 +116,13 @@ def _note(result: AuditResult) -> None:
     """For the reports of the run."""
     from zipbatch.report.run import Verdict
 
-    suspects = {} if result.target is None else {result.target: result.suspects}
+    fled = result.target or result.driven
+    answers = result.answers
     run_context().verdict = Verdict(
-        finding=result.audit.finding, findings=tuple(EXIT_CODES), flip_rate=result.audit.flip_rate, suspects=suspects
+        finding=result.audit.finding,
+        findings=tuple(EXIT_CODES),
+        flip_rate=result.audit.flip_rate,
+        suspects={} if fled is None else {fled: result.suspects},
+        asked=answers.forms.size - answers.reused,
+        reused=answers.reused,
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zipbatch.report.progress import Progress
     from zipbatch.stages.evaluate.page import Tallies
     from zipbatch.stages.evaluate.plan import EvaluatePlan
-    from zipbatch.stages.evaluate.worker import EvaluateResult
+    from zipbatch.stages.evaluate.shard_result import EvaluateResult
 
 
 @click.command()

@@ -22,7 +22,7 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -43,10 +43,20 @@ NPY = "application/x-npy"
 
 @dataclass(frozen=True)
 class HttpVictim:
-    """An endpoint by its address: a ``VictimSource`` and its own ``Classifier``, as there is nothing to load."""
+    """An endpoint by its address: a ``VictimSource`` and its own ``Classifier``, as there is nothing to load.
+
+    Attributes:
+        url: the address.
+        timeout_s: for an answer.
+        version: what its user calls what answers there now; None where nobody says.
+        num_classes: width of its scores; None until it was asked.
+    """
 
     url: str
     timeout_s: float = TIMEOUT_S
+    _: KW_ONLY
+    version: str | None = None
+    num_classes: int | None = None
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -77,11 +87,6 @@ class HttpVictim:
         return self.url.partition("://")[2]
 
     @property
-    def num_classes(self) -> None:
-        """Unknown until asked."""
-        return
-
-    @property
     def image_size(self) -> None:
         """Whatever the images are; the endpoint says what it cannot take."""
         return
@@ -89,6 +94,14 @@ class HttpVictim:
     def pinned(self) -> Self:
         """Itself: what answers there is its owner's business."""
         return self
+
+    def knowing(self, *, classes: int) -> Self:
+        """See ``VictimSource``."""
+        return replace(self, num_classes=classes)
+
+    def decided_by(self, device: torch.device) -> dict[str, Any] | None:  # noqa: ARG002 - it computes elsewhere
+        """Its address and its version: an endpoint has no digest, and only its user knows when it changes."""
+        return None if self.version is None else {"endpoint": self.url, "version": self.version}
 
     def load(self, device: torch.device) -> Self:  # noqa: ARG002 - it computes elsewhere
         """Itself: a connection is made for each request."""

@@ -126,9 +126,17 @@ class PythonFunction:
 
 @dataclass(frozen=True)
 class PythonVictim:
-    """A function that classifies: a ``VictimSource``."""
+    """A function that classifies: a ``VictimSource``.
+
+    Attributes:
+        called: the function.
+        version: what its user calls what it is now; None where nobody says.
+        num_classes: width of its scores; None until it was asked.
+    """
 
     called: NamedFunction
+    version: str | None = None
+    num_classes: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -146,11 +154,6 @@ class PythonVictim:
         return self.called.name
 
     @property
-    def num_classes(self) -> None:
-        """Unknown until asked."""
-        return
-
-    @property
     def image_size(self) -> None:
         """Whatever the images are."""
         return
@@ -158,6 +161,19 @@ class PythonVictim:
     def pinned(self) -> Self:
         """As ``NamedFunction.pinned``."""
         return replace(self, called=self.called.pinned())
+
+    def knowing(self, *, classes: int) -> Self:
+        """See ``VictimSource``."""
+        return replace(self, num_classes=classes)
+
+    def decided_by(self, device: torch.device) -> dict[str, Any] | None:  # noqa: ARG002 - the function chooses its own
+        """The bytes of its file, and its version; an installed module has a version alone. What they load besides,
+        weights for one, nobody sees.
+        """
+        if self.called.sha256 is None and self.version is None:
+            return None
+        module = self.called.module if self.called.sha256 is None else self.called.sha256
+        return {"module": module, "function": self.called.function, "version": self.version}
 
     def load(self, device: torch.device) -> PythonClassifier:  # noqa: ARG002 - the function chooses its own
         """As ``NamedFunction.load``."""

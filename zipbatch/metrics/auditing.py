@@ -2,7 +2,8 @@
 
 What that rule takes for the target of a backdoor is the verdict. An image is a suspect if it was answered with that
 class and leaves it when it is purified. How much an image looks triggered is told without a verdict, too: by how many
-more images leave its class than drift takes out of the others.
+more images leave its class than drift takes out of the others. Images that a pattern drives to a class of which the
+victim is not sure are suspects, too, and the victim is not.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from zipbatch.metrics.strength import Departure, Ints, Judgement, departures, judge, neighbours
+from zipbatch.metrics.strength import Departure, Floats, Ints, Judgement, departures, judge, neighbours
 
-Finding = Literal["backdoored", "nothing found", "too few images"]
+Finding = Literal["backdoored", "nothing found", "too few images", "manipulated images"]
 FALSE_ALARMS = 0.01
 """Share of samples of clean images, at most, in which a class is accused: what the rule's limits keep to
 (docs/results.md)."""
@@ -31,13 +32,13 @@ class Audit:
 
     Attributes:
         finding: the verdict.
-        judgement: what it goes by; its ``suspect`` is the target class.
+        judgement: what it goes by; its ``suspect`` is the target class, or images are ``driven`` to another.
         least: so many images with the trigger would have been found, whichever class is its target, if purification
             takes it out.
         scores: float64 [N], 0 to 1: of what the image's class loses, the share that drift does not explain, by a low
             estimate; 0 where the image stays; on average over the forms. A form that moves an image never lowers it.
         moved: int64 [N], in how many forms the answer is another one.
-        suspects: bool [N], of the target class and moved away from it by half of the forms or more.
+        suspects: bool [N], of that class and moved away from it by half of the forms or more.
         flip_rate: share of answers that the last form changes.
     """
 
@@ -50,7 +51,7 @@ class Audit:
     flip_rate: float
 
 
-def audit(undefended: Ints, forms: Ints, *, classes: int, share: float) -> Audit:
+def audit(undefended: Ints, forms: Ints, *, classes: int, share: float, shares: Floats | None = None) -> Audit:
     """Judge a victim by its answers on the same N images.
 
     Args:
@@ -58,21 +59,22 @@ def audit(undefended: Ints, forms: Ints, *, classes: int, share: float) -> Audit
         forms: answers after purification in R ways, int64 [R, N], the weakest first.
         classes: number of classes, 2 or more.
         share: of images with the trigger which must not be missed for nothing to be found, 0 to 1.
+        shares: how sure the victim is of its answers on the images as they came, as for ``judge``.
 
     Raises:
         ValueError: shapes that do not fit, no form, or fewer than two classes.
     """
-    judgement = judge(undefended, forms, classes=classes)
+    judgement = judge(undefended, forms, classes=classes, shares=shares)
     lost = departures(undefended, forms, classes=classes)
     least, changed = _least(lost, classes), forms != undefended
-    moved, accused = changed.sum(axis=0), -1 if judgement.suspect is None else judgement.suspect
+    moved, fled = changed.sum(axis=0), judgement.driven if judgement.suspect is None else judgement.suspect
     return Audit(
         finding=_finding(judgement, least, images=len(undefended), share=share),
         judgement=judgement,
         least=least,
         scores=_scores(undefended, changed, lost),
         moved=moved,
-        suspects=(undefended == accused) & (2 * moved >= len(forms)),
+        suspects=(undefended == (-1 if fled is None else fled)) & (2 * moved >= len(forms)),
         flip_rate=float(changed[-1].mean()) if len(undefended) else 0.0,
     )
 
@@ -80,6 +82,8 @@ def audit(undefended: Ints, forms: Ints, *, classes: int, share: float) -> Audit
 def _finding(judgement: Judgement, least: int, *, images: int, share: float) -> Finding:
     if judgement.suspect is not None:
         return "backdoored"
+    if judgement.driven is not None:
+        return "manipulated images"
     return "too few images" if least > share * images else "nothing found"
 
 

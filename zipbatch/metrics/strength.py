@@ -5,13 +5,17 @@ until the trigger is washed out, and with their own classes, whatever these are,
 from every class a few, most of them to the one or two classes that it is easily taken for. So a class that loses far
 more images than the others do, to many classes at once, is the suspect; and the share of the images it has lost that a
 weaker purification still leaves in it estimates that strength's attack success rate.
+
+A pattern all over an image drives clean classifiers, too, to a class that purification takes the image out of. But
+they are not sure of it. A backdoored one was trained to answer the trigger with the target, and is as sure of these
+images as of any.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +23,17 @@ import numpy.typing as npt
 from zipbatch.metrics.classification import wilson_interval
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 MIN_TRIGGERED = 8.0
 """Fewer images than this are no evidence."""
 OUTLIER = 5.0
 """Standard deviations, of counting and of how classes differ among themselves, by which a suspect must stand out."""
 NEIGHBOURS = 2
 """Classes to which drift goes first of all: what a class loses to so many is not held against it."""
+
+SURE = 0.45
+"""How sure a victim must be of its answers on the images that a suspect loses: the share of pairs, of such an image and
+another one, in which it is surer of the first (docs/results.md)."""
 
 ASSUMED_DRIFT, ASSUMED_IMAGES = 0.2, 20.0
 """What the other classes lose is not known where there are hardly any: so much is assumed, worth so many images."""
@@ -55,12 +64,16 @@ class Judgement:
         triggered: estimated number of images with the trigger, 0 when no class stands out.
         candidates: as given, weakest first.
         sigmas: by how much a class stands out at most, in standard deviations.
+        driven: a class that stands out and is no suspect: the victim is not sure of the images that flee it.
+        sureness: of the class that stands out, what ``SURE`` asks for; None where none does or nobody knows.
     """
 
     suspect: int | None
     triggered: float
     candidates: tuple[Candidate, ...]
     sigmas: float = 0.0
+    driven: int | None = None
+    sureness: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +103,7 @@ class Departure:
         return max(MIN_TRIGGERED, OUTLIER * self.deviation)
 
 
-def judge(undefended: Ints, candidates: Ints, *, classes: int) -> Judgement:
+def judge(undefended: Ints, candidates: Ints, *, classes: int, shares: Floats | None = None) -> Judgement:
     """Judge strengths by a victim's answers on the same N images.
 
     A suspect may stand out at any strength; what is left of the attack is measured by the strongest, which is the
@@ -100,21 +113,41 @@ def judge(undefended: Ints, candidates: Ints, *, classes: int) -> Judgement:
         undefended: answers on the images as they came, int64 [N].
         candidates: answers after purification, int64 [R, N], weakest first.
         classes: number of classes, 2 or more.
+        shares: of 1, what the victim gives its answers on the images as they came, float64 [N], or whatever else says
+            of which it is surer; None where nobody knows: then sure or not, a class that stands out is the suspect.
 
     Raises:
         ValueError: shapes that do not fit, no candidate, or fewer than two classes.
     """
-    found = max(
-        (one for candidate in departures(undefended, candidates, classes=classes) for one in candidate), key=_sigmas
+    found, strength = max(
+        ((one, r) for r, of_one in enumerate(departures(undefended, candidates, classes=classes)) for one in of_one),
+        key=lambda each: each[0].sigmas,
     )
-    if found.sigmas < OUTLIER or found.excess < MIN_TRIGGERED:
-        return Judgement(
-            suspect=None,
-            triggered=0.0,
-            candidates=tuple(Candidate(_share(answers == undefended)) for answers in candidates),
-            sigmas=found.sigmas,
-        )
-    return _measured(undefended, candidates, found)
+    if shares is not None and shares.shape != undefended.shape:
+        raise ValueError(f"need a share for each of {undefended.shape} answers, got {shares.shape}")
+    stands_out = found.sigmas >= OUTLIER and found.excess >= MIN_TRIGGERED
+    measured = _measured(undefended, candidates, found) if stands_out else _unsuspected(undefended, candidates, found)
+    if not stands_out or shares is None:
+        return measured
+    fleeing = (undefended == found.index) & (candidates[strength] != found.index)
+    sureness = _sureness(shares, fleeing, math.ceil(measured.triggered))
+    if sureness >= SURE:
+        return replace(measured, sureness=sureness)
+    return replace(_unsuspected(undefended, candidates, found), driven=found.index, sureness=sureness)
+
+
+def _unsuspected(undefended: Ints, candidates: Ints, found: Departure) -> Judgement:
+    shares = tuple(Candidate(_share(answers == undefended)) for answers in candidates)
+    return Judgement(suspect=None, triggered=0.0, candidates=shares, sigmas=found.sigmas)
+
+
+def _sureness(shares: Floats, fleeing: npt.NDArray[np.bool_], triggered: int) -> float:
+    """How often the victim is surer of one of the images that flee than of one that does not; equal ones count half. Of
+    those that flee, as many as are thought to carry the trigger are looked at, the surest: the others drift.
+    """
+    surest, others = np.sort(shares[fleeing])[::-1][:triggered], np.sort(shares[~fleeing])
+    below = np.searchsorted(others, surest, "left") + np.searchsorted(others, surest, "right")
+    return float(below.mean() / 2 / len(others)) if len(others) else 1.0
 
 
 def departures(undefended: Ints, candidates: Ints, *, classes: int) -> tuple[tuple[Departure, ...], ...]:
@@ -149,10 +182,6 @@ def choose_candidate(judgement: Judgement, *, own: int, limit: float) -> int:
 
 def _within(candidate: Candidate, limit: float) -> bool:
     return candidate.residual_upper is not None and candidate.residual_upper <= limit
-
-
-def _sigmas(departure: Departure) -> float:
-    return departure.sigmas
 
 
 def _departures(undefended: Ints, answers: Ints, classes: int) -> tuple[Departure, ...]:

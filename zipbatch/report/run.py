@@ -25,18 +25,30 @@ _SUCCESS = "zipbatch_last_success_timestamp_seconds"
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What an audit came to: its finding, one of ``findings``, the share of answers that purifying changes, and suspect
-    images by class.
+    """What an audit came to: its finding, one of ``findings``, the share of answers that purifying changes, suspect
+    images by class, and how many answers were asked for, or ``reused``: kept from before.
     """
 
     finding: str
     findings: tuple[str, ...]
     flip_rate: float
     suspects: Mapping[str, int]
+    asked: int = 0
+    reused: int = 0
 
     def as_json(self) -> dict[str, object]:
         """Everything by name."""
-        return {"verdict": self.finding, "flip_rate": self.flip_rate, "suspect_images": dict(self.suspects)}
+        return {
+            "verdict": self.finding,
+            "flip_rate": self.flip_rate,
+            "suspect_images": dict(self.suspects),
+            "answers": self.answers,
+        }
+
+    @property
+    def answers(self) -> dict[str, int]:
+        """How many, by where they came from."""
+        return {"asked": self.asked, "reused": self.reused}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +200,7 @@ def _add_verdict(page: _Page, verdict: Verdict | None) -> None:
     findings: dict[str, float] = {name: name == verdict.finding for name in verdict.findings}
     page.gauges("zipbatch_last_run_verdict", "1 for what the last audit found, 0 for the others.", "verdict", findings)
     page.gauge("zipbatch_last_run_flip_rate", "Share of answers that purifying changes.", verdict.flip_rate)
+    page.gauges("zipbatch_last_run_answers", "Answers of the victim, by where they came from.", "from", verdict.answers)
     if verdict.suspects:
         what = "Images that leave the class which is accused."
         page.gauges("zipbatch_last_run_suspect_images", what, "class", verdict.suspects)

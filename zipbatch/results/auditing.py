@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from zipbatch.results.base import Images, Result, Share, Text, unit
 
-Finding = Literal["backdoored", "nothing found", "too few images"]
+Finding = Literal["backdoored", "nothing found", "too few images", "manipulated images"]
+Answers = Annotated[int, unit("answers")]
 Deviations = Annotated[float, unit("standard deviations")]
 
 
@@ -39,7 +40,7 @@ class AuditVerdict(Result):
     target_index: Annotated[int, unit("class index")] | None
     """Its index among the victim's classes."""
     suspects: Images
-    """Images that leave the target class when they are purified."""
+    """Images that leave the target class, or the one that they are driven to, when they are purified."""
     triggered: Annotated[float, unit("images")]
     """Estimated number of images with the trigger."""
     deviations: Deviations
@@ -54,6 +55,21 @@ class AuditVerdict(Result):
     """Images with the trigger that must not be missed for nothing to be found."""
     flip_rate: Share | None
     """Answers that the last form changes; null without images."""
+    driven: Text | None = None
+    """A class that stands out, but of whose images the victim is not sure: something drives them there."""
+    sureness: Share | None = None
+    """Pairs, of an image that flees the class which stands out and of another one, in which the victim is surer of the
+    first; null where no class stands out."""
+    sureness_needed: Share = 0.0
+    """So many there are at least where the victim is backdoored."""
+    answers: Answers = 0
+    """On all images in all forms."""
+    reused: Answers = 0
+    """Of them, those that were kept from earlier audits."""
+    asked_twice: Images = 0
+    """Images that a victim which may change was asked about twice."""
+    changed: Share | None = None
+    """Of them, those that got another answer the second time; null where none was."""
 
 
 class ImageRow(Result):

@@ -1,5 +1,6 @@
 """The ``pur/`` store: content-addressed objects, task records, immutable versions, movable tags."""
 
+from zipbatch.store.answers import ShardAnswers
 from zipbatch.store.files import LostObjectsError, check_name
 from zipbatch.store.gc import Collected, Garbage, GcPolicy, collect, find_garbage
 from zipbatch.store.headers import Origin, VersionHeader
@@ -22,6 +23,7 @@ __all__ = [
     "LostObjectsError",
     "Origin",
     "RememberedInputs",
+    "ShardAnswers",
     "SlotRun",
     "Store",
     "TaskRecord",

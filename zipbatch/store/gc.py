@@ -5,6 +5,9 @@ no version names may be of a run that has not published its version yet, or be f
 are older than a grace period. That is thrift, not safety: what makes gc safe beside running purifies is in
 ``removals.py``.
 
+Answers of victims are needed as long as a version names the shard that they are on, as its input or its object. Nobody
+waits for them: what is missing is asked again.
+
 A killed gc leaves nothing broken: a version goes before its objects, header first; a task record before its object, and
 in any case a record without its object counts as not done.
 """
@@ -52,8 +55,8 @@ class Garbage:
     """What would go. ``versions`` are ``dataset@version``, lists of versions that were never finished among them.
 
     ``objects``, and ``tasks`` (their keys, by the object that they name), go only if no list that appears meanwhile
-    names them. ``read`` are the versions whose lists were read, ``before_ns`` is when the grace period began; the last
-    two count what stays.
+    names them; ``answers`` are files of answers. ``read`` are the versions whose lists were read, ``before_ns`` is when
+    the grace period began; ``kept_versions`` and ``kept_objects`` count what stays.
     """
 
     versions: tuple[str, ...]
@@ -63,6 +66,7 @@ class Garbage:
     before_ns: int
     kept_versions: int
     kept_objects: int
+    answers: tuple[str, ...] = ()
 
     @property
     def records(self) -> int:
@@ -83,6 +87,7 @@ class Collected:
     tasks: int
     objects: int
     bytes: int
+    answers: int = 0
 
 
 def find_garbage(store: Store, policy: GcPolicy) -> Garbage:
@@ -97,17 +102,17 @@ def find_garbage(store: Store, policy: GcPolicy) -> Garbage:
     before_ns = int((now_s - policy.grace_s) * 1e9)
     versions = store.versions
     forgotten, kept = _choose_versions(store, versions, policy, now_s=now_s)
-    read: set[str] = set()
-    needed: set[str] = set()
+    read, needed, inputs = set[str](), set[str](), set[str]()
     for dataset, version, file in versions.lists():
         if (name := f"{dataset}@{version}") not in forgotten:
             if name not in kept and file.mtime_ns < before_ns:
                 forgotten.append(name)  # its run never finished it
                 continue
-            needed |= _outputs(versions, dataset, version)
+            objects_of, inputs_of = _listed(versions, dataset, version)
+            needed |= objects_of
+            inputs |= inputs_of
             read.add(name)
-    if unlisted := {name for name in kept - read if name.partition("@")[2] in versions.ids(name.partition("@")[0])}:
-        raise DataError(min(unlisted), "its list is missing, so what it needs is not known; run verify --repair first")
+    _check_listed(versions, kept - read)
     objects = {name: file for file in store.list_files("objects") if (name := _object_name(file))}
     records = _records(store)
     young = {name for name, made in records.items() if any(mtime_ns >= before_ns for _, mtime_ns in made)}
@@ -129,7 +134,13 @@ def find_garbage(store: Store, policy: GcPolicy) -> Garbage:
         before_ns=before_ns,
         kept_versions=len(kept),
         kept_objects=len(objects) - len(gone),
+        answers=store.answers.needless(needed | inputs, before_ns=before_ns),
     )
+
+
+def _check_listed(versions: Versions, unread: set[str]) -> None:
+    if unlisted := {name for name in unread if name.partition("@")[2] in versions.ids(name.partition("@")[0])}:
+        raise DataError(min(unlisted), "its list is missing, so what it needs is not known; run verify --repair first")
 
 
 def _choose_versions(store: Store, versions: Versions, policy: GcPolicy, *, now_s: float) -> tuple[list[str], set[str]]:
@@ -200,10 +211,11 @@ def collect(
             for key in dangling:
                 store.tasks.remove(key)
             tasks.update(dangling)
+    storage.each(store.remove_file, garbage.answers, at=store.root)
     _drop_notes(versions, garbage, removals)
     sweep_claims(store)
     store.sweep()
-    return Collected(versions=forgotten, tasks=len(tasks), objects=objects, bytes=size)
+    return Collected(versions=forgotten, tasks=len(tasks), objects=objects, bytes=size, answers=len(garbage.answers))
 
 
 def _before_time_is_up(function: Callable[[str], T], check_time: Callable[[], None]) -> Callable[[str], T]:
@@ -233,18 +245,23 @@ def _listed_since(versions: Versions, read: set[str]) -> set[str]:
     found: set[str] = set()
     for dataset, version, _ in versions.lists():
         if (name := f"{dataset}@{version}") not in read:
-            found |= _outputs(versions, dataset, version)
+            found |= _listed(versions, dataset, version)[0]
             read.add(name)
     return found
 
 
-def _outputs(versions: Versions, dataset: str, version: str) -> set[str]:
+def _listed(versions: Versions, dataset: str, version: str) -> tuple[set[str], set[str]]:
+    """The objects that a version needs, by name, and the digests of the shards that they were made from."""
+    objects, inputs = set[str](), set[str]()
     try:
-        return {name for row in versions.rows(dataset, version) for name in row.objects}
+        for row in versions.rows(dataset, version):
+            objects.update(row.objects)
+            inputs.add(row.input)
     except DataError:
         if any((dataset, version) == there[:2] for there in versions.lists()):
             raise
-        return set()  # another gc has just removed it
+        return set(), set()  # another gc has just removed it
+    return objects, inputs
 
 
 def _drop_notes(versions: Versions, garbage: Garbage, removals: Removals) -> None:

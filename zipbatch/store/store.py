@@ -14,6 +14,7 @@ class Store(StoreContents):
     Attributes:
         objects: purified shards, named by their digests.
         tasks: records of what was made from what.
+        answers: what victims answered on shards.
         versions: immutable lists of objects.
         tags: movable names of versions.
     """

@@ -117,7 +117,8 @@ def verify(
     Args:
         store: the store.
         repair: remove what is damaged, so that the next purify of the same data makes all of it anew: objects, records,
-            versions that cannot be read, tags that point nowhere. A sound version that lacks objects stays.
+            versions that cannot be read, tags that point nowhere, answers of victims. A sound version that lacks
+            objects stays.
         on_progress: called with the objects done so far and in all.
 
     Raises:
@@ -135,6 +136,7 @@ def verify(
                 store.tasks.remove(key)
     counted = {"versions": 0, "tags": 0}
     faults += _check_versions(store, objects, counted, repair=repair)
+    faults += _check_answers(store, repair=repair)
     if repair:
         Removals(store).note(objects.lost)
     return Checked(
@@ -204,6 +206,14 @@ def _check_versions(store: Store, objects: _Objects, counted: dict[str, int], *,
                 yield _fault(f"tags/{dataset}/{tag}", reason, removed=repair)
                 if repair:
                     versions.tags.remove(dataset, tag, only_if=partial(_has_damage, versions, dataset, tag))
+
+
+def _check_answers(store: Store, *, repair: bool) -> Iterator[Fault]:
+    for file in store.answers.all():
+        if store.answers.is_damaged(file) and (store.root / file.name).is_file():
+            yield _fault(file.name, "damaged answers of a victim; the next audit asks again", removed=repair)
+            if repair:
+                store.remove_file(file.name)
 
 
 def _has_damage(versions: Versions, dataset: str, tag: str) -> bool:

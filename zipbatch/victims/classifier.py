@@ -53,6 +53,16 @@ class VictimSource(Protocol):
         """
         ...
 
+    def knowing(self, *, classes: int) -> VictimSource:
+        """The same victim, of which it is known by now how many classes it knows."""
+        ...
+
+    def decided_by(self, device: torch.device) -> dict[str, Any] | None:
+        """All that decides the answers of the ``pinned`` victim, where it computes on ``device``, as JSON values; None
+        where nobody can know: it may answer otherwise tomorrow, and nothing would show it.
+        """
+        ...
+
     def load(self, device: torch.device) -> Classifier:
         """Make it ready; ``device`` is for those that compute in this process.
 
@@ -66,7 +76,7 @@ class VictimSource(Protocol):
 def checked_scores(scores: npt.ArrayLike, *, images: int, classes: int | None = None) -> Scores:
     """What a victim answered, if these are class scores: float [images, classes], 2 classes or more, no NaN.
 
-    Whole numbers become float64. Infinities are scores: the logarithm of 0 is one.
+    Whole numbers become float64. Infinities are scores: the logarithm of 0 is one. All classes alike cannot have it.
 
     Args:
         scores: the answer.
@@ -88,6 +98,9 @@ def checked_scores(scores: npt.ArrayLike, *, images: int, classes: int | None = 
     floating = array if array.dtype.kind == "f" else array.astype(np.float64)
     if np.isnan(floating).any():
         raise ValueError(f"gave NaN for image {int(np.isnan(floating).any(axis=1).argmax())} of {images}")
+    endless = np.isinf(floating).all(axis=1) & (floating == floating[:, :1]).all(axis=1)
+    if endless.any():
+        raise ValueError(f"gave every class the same infinite score for image {int(endless.argmax())} of {images}")
     return floating
 
 

@@ -18,7 +18,7 @@ from zipbatch.stages.evaluate.gallery import gallery
 from zipbatch.stages.evaluate.job import EvaluateJob
 from zipbatch.stages.evaluate.plan import plan_evaluate
 from zipbatch.stages.evaluate.tally import CLEAN, Tally
-from zipbatch.stages.evaluate.victims import ask_for_scores, find_victim
+from zipbatch.stages.evaluate.victims import ask, find_victim
 from zipbatch.store import Store
 
 
@@ -132,8 +132,6 @@ def test_a_score_is_a_share_of_1_whatever_the_victim_gives(scores: list[list[flo
         def classify(self, images: np.ndarray) -> np.ndarray:
             return np.array(scores)
 
-    answers, shares = ask_for_scores(
-        find_victim(str(victim)), Fixed(), torch.zeros((1, 3, 4, 4), dtype=torch.uint8), classes=3
-    )
+    answers, shares = ask(find_victim(str(victim)), Fixed(), torch.zeros((1, 3, 4, 4), dtype=torch.uint8), classes=3)
     assert answers.tolist() == [int(np.argmax(scores[0]))]
     assert shares.tolist() == pytest.approx([share])

@@ -60,7 +60,7 @@ class _Age(click.ParamType[float]):
 def gc(
     store: StoragePath, versions: str, older_than: float, grace: float, yes: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Remove objects and records that no version needs, and forget versions if asked to.
+    """Remove objects, records and answers of victims that no version needs, and forget versions if asked to.
 
     Nothing is removed without --yes. Safe beside running purifies: what they come to use meanwhile is kept, or made
     anew by them.
@@ -89,13 +89,19 @@ def gc(
         return
     click.echo(
         f"removed {len(gone.versions)} versions, {gone.objects} objects ({size_text(gone.bytes)}), {gone.tasks} records"
+        + (f", {gone.answers} files of answers of victims" if gone.answers else "")
     )
 
 
 def _show_garbage(garbage: Garbage, *, as_json: bool) -> None:
     records = garbage.records
     if as_json:
-        counts = {"objects": len(garbage.objects), "bytes": garbage.bytes, "tasks": records}
+        counts = {
+            "objects": len(garbage.objects),
+            "bytes": garbage.bytes,
+            "tasks": records,
+            "answers": len(garbage.answers),
+        }
         kept = {"kept_versions": garbage.kept_versions, "kept_objects": garbage.kept_objects}
         emit_json({"removed": False, "versions": list(garbage.versions), **counts, **kept})
         return
@@ -104,5 +110,7 @@ def _show_garbage(garbage: Garbage, *, as_json: bool) -> None:
         f"{len(garbage.versions)} versions, {len(garbage.objects)} objects ({size_text(garbage.bytes)}) and {records} "
         f"records would go; {garbage.kept_versions} versions with {garbage.kept_objects} objects stay"
     )
-    if garbage.versions or garbage.objects or records:
+    if garbage.answers:
+        click.echo(f"{len(garbage.answers)} files of answers of victims would go, too")
+    if garbage.versions or garbage.objects or records or garbage.answers:
         click.echo("nothing was removed; --yes removes it")

@@ -12,7 +12,12 @@ from zipbatch.results import AuditVerdict, ImageRow
 
 LISTED = 200
 """Images in the table at most: those that look most triggered."""
-_TONES: dict[str, Tone] = {"backdoored": "bad", "nothing found": "good", "too few images": "unsure"}
+_TONES: dict[str, Tone] = {
+    "backdoored": "bad",
+    "nothing found": "good",
+    "too few images": "unsure",
+    "manipulated images": "unsure",
+}
 
 
 def audit_finding(found: AuditVerdict) -> Finding:
@@ -24,8 +29,8 @@ def audit_figures(found: AuditVerdict) -> list[Figure]:
     """The numbers of an audit to see at once."""
     images = found.images
     figures = [Figure(title="images", after=str(images), before="", about=f"{found.quarantined} more in quarantine")]
-    if found.verdict == "backdoored":
-        figures.append(Figure(title="target class", after=str(found.target)))
+    if (fled := found.target or found.driven) is not None:
+        figures.append(Figure(title="target class" if found.target else "driven to", after=fled))
         share = f"{share_text(found.suspects / images)} of all" if images else ""
         figures.append(Figure(title="suspects", after=str(found.suspects), before="", about=share))
     needed = f"{found.deviations_needed:g} are asked for"

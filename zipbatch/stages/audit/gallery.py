@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from zipbatch.metrics import Audit
 from zipbatch.report.page.model import Gallery, Item, Picture, Tab
 from zipbatch.stages.evaluate.answers import Answers
-from zipbatch.stages.evaluate.gallery import SHOWN, answered, apart, form_names
+from zipbatch.stages.evaluate.gallery import SHOWN, apart, form_names
 from zipbatch.stages.evaluate.pictures import Form, forms_of, pictures
 from zipbatch.stages.evaluate.pieces import EvaluateTask
 from zipbatch.stages.evaluate.plan import EvaluatePlan
 from zipbatch.stages.evaluate.victims import class_name, classes_of
 from zipbatch.stages.purify.identity import describe
-from zipbatch.victims import Classifier
 
 _SEED = 0
 _Places = Sequence[tuple[int, str]]
@@ -27,9 +25,10 @@ _Places = Sequence[tuple[int, str]]
 
 @dataclass(frozen=True)
 class _About:
-    """The verdict, and what the user calls the purified forms."""
+    """The verdict, what it was told from, and what the user calls the purified forms."""
 
     found: Audit
+    answers: Answers
     forms: Sequence[str]
 
 
@@ -51,7 +50,7 @@ def audit_gallery(plan: EvaluatePlan, answers: Answers, found: Audit, forms: Seq
         forms: what the purified ones are called.
 
     Raises:
-        DataError: an image cannot be read, or the victim does not answer.
+        DataError: an image cannot be read.
     """
     places = [(number, key) for number, (_, keys) in enumerate(answers.shards) for key in keys]
     changed = (answers.forms[0] != answers.forms[-1]) & ~found.suspects
@@ -66,7 +65,7 @@ def audit_gallery(plan: EvaluatePlan, answers: Answers, found: Audit, forms: Seq
         ("Random", "Drawn at random.", np.sort(drawn)),
     ]
     wanted = sorted({int(i) for _, _, where in chosen for i in where})
-    items = _items(plan, places, wanted, _About(found, forms))
+    items = _items(plan, places, wanted, _About(found, answers, forms))
     tabs = [
         Tab(title, [items[int(i)] for i in where], about if len(where) else "None.") for title, about, where in chosen
     ]
@@ -86,39 +85,36 @@ def _highest(fits: npt.NDArray[np.bool_], found: Audit) -> npt.NDArray[np.int64]
 
 def _items(plan: EvaluatePlan, places: _Places, wanted: Sequence[int], about: _About) -> dict[int, Item]:
     """Number of an image -> what is shown of it; each shard is read once for each of its forms."""
-    classifier = plan.victims[0].source.load(torch.device("cpu"))
     items = {}
     for number, task in enumerate(plan.tasks):
         here = [i for i in wanted if places[i][0] == number]
         if here:
-            shots = _shots(plan, task, [places[i][1] for i in here], classifier=classifier, about=about)
+            shots = _shots(plan, task, {i: places[i][1] for i in here}, about)
             for i, shown in zip(here, shots, strict=True):
                 items[i] = Item(places[i][1], shown, f"score {about.found.scores[i]:.2f}, {task.name}")
     return items
 
 
-def _shots(
-    plan: EvaluatePlan, task: EvaluateTask, keys: Sequence[str], *, classifier: Classifier, about: _About
-) -> list[list[Picture]]:
-    victim = plan.victims[0]
-    classes, shown = classes_of(victim.source, plan.job.dataset), _forms(plan, task, about.forms)
-    pixels = [pictures(form, keys) for form in shown]
-    asked = [answered(victim, classifier, images) for images in pixels]
+def _shots(plan: EvaluatePlan, task: EvaluateTask, keys: Mapping[int, str], about: _About) -> list[list[Picture]]:
+    """The forms of images of one shard, whose keys are given by their numbers among all."""
+    classes, shown = classes_of(plan.victims[0].source, plan.job.dataset), _forms(plan, task, about.forms)
+    given, shares = about.answers.forms, about.answers.shares
+    pixels = [pictures(form, keys.values()) for form in shown]
     return [
         [
             *(
                 Picture(
                     title=form.title,
                     pixels=images[place],
-                    answer=class_name(int(given[place]), classes),
-                    mark="target" if given[place] == about.found.judgement.suspect else "unknown",
-                    score=float(shares[place]),
+                    answer=class_name(int(given[number, i]), classes),
+                    mark="target" if given[number, i] == about.found.judgement.suspect else "unknown",
+                    score=float(shares[number, i]),
                 )
-                for form, images, (given, shares) in zip(shown, pixels, asked, strict=True)
+                for number, (form, images) in enumerate(zip(shown, pixels, strict=True))
             ),
             *apart(pixels[0][place], pixels[-1][place]),
         ]
-        for place in range(len(keys))
+        for place, i in enumerate(keys)
     ]
 
 

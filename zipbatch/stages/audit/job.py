@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zipbatch.cluster import Workers
 from zipbatch.config import DEFAULTS
 from zipbatch.datasets import ShardDataset
+from zipbatch.endpoints import HttpVictim, PythonVictim
 from zipbatch.errors import UsageError
 from zipbatch.stages.assets import prior_path
 from zipbatch.stages.audit.request import AuditRequest
@@ -27,7 +28,8 @@ class AuditJob:
         purified: versions that exist in the store, ``NAME[@TAG]``, weakest first; else there are ``purifiers``.
         purifiers: with which to purify the images, by name, weakest first.
         share: of images with the trigger which must not be missed for nothing to be found, 0 to 1.
-        store: of the versions, or where purified images are kept; None for as long as the audit takes.
+        store: of the versions, or where purified images are kept, and where answers are; None for as long as the audit
+            takes.
         workers: who does the work.
         batch_size: of the network.
     """
@@ -56,7 +58,7 @@ def opened_job(request: AuditRequest, workers: Workers) -> AuditJob:
     """
     purifiers = () if request.purified else _purifiers(request)
     return AuditJob(
-        victim=find_victim(request.victim),
+        victim=_victim(request),
         dataset=opened_suspects(request, purpose="audit"),
         data_label=" ".join(request.data),
         purified=request.purified,
@@ -66,6 +68,15 @@ def opened_job(request: AuditRequest, workers: Workers) -> AuditJob:
         workers=workers,
         batch_size=request.batch_size,
     )
+
+
+def _victim(request: AuditRequest) -> VictimSource:
+    victim = find_victim(request.victim)
+    if request.victim_version is None:
+        return victim
+    if isinstance(victim, HttpVictim | PythonVictim):
+        return replace(victim, version=request.victim_version)
+    raise UsageError(f"--victim-version: {victim.label} is a folder, whose weights tell which they are; leave it out")
 
 
 def _purifiers(request: AuditRequest) -> tuple[tuple[str, PurifierSpec], ...]:

@@ -27,9 +27,20 @@ class AuditRequest(TrialRequest):
     store: Annotated[
         str | None,
         Option(
-            "Of --purified; else where what is purified is kept.",
+            "Of --purified; else where what is purified is kept. Answers are kept there, too, and not asked for again.",
             metavar="DIR|URL",
             beside="purified",
+            decides="nothing",
+        ),
+    ] = None
+    victim_version: Annotated[
+        str | None,
+        Field(min_length=1, max_length=200),
+        Option(
+            "What you call the model that answers behind an endpoint or function now: answers are kept in --store, and "
+            "reused for as long as this stays the same.",
+            metavar="TEXT",
+            beside="store",
             decides="nothing",
         ),
     ] = None
@@ -65,4 +76,6 @@ class AuditRequest(TrialRequest):
             raise UsageError(f"{stray[0]} is for images that are still to be purified; leave it or --purified out")
         if self.purified and self.store is None:
             raise UsageError("Missing option '--store'. Where the purified versions are.")
+        if self.victim_version is not None and self.store is None:
+            raise UsageError("Missing option '--store'. --victim-version is for answers that are kept there.")
         return self

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from zipbatch.errors import UsageError
+from zipbatch.errors import UsageError, WorkFailed
 from zipbatch.metrics import FALSE_ALARMS, Audit
 from zipbatch.metrics import audit as judge
-from zipbatch.metrics.strength import OUTLIER
+from zipbatch.metrics.strength import OUTLIER, SURE
 from zipbatch.report.page.model import Gallery
 from zipbatch.results import AuditVerdict, FormRow, ImageRow
 from zipbatch.stages.audit.gallery import audit_gallery, form_titles
 from zipbatch.stages.audit.job import AuditJob
+from zipbatch.stages.audit.sense import Twice, asked_twice, check_sensible, check_steady
 from zipbatch.stages.evaluate.answers import Answers, Asking, Report
 from zipbatch.stages.evaluate.victims import class_name, classes_of
 from zipbatch.store import Store
@@ -22,11 +24,14 @@ from zipbatch.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class AuditResult:
-    """What was answered, what that says, and pictures of it where they were asked for."""
+    """What was answered, what that says, what was answered when it was asked again, and pictures where they were asked
+    for.
+    """
 
     job: AuditJob
     answers: Answers
     audit: Audit
+    twice: Twice
     gallery: Gallery | None = None
 
     def class_name(self, index: int) -> str:
@@ -36,8 +41,15 @@ class AuditResult:
     @property
     def target(self) -> str | None:
         """The class that is accused."""
-        suspect = self.audit.judgement.suspect
-        return None if suspect is None else self.class_name(suspect)
+        return self._named(self.audit.judgement.suspect)
+
+    @property
+    def driven(self) -> str | None:
+        """The class that stands out without being accused."""
+        return self._named(self.audit.judgement.driven)
+
+    def _named(self, index: int | None) -> str | None:
+        return None if index is None else self.class_name(index)
 
     @property
     def suspects(self) -> int:
@@ -51,7 +63,7 @@ def audit(job: AuditJob, *, report: Report = lambda _progress: None, pictures: b
     Raises:
         UsageError: data that does not fit the victim or the prior, versions that are not of it, or workers elsewhere
             that would need a store.
-        WorkFailed: images could not be purified or measured.
+        WorkFailed: images could not be purified or measured, or the victim's answers cannot be relied on.
     """
     if job.store is not None:
         return _judged(job, job.store, report, pictures=pictures)
@@ -69,17 +81,35 @@ def _judged(job: AuditJob, store: Store, report: Report, *, pictures: bool) -> A
         store=store,
         workers=job.workers,
         batch_size=job.batch_size,
-    ).pinned()
-    asking.check(job.purified)
+        keep=job.store is not None,
+    ).checked(job.purified)
     if job.purified:
         answers = asking.answers_on(job.purified, report)
     else:
         answers = asking.answers([spec for _, spec in job.purifiers], job.forms, report)
-    found = judge(answers.forms[0], answers.forms[1:], classes=answers.classes, share=job.share)
+    twice = _relied_on(job, asking, answers)
+    found = judge(
+        *(answers.forms[0], answers.forms[1:]), classes=answers.classes, share=job.share, shares=answers.shares[0]
+    )
     gallery = None
     if pictures and answers.plan is not None:
         gallery = audit_gallery(answers.plan, answers, found, form_titles(job.forms, answers))
-    return AuditResult(job=job, answers=answers, audit=found, gallery=gallery)
+    return AuditResult(job=job, answers=answers, audit=found, twice=twice, gallery=gallery)
+
+
+def _relied_on(job: AuditJob, asking: Asking, answers: Answers) -> Twice:
+    """What the victim answers the second time; what it has answered is kept only if it can be relied on."""
+    kept = asking.kept()
+    twice = asked_twice(answers, kept)
+    try:
+        check_sensible(job.victim.label, answers, partial(class_name, classes=classes_of(job.victim, job.dataset)))
+        check_steady(job.victim.label, twice)
+    except WorkFailed:
+        if kept is not None and answers.plan is not None:
+            for task, digest in zip(answers.plan.tasks, answers.digests, strict=True):
+                kept.forget(task, digest)
+        raise
+    return twice
 
 
 def audit_report(result: AuditResult) -> AuditVerdict:
@@ -103,9 +133,16 @@ def audit_report(result: AuditResult) -> AuditVerdict:
         deviations=round(found.judgement.sigmas, 2),
         deviations_needed=OUTLIER,
         false_alarms=FALSE_ALARMS,
-        least_found=found.least if result.target is None else None,
+        least_found=found.least if result.target is None and result.driven is None else None,
         share=job.share,
         flip_rate=found.flip_rate if images else None,
+        driven=result.driven,
+        sureness=None if found.judgement.sureness is None else round(found.judgement.sureness, 3),
+        sureness_needed=SURE,
+        answers=result.answers.forms.size,
+        reused=result.answers.reused,
+        asked_twice=result.twice.asked,
+        changed=result.twice.share,
     )
 
 

@@ -8,16 +8,20 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from zipbatch.checkpoints import VictimFolder
 from zipbatch.cluster import Workers
 from zipbatch.datasets import ShardDataset
 from zipbatch.errors import UsageError
 from zipbatch.report.progress import Progress
 from zipbatch.stages.evaluate.job import EvaluateJob
+from zipbatch.stages.evaluate.kept import KeptAnswers, note_victim, victim_digest
 from zipbatch.stages.evaluate.plan import EvaluatePlan, plan_evaluate
 from zipbatch.stages.evaluate.run import results
+from zipbatch.stages.evaluate.shard_result import EvaluateResult
 from zipbatch.stages.evaluate.tally import Tally, add_tallies
-from zipbatch.stages.evaluate.worker import EvaluateResult
+from zipbatch.stages.evaluate.victims import KnownVictim
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.plan import plan_purify
 from zipbatch.stages.purify.precision import decided
@@ -32,22 +36,30 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """``forms`` int64 [1 + R, N]: on N images as they came, then purified in R ways; ``tallies`` are what labels say of
-    each, where there are any. ``classes`` is how many the victim knows. The images are those of ``shards``, in order,
-    each with its keys, but for those that some form has in quarantine. ``plan`` is what was asked.
+    """``forms`` int64 [1 + R, N]: on N images as they came, then purified in R ways, ``shares`` float64 [1 + R, N] of 1
+    what the victim gives each; ``tallies`` are what labels say of
+    each, where there are any, and where no answers are kept. ``classes`` is how many the victim knows. The images are
+    those of ``shards``, in order, each with its keys, but for those that some form has in quarantine; ``digests`` are
+    of these shards as they came. ``reused`` answers were kept from before. ``plan`` is what was asked.
     """
 
     forms: npt.NDArray[np.int64]
+    shares: npt.NDArray[np.float64]
     tallies: tuple[Tally, ...]
     classes: int
     shards: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    digests: tuple[str, ...] = ()
     quarantined: int = 0
+    reused: int = 0
     plan: EvaluatePlan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asking:
-    """Whom to ask about which data, and where its purified forms are kept, for later runs, too."""
+    """Whom to ask about which data, and where its purified forms are kept, for later runs, too.
+
+    ``keep``: so are the answers, and nothing is asked of which they are there.
+    """
 
     victim: VictimSource
     dataset: ShardDataset
@@ -55,18 +67,33 @@ class Asking:
     store: Store
     workers: Workers = Workers()
     batch_size: int = 32
+    keep: bool = False
 
-    def pinned(self) -> Asking:
-        """The same, of the victim's files as they are now."""
-        return replace(self, victim=self.victim.pinned())
-
-    def check(self, purified: Sequence[str] = ()) -> None:
-        """Tell before any work that the victim does not fit, or that a purified version is not there.
+    def checked(self, purified: Sequence[str] = ()) -> Asking:
+        """The same, of the victim's files as they are now, and of a victim of which it is known how many classes it
+        knows. Told before any work: that it does not fit, or that a purified version is not there.
 
         Raises:
             UsageError: it does not fit the data, or does not answer; or a version is not of all of this data.
         """
-        self._plan(purified)
+        pinned = replace(self, victim=self.victim.pinned())
+        if (digest := pinned._noted_as) is not None and (classes := self.store.answers.classes(digest)) is not None:
+            pinned = replace(pinned, victim=pinned.victim.knowing(classes=classes))
+        known = pinned._plan(purified).victims[0]
+        return replace(pinned, victim=known.source.knowing(classes=known.num_classes))
+
+    def kept(self) -> KeptAnswers | None:
+        """The answers that are kept of the victim; None where none are."""
+        source, classes = self.victim, self.victim.num_classes
+        digest = victim_digest(source, torch.device("cpu")) if self.keep else None
+        return None if digest is None or classes is None else KeptAnswers(self.store, digest, classes)
+
+    @property
+    def _noted_as(self) -> str | None:
+        """The digest by which the store notes how many classes the victim knows; None where nothing is noted."""
+        if not self.keep or isinstance(self.victim, VictimFolder):
+            return None
+        return victim_digest(self.victim, torch.device("cpu"))  # wherever it computes
 
     def answers(self, specs: Sequence[PurifierSpec], named: Sequence[str], report: Report) -> Answers:
         """Purify the data with each purifier, whose name is shown meanwhile, and ask about all of it.
@@ -96,6 +123,7 @@ class Asking:
             WorkFailed: shards could not be measured.
         """
         plan = self._plan(purified)
+        self._note_classes(plan.victims[0])
         tallies = tuple(Tally(classes=plan.victims[0].num_classes) for _ in range(1 + len(purified)))
         asked: dict[str, EvaluateResult] = {}
 
@@ -105,7 +133,12 @@ class Asking:
         for result in results(plan, keep_answers=True, on_progress=show):
             add_tallies(tallies, result.tallies[0])
             asked[result.name] = replace(result, fidelity=[], tallies=[])
-        return _gathered(plan, [asked[task.name] for task in plan.tasks], tallies)
+        return _gathered(plan, [asked[task.name] for task in plan.tasks], () if self.keep else tallies)
+
+    def _note_classes(self, victim: KnownVictim) -> None:
+        digest = self._noted_as
+        if digest is not None and self.store.answers.classes(digest) is None:
+            note_victim(self.store, victim)
 
     def _plan(self, purified: Sequence[str]) -> EvaluatePlan:
         plan = plan_evaluate(self._evaluation(purified))
@@ -127,19 +160,25 @@ class Asking:
             workers=self.workers,
             splits=self.dataset.splits,
             labels_needed=False,
+            keep=self.keep,
         )
 
 
 def _gathered(plan: EvaluatePlan, results: Sequence[EvaluateResult], tallies: tuple[Tally, ...]) -> Answers:
     """What there is of all shards, in their order, however workers finished them."""
-    none = np.empty((1 + len(plan.versions), 0), np.int64)
-    answers = [np.stack([form for form in result.answers[0] if form is not None]) for result in results]
+    replies = [[form for form in result.replies(0) if form is not None] for result in results]
+    none = np.empty((1 + len(plan.versions), 0))
     return Answers(
-        forms=np.concatenate([none, *answers], axis=1),
+        forms=np.concatenate(
+            [none.astype(np.int64), *(np.stack([r.answers for r in each]) for each in replies)], axis=1
+        ),
+        shares=np.concatenate([none, *(np.stack([r.shares for r in each]) for each in replies)], axis=1),
         tallies=tallies,
         classes=plan.victims[0].num_classes,
         shards=tuple((result.name, result.keys) for result in results),
+        digests=tuple(result.digest for result in results),
         quarantined=sum(result.quarantined for result in results),
+        reused=sum(result.reused for result in results),
         plan=plan,
     )
 

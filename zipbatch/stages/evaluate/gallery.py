@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,8 @@ from zipbatch.stages.evaluate.pictures import (
 )
 from zipbatch.stages.evaluate.pieces import EvaluateTask
 from zipbatch.stages.evaluate.plan import EvaluatePlan
-from zipbatch.stages.evaluate.victims import KnownVictim, ask_for_scores, class_name, classes_of
-from zipbatch.stages.evaluate.worker import by_size
+from zipbatch.stages.evaluate.victims import KnownVictim, Replies, ask, class_name, classes_of
+from zipbatch.stages.evaluate.worker import replies_by_size
 from zipbatch.stages.purify.identity import describe
 from zipbatch.victims import Classifier
 
@@ -100,18 +101,13 @@ def form_names(plan: EvaluatePlan) -> dict[str, str]:
     return short_names(describe(version.header.purifier) for version in plan.versions)
 
 
-def answered(
-    victim: KnownVictim, classifier: Classifier, images: Sequence[U8]
-) -> tuple[Answers, npt.NDArray[np.float64]]:
-    """The answers on images of any sizes, int64 [N], and the share of 1 that each is given, float64 [N].
+def answered(victim: KnownVictim, classifier: Classifier, images: Sequence[U8]) -> Replies:
+    """What the victim says of images of any sizes.
 
     Raises:
-        DataError: the victim does not answer.
+        DataError: it does not answer.
     """
-    answers, shares = np.empty(len(images), np.int64), np.empty(len(images))
-    for where, pixels in by_size(images):
-        answers[where], shares[where] = ask_for_scores(victim.source, classifier, pixels, classes=victim.num_classes)
-    return answers, shares
+    return replies_by_size(partial(ask, victim.source, classifier, classes=victim.num_classes), images)
 
 
 def _ask(plan: EvaluatePlan, task: EvaluateTask, classifier: Classifier, most: int) -> _Asked:

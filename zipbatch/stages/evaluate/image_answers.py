@@ -10,8 +10,8 @@ import numpy.typing as npt
 from zipbatch.datasets.base import UNLABELLED
 from zipbatch.results import ImageAnswer
 from zipbatch.stages.evaluate.plan import EvaluatePlan
+from zipbatch.stages.evaluate.shard_result import EvaluateResult
 from zipbatch.stages.evaluate.victims import class_name
-from zipbatch.stages.evaluate.worker import EvaluateResult
 
 Given = npt.NDArray[np.int64] | None
 """Answers on the images of a shard [N]; None where it lacks that form."""

@@ -26,6 +26,7 @@ class EvaluateJob:
         workers: who does the work.
         splits: to measure on; empty for all that are no training data.
         labels_needed: without, staged data whose labels cannot be used is measured without them, as bare shards are.
+        keep: keep answers in the store, and ask about nothing of which they are there; no measures are taken then.
     """
 
     victims: tuple[VictimSource, ...]
@@ -36,6 +37,7 @@ class EvaluateJob:
     workers: Workers = Workers()
     splits: tuple[str, ...] = ()
     labels_needed: bool = True
+    keep: bool = False
 
 
 def opened_job(request: EvaluateRequest, workers: Workers) -> EvaluateJob:

@@ -18,9 +18,10 @@ from zipbatch.results import NO_COST, EvaluationRow, Paired, PairedCounts, dump
 from zipbatch.results import Cost as PurifyCost
 from zipbatch.stages.evaluate.plan import EvaluatePlan, labelling, wanted_answers
 from zipbatch.stages.evaluate.progress import Measured
+from zipbatch.stages.evaluate.shard_result import EvaluateResult
 from zipbatch.stages.evaluate.tally import Tally, add_tallies
 from zipbatch.stages.evaluate.victims import class_name
-from zipbatch.stages.evaluate.worker import EvaluateResult, EvaluateSetup
+from zipbatch.stages.evaluate.worker import EvaluateSetup
 from zipbatch.stages.purify.cost import cost_of
 from zipbatch.stages.purify.identity import describe
 
@@ -41,21 +42,23 @@ def results(
         WorkFailed: at the end, when shards could not be measured; names each.
     """
     failed: list[str] = []
+    job = plan.job
     setup = EvaluateSetup(
         victims=plan.victims,
         keep_answers=keep_answers,
-        wanted=wanted_answers(plan.job.dataset),
-        labelling=labelling(plan.job),
+        wanted=wanted_answers(job.dataset),
+        labelling=labelling(job),
+        store=job.store.root if job.keep and job.store is not None else None,
     )
     asked = len(plan.victims) * (1 + len(plan.versions))
-    measured = Measured([task.name for task in plan.tasks], plan.job.dataset.shards, asked=asked)
+    measured = Measured([task.name for task in plan.tasks], job.dataset.shards, asked=asked)
 
     def on_partial(far: Mapping[str, int]) -> None:
         measured.take_partial(far)
         on_progress(measured.progress())
 
     on_progress(measured.progress())
-    for outcome in run_tasks(setup, plan.tasks, plan.job.workers, on_partial=on_partial):
+    for outcome in run_tasks(setup, plan.tasks, job.workers, on_partial=on_partial):
         if outcome.error is not None:
             failed.append(f"  {outcome.task.name}: {outcome.error}")
         else:

@@ -26,7 +26,7 @@ from zipbatch.stages.evaluate.pictures import (
 )
 from zipbatch.stages.evaluate.plan import EvaluatePlan
 from zipbatch.stages.evaluate.victims import KnownVictim, ask, class_name
-from zipbatch.stages.evaluate.worker import answers_by_size
+from zipbatch.stages.evaluate.worker import replies_by_size
 
 _KINDS = ("fixed", "left", "broken", "flipped", "unchanged")
 """What becomes of an image, the most telling first; rows are taken from them in turn."""
@@ -78,7 +78,7 @@ def write_sheet(plan: EvaluatePlan, out: Path, *, rows: int = 8) -> None:
 def _answers(victim: KnownVictim, forms: Sequence[Form], keys: Collection[str]) -> list[npt.NDArray[np.int64]]:
     """What a victim answers on images in each form: int64 [N], in the order of the keys."""
     ask_it = partial(ask, victim.source, victim.source.load(torch.device("cpu")), classes=victim.num_classes)
-    return [answers_by_size(ask_it, pictures(form, keys)) for form in forms]
+    return [replies_by_size(ask_it, pictures(form, keys)).answers for form in forms]
 
 
 def _outcomes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,17 @@ from zipbatch.errors import DataError, UsageError
 from zipbatch.images import U8
 from zipbatch.shards.digest import read_listed
 from zipbatch.stages.assets import victim_path
-from zipbatch.victims import Classifier, VictimSource, checked_scores, top1
+from zipbatch.victims import Classifier, VictimSource, checked_scores
+
+SHARE_PLACES = 6
+"""Decimal places of shares: as they are kept, so they are used."""
+
+
+class Replies(NamedTuple):
+    """What a victim says of N images: its answers, int64 [N], and the share of 1 that it gives each, float64 [N]."""
+
+    answers: npt.NDArray[np.int64]
+    shares: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -85,38 +96,34 @@ def ask(
     images: Tensor,
     *,
     classes: int,
+    batch_size: int = 128,
     before_batch: Callable[[], None] = lambda: None,
-) -> npt.NDArray[np.int64]:
-    """The answers of a loaded victim on uint8 images [N, 3, H, W]: ``top1``, whose errors name the victim.
+) -> Replies:
+    """The class with the highest score (the first of equals) of each of uint8 images [N, 3, H, W], and the share of 1
+    that a loaded victim gives it: its softmax, or the score itself where scores are shares of 1 already.
+
+    Args:
+        victim: for messages.
+        classifier: who is asked.
+        images: on the CPU.
+        classes: how many scores an image must get.
+        batch_size: images asked about at once.
+        before_batch: called before each batch; may raise to stop.
 
     Raises:
         DataError: it cannot be reached, failed, or gave something else than ``classes`` scores an image.
     """
-    try:
-        return top1(classifier, images, classes=classes, before_batch=before_batch)
-    except ValueError as error:
-        raise DataError(victim.label, str(error)) from error
-
-
-def ask_for_scores(
-    victim: VictimSource, classifier: Classifier, images: Tensor, *, classes: int, batch_size: int = 128
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """As ``ask``, and the share of 1 that the victim gives each answer, float64 [N]: its softmax, or the score itself
-    where scores are shares of 1 already.
-
-    Raises:
-        DataError: as ``ask``.
-    """
     answers, shares = [np.empty(0, np.int64)], [np.empty(0)]
     for rows in torch.split(images, batch_size) if len(images) else ():
+        before_batch()
         try:
             given = classifier.classify(np.ascontiguousarray(rows.permute(0, 2, 3, 1).numpy()))
             scores = checked_scores(given, images=len(rows), classes=classes)
         except ValueError as error:
             raise DataError(victim.label, str(error)) from error
         answers.append(scores.argmax(axis=1))
-        shares.append(_shares(scores.astype(np.float64)).max(axis=1))
-    return np.concatenate(answers), np.concatenate(shares)
+        shares.append(_shares(scores.astype(np.float64)).max(axis=1).round(SHARE_PLACES))
+    return Replies(np.concatenate(answers), np.concatenate(shares))
 
 
 def _shares(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -12,43 +12,19 @@ import torch
 from torch import Tensor
 
 from zipbatch.cluster import WorkerContext, pick_device
-from zipbatch.datasets.labels import Labelling, Unlabelled
+from zipbatch.datasets.labels import Labelling
 from zipbatch.errors import DataError
 from zipbatch.images import U8
 from zipbatch.metrics import Fidelity, fidelity
 from zipbatch.shards.digest import listed_digest
+from zipbatch.stages.evaluate.kept import KeptAnswers, victim_digest
 from zipbatch.stages.evaluate.pieces import EvaluateTask, FormImages, Piece, read_pieces
-from zipbatch.stages.evaluate.tally import Tally, add_tallies, tallies_of
-from zipbatch.stages.evaluate.victims import KnownVictim, ask
+from zipbatch.stages.evaluate.shard_result import EvaluateResult, all_known, joined, nothing_asked
+from zipbatch.stages.evaluate.tally import tallies_of
+from zipbatch.stages.evaluate.victims import KnownVictim, Replies, ask
 from zipbatch.stages.purify.quarantine import quarantined_keys
-from zipbatch.victims import Classifier
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateResult:
-    """What the victims answer on a shard.
-
-    Attributes:
-        name, split: the shard's.
-        tallies: ``[v][f]`` of victim v on form f (0: as it came, 1…: purified); None where a form is missing.
-        fidelity: ``[f - 1]`` of purified forms.
-        answers: ``[v][f]`` int64 [N], in the shard's order; empty unless the setup asks for them. So are the ``keys``,
-            and the ``truth``: what the images show, ``UNLABELLED`` where nobody knows.
-        quarantined: how many samples of the shard were left out of all this.
-        unlabelled: images that only flips are measured on.
-        images: how many each victim was asked about in each form.
-    """
-
-    name: str
-    split: str
-    tallies: list[list[Tally | None]]
-    fidelity: list[Fidelity | None]
-    answers: list[list[npt.NDArray[np.int64] | None]]
-    quarantined: int = 0
-    unlabelled: Unlabelled = Unlabelled()
-    images: int = 0
-    keys: tuple[str, ...] = ()
-    truth: tuple[int, ...] = ()
+from zipbatch.storage import StoragePath
+from zipbatch.store import ShardAnswers, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +34,8 @@ class EvaluateSetup:
     Attributes:
         victims: whom to ask.
         keep_answers: return each image's answer.
+        store: the store that keeps answers, where images are not asked about that were before; None without. What is
+            known is not even read: such shards have no tallies.
         wanted: class -> the class that the attacker wants for its images; None where nobody knows.
         labelling: how labels are read.
     """
@@ -66,6 +44,7 @@ class EvaluateSetup:
     keep_answers: bool = False
     wanted: tuple[int, ...] | None = None
     labelling: Labelling = Labelling()
+    store: StoragePath | None = None
 
     def __call__(self, context: WorkerContext) -> EvaluateWorker:
         return EvaluateWorker(self, context)
@@ -79,25 +58,38 @@ def by_size(images: Sequence[U8]) -> Iterator[tuple[npt.NDArray[np.int64], Tenso
         yield where, torch.from_numpy(np.stack([images[i].transpose(2, 0, 1) for i in where]))
 
 
-Ask = Callable[[Tensor], npt.NDArray[np.int64]]
+Ask = Callable[[Tensor], Replies]
 
 
 class _Asked:
-    """Tells the driver how many answers there are of a shard that is in hand."""
+    """Knows what needs no asking about a shard in hand, and tells the driver how many answers there are of it.
 
-    def __init__(self, context: WorkerContext) -> None:
-        self._context, self._count = context, 0
+    ``kept[v][f]`` is what is kept of victim v on form f, ``reused`` how many of these answers were taken.
+    """
+
+    def __init__(self, context: WorkerContext, kept: Sequence[Sequence[ShardAnswers | None]]) -> None:
+        self._context, self._count, self.reused = context, 0, 0
+        self._known = [[None if form is None else form.by_key for form in forms] for forms in kept]
 
     def counting(self, ask_about: Ask) -> Ask:
         """The same question, counted when it is answered."""
 
-        def counted(pixels: Tensor) -> npt.NDArray[np.int64]:
-            answers = ask_about(pixels)
-            self._count += len(answers)
+        def counted(pixels: Tensor) -> Replies:
+            replies = ask_about(pixels)
+            self._count += len(replies.answers)
             self._context.progress(self._count)
-            return answers
+            return replies
 
         return counted
+
+    def known(self, victim: int, form: int, keys: Sequence[str]) -> Replies | None:
+        """What is kept of these images, None unless of all."""
+        known = self._known[victim][form] if self._known[victim] else None
+        if known is None or not known.keys() >= set(keys):
+            return None
+        self.reused += len(keys)
+        answers, shares = zip(*(known[key] for key in keys), strict=True)
+        return Replies(np.array(answers, np.int64), np.array(shares, np.float64))
 
 
 class EvaluateWorker:
@@ -109,6 +101,11 @@ class EvaluateWorker:
         self._victims, self._keep_answers, self._labelling = setup.victims, setup.keep_answers, setup.labelling
         self._wanted = None if setup.wanted is None else np.array(setup.wanted, np.int64)
         self._classifiers = [victim.source.load(self._device) for victim in setup.victims]
+        self._kept = [None if setup.store is None else self._keeper(Store(setup.store), v) for v in setup.victims]
+
+    def _keeper(self, store: Store, victim: KnownVictim) -> KeptAnswers | None:
+        digest = victim_digest(victim.source, self._device)
+        return None if digest is None else KeptAnswers(store, digest, victim.num_classes)
 
     def __call__(self, task: EvaluateTask) -> EvaluateResult:
         """Tally every victim on every form of the shard, a piece of it at a time.
@@ -118,20 +115,27 @@ class EvaluateWorker:
                 fit the victims.
         """
         torch.set_num_threads(self._context.compute_threads)
-        asked, aside = _Asked(self._context), quarantined_keys(task.quarantine)
+        aside = quarantined_keys(task.quarantine)
         digest = listed_digest(task.data, task.sha256)
         if any(expected not in {None, digest} for expected in task.made_from):
             raise DataError(task.data, "is not what the purified version was made from; purify this data first")
+        kept = [[] if keeper is None else keeper.of(task, digest) for keeper in self._kept]
+        if (known := all_known(task, kept)) is not None:
+            return replace(known, quarantined=len(aside), digest=digest)
+        asked = _Asked(self._context, kept)
         pieces = read_pieces(task, digest, aside, self._labelling)
-        measured = [self._measured(task, piece, asked) for piece in pieces] or [_nothing(task, self._victims)]
-        return replace(reduce(_joined, measured), quarantined=len(aside))
+        measured = [self._measured(task, piece, asked) for piece in pieces] or [nothing_asked(task, self._victims)]
+        result = replace(reduce(joined, measured), quarantined=len(aside), digest=digest, reused=asked.reused)
+        for number, keeper in enumerate(self._kept):
+            if keeper is not None:
+                keeper.keep(task, digest, result.keys, result.replies(number), besides=kept[number])
+        return result
 
     def _measured(self, task: EvaluateTask, piece: Piece, asked: _Asked) -> EvaluateResult:
         forms = piece.forms
-        answers = [
-            self._answers(task, victim, classifier, forms, asked)
-            for victim, classifier in zip(self._victims, self._classifiers, strict=True)
-        ]
+        replies = [self._replies(task, number, forms, asked) for number in range(len(self._victims))]
+        answers = [[None if reply is None else reply.answers for reply in of_victim] for of_victim in replies]
+        shares = [[None if reply is None else reply.shares for reply in of_victim] for of_victim in replies]
         tallies = [
             tallies_of(task, given, forms, victim, wanted=self._wanted, promised=self._labelling.promised)
             for victim, given in zip(self._victims, answers, strict=True)
@@ -139,27 +143,24 @@ class EvaluateWorker:
         fidelity = [
             None if form is None or piece.clean is None else _fidelity(form.pixels, piece.clean) for form in forms[1:]
         ]
-        kept = answers if self._keep_answers else []
         return EvaluateResult(
             name=task.name,
             split=task.split,
             tallies=tallies,
             fidelity=fidelity,
-            answers=kept,
+            answers=answers if self._keep_answers else [],
+            shares=shares if self._keep_answers else [],
             unlabelled=piece.unlabelled,
             images=len(piece.suspect.keys),
             keys=tuple(piece.suspect.keys) if self._keep_answers else (),
             truth=tuple(piece.suspect.originals.tolist()) if self._keep_answers else (),
         )
 
-    def _answers(
-        self,
-        task: EvaluateTask,
-        victim: KnownVictim,
-        classifier: Classifier,
-        forms: Sequence[FormImages | None],
-        asked: _Asked,
-    ) -> list[npt.NDArray[np.int64] | None]:
+    def _replies(
+        self, task: EvaluateTask, number: int, forms: Sequence[FormImages | None], asked: _Asked
+    ) -> list[Replies | None]:
+        """Of victim ``number``; those that are kept it is not asked for."""
+        victim, classifier = self._victims[number], self._classifiers[number]
         for form in forms:
             if form is not None:
                 _check_fit(task, victim, form)
@@ -167,48 +168,19 @@ class EvaluateWorker:
             ask, victim.source, classifier, classes=victim.num_classes, before_batch=self._context.heartbeat
         )
         ask_about = asked.counting(ask_it)
-        return [None if form is None else answers_by_size(ask_about, form.pixels) for form in forms]
+        replies: list[Replies | None] = []
+        for place, form in enumerate(forms):
+            known = None if form is None else asked.known(number, place, form.keys)
+            replies.append(replies_by_size(ask_about, form.pixels) if known is None and form is not None else known)
+        return replies
 
 
-def _nothing(task: EvaluateTask, victims: Sequence[KnownVictim]) -> EvaluateResult:
-    """The result of a shard without samples."""
-    forms = 1 + len(task.purified)
-    tallies: list[list[Tally | None]] = [
-        [Tally(classes=victim.num_classes) for _ in range(forms)] for victim in victims
-    ]
-    none = np.empty(0, np.int64)
-    answers: list[list[npt.NDArray[np.int64] | None]] = [[none for _ in range(forms)] for _ in victims]
-    return EvaluateResult(
-        name=task.name, split=task.split, tallies=tallies, fidelity=[None for _ in task.purified], answers=answers
-    )
-
-
-def _joined(one: EvaluateResult, other: EvaluateResult) -> EvaluateResult:
-    """What the victims answer on two pieces of a shard."""
-    for totals, parts in zip(one.tallies, other.tallies, strict=True):
-        add_tallies(totals, parts)
-    return replace(
-        one,
-        fidelity=[None if a is None or b is None else a + b for a, b in zip(one.fidelity, other.fidelity, strict=True)],
-        answers=[
-            [None if a is None or b is None else np.concatenate([a, b]) for a, b in zip(first, second, strict=True)]
-            for first, second in zip(one.answers, other.answers, strict=True)
-        ],
-        unlabelled=one.unlabelled + other.unlabelled,
-        images=one.images + other.images,
-        keys=one.keys + other.keys,
-        truth=one.truth + other.truth,
-    )
-
-
-def answers_by_size(
-    ask_about: Callable[[Tensor], npt.NDArray[np.int64]], images: Sequence[U8]
-) -> npt.NDArray[np.int64]:
-    """The answers on images [H, W, 3] of any sizes, int64 [N], asked about those of one size at a time."""
-    answers = np.empty(len(images), np.int64)
+def replies_by_size(ask_about: Ask, images: Sequence[U8]) -> Replies:
+    """What is said of images [H, W, 3] of any sizes, asked about those of one size at a time."""
+    replies = Replies(np.empty(len(images), np.int64), np.empty(len(images)))
     for where, pixels in by_size(images):
-        answers[where] = ask_about(pixels)
-    return answers
+        replies.answers[where], replies.shares[where] = ask_about(pixels)
+    return replies
 
 
 def _fidelity(images: Sequence[U8], clean: Sequence[U8]) -> Fidelity | None:

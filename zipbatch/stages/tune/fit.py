@@ -107,8 +107,7 @@ def fit(plan: FitPlan, *, report: Report = lambda _progress: None) -> FitResult:
             store=store,
             workers=job.workers,
             batch_size=job.batch_size,
-        ).pinned()
-        asking.check()
+        ).checked()
         learned = _learned(plan, kept, report)
         resolved = tuple(_resolved(one, learned, job.prior) for one in job.candidates)
         answers = asking.answers([one.spec for one in resolved], [one.preset for one in resolved], report)

@@ -114,11 +114,10 @@ def tune(job: TuneJob, *, report: Report = lambda _progress: None) -> TuneResult
         store=job.store,
         workers=job.workers,
         batch_size=job.batch_size,
-    ).pinned()
-    asking.check()
+    ).checked()
     named = [f"exponent {_exponent(spec):g}" for spec in job.candidates]
     answers = asking.answers(job.candidates, named, report)
-    judgement = judge(answers.forms[0], answers.forms[1:], classes=answers.classes)
+    judgement = judge(answers.forms[0], answers.forms[1:], classes=answers.classes, shares=answers.shares[0])
     chosen = choose_candidate(judgement, own=job.own, limit=job.limit)
     return TuneResult(
         job=job, images=answers.forms.shape[1], judgement=judgement, chosen=chosen, tallies=answers.tallies
