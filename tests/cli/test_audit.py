@@ -175,8 +175,12 @@ def test_a_victim_that_fails_is_not_a_verdict(audit: Callable[..., Ran], tmp_pat
 
 
 def test_a_victim_that_answers_nonsense_is_not_called_backdoored(audit: Callable[..., Ran]):
-    rng = np.random.default_rng(0)
-    with serving(lambda pixels: (200, npy(rng.random((len(pixels), 10))))) as served:
+    """Always the same nonsense on the same image, but another on each."""
+
+    def nonsense(pixels: np.ndarray) -> np.ndarray:
+        return np.stack([np.random.default_rng(list(image.tobytes())).random(10) for image in pixels])
+
+    with serving(lambda pixels: (200, npy(nonsense(pixels)))) as served:
         ran = audit(victim=served.url)
     assert ran.code == 4, ran.err
     assert "look after the victim" in " ".join(ran.out.split())

@@ -51,8 +51,12 @@ def test_what_is_printed_fits(victim: Path, staged: Path, tmp_path: Path):
         "purified_last",
     ]
     images = tmp_path / "images.jsonl"
-    audited = zipbatch("audit", victim, "--data", staged, "--preset", "jpeg", "--per-image", images, "--json")
+    mine = tmp_path / "mine.py"
+    mine.write_text("def scores(images):\n    return images.mean(axis=(1, 2))\n")
+    named = f"python:{mine}:scores"
+    audited = zipbatch("audit", named, "--data", staged, "--preset", "jpeg", "--per-image", images, "--json")
     assert audited.code in {0, 3, 4}, audited.err
     rows = TypeAdapter(list[ImageRow]).validate_python(list(map(json.loads, images.read_text().splitlines())))
     assert len(rows) == audited.json["images"]
-    assert list(audited.json) == zipbatch("schema", "audit").json["required"]
+    later = ["driven", "sureness", "sureness_needed", "answers", "reused", "asked_twice", "changed"]
+    assert list(audited.json) == zipbatch("schema", "audit").json["required"] + later

@@ -129,8 +129,7 @@ def judge(undefended: Ints, candidates: Ints, *, classes: int, shares: Floats | 
     measured = _measured(undefended, candidates, found) if stands_out else _unsuspected(undefended, candidates, found)
     if not stands_out or shares is None:
         return measured
-    fleeing = (undefended == found.index) & (candidates[strength] != found.index)
-    sureness = _sureness(shares, fleeing, math.ceil(measured.triggered))
+    sureness = _sureness(shares, *_fleeing(undefended, candidates[strength], found))
     if sureness >= SURE:
         return replace(measured, sureness=sureness)
     return replace(_unsuspected(undefended, candidates, found), driven=found.index, sureness=sureness)
@@ -141,11 +140,11 @@ def _unsuspected(undefended: Ints, candidates: Ints, found: Departure) -> Judgem
     return Judgement(suspect=None, triggered=0.0, candidates=shares, sigmas=found.sigmas)
 
 
-def _sureness(shares: Floats, fleeing: npt.NDArray[np.bool_], triggered: int) -> float:
+def _sureness(shares: Floats, fleeing: npt.NDArray[np.bool_], triggered: float) -> float:
     """How often the victim is surer of one of the images that flee than of one that does not; equal ones count half. Of
     those that flee, as many as are thought to carry the trigger are looked at, the surest: the others drift.
     """
-    surest, others = np.sort(shares[fleeing])[::-1][:triggered], np.sort(shares[~fleeing])
+    surest, others = np.sort(shares[fleeing])[::-1][: math.ceil(triggered)], np.sort(shares[~fleeing])
     below = np.searchsorted(others, surest, "left") + np.searchsorted(others, surest, "right")
     return float(below.mean() / 2 / len(others)) if len(others) else 1.0
 
@@ -212,13 +211,23 @@ def _beside_others(index: int, leaves: Ints, answered: Ints, stays: int) -> Depa
     )
 
 
+def _fleeing(undefended: Ints, answers: Ints, found: Departure) -> tuple[npt.NDArray[np.bool_], float]:
+    """The images that leave the suspect at one strength, and how many of them are thought to carry the trigger."""
+    fleeing = (undefended == found.index) & (answers != found.index)
+    return fleeing, max(found.excess, float(fleeing.sum()) - _drift(undefended, answers, found.index))
+
+
+def _drift(undefended: Ints, answers: Ints, suspect: int) -> float:
+    """How many images of the suspect class itself flee it as those of others flee theirs."""
+    others = undefended != suspect
+    return _share(answers[others] != undefended[others]) * float((answers == suspect).sum())
+
+
 def _measured(undefended: Ints, candidates: Ints, found: Departure) -> Judgement:
     """What each strength leaves of the images that the strongest takes out of the suspect class."""
     suspect, strongest = found.index, candidates[-1]
-    of_class = undefended == suspect
-    suspects, drifted = of_class & (strongest != suspect), ~of_class & (strongest != undefended)
-    drift = _share(strongest[~of_class] != undefended[~of_class]) * float((strongest == suspect).sum())
-    triggered = max(found.excess, float(suspects.sum()) - drift)
+    suspects, triggered = _fleeing(undefended, strongest, found)
+    drift, drifted = _drift(undefended, strongest, suspect), (undefended != suspect) & (strongest != undefended)
     measured = []
     for answers in candidates:
         returned = drift * _share((answers == undefended)[drifted])  # drifted images of the class itself, not triggered
