@@ -24,7 +24,7 @@ from zipbatch.config import list_configs
 
 LANGUAGES = {"sh", "python", "yaml", "text"}
 # Command lines of the documents that are not zipbatch's, and why nothing of them is parsed.
-OTHERS = dict.fromkeys(("tar", "cp", "export", "eval"), "the system's")
+OTHERS = dict.fromkeys(("tar", "cp", "export", "eval", "openssl"), "the system's")
 # Options in the text that are not zipbatch's: whose they are.
 FOREIGN_OPTIONS = {
     "--strict": "mkdocs build",

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -69,6 +71,15 @@ def write_pictures(folder: Path, images: list[Sample]) -> None:
         (folder / f"{image.key}.png").write_bytes(image.members["png"])
 
 
+def write_keys(folder: Path) -> None:
+    """``key.pem`` and ``key.pub.pem``, as the documents have openssl make them."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "key.pem").write_bytes(private)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / "key.pub.pem").write_bytes(public)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every path of a user's that the documents name, small."""
@@ -91,6 +102,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("badnets", "theirs", "mine"):
             shutil.copytree(embedded_victim("badnets"), root / "victims" / name)
         shutil.copytree(embedded_prior(), root / "priors" / "mine")
+        write_keys(root)
         Path("pipelines").symlink_to(ROOT / "pipelines")
         (root / "mine.py").write_text("".join(block.text for block in own_functions()))
         (root / "ours.yaml").write_text((ROOT / "configs/purifiers/blur.yaml").read_text())

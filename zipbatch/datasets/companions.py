@@ -5,6 +5,7 @@ No reader of zipbatch needs them: a folder without them, or with a card of someb
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from zipbatch import atomic
@@ -14,6 +15,14 @@ from zipbatch.datasets.facts import Facts
 from zipbatch.datasets.wids import index, index_name, is_index
 
 CARD, CROISSANT = "README.md", "croissant.json"
+
+
+_SIGNED = re.compile(r"[0-9a-f]{20}\.(?:json|jsonl\.gz|sig\.jsonl)")
+
+
+def is_signed_file(name: str) -> bool:
+    """Whether a file beside exported shards is called as the header, list or signatures of a signed version."""
+    return _SIGNED.fullmatch(name) is not None
 
 
 def is_companion(name: str) -> bool:

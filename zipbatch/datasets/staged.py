@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from zipbatch import atomic
 from zipbatch.datasets.base import CLASSES, read_classes
-from zipbatch.datasets.companions import is_companion, write_companions
+from zipbatch.datasets.companions import is_companion, is_signed_file, write_companions
 from zipbatch.datasets.facts import Facts, ShardFacts
 from zipbatch.shards.sample import Sample
 from zipbatch.shards.writer import ShardWriter
@@ -32,7 +32,7 @@ KNOWN_SPLITS = (*TRAIN_SPLITS, CLEAN_SPLIT, POISONED_SPLIT)
 
 def is_reserved(name: str) -> bool:
     """Whether a file beside the shards of a staged folder is called so: no shard is."""
-    return name in _BESIDE or is_companion(name)
+    return name in _BESIDE or is_companion(name) or is_signed_file(name)
 
 
 class StagedAttack(BaseModel):

@@ -76,6 +76,7 @@ def version_text(
     tags: Sequence[str],
     purifier: str,
     origin: str,
+    signed: Sequence[str] = (),
     now_s: float,
     look: Look,
 ) -> str:
@@ -87,6 +88,7 @@ def version_text(
         tags: that point to it.
         purifier: its purifier with all settings.
         origin: what was computed and what reused.
+        signed: fingerprints of the keys that are said to have signed it.
         now_s: seconds since 1970.
         look: how it is shown; only ``wide`` lists more than ``LISTED`` shards.
     """
@@ -106,6 +108,7 @@ def version_text(
         "images": f"{sum(row.samples for row, _ in shards)}{size}\n" + "\n".join(counts),
         "shards": origin,
         "parent": header.parent or "none",
+        **({"signed by": "\n".join(f"sha256:{who}" for who in signed) + "\n(see 'store verify')"} if signed else {}),
     }
     shown = shards if look.wide else shards[:LISTED]
     more = f"  … and {len(shards) - len(shown)} more shards: --wide\n" if len(shown) < len(shards) else ""

@@ -27,6 +27,7 @@ from zipbatch.errors import DataError
 from zipbatch.store.files import StoredFile
 from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import Removals, claims, sweep_claims
+from zipbatch.store.signatures import sweep_signatures
 from zipbatch.store.store import Store
 from zipbatch.store.versions import Versions
 
@@ -214,6 +215,7 @@ def collect(
     storage.each(store.remove_file, garbage.answers, at=store.root)
     _drop_notes(versions, garbage, removals)
     sweep_claims(store)
+    sweep_signatures(store, older_than_ns=garbage.before_ns)
     store.sweep()
     return Collected(versions=forgotten, tasks=len(tasks), objects=objects, bytes=size, answers=len(garbage.answers))
 

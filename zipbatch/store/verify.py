@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,11 +10,13 @@ from zipbatch.atomic import sha256_file
 from zipbatch.errors import DataError, UsageError
 from zipbatch.shards import read_shard
 from zipbatch.storage import Stamp, StoragePath, local_copy, stamp
+from zipbatch.store.attestation import read_statement
 from zipbatch.store.records import QUARANTINE, TaskRecord
 from zipbatch.store.removals import Removals, claims
 from zipbatch.store.rows import VersionRow
+from zipbatch.store.signatures import envelopes, subject_fault, version_files
 from zipbatch.store.store import Store
-from zipbatch.store.versions import Versions
+from zipbatch.store.versions import Version, Versions
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,13 @@ class _Objects:
     """Sample counts of sound objects, keys of sound quarantine shards. One that was published after the listing is
     looked at when it is asked for."""
 
-    def __init__(self, store: Store, *, repair: bool, on_progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, store: Store, paths: Sequence[StoragePath], *, repair: bool, on_progress: Callable[[int, int], None]
+    ) -> None:
         self._store, self._repair = store, repair
         self.faults: list[Fault] = []
         self.lost: set[str] = set()
         self._found: dict[str, _Content | None] = {}
-        paths = list(store.objects.all())
         for number, path in enumerate(paths):
             on_progress(number, len(paths))
             if (content := self._check(path)) is not None or path.is_file():
@@ -125,7 +128,7 @@ def verify(
         UsageError: there is no store.
     """
     store.require()
-    objects = _Objects(store, repair=repair, on_progress=on_progress)
+    objects = _Objects(store, list(store.objects.all()), repair=repair, on_progress=on_progress)
     faults: list[Fault] = []
     tasks = 0
     for key, record in store.tasks.all():
@@ -146,6 +149,15 @@ def verify(
         tags=counted["tags"],
         faults=tuple(objects.faults + faults),
     )
+
+
+def verify_version(
+    store: Store, version: Version, *, on_progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> tuple[Fault, ...]:
+    """Hash and read every object of one version, which was read whole; what is wrong with them."""
+    names = dict.fromkeys(name for row in version.rows for name in row.objects)
+    objects = _Objects(store, list(map(store.objects.path, names)), repair=False, on_progress=on_progress)
+    return (*objects.faults, *_check_rows(version.reference, version.rows, objects))
 
 
 def _fault(where: str, reason: str, *, removed: bool) -> Fault:
@@ -200,6 +212,8 @@ def _check_versions(store: Store, objects: _Objects, counted: dict[str, int], *,
             if reason is not None:
                 yield _fault(name, reason, removed=repair and _remove_damaged(store, versions, name))
             yield from _check_rows(name, rows, objects)
+            if reason is None:
+                yield from _check_signed(store, dataset, version)
         for tag in versions.tags.names(dataset):
             counted["tags"] += 1
             if reason := _tag_damage(versions, dataset, tag):
@@ -214,6 +228,19 @@ def _check_answers(store: Store, *, repair: bool) -> Iterator[Fault]:
             yield _fault(file.name, "damaged answers of a victim; the next audit asks again", removed=repair)
             if repair:
                 store.remove_file(file.name)
+
+
+def _check_signed(store: Store, dataset: str, version: str) -> Iterator[Fault]:
+    """Whether the signatures of a version are of its files; by whom they are is not asked. Repair leaves them."""
+    try:
+        for envelope in envelopes(store, dataset, version):
+            said = read_statement(envelope.payload)
+            if reason := subject_fault(said.subjects, version_files(store, dataset, version)):
+                yield Fault(f"{dataset}@{version}", f"the signature of {envelope.key} {reason}")
+    except DataError as error:
+        yield Fault(f"{dataset}@{version}", error.reason)
+    except ValueError as error:
+        yield Fault(f"{dataset}@{version}", f"damaged signature: {error}")
 
 
 def _has_damage(versions: Versions, dataset: str, tag: str) -> bool:

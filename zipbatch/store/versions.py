@@ -12,6 +12,7 @@ from typing import Any
 from zipbatch import atomic, storage
 from zipbatch.errors import DataError, UsageError
 from zipbatch.storage import StoragePath
+from zipbatch.store.attestation import signature_name
 from zipbatch.store.contents import StoreContents
 from zipbatch.store.files import LostObjectsError, StoredFile, check_name
 from zipbatch.store.headers import MAX_HEADER_BYTES, VersionHeader, read_header
@@ -223,8 +224,9 @@ class Versions:
                 yield dataset, name.removesuffix(_LIST), file
 
     def remove(self, dataset: str, version: str) -> None:
-        """Remove a version, header first: it exists as long as that is there."""
+        """Remove a version, header first: it exists as long as that is there; its list last, by which gc finds it."""
         self._store.remove_file(f"versions/{dataset}/{version}.json")
+        self._store.remove_file(signature_name(dataset, version))
         self._store.remove_file(_list_name(dataset, version))
 
     def latest(self, dataset: str) -> Version | None:

@@ -16,6 +16,7 @@ from zipbatch.cli.lazy import LazyGroup, Listed
         "import": Listed("zipbatch.cli.store.import_:import_", "Take images that another tool purified as a version."),
         "ls": Listed("zipbatch.cli.store.ls:ls", "List datasets with their versions and tags."),
         "show": Listed("zipbatch.cli.store.show:show", "Show a version: purifier, counts, shards."),
+        "sign": Listed("zipbatch.cli.store.sign:sign", "Sign a version with a key of yours."),
         "tag": Listed("zipbatch.cli.store.tag:tag", "Make a tag, move one, or remove one."),
         "urls": Listed("zipbatch.cli.store.urls:urls", "Print a path or URL a line, ready for webdataset."),
         "verify": Listed("zipbatch.cli.store.verify:verify", "Check every byte and every reference."),

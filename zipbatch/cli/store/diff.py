@@ -29,13 +29,19 @@ def diff(a: str, b: str, store: StoragePath, as_json: bool) -> None:
     """
     from zipbatch.store import Store
     from zipbatch.store.diff import diff_versions
+    from zipbatch.store.signatures import signed_by
 
-    versions = Store(store).versions
-    found = diff_versions(versions.read(a), versions.read(b))
+    opened = Store(store)
+    left, right = opened.versions.read(a), opened.versions.read(b)
+    found = diff_versions(left, right)
+    signed = [signed_by(opened, one.header.dataset, one.header.version) for one in (left, right)]
     if as_json:
-        emit_json(asdict(found))
+        emit_json({**asdict(found), **({"signed_by": signed} if any(signed) else {})})
         return
     _show_diff(found)
+    if any(signed):
+        one, other = (", ".join(f"sha256:{who}" for who in keys) or "nobody" for keys in signed)
+        click.echo(f"signed by: {one} -> {other}")
 
 
 def _show_diff(found: VersionDiff) -> None:

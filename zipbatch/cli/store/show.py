@@ -22,6 +22,7 @@ def show(reference: str, store: StoragePath, wide: bool, as_json: bool) -> None:
     from zipbatch.report.versions import version_text
     from zipbatch.stages.purify.identity import describe
     from zipbatch.store import Store, reused
+    from zipbatch.store.signatures import signed_by
     from zipbatch.store.sizes import object_sizes
 
     opened = Store(store)
@@ -29,6 +30,8 @@ def show(reference: str, store: StoragePath, wide: bool, as_json: bool) -> None:
     version = versions.read(reference)
     header = version.header
     value = {**version.header.model_dump(mode="json", exclude={"origin"}), "reused": asdict(reused(opened, version))}
+    if signed := signed_by(opened, header.dataset, header.version):
+        value["signed_by"] = signed
     value["shards"] = [row.value() for row in version.rows]
     if as_json:
         emit_json(value)
@@ -42,6 +45,7 @@ def show(reference: str, store: StoragePath, wide: bool, as_json: bool) -> None:
         tags=sorted(tag for tag, there in versions.tags.of(header.dataset).items() if there == header.version),
         purifier=describe(header.purifier),
         origin=f"{len(version.rows)}{': ' if known else ''}{', '.join(known)}",
+        signed=signed,
         now_s=time.time(),
         look=look(wide=wide),
     )

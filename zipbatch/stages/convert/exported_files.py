@@ -15,6 +15,7 @@ from zipbatch.datasets.companions import CARD, is_companion, write_companions
 from zipbatch.datasets.facts import Facts, ShardFacts
 from zipbatch.datasets.staged import MANIFEST, SplitCounts
 from zipbatch.store import Store, Version, VersionRow
+from zipbatch.store.signatures import signed_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def shard_files(request: ExportRequest, rows: tuple[VersionRow, ...]) -> Iterato
 
 
 def write_listing(request: ExportRequest, folder: Path, rows: tuple[VersionRow, ...], sizes: list[int]) -> None:
-    """Write what lies beside exported shards, the manifest last.
+    """Write what lies beside exported shards, the manifest last; of a signed version, what its signatures are of, too.
 
     Args:
         request: what is exported.
@@ -87,6 +88,8 @@ def write_listing(request: ExportRequest, folder: Path, rows: tuple[VersionRow, 
         sizes: their bytes.
     """
     header, dataset = request.version.header, request.dataset
+    for name, data in signed_files(request.store, header.dataset, header.version).items():
+        atomic.write_bytes(folder / name, data)
     if dataset is not None and dataset.classes is not None:
         atomic.write_bytes(folder / CLASSES, listed_classes(dataset.classes))
     if dataset is not None and dataset.manifest is not None:
