@@ -44,6 +44,7 @@ ELSEWHERE = {
     "/srv/": "paths of a machine of the operator's",
     "gtsrb": "another archive; tests/pipeline/test_pipeline.py plans it",
     "imagenette": "another archive; tests/pipeline/test_pipeline.py plans it",
+    "--track": "packages of the users'; tests/tracking/test_packages.py",
     "@theirs": "made by another tool; tests/stages/convert/test_import_purified.py",
 }
 PACKAGES_OF_THE_USERS = {"datasets", "mlcroissant", "wids"}

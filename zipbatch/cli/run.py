@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ from zipbatch.cli.options import JSON, TRUST_MTIME, WIDE, emit_json, look, worke
 from zipbatch.cli.page_option import REPORT, asked_page, leave_page, this_run
 from zipbatch.cli.render import screen
 from zipbatch.cli.run_context import report_options, run_context
+from zipbatch.cli.track_option import TRACK, tracked
 from zipbatch.config import pairs
 from zipbatch.errors import UsageError
 from zipbatch.report.units import about_text
@@ -42,6 +44,7 @@ _OUT = click.option(
 @click.option("--dry-run", is_flag=True, help="Say what would be run and why, and stop.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the table as CSV.")
 @REPORT
+@TRACK
 @TRUST_MTIME
 @report_options
 @WIDE
@@ -79,13 +82,16 @@ def run(
         _show_plan(plan, as_json=as_json)
         return
     todo = sum(plan.state(instance) != "done" for instance in plan.instances)
-    result = _run(plan, f"running {Path(pipeline).stem}", f"{len(plan.instances)} stages, {todo} of them to be run")
+    name, about = Path(pipeline).stem, f"{len(plan.instances)} stages, {todo} of them to be run"
+    result = _run(
+        plan, f"running {name}", about, settings={"pipeline": pipeline, "out": str(plan.workspace.out), **given}
+    )
     if csv_file is not None:
         from zipbatch.report.rows_csv import write_rows_csv
 
         write_rows_csv(csv_file, result.rows, result.over_seeds)
     _show(plan, result, wide=wide, as_json=as_json)
-    _leave_page(plan, result, Path(pipeline).stem)
+    _leave_page(plan, result, name)
     result.raise_failures()
 
 
@@ -161,10 +167,13 @@ def _seeds(text: str) -> object:
     return text if (value := parse_scalar(text)) is None else value
 
 
-def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
+def _run(
+    plan: PipelinePlan, what: str, about: str, *, settings: Mapping[str, str] = MappingProxyType({})
+) -> PipelineResult:
     from zipbatch.pipeline.run import run_pipeline
     from zipbatch.report.counts import Counts
     from zipbatch.report.progress import Part
+    from zipbatch.tracking import row_values
 
     noted = run_context()
     noted.store = str(plan.workspace.store.root)
@@ -178,13 +187,17 @@ def _run(plan: PipelinePlan, what: str, about: str) -> PipelineResult:
             failed,
         )
 
-    with screen() as shown:
+    with screen() as shown, tracked(plan.workspace.out.name, settings) as following:
         shown.begin(what, about)
 
         def report(progress: Progress) -> None:
+            following.progress(progress, group=progress.what)
             shown.show(replace(progress, parts=(Part("stages", *stages), *progress.parts), fraction=progress.share))
 
         result = run_pipeline(plan, report=report, on_count=count)
+        following.final(
+            row_values(result.rows if result.over_seeds is None else result.over_seeds), ok=not result.failed
+        )
     noted.nothing_to_do = not result.ran and not result.failed
     return result
 

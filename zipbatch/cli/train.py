@@ -7,6 +7,7 @@ import click
 from zipbatch.cli.options import JSON, emit_json
 from zipbatch.cli.render import screen
 from zipbatch.cli.request_options import options_of
+from zipbatch.cli.track_option import TRACK, both, tracked
 from zipbatch.stages.train.request import PriorRequest, RestorerRequest, VictimRequest
 
 
@@ -18,6 +19,7 @@ def train() -> None:
 @train.command()
 @click.argument("staged")
 @options_of(VictimRequest, first=("out", "preset", "purified", "store", "start"))
+@TRACK
 @JSON
 def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
     """Train a victim classifier on the train split of STAGED, or on its purified form.
@@ -37,15 +39,17 @@ def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
 
     config, out = request.config(), request.out
     dataset = staged_images(staged, request)
-    with screen() as shown:
+    with screen() as shown, tracked(out.name, config.model_dump(mode="json")) as following:
         what, images = f"training {out.name}", sum(shard.samples or 0 for shard in dataset.split("train"))
         shown.begin(what, f"{config.arch} on {images} images, {_limits(config.epochs, 'epochs', config.minutes)}")
 
         start, device = opened_start(request), pick_device(request.device)
-        result = train_victim(dataset, out, config, device=device, start=start, on_progress=shown.of(what))
-    shares = {"ca": result.ca, "asr": result.asr}
-    if as_json:
+        told = both(shown.of(what), following.progress)
+        result = train_victim(dataset, out, config, device=device, start=start, on_progress=told)
+        shares = {"ca": result.ca, "asr": result.asr}
         values = {name: None if s is None else s.value for name, s in shares.items()}
+        following.final({**values, "epochs": result.epochs})
+    if as_json:
         emit_json({"out": str(out), "epochs": result.epochs, "reused": result.reused, **values})
         return
     measures = ", ".join(f"{k.upper()} {s.value:.3f} (n={s.n})" for k, s in shares.items() if s and s.value is not None)
@@ -55,6 +59,7 @@ def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
 @train.command()
 @click.argument("source")
 @options_of(PriorRequest, first=("out", "preset", "image_size"))
+@TRACK
 @JSON
 def prior(source: str, request: PriorRequest, as_json: bool) -> None:
     """Train a diffusion prior on the train split of SOURCE; its test or val split measures it, never trains it.
@@ -72,11 +77,13 @@ def prior(source: str, request: PriorRequest, as_json: bool) -> None:
 
     config, out = request.config(), request.out
     opened = opened_source(source, image_size=request.image_size)
-    with screen() as shown:
+    with screen() as shown, tracked(out.name, config.model_dump(mode="json")) as following:
         what = f"training {out.name}"
         shown.begin(what, f"a prior on {source}, {_limits(config.steps, 'steps', config.minutes)}")
 
-        result = train_prior(opened, out, config, device=pick_device(request.device), on_progress=shown.of(what))
+        told = both(shown.of(what), following.progress)
+        result = train_prior(opened, out, config, device=pick_device(request.device), on_progress=told)
+        following.final({"held_out": result.held_out, "steps": result.steps})
     if as_json:
         emit_json({"out": str(out), "steps": result.steps, "held_out": result.held_out, "reused": result.reused})
         return
@@ -88,6 +95,7 @@ def prior(source: str, request: PriorRequest, as_json: bool) -> None:
 @click.argument("prior", metavar="PRIOR")
 @click.argument("source")
 @options_of(RestorerRequest)
+@TRACK
 @JSON
 def restorer(prior: str, source: str, request: RestorerRequest, as_json: bool) -> None:
     """Teach PRIOR, a folder, to undo damage in one call: then 'restore' can be a step of a preset.
@@ -109,12 +117,15 @@ def restorer(prior: str, source: str, request: RestorerRequest, as_json: bool) -
     folder = own_prior(prior, otherwise="; copy it first, and teach the copy")
     config = request.config(folder.trained_below)
     opened = opened_source(source, image_size=request.image_size)
-    with screen() as shown:
-        what = f"training the restorer of {folder.path.name}"
+    name = f"restorer of {folder.path.name}"
+    with screen() as shown, tracked(name, config.model_dump(mode="json")) as following:
+        what = f"training the {name}"
         shown.begin(what, f"on {source}, {_limits(config.steps, 'steps', config.minutes)}")
 
-        result = train_restorer(folder, opened, config, device=pick_device(request.device), on_progress=shown.of(what))
-    errors = {"held_out": result.held_out, "before": result.before}
+        told = both(shown.of(what), following.progress)
+        result = train_restorer(folder, opened, config, device=pick_device(request.device), on_progress=told)
+        errors = {"held_out": result.held_out, "before": result.before}
+        following.final({**errors, "steps": result.steps})
     if as_json:
         emit_json({"file": str(result.path), "steps": result.steps, "reused": result.reused, **errors})
         return

@@ -128,7 +128,8 @@ def _epoch(run: VictimRun) -> None:
         seen += len(rows)
         watch.lap()
         rate = done / max(1e-9, run.budget.seconds - before)
-        run.report(run.epoch + 1, losses.lately, rate, images=seen, total=len(order))
+        loss = losses.mean if seen == len(order) else losses.lately
+        run.report(run.epoch + 1, loss, rate, images=seen, total=len(order))
     run.epoch += 1
     run.loss = losses.mean
 
