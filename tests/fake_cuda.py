@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -180,6 +181,7 @@ def fake_cuda() -> Iterator[None]:
         patch.setattr(Tensor, "backward", _backward)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
         patch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+        patch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(synchronize=lambda: None))
         patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patch.setattr("zipbatch.stages.purify.build.load_prior", fake_prior)
         yield

@@ -101,7 +101,7 @@ def test_images_that_share_a_canvas(prior: Path):
 def test_how_many_operators_a_batch_of_balanced_launches():
     """With something to repaint in every image; the bound is what docs/performance.md tells."""
     watch = watched(purifier_spec(prior=embedded_prior(), preset="balanced"), batch=32, size=32)
-    assert watch.operators <= 2756
+    assert watch.operators <= 2757
     assert watch.noise <= 1374
 
 

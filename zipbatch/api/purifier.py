@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +23,7 @@ from zipbatch.stages.purify.precision import decided_on
 from zipbatch.stages.purify.request import PurifierRequest
 from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.spec import PurifierSpec
+from zipbatch.stages.purify.threads import compute_pool, compute_threads
 
 Images = TypeVar("Images", U8, Tensor)
 
@@ -39,8 +39,7 @@ class LoadedPurifier:
         self.spec = spec
         self._purifier, self._rows = purifier, batch_size
         self._halving = Halving(batch_size)
-        threads = 1 if device.type == "cuda" else cpu_cores()
-        self._pool = ThreadPoolExecutor(threads, "compute", initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = compute_pool(device, compute_threads(device, cpu_cores()))
 
     def __call__(self, images: Images, keys: Sequence[str] | None = None) -> Images:
         """Purify images.

@@ -122,7 +122,7 @@ def filled(images: Tensor, mask: Tensor) -> Tensor:
             reached = (known == 0) & (near > 0)
             images = torch.where(reached, _smoothed(images * known) / near.clamp_min(1e-6), images)
             before, known = known, torch.where(reached, 1.0, known)
-        if torch.equal(before, known):
+        if bool(known.all()) or torch.equal(before, known):
             return images
 
 

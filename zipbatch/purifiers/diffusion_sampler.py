@@ -49,6 +49,8 @@ class DiffusionSampler:
         self._layout = _fastest_layout(self._device, self._precision)
         prior = resources.prior.cast(self._device, _DTYPES[self._precision])
         self._prior = prior.to(memory_format=self._layout)
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()  # other threads' streams read the weights, too
         self.alpha_bar, self.eta = self._prior.alpha_bar, settings.eta
         self.steps, self.start_step = settings.grid(len(self.alpha_bar))
 

@@ -15,7 +15,7 @@ import yaml
 
 from tests.making import purifier_spec, zipbatch
 from zipbatch.results import NO_COST, dump
-from zipbatch.stages.purify.busy import Busy
+from zipbatch.stages.purify.busy import Busy, SharedClock
 from zipbatch.store.seal import sealed
 
 NOTHING = dump(NO_COST)
@@ -157,6 +157,17 @@ def test_a_pipeline_tells_the_same_also_of_evaluations_that_were_done_before(
     kept.write_text(json.dumps({"rows": [{k: v for k, v in row.items() if k not in NOTHING} for row in rows]}))
     again = zipbatch(*asked).json
     assert (again["ran"], again["rows"]) == (0, first.json["rows"])
+
+
+def test_the_time_of_a_gpu_is_shared_by_the_batches_that_it_has_in_hand():
+    times = iter([0.0, 1.0, 4.0, 6.0, 10.0, 11.0])
+    clock = SharedClock(lambda: next(times))
+    first = clock.change(1)  # at 0
+    second = clock.change(1)  # at 1: two from here on
+    assert clock.change(-1) - first == 1.0 + 1.5  # at 4
+    assert clock.change(-1) - second == 1.5 + 2.0  # at 6: nobody from here on
+    third = clock.change(1)
+    assert clock.change(-1) - third == 1.0
 
 
 def test_what_threads_work_adds_up_and_waiting_is_no_work():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,31 @@ def test_every_image_is_worked_on_once(unit: int, sizes: list[int]):
 def test_a_single_row_that_does_not_fit_is_an_error():
     with pytest.raises(WorkFailed, match="single row"):
         list(Halving(4).pieces(3, at_most(0, [], 3)))
+
+
+def test_two_that_do_not_fit_at_once_work_one_after_the_other():
+    """Each fits when it is alone: nothing is halved."""
+    both, halving, working = threading.Barrier(2, timeout=10), Halving(4), threading.Semaphore(1)
+
+    def work(piece: slice) -> int:
+        if not both.broken:
+            both.wait()  # both have begun
+            both.abort()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        assert working.acquire(blocking=False), "two at once"
+        time.sleep(0.02)
+        working.release()
+        return len(range(4)[piece])
+
+    def late(piece: slice) -> int:
+        try:
+            return work(piece)
+        except threading.BrokenBarrierError as error:
+            raise torch.OutOfMemoryError("CUDA out of memory") from error
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [future.result() for future in [pool.submit(lambda: list(halving.pieces(4, late))) for _ in range(2)]]
+    assert done == [[4], [4]]
 
 
 def test_calibration_halves_and_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

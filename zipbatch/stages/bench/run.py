@@ -38,6 +38,7 @@ from zipbatch.stages.purify.request import PurifySettings
 from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.run import purify
 from zipbatch.stages.purify.spec import PurifierSpec
+from zipbatch.stages.purify.threads import compute_threads
 from zipbatch.store import Store
 from zipbatch.strays import Tally
 
@@ -130,7 +131,7 @@ def _network(spec: PurifierSpec, device: torch.device, seconds: float) -> _Netwo
 
 def _purified(spec: PurifierSpec, asked: BenchRequest, pictures: Pictures, folder: Path, *, per_row: int) -> _Run:
     """Three runs: one to warm up, in which the network's calls are counted, a short and a long one."""
-    threads = 1 if pick_device(asked.device).type == "cuda" else cpu_cores()
+    threads = compute_threads(pick_device(asked.device), cpu_cores())
     least = asked.batch_size * per_row * threads
     with _CountedRows() as rows:
         warm = _timed(spec, asked, pictures, folder / "warm", shards=1, samples=least)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
 
@@ -23,6 +23,7 @@ from zipbatch.stages.purify.masks import forget_masks, kept_masks
 from zipbatch.stages.purify.passes import Passes
 from zipbatch.stages.purify.reading import Readable
 from zipbatch.stages.purify.spec import PurifierSpec
+from zipbatch.stages.purify.threads import compute_pool, compute_threads
 from zipbatch.store import SlotRun
 
 BATCH_BYTES = 256 * 1024**2
@@ -47,11 +48,11 @@ class BatchComputer:
         self, purifier: Purifier, spec: PurifierSpec, context: WorkerContext, device: torch.device, *, batch_rows: int
     ) -> None:
         self._purifier, self._spec, self._context, self._device = purifier, spec, context, device
-        self._threads = 1 if device.type == "cuda" else context.compute_threads
+        self._threads = compute_threads(device, context.compute_threads)
         self._held = context.memory // 2 // context.in_flight
         self._room = Room(context.memory // 2 if spec.prior is None else total() // 2)
         self._batch_rows, self._halving = batch_rows, Halving(batch_rows)
-        self._pool = ThreadPoolExecutor(self._threads, "compute", initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = compute_pool(device, self._threads)
 
     def purified(
         self, samples: Iterable[Readable], runs: list[SlotRun], passes: Passes, busy: Busy
