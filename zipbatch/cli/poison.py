@@ -27,12 +27,12 @@ def poison(source: str, request: Callable[..., PoisonRequest], as_json: bool) ->
     """Stage SOURCE as shards, with a backdoor trigger on some of its images.
 
     SOURCE is an official archive of CIFAR-10, GTSRB or Imagenette, a folder of webdataset shards named <split>-*.tar
-    (classes.txt optional) or an image-folder tree <split>/<class>/<image>. A bare path is recognised; cifar10:PATH,
-    gtsrb:PATH, imagenette:PATH, wds:PATTERN and folder:PATH say which it is ('zipbatch ls datasets'). The split test
-    yields test (clean) and test_poisoned (all stamped, or those of the source classes alone that an attack on such
-    has); where there is none, val does. Splits go by their usual names
-    (train, training; val, valid, validation, dev; test, testing). What lies there and was not taken is counted and
-    named. Links to files are followed, links to folders within SOURCE too.
+    (classes.txt optional) or an image-folder tree <split>/<class>/<image>; all of a tree <class>/<image> is the split
+    test, or the one that --split names. A bare path is recognised; cifar10:PATH, gtsrb:PATH, imagenette:PATH,
+    wds:PATTERN and folder:PATH say which it is ('zipbatch ls datasets'). The split test yields test (clean) and
+    test_poisoned (all stamped, or those of the source classes alone that an attack on such has); where there is none,
+    val does. Splits go by their usual names (train, training; val, valid, validation, dev; test, testing). What lies
+    there and was not taken is counted and named. Links to files are followed, links to folders within SOURCE too.
 
     \b
     Examples:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zipbatch.datasets.base import split_named
 from zipbatch.errors import DataError, UsageError
+from zipbatch.images import SOURCE_EXTENSIONS
 from zipbatch.strays import Tally, is_stray
 
 
@@ -41,6 +42,20 @@ def children(folder: Path) -> list[Path]:
 def folders_in(folder: Path) -> list[str]:
     """The sorted names of the folders in a folder, links to folders too, strays not."""
     return [child.name for child in children(folder) if child.is_dir()]
+
+
+def images_in(folder: Path) -> Iterator[Path]:
+    """The images right in a folder, in no order, strays not."""
+    for child in folder.iterdir():
+        if child.suffix[1:].lower() in SOURCE_EXTENSIONS and not is_stray(child.name) and child.is_file():
+            yield child
+
+
+def leads_to_images(folder: Path, *, depth: int = 2) -> bool:
+    """Whether there are images in a folder, or in folders of it so many levels down."""
+    if any(True for _ in images_in(folder)):
+        return True
+    return depth > 0 and any(leads_to_images(folder / name, depth=depth - 1) for name in folders_in(folder))
 
 
 def check_links(paths: Iterable[Path]) -> None:

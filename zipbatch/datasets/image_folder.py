@@ -96,7 +96,8 @@ def _holds_images(folder: Path, root: Path, left: Left) -> bool:
 
 FOLDER = SourceKind(
     name="folder",
-    form="a tree <split>/<class>/<image> of .png, .jpg, .jpeg, .webp or .ppm; train's classes count, in sorted order",
+    form="a tree <split>/<class>/<image> of .png, .jpg, .jpeg, .webp or .ppm; train's classes count, in sorted order. "
+    "Or <class>/<image>, taken as the split test or the one that --split names",
     source="the layout of torchvision's ImageFolder",
     find=find_image_folder,
 )

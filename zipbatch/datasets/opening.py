@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zipbatch import storage
 from zipbatch.config import problems
+from zipbatch.datasets.folders import leads_to_images
 from zipbatch.datasets.staged import (
     KNOWN_SPLITS,
     MANIFEST,
@@ -154,7 +155,7 @@ def _tars_in(folder: StoragePath) -> list[StoragePath]:
     names = [name for name in storage.names_in(folder) if not is_stray(name)]
     files: list[StoragePath] = [folder / name for name in names if name.endswith(SUFFIXES)]
     if not files:
-        raise UsageError(f"{folder}: holds no shards ({', '.join(SUFFIXES)}) and no {MANIFEST}")
+        raise UsageError(f"{folder}: holds no shards ({', '.join(SUFFIXES)}) and no {MANIFEST}{_of_images(folder)}")
     left = Tally()
     for name in names:
         if not name.endswith(SUFFIXES) and not is_reserved(name):
@@ -162,6 +163,14 @@ def _tars_in(folder: StoragePath) -> list[StoragePath]:
     if left.count:
         log.warning("%s: not taken, for they are no shards (%s): %s", folder, ", ".join(SUFFIXES), left)
     return files
+
+
+def _of_images(folder: StoragePath) -> str:
+    """What to do with a folder that holds images, or folders of images, for a message; nothing where it does not."""
+    if not isinstance(folder, Path) or not leads_to_images(folder):
+        return ""
+    name = folder.name
+    return f", but images: 'tar cf {name}.tar -C {name} .' makes a shard of them, 'zipbatch poison' stages them"
 
 
 def _bare_split(file_name: str) -> str:

@@ -12,7 +12,9 @@ from pathlib import Path
 from zipbatch import atomic
 from zipbatch.datasets import PLAIN_FOLDER, SOURCES, SPLITS, UNLABELLED, Archive, SourceImage
 from zipbatch.datasets.base import CLASSES
+from zipbatch.datasets.flat_folder import FlatFolder, find_flat_folder, one_split
 from zipbatch.datasets.folders import Left
+from zipbatch.datasets.image_folder import FOLDER
 from zipbatch.datasets.opening import expand_paths
 from zipbatch.datasets.shards import SHARDS
 from zipbatch.datasets.splits import check_splits
@@ -168,6 +170,13 @@ def open_source(
         DataError: its list of classes is damaged.
     """
     archive = _recognise(source, labelled=labelled)
+    if isinstance(archive, FlatFolder):
+        archive = one_split(archive, splits)
+        log.log(
+            logging.INFO if splits else logging.WARNING,
+            *("%s: class folders without a split above them, taken as split %s%s", source, archive.splits[0]),
+            "" if splits or not labelled else "; --split takes them as another",
+        )
     available = archive.splits
     check_splits(source, available, splits)
     chosen = tuple(split for split in available if not splits or split in splits)
@@ -200,8 +209,11 @@ def _odd_file(place: str) -> str | None:
 def _recognise(source: str | Path, *, labelled: bool) -> Archive:
     place, kinds = str(source), {kind.name: kind for kind in KINDS}
     name, colon, rest = place.partition(":")
+    flat_as = "test" if labelled else "train"  # as of a plain folder, on which models may be trained
     if isinstance(source, str) and colon and name in kinds:
         archive = kinds[name].find(rest)
+        if archive is None and kinds[name] is FOLDER:
+            archive = find_flat_folder(rest, split=flat_as)
         if archive is None:
             raise UsageError(f"{place}: {_odd_file(rest) or 'not there'}; {name}: takes {kinds[name].form}")
         return archive
@@ -213,11 +225,14 @@ def _recognise(source: str | Path, *, labelled: bool) -> Archive:
         return next(iter(found.values()))
     if not labelled and (images := PLAIN_FOLDER.find(place)) is not None:
         return images
+    if (flat := find_flat_folder(place, split=flat_as)) is not None:
+        return flat
     if told := _odd_file(place):
         raise UsageError(f"{place}: {told}; 'zipbatch ls datasets' lists what SOURCE may be")
     if not Path(place).exists():
         raise UsageError(f"{place}: no such folder or file; 'zipbatch ls datasets' lists what SOURCE may be")
     raise UsageError(
         f"{place}: holds neither shards named <split>-*.tar nor folders <split>/<class>/ for a split of "
-        f"{', '.join(SPLITS)}, nor an archive that 'zipbatch ls datasets' lists"
+        f"{', '.join(SPLITS)}, nor two or more folders <class>/ of images, nor an archive that 'zipbatch ls "
+        "datasets' lists"
     )
