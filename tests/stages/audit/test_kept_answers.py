@@ -21,6 +21,7 @@ import pytest
 from tests.making import Ran, files_below, sample, write_shard, write_victim, zipbatch
 from tests.serving import Served, npy, serving
 from zipbatch.stages.audit import sense
+from zipbatch.storage import StoragePath
 from zipbatch.store import Store
 
 SHARDS, IMAGES = 10, 6
@@ -287,3 +288,15 @@ def test_nothing_is_kept_without_a_store(here: Path, tmp_path: Path):
         refused = zipbatch(*words, "--victim-version", "1")
     assert (refused.code, "--victim-version is for answers that are kept" in refused.err) == (2, True)
     assert files_below(here / "incoming") == before
+
+
+def test_wherever_the_store_is(made: Path, tmp_path: Path, pur: StoragePath):
+    """On a disk, or at a URL."""
+    data = ("--data", made / "incoming", "--preset", "jpeg", "--store", pur, "--victim-version", "1", "--json")
+    with victim() as served:
+        first = zipbatch("audit", served.url, *data)
+        assert first.code in {0, 3, 4}, first.err
+        served.bodies.clear()
+        again = zipbatch("audit", served.url, *data)
+        assert served.bodies == []
+    assert again.json == first.json | {"reused": 2 * SHARDS * IMAGES}

@@ -124,6 +124,9 @@ def test_of_many_classes_those_are_shown_that_are_mistaken_most():
         ([[0.0, np.log(3.0), 0.0]], 0.6),
         ([[-np.inf, 0.0, -np.inf]], 1.0),
         ([[np.inf, np.inf, 0.0]], 0.5),
+        ([[0.25, 0.74, 0.0]], 0.74),
+        ([[1.0000004, -2e-7, -2e-7]], 1.0),
+        ([[0.6, 0.7, 0.0]], np.exp(0.7) / (np.exp(0.7) + np.exp(0.6) + 1)),
         ([[1, 2, 1]], np.exp(2) / (np.exp(2) + 2 * np.exp(1))),
     ],
 )

@@ -36,11 +36,18 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """``forms`` int64 [1 + R, N]: on N images as they came, then purified in R ways, ``shares`` float64 [1 + R, N] of 1
-    what the victim gives each; ``tallies`` are what labels say of
-    each, where there are any, and where no answers are kept. ``classes`` is how many the victim knows. The images are
-    those of ``shards``, in order, each with its keys, but for those that some form has in quarantine; ``digests`` are
-    of these shards as they came. ``reused`` answers were kept from before. ``plan`` is what was asked.
+    """What a victim answered on N images, as they came and purified in R ways.
+
+    Attributes:
+        forms: answers, int64 [1 + R, N].
+        shares: of 1, what the victim gives each answer, float64 [1 + R, N].
+        tallies: what labels say of each form, where there are any, and no answers are kept.
+        classes: how many the victim knows.
+        shards: in order, each with the keys of its images, but for those that some form has in quarantine.
+        digests: of these shards as they came.
+        quarantined: how many images were left out.
+        reused: answers that were kept from before.
+        plan: what was asked.
     """
 
     forms: npt.NDArray[np.int64]

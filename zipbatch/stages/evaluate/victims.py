@@ -22,6 +22,8 @@ from zipbatch.victims import Classifier, VictimSource, checked_scores
 
 SHARE_PLACES = 6
 """Decimal places of shares: as they are kept, so they are used."""
+_ROUNDING, _ROUNDED_SUM = 1e-6, 0.05
+"""Shares may be below 0 by so much, and their sum that far from 1: endpoints round, some to two places."""
 
 
 class Replies(NamedTuple):
@@ -127,12 +129,13 @@ def ask(
 
 
 def _shares(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scores [N, classes] as shares of 1; infinities, which are scores too, count as large numbers."""
+    """Scores [N, classes] as shares of 1, each row by itself; infinities, scores too, count as large numbers."""
     finite = scores.clip(-1e30, 1e30)
-    if (finite >= 0).all() and np.allclose(finite.sum(axis=1), 1, atol=1e-3):
-        return finite
     raised = np.exp(finite - finite.max(axis=1, keepdims=True))
-    shares: npt.NDArray[np.float64] = raised / raised.sum(axis=1, keepdims=True)
+    are_shares = (finite >= -_ROUNDING).all(axis=1) & (np.abs(finite.sum(axis=1) - 1) <= _ROUNDED_SUM)
+    shares: npt.NDArray[np.float64] = np.where(
+        are_shares[:, None], finite.clip(0, 1), raised / raised.sum(axis=1, keepdims=True)
+    )
     return shares
 
 
