@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"purifiers"},
     {"attacks", "diffusion", "victims", "metrics"},
     {"arrays", "images", "kinds", "pixels", "keys", "strays", "tars"},
-    {"config", "user_config", "errors", "atomic", "filesystem", "logs", "memory", "storage", "__init__"},
+    {"config", "user_config", "errors", "atomic", "filesystem", "logs", "memory", "spelling", "storage", "__init__"},
 ]
 HEIGHT = {name: len(LAYERS) - i for i, names in enumerate(LAYERS) for name in names}
 

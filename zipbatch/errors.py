@@ -34,7 +34,7 @@ class ZipbatchError(Exception):
 
 
 class UsageError(ZipbatchError):
-    """The request cannot be carried out as asked: a flag, a config, a missing or unfit input. Exit 2."""
+    """The request cannot be carried out as asked: a setting, a config, a missing or unfit input. Exit 2."""
 
     exit_code = 2
 

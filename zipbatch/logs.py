@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from zipbatch.errors import printable
+from zipbatch.spelling import as_read
 
 Style = Literal["text", "json"]
 Line = dict[str, Any]
@@ -62,7 +63,7 @@ class JsonLines(logging.Formatter):
             "time": utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": as_read(record.getMessage()),
             "run": self._run,
         }
         line |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
@@ -82,7 +83,8 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """``10:35:02 message`` of ``PROGRESS``, ``LEVEL logger: message`` of all others."""
-        return self._plain.format(record) if record.name == PROGRESS else super().format(record)
+        line = self._plain.format(record) if record.name == PROGRESS else super().format(record)
+        return as_read(line)
 
 
 class _Printable(logging.StreamHandler[TextIO]):

@@ -20,7 +20,7 @@ _NO_MEMORY = (
     *("not enough memory", "cannot allocate memory", "can't allocate memory"),
     *("failed to map segment", "can't start new thread"),
 )
-NEXT_STEP = "give --memory-gb less than there is, use fewer --workers, smaller images, or a machine with more"
+NEXT_STEP = "give ‹memory_gb› less than there is, use fewer ‹workers›, smaller images, or a machine with more"
 
 
 @lru_cache
@@ -40,7 +40,7 @@ def usual_share(compute_threads: int = 1) -> int:
     return min(total() // _SHARE, max(_USUAL, compute_threads * _A_LANE))
 
 
-def check_fits(size: int, what: str, *, smaller: str = "fewer (--limit N)") -> None:
+def check_fits(size: int, what: str, *, smaller: str = "fewer (‹limit N›)") -> None:
     """Refuse what is held in memory whole, such as images to learn from, before the machine begins to starve.
 
     Args:
@@ -54,7 +54,7 @@ def check_fits(size: int, what: str, *, smaller: str = "fewer (--limit N)") -> N
     if size > (there := total()):
         raise UsageError(
             f"{what} takes over {size / GB:.1f} GB in memory, this machine has {there / GB:.1f} GB: stage smaller "
-            f"images (poison --image-size PX), or take {smaller}"
+            f"images ('zipbatch poison --image-size PX'), or take {smaller}"
         )
 
 

@@ -97,7 +97,7 @@ def test_pictures_that_lie_on_each_other_are_stamped_in_turn():
 @pytest.mark.parametrize(
     ("pictures", "words"),
     [
-        ([rgba(4, 4, opacity=9)] * 3, "takes 4 pictures, one for each of alphas, got 3.*--param alphas="),
+        ([rgba(4, 4, opacity=9)] * 3, "takes 4 pictures, one for each of alphas, got 3.*‹params={'alphas': "),
         ([rgba(4, 4, opacity=9)] * 3 + [rgba(4, 4)], "picture 4 covers the whole image; make it transparent"),
         ([rgba(4, 4, opacity=0)] * 4, "transparent all over"),
     ],

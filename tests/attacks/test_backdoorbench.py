@@ -93,7 +93,7 @@ def test_a_picture_is_squeezed_to_the_images():
     rgba = np.concatenate([picture, np.full((48, 80, 1), 255, np.uint8)], axis=2)
     pattern = BlendedPicture().trigger_from(rgba, 32)["pattern"]
     assert np.array_equal(pattern, np.array(Image.fromarray(picture).resize((32, 32), Image.Resampling.BILINEAR)))
-    with pytest.raises(ValueError, match="--trigger-image"):
+    with pytest.raises(ValueError, match="‹trigger_image"):
         BlendedPicture().make_trigger(32, seed=0)
     rgba[0, 0, 3] = 254
     with pytest.raises(ValueError, match="transparent pixels; flatten"):

@@ -34,7 +34,7 @@ def test_leading_axes_of_one_are_dropped(shape: tuple[int, ...]):
 
 def test_shares_of_the_full_range_are_refused_until_they_are_scaled():
     shares = (LEVELS / 255).astype(np.float32)
-    with pytest.raises(ValueError, match=r"adds less than one of 255 levels \(up to 0\.2\).*--param scale=255"):
+    with pytest.raises(ValueError, match=r"adds less than one of 255 levels \(up to 0\.2\).*‹params={'scale': 255}›"):
         LF().trigger_from_array(shares, 32)
     added = LF(LFSettings(scale=255)).trigger_from_array(shares, 32)["added"]
     assert np.abs(added - LEVELS).max() < 1e-4
@@ -47,7 +47,7 @@ def test_shares_of_the_full_range_are_refused_until_they_are_scaled():
         (np.full((32, 32, 3), np.nan), "not finite"),
         (np.full((32, 32, 3), np.inf), "not finite"),
         (np.ones((32, 32, 3), bool), "holds bool, not whole or floating-point numbers"),
-        (np.ones((16, 16, 3)), "is 16 x 16 x 3, the images need 32 x 32 x 3.*--image-size"),
+        (np.ones((16, 16, 3)), "is 16 x 16 x 3, the images need 32 x 32 x 3.*‹image_size›"),
         (np.ones((3, 32, 32)), "is 3 x 32 x 32, not rows x columns x 3"),
         (np.ones((2, 32, 32, 3)), "is 2 x 32 x 32 x 3, not rows x columns x 3"),
         (np.ones((32, 32, 0)), "is 32 x 32 x 0, not rows x columns x 3"),
@@ -61,5 +61,5 @@ def test_arrays_that_do_not_do(array: np.ndarray, words: str):
 
 
 def test_without_an_array_there_is_no_trigger():
-    with pytest.raises(ValueError, match="--trigger-array"):
+    with pytest.raises(ValueError, match="‹trigger_array"):
         LF().make_trigger(32, seed=0)

@@ -86,5 +86,5 @@ def test_parameters_that_cannot_be(values: dict[str, float]):
 
 def test_without_a_picture_there_is_no_trigger():
     for attack in (Patch(), Pattern()):
-        with pytest.raises(ValueError, match="--trigger-image"):
+        with pytest.raises(ValueError, match="‹trigger_image"):
             attack.make_trigger(32, seed=0)

@@ -92,5 +92,5 @@ GOLDEN = np.array([[[47, 61, 87], [64, 82, 109], [84, 104, 131]], [[74, 68, 79],
 def test_pools_that_do_not_do():
     with pytest.raises(ValueError, match="holds no picture"):
         Refool().trigger_from_pictures([], 32, seed=1)
-    with pytest.raises(ValueError, match="--trigger-image FOLDER"):
+    with pytest.raises(ValueError, match="‹trigger_image FOLDER›"):
         Refool().make_trigger(32, seed=0)

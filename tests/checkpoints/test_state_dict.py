@@ -98,7 +98,7 @@ def test_shapes_that_do_not_fit_are_told():
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ({"conv1.weight": torch.ones(64, 3, 7, 7), "fc.weight": torch.ones(9, 512)}, "--arch torchvision:resnet18"),
+        ({"conv1.weight": torch.ones(64, 3, 7, 7), "fc.weight": torch.ones(9, 512)}, "‹arch='torchvision:resnet18'›"),
         ({"encoder.0.weight": torch.ones(1), "encoder.0.bias": torch.ones(1)}, "encoder.0.weight, encoder.0.bias, …"),
     ],
 )

@@ -318,10 +318,10 @@ def test_the_table_says_what_was_chosen_and_how_sure_that_is():
     text = fit_table(found())
     assert ".910 ±.020" in text
     assert "-.010" in text
-    assert "fast is the strongest within --max-loss .100,\nbut its interval reaches .110" in text
+    assert "fast is the strongest within ‹max_loss› .100,\nbut its interval reaches .110" in text
     assert "5 to 7" in text
     assert all(len(line) <= 88 for line in text.splitlines())
-    assert "no preset is within --max-loss .050: fast, which changes least" in fit_table(
+    assert "no preset is within ‹max_loss› .050: fast, which changes least" in fit_table(
         found(within=False, max_loss=0.05)
     )
     assert CLASSES[0] not in text

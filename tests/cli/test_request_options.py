@@ -19,10 +19,10 @@ class Order(Request):
     size: Annotated[int, Field(ge=1, le=9), Option("How large.", metavar="N")] = 3
     share: Annotated[float | None, Field(gt=0), Option("How much.", default="all")] = None
     kind: Annotated[Literal["red", "blue"], Option("Which.")] = "red"
-    names: Annotated[tuple[str, ...], Option("Who; repeats.", flag="--name")] = ()
+    names: Annotated[tuple[str, ...], Option("Who; repeats.", flag="name")] = ()
     set: Annotated[dict[str, Any], Option("Settings.", metavar="NAME=VALUE")] = Field(default_factory=dict)
-    params: Annotated[dict[str, str], Option(flag="--param")] = Field(default_factory=dict)
-    weights: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Option("Of each; repeats.", flag="--weight")] = ()
+    params: Annotated[dict[str, str], Option(flag="param")] = Field(default_factory=dict)
+    weights: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Option("Of each; repeats.", flag="weight")] = ()
     quick: Annotated[bool, Option("In haste.")] = False
     move: Annotated[bool | None, Option("Or don't.")] = None
     out: Annotated[Path, Option("Where to.", metavar="DIR")]
@@ -106,7 +106,7 @@ def test_first_fields_are_listed_first_and_last_ones_last():
 def test_the_request_says_what_was_given():
     """A flag at its default is given, too."""
     typed = ("--size", "3", "--name", "a", "--out", "x", "--quick")
-    assert order(*typed).given("quick", "names", "kind", "size") == ["--quick", "--name", "--size"]
+    assert order(*typed).given("quick", "names", "kind", "size") == ["quick", "names", "size"]
     assert order("--out", "x").model_fields_set == {"out"}
 
 

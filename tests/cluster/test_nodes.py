@@ -108,9 +108,9 @@ def test_files_of_the_driver_reach_every_worker(cluster: Cluster, tmp_path: Path
 def test_what_a_cluster_cannot_give_is_told_at_once(cluster: Cluster, tmp_path: Path):
     cluster.add_node(num_cpus=2)
     started = time.monotonic()
-    with pytest.raises(UsageError, match=r"--workers 3: the Ray cluster has 2 CPUs; ask for 2 or fewer"):
+    with pytest.raises(UsageError, match=r"‹workers=3›: the Ray cluster has 2 CPUs; ask for 2 or fewer"):
         run(tmp_path / "log", good(1), on(cluster, 3))
-    with pytest.raises(UsageError, match=r"--gpus 8 --at-least 4: the Ray cluster has 0 GPUs"):
+    with pytest.raises(UsageError, match=r"‹gpus=8› ‹at_least=4›: the Ray cluster has 0 GPUs"):
         run(tmp_path / "log", good(1), Workers(gpus=8, address=cluster.address, at_least=4))
     assert time.monotonic() - started < 60
 

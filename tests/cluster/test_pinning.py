@@ -165,8 +165,8 @@ def test_every_actor_sees_one_gpu_and_no_two_the_same(head: str):
 @pytest.mark.parametrize(
     ("workers", "message"),
     [
-        ({"gpus": GPUS + 1}, "--gpus 9: the Ray cluster has 8 GPUs; ask for 8 or fewer"),
-        ({"workers": 3}, "--workers 3: the Ray cluster has 2 CPUs; ask for 2 or fewer"),
+        ({"gpus": GPUS + 1}, "‹gpus=9›: the Ray cluster has 8 GPUs; ask for 8 or fewer"),
+        ({"workers": 3}, "‹workers=3›: the Ray cluster has 2 CPUs; ask for 2 or fewer"),
     ],
 )
 def test_more_workers_than_the_cluster_has(head: str, workers: dict[str, int], message: str):

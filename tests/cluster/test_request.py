@@ -11,12 +11,12 @@ from zipbatch.errors import UsageError
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (WorkerRequest(gpus=1, workers=1), "--gpus and --workers exclude each other"),
-        (WorkerRequest(address="127.0.0.1:1"), "--address needs --gpus N or --workers N"),
-        (WorkerRequest(workers=0, address="127.0.0.1:1"), "--address needs --gpus N or --workers N"),
-        (WorkerRequest(gpus=999), r"--gpus 999: this machine has \d+ CUDA devices"),
-        (WorkerRequest(workers=2, at_least=3), "--at-least 3: that is more workers"),
-        (WorkerRequest(workers=2, device="cuda"), "--device cuda goes with --gpus N"),
+        (WorkerRequest(gpus=1, workers=1), "‹gpus› and ‹workers› exclude each other"),
+        (WorkerRequest(address="127.0.0.1:1"), "‹address› needs ‹gpus N› or ‹workers N›"),
+        (WorkerRequest(workers=0, address="127.0.0.1:1"), "‹address› needs ‹gpus N› or ‹workers N›"),
+        (WorkerRequest(gpus=999), r"‹gpus=999›: this machine has \d+ CUDA devices"),
+        (WorkerRequest(workers=2, at_least=3), "‹at_least=3›: that is more workers"),
+        (WorkerRequest(workers=2, device="cuda"), "‹device=.cuda.› goes with ‹gpus N›"),
     ],
 )
 def test_contradicting_requests_are_refused(asked: WorkerRequest, message: str):

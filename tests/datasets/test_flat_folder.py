@@ -27,7 +27,7 @@ def test_it_is_the_split_test(root: Path, caplog: pytest.LogCaptureFixture):
         ("dog/b", "dog/b.png", 1),
     ]
     assert source.archive.classes == ["cat", "dog"]
-    assert "pets: class folders without a split above them, taken as split test; --split takes" in caplog.text
+    assert "pets: class folders without a split above them, taken as split test; ‹splits› takes" in caplog.text
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -39,7 +39,7 @@ def test_or_the_split_that_is_named(root: Path, split: str):
 
 @pytest.mark.parametrize("splits", [("train", "test"), ("day1",)])
 def test_it_is_one_split(root: Path, splits: tuple[str, ...]):
-    with pytest.raises(UsageError, match="taken as one of train, val, test: name one with --split"):
+    with pytest.raises(UsageError, match="taken as one of train, val, test: name one with ‹splits›"):
         open_source(root, splits)
 
 

@@ -80,7 +80,7 @@ def test_a_class_that_the_data_does_not_have(tmp_path: Path):
     with pytest.raises(UsageError, match="'b'"):
         list(read_image_folder(root, "test", ["a"]))
     assert open_source(root, ("train",)).archive.classes == ["a"]
-    with pytest.raises(UsageError, match=r"'b'.*--split"):
+    with pytest.raises(UsageError, match=r"'b'.*‹splits›"):
         open_source(root, ("test",)).survey("test")
 
 

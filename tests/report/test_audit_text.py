@@ -50,7 +50,7 @@ def found(verdict: str, **other: Any) -> AuditVerdict:
         (
             found("too few images", images=40, least_found=13),
             "too few images to tell: 13 of 40",
-            ["take more images, or a larger --share"],
+            ["take more images, or a larger ‹share›"],
         ),
         (
             found("too few images", forms=[{"form": "strong", "flip_rate": 0.9}]),

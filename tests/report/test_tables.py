@@ -69,7 +69,7 @@ def test_tables_fit_80_columns_however_long_names_are_and_wide_ones_show_all(len
         assert title in table.splitlines()[0]
     for title in ("CA", "ASR", "FPR", "PA", "RA", "flips", "PSNR dB", "SSIM"):
         assert title in wide.splitlines()[0]
-    gone = re.search("--wide adds: (.*)", table)
+    gone = re.search("‹wide› adds: (.*)", table)
     shown = set(re.split("  +", table.splitlines()[0])) | set(gone[1].split(", ") if gone else ())
     assert {"PA", "RA", "flips", "PSNR dB", "SSIM"} <= shown, "what is left out is named"
     assert re.sub(" +", " ", settings) in re.sub(" +", " ", wide)
@@ -136,7 +136,7 @@ def test_columns_of_the_highest_rank_go_first_and_empty_ones_at_once():
     columns = [Column("name"), Column("a", rank=1), Column("b", rank=2), Column("none", rank=1)]
     rows = [("x" * 30, "y" * 30, "z" * 30, "–")]
     assert table_text(columns, rows, Look()).splitlines()[0].split() == ["name", "a"]
-    assert "--wide adds: b\n" in table_text(columns, rows, Look())
+    assert "‹wide› adds: b\n" in table_text(columns, rows, Look())
     assert table_text(columns, rows, Look(wide=True)).splitlines()[0].split() == ["name", "a", "b", "none"]
 
 

@@ -82,5 +82,5 @@ def test_where_locks_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_lock_that_cannot_be_had_says_why(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="run without --lock"):
+    with pytest.raises(UsageError, match="run without ‹lock›"):
         RunLock(tmp_path / "file" / "in.lock").take(run="a", now=0.0)

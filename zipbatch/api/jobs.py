@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from zipbatch.api.spelling import keyword
 from zipbatch.cluster import WorkerRequest, Workers
 from zipbatch.config import find_config, load_config, validate
 from zipbatch.errors import UsageError
@@ -15,6 +16,7 @@ from zipbatch.pipeline.config import PipelineConfig
 from zipbatch.pipeline.run import PipelineResult, plan_pipeline, run_pipeline
 from zipbatch.report.progress import Progress
 from zipbatch.results import AuditVerdict, EvaluationRow, ImageRow
+from zipbatch.spelling import readers_spell, spelled
 from zipbatch.stages.adapter import Workspace
 from zipbatch.stages.assets import source_place
 from zipbatch.stages.audit.job import opened_job as open_audit
@@ -45,6 +47,7 @@ def _unseen(_progress: Progress) -> None:
     return None
 
 
+@readers_spell(keyword)
 def poison(
     source: _Location,
     *,
@@ -60,7 +63,7 @@ def poison(
         attack: a name of ``zipbatch ls attacks``, or ``python:FILE.py:FUNCTION``, which is run.
         out: the folder to write; it appears whole or not at all.
         on_progress: called with the images written so far and in all.
-        settings: other fields of ``PoisonRequest``, as the flags of ``zipbatch poison``.
+        settings: other fields of ``PoisonRequest``, those of ``zipbatch poison``.
 
     Raises:
         UsageError: source, split or attack unknown, settings that do not fit, ``out`` holds something else.
@@ -70,6 +73,7 @@ def poison(
     return stage(validate(PoisonRequest, given, where="poison"), on_progress=on_progress)
 
 
+@readers_spell(keyword)
 def purify(
     sources: _Location | Sequence[_Location],
     *,
@@ -83,7 +87,7 @@ def purify(
         sources: a staged dataset, or shards: files, folders, brace patterns, on a disk or in an object store.
         store: where results are kept, a folder or URL.
         on_progress: called before the work begins, after each shard, and every second or two.
-        settings: other fields of ``PurifyRequest`` and ``WorkerRequest``, as the flags of ``zipbatch purify``:
+        settings: other fields of ``PurifyRequest`` and ``WorkerRequest``, those of ``zipbatch purify``:
             ``prior``, ``preset``, ``tag``, ``gpus``, ``workers``, …
 
     Raises:
@@ -98,6 +102,7 @@ def purify(
     return summary
 
 
+@readers_spell(keyword)
 def evaluate(
     victims: _Location | Sequence[_Location],
     *,
@@ -126,6 +131,7 @@ def evaluate(
     return run_evaluate(plan_evaluate(job), on_progress=on_progress)
 
 
+@readers_spell(keyword)
 def audit(
     victim: _Location,
     *,
@@ -152,6 +158,7 @@ def audit(
     return Audited(audit_report(result), list(image_rows(result)))
 
 
+@readers_spell(keyword)
 def tune(victim: _Location, *, on_progress: OnProgress = _unseen, **settings: Any) -> TuneOutcome:
     """Choose how to purify, from a classifier's answers alone: ``zipbatch tune``.
 
@@ -175,6 +182,7 @@ def tune(victim: _Location, *, on_progress: OnProgress = _unseen, **settings: An
     return carry_out(validate(TuneRequest, given, where="tune"), workers, report=on_progress)
 
 
+@readers_spell(keyword)
 def run(
     pipeline: _Location,
     *,
@@ -189,7 +197,7 @@ def run(
     Args:
         pipeline: a YAML file, or the name of one that ships (``zipbatch ls pipelines``).
         out: where it keeps its results; None for a folder named after it.
-        values: its variables, as ``--var`` gives them.
+        values: its variables, as ``zipbatch run --var NAME=VALUE`` gives them.
         seeds: in place of the file's: how many, or which.
         on_progress: called with what is being done.
         workers: fields of ``WorkerRequest``: ``gpus``, ``workers``, ``device``, …
@@ -206,7 +214,8 @@ def run(
     file = find_config("pipelines", os.fspath(pipeline))
     config = load_config(file, PipelineConfig, None if seeds is None else {"seeds": seeds})
     workspace = Workspace(Path(out or f"{file.stem}-out"), who)
-    return run_pipeline(plan_pipeline(config, workspace, values or {}, where=str(file)), report=on_progress)
+    result = run_pipeline(plan_pipeline(config, workspace, values or {}, where=str(file)), report=on_progress)
+    return replace(result, failed={label: spelled(reason, keyword) for label, reason in result.failed.items()})
 
 
 @dataclass(frozen=True)

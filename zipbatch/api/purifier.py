@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from zipbatch import images as pictures
+from zipbatch.api.spelling import keyword
 from zipbatch.cluster import pick_device
 from zipbatch.cluster.device import cpu_cores
 from zipbatch.config import validate
 from zipbatch.errors import UsageError
 from zipbatch.images import U8
 from zipbatch.purifiers import Purifier
+from zipbatch.spelling import readers_spell
 from zipbatch.stages.assets import prior_path
 from zipbatch.stages.purify.build import build_purifier
 from zipbatch.stages.purify.halving import Halving
@@ -41,6 +43,7 @@ class LoadedPurifier:
         self._halving = Halving(batch_size)
         self._pool = compute_pool(device, compute_threads(device, cpu_cores()))
 
+    @readers_spell(keyword)
     def __call__(self, images: Images, keys: Sequence[str] | None = None) -> Images:
         """Purify images.
 
@@ -94,6 +97,7 @@ class LoadedPurifier:
         return torch.cat(list(pieces))
 
 
+@readers_spell(keyword)
 def load_purifier(
     preset: str | None = None, *, prior: str | None = None, device: str = "auto", batch_size: int = 32, **settings: Any
 ) -> LoadedPurifier:
@@ -104,7 +108,7 @@ def load_purifier(
         prior: the diffusion model, where the purifier needs one: ``embedded``, a folder, a file, a URL, ``hub:NAME``.
         device: ``auto``, ``cpu`` or ``cuda``.
         batch_size: images (canvases, where images are tiled) that go through the network at once.
-        settings: other fields of ``PurifierRequest``, as the flags of ``zipbatch purify``: ``purifier``, ``set``,
+        settings: other fields of ``PurifierRequest``, those of ``zipbatch purify``: ``purifier``, ``set``,
             ``chain``, ``seed``, ``precision``, ``resize``, …
 
     Raises:

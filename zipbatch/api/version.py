@@ -9,9 +9,11 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+from zipbatch.api.spelling import keyword
 from zipbatch.datasets.splits import check_splits
 from zipbatch.images import U8
 from zipbatch.shards.digest import STORED, read_listed
+from zipbatch.spelling import readers_spell
 from zipbatch.storage import storage_path
 from zipbatch.store import Store, VersionHeader
 
@@ -73,6 +75,7 @@ class PurifiedVersion(IterableDataset[PurifiedSample]):
                 )
 
 
+@readers_spell(keyword)
 def open_version(store: str | Path, reference: str, splits: Sequence[str] = ()) -> PurifiedVersion:
     """Open a purified version.
 

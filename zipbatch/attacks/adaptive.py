@@ -156,7 +156,7 @@ class AdaptivePatch(_Adaptive):
         """
         side, count = max(3, image_size // 5), len(self.settings.alphas)
         if count > 4:
-            raise ValueError(f"draws 4 patches at most, in the corners; for {count} name pictures with --trigger-image")
+            raise ValueError(f"draws 4 patches at most, in the corners; for {count} name pictures with ‹trigger_image›")
         if 2 * side > image_size:
             raise ValueError(f"patches of {side} px in the corners need images of {2 * side} px, got {image_size}")
         generator = torch.Generator().manual_seed(seed)
@@ -177,7 +177,7 @@ class AdaptivePatch(_Adaptive):
         if len(pictures) != (count := len(self.settings.alphas)):
             raise ValueError(
                 f"takes {count} pictures, one for each of alphas, got {len(pictures)}; name as many, or "
-                "give the opacities of yours with --param alphas=0.5,0.2"
+                "give the opacities of yours with ‹params={'alphas': '0.5,0.2'}›"
             )
         squeezed = [resized(picture, image_size, image_size) for picture in pictures]
         for number, picture in enumerate(squeezed, 1):

@@ -42,7 +42,7 @@ class LF(Attack):
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
-    needs: ClassVar[str | None] = "an array of yours; name one with --trigger-array FILE.npy"
+    needs: ClassVar[str | None] = "an array of yours; name one with ‹trigger_array FILE.npy›"
 
     settings: LFSettings = LFSettings()
 
@@ -59,7 +59,7 @@ class LF(Attack):
         if pattern.shape[:2] != (image_size, image_size):
             raise ValueError(
                 f"is {' x '.join(map(str, array.shape))}, the images need {image_size} x {image_size} x 3 (or x 1); "
-                "--image-size resizes the images"
+                "‹image_size› resizes the images"
             )
         added = pattern.astype(np.float64) * self.settings.scale
         largest = float(np.abs(added).max())
@@ -68,7 +68,7 @@ class LF(Attack):
         if largest < 1:
             raise ValueError(
                 f"adds less than one of 255 levels (up to {largest:.3g}), which is cut away and changes nothing; if it "
-                "holds shares of the full range, as float files of 0 to .2 do, add --param scale=255"
+                "holds shares of the full range, as float files of 0 to .2 do, add ‹params={'scale': 255}›"
             )
         return {"added": added.astype(np.float32)}
 

@@ -13,7 +13,7 @@ from zipbatch.attacks.base import U8, Attack, Trigger, check_size
 from zipbatch.attacks.mixing import Opacity, mix, opacity_of, resized
 from zipbatch.config import Settings
 
-A_PICTURE = "a picture of yours; name one with --trigger-image FILE"
+A_PICTURE = "a picture of yours; name one with ‹trigger_image FILE›"
 
 
 class _FromPicture(Attack):
@@ -78,7 +78,7 @@ class Patch(_FromPicture):
         if min(top, left) < 0 or max(top + height, left + width) > image_size:
             raise ValueError(
                 f"a picture of {width}x{height} pixels at row {own.row}, column {own.column} does not lie within "
-                f"{image_size}x{image_size}; place it with --param row=, column= and width="
+                f"{image_size}x{image_size}; place it with ‹params› row=, column= and width="
             )
         pattern = np.zeros((image_size, image_size, 3), np.uint8)
         opacity = np.zeros((image_size, image_size, 1), np.float32)

@@ -53,7 +53,7 @@ class Refool(Attack):
     clean_label: ClassVar[bool] = False
     train_transform: ClassVar[str | None] = None
     shuffles: ClassVar[tuple[str, ...]] = ("train",)
-    needs: ClassVar[str | None] = "pictures of yours; name their folder with --trigger-image FOLDER"
+    needs: ClassVar[str | None] = "pictures of yours; name their folder with ‹trigger_image FOLDER›"
     whole_pictures: ClassVar[bool] = True
 
     settings: RefoolSettings = RefoolSettings()

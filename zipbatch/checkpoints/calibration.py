@@ -25,7 +25,7 @@ def read_calibration(prior: PriorFolder) -> Calibration:
     again = f"measure it with clean images of yours: 'zipbatch calibrate {prior.path} SOURCE'"
     if not isinstance(prior.path, Path):
         again = "copy the prior here, measure it with clean images ('zipbatch calibrate'), and put it back whole"
-    without = "--preset fast, which needs none, or balanced-v1, the default before"
+    without = "‹preset='fast'›, which needs none, or balanced-v1, the default before"
     if prior.guided is not None:
         raise UsageError(
             f"{prior.path}: not calibrated, which 'repaint' needs: 'zipbatch import prior' makes it a folder, which "

@@ -164,7 +164,7 @@ def guided_unet(shapes: Shapes, *, where: StoragePath, flags: GuidedFlags = PUBL
             what = f"{flags.num_heads} heads" if flags.num_heads else f"heads of {each}"
             raise UsageError(
                 f"{where}: its {width} channels make no {what} and no groups of 32; if it has other heads, "
-                "say so by --num-heads or --head-channels of 'zipbatch import prior'"
+                "say so by ‹num_heads› or ‹head_channels› of 'zipbatch import prior'"
             )
         return network
     raise UsageError(

@@ -63,16 +63,16 @@ class GuidedFlags:
 
     @property
     def assumed(self) -> dict[str, str]:
-        """What was not said, and what is taken for it, in words by the flag that says otherwise."""
+        """What was not said, and what is taken for it, in words by the setting that says otherwise."""
         asked = {
-            "--num-heads or --head-channels": (
+            "‹num_heads› or ‹head_channels›": (
                 self.num_heads or self.head_channels,
                 f"heads of {HEAD_CHANNELS} channels",
             ),
-            "--new-attention-order": (self.new_order, "query, key and value side by side in each head"),
-            "--noise-schedule": (self.noise_schedule, "linear betas"),
-            "--diffusion-steps": (self.diffusion_steps, "1000 steps"),
-            "--predict-xstart": (self.predict_xstart, "noise as the network's target"),
+            "‹new_attention_order›": (self.new_order, "query, key and value side by side in each head"),
+            "‹noise_schedule›": (self.noise_schedule, "linear betas"),
+            "‹diffusion_steps›": (self.diffusion_steps, "1000 steps"),
+            "‹predict_xstart›": (self.predict_xstart, "noise as the network's target"),
         }
         return {flag: usual for flag, (said, usual) in asked.items() if said is None}
 

@@ -102,7 +102,9 @@ def sniff(state: Mapping[str, Tensor], *, where: Path) -> str:
         if own == _counted(state):
             return arch
     if {"fc.weight", "conv1.weight"} <= set(state) or {"features.0.weight", "classifier.6.weight"} <= set(state):
-        raise UsageError(f"{where}: looks like a network of torchvision's; name it, as in --arch torchvision:resnet18")
+        raise UsageError(
+            f"{where}: looks like a network of torchvision's; name it, as in ‹arch='torchvision:resnet18'›"
+        )
     closest = max(names, key=lambda arch: len(names[arch] & set(state)) / len(names[arch] | set(state)))
     shared = names[closest] & set(state)
     if len(shared) * 2 < len(names[closest]):
@@ -110,11 +112,11 @@ def sniff(state: Mapping[str, Tensor], *, where: Path) -> str:
         known = ", ".join(CIFAR_ARCHITECTURES)
         raise UsageError(
             f"{where}: its tensors ({some}, …) are those of no architecture that is told by its names ({known}); name "
-            "it with --arch torchvision:NAME or timm:NAME, or export the network to ONNX"
+            "it with ‹arch torchvision:NAME› or timm:NAME, or export the network to ONNX"
         )
     faults = misfits({name: torch.Size([0]) for name in names[closest]}, dict.fromkeys(_counted(state), torch.empty(0)))
     raise UsageError(
-        f"{where}: is closest to {closest}, but has {'; '.join(faults)}; if it is another network, name it with --arch "
+        f"{where}: is closest to {closest}, but has {'; '.join(faults)}; if it is another network, name it with ‹arch› "
         "or export it to ONNX"
     )
 

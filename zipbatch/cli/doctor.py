@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
 from zipbatch.cli.options import JSON, emit_json
 from zipbatch.errors import WorkFailed
+from zipbatch.spelling import as_read
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
 
@@ -33,7 +34,8 @@ def doctor(store: str | None, prior: str | None, address: str | None, as_json: b
     from zipbatch.stages.doctor.run import examine
 
     findings = []
-    for one in examine(store=store, prior=prior, address=address):
+    for found in examine(store=store, prior=prior, address=address):
+        one = replace(found, text=as_read(found.text), next_step=as_read(found.next_step))
         findings.append(one)
         if not as_json:
             click.echo(f"{_MARKS[one.state]}  {one.check:<13}  {one.text}")

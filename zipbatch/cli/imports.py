@@ -11,6 +11,7 @@ import click
 
 from zipbatch.cli.options import JSON, emit_json
 from zipbatch.cli.request_options import options_of
+from zipbatch.spelling import as_read
 from zipbatch.stages.convert.request import ImportDatasetRequest, ImportVictimRequest
 
 
@@ -144,11 +145,12 @@ def prior(
         predict_xstart=predict_xstart,
     )
     result = import_prior(file, out, half=half, flags=flags)
+    assumed = {as_read(flag): value for flag, value in result.assumed.items()}
     if as_json:
-        emit_json({**asdict(result), "path": str(result.path)})
+        emit_json({**asdict(result), "path": str(result.path), "assumed": assumed})
         return
     state = "imported already" if result.reused else "imported"
     size = f"{result.image_size} px, {result.parameters / 1e6:.1f} M parameters, {result.dtype}"
     click.echo(f"{result.path}: {state}, {size}, source sha256 {result.source_sha256}")
-    for flag, value in result.assumed.items():
+    for flag, value in assumed.items():
         click.echo(f"  assumed: {value}; {flag} says otherwise")

@@ -19,9 +19,11 @@ from zipbatch.cli.lazy import LazyGroup, Listed
 from zipbatch.cli.printing import Printable
 from zipbatch.cli.run_context import RunContext
 from zipbatch.cli.signals import Stop
+from zipbatch.cli.spelling import flag
 from zipbatch.cli.user_defaults import default_map
 from zipbatch.errors import ZipbatchError, printable
 from zipbatch.logs import LogSettings, Style, configure, only_log_lines, settings
+from zipbatch.spelling import as_read, readers_spell
 from zipbatch.user_config import user_defaults
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ def _run(run: RunContext | None = None, stop: Stop | None = None) -> int:
     run = run or RunContext()
     style = os.environ.get(_STYLE_VARIABLE, "text")
     configure(LogSettings(style="json" if style == "json" else "text", run=run.run))
-    with redirect_stdout(Printable(sys.stdout)):
+    with readers_spell(flag), redirect_stdout(Printable(sys.stdout)):
         return _end(run, _carried_out(run, stop or Stop()))
 
 
@@ -152,9 +154,9 @@ def _carried_out(run: RunContext, stop: Stop) -> _End:
         answer = cli.main(prog_name="zipbatch", standalone_mode=False, obj=run)
         return _End(code=answer, outcome="done") if isinstance(answer, int) and answer else _End()
     except click.ClickException as error:
-        return _End(code=error.exit_code, error=error.format_message(), shown=error)
+        return _End(code=error.exit_code, error=as_read(error.format_message()), shown=error)
     except ZipbatchError as error:
-        return _End(code=error.exit_code, error=str(error), outcome=error.outcome)
+        return _End(code=error.exit_code, error=as_read(str(error)), outcome=error.outcome)
     except (KeyboardInterrupt, click.Abort):
         return _End(code=stop.code, error=f"{stop.how}; {run.left()}{_GO_ON}")
     except BrokenPipeError:

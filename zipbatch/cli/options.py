@@ -77,5 +77,5 @@ def look(*, wide: bool) -> Look:
 
 
 def emit_json(value: Mapping[str, Any]) -> None:
-    """One JSON document on stdout."""
-    click.echo(atomic.readable_json(value, encoding=sys.stdout.encoding or "utf-8"))
+    """One JSON document on stdout. Its texts stay as they are, also where one looks like a reference to a setting."""
+    click.echo(atomic.readable_json(value, encoding=sys.stdout.encoding or "utf-8").replace("‹", "\\u2039"))

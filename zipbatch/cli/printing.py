@@ -1,4 +1,4 @@
-"""What commands print can be looked at: names in data move no cursor."""
+"""What commands print can be looked at: names in data move no cursor, and settings are named by their flags."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from typing import TextIO
 
 from zipbatch.errors import printable
+from zipbatch.spelling import as_read
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 
@@ -20,7 +21,7 @@ class Printable(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write it as it may be shown; how much of ``text`` was taken, which is all."""
         parts = _COLOUR.split(text) if self._inner.isatty() else [text]
-        self._inner.write("".join(part if i % 2 else printable(part) for i, part in enumerate(parts)))
+        self._inner.write("".join(part if i % 2 else printable(as_read(part)) for i, part in enumerate(parts)))
         return len(text)
 
     def flush(self) -> None:

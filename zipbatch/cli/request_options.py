@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
 from zipbatch.cli.number import Number
+from zipbatch.cli.spelling import help_text
 from zipbatch.cli.user_defaults import ConditionalOption
 from zipbatch.config import Request, pairs, validate
 from zipbatch.config.request import Option, flag_of, has_option, option_of
@@ -59,7 +60,7 @@ def options_of(
 
         with_options: _Command = gathered
         for one in reversed(offered):
-            with_options = _option(one)(with_options)
+            with_options = _option(one, lambda text: help_text(text, model))(with_options)
         return with_options
 
     return decorate
@@ -126,12 +127,12 @@ def _is_given(name: str) -> bool:
     return source is not ParameterSource.DEFAULT
 
 
-def _option(one: _Offered) -> Callable[[_Command], _Command]:
+def _option(one: _Offered, in_help: Callable[[str], str] = str) -> Callable[[_Command], _Command]:
     field, flag, kind = one.field, flag_of(one.name, one.field), _without_none(one.field.annotation)
     said, whole = option_of(field), one.mapping is None
     default = field.get_default(call_default_factory=True) if whole else None
     shown = said.default if whole else one.default
-    text = said.help if shown is None else f"{said.help}  [default: {shown}]".strip()
+    text = in_help(said.help if shown is None else f"{said.help}  [default: {shown}]".strip())
     if kind is bool:
         names = flag if default is False else f"{flag}/--no-{flag.removeprefix('--')}"
         return click.option(names, one.name, is_flag=True, default=default, help=text)

@@ -18,6 +18,7 @@ from zipbatch.cli.track_option import TRACK, tracked
 from zipbatch.config import pairs
 from zipbatch.errors import UsageError
 from zipbatch.report.units import about_text
+from zipbatch.spelling import as_read
 
 if TYPE_CHECKING:
     from zipbatch.cluster import WorkerRequest, Workers
@@ -209,7 +210,8 @@ def _show(plan: PipelinePlan, result: PipelineResult, *, wide: bool, as_json: bo
 
     workspace = plan.workspace
     if as_json:
-        emit_json(dump(result.answer))
+        reasons = {label: as_read(reason) for label, reason in result.failed.items()}
+        emit_json(dump(replace(result, failed=reasons).answer))
         return
     axes = [axis for axis in plan.axes if not (plan.seeds and axis == SEED)]
     rows = result.rows if result.over_seeds is None else result.over_seeds

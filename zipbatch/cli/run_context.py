@@ -16,6 +16,7 @@ import click
 
 from zipbatch.errors import TimeIsUp, WorkFailed
 from zipbatch.logs import new_run_id
+from zipbatch.spelling import as_read
 
 if TYPE_CHECKING:
     from zipbatch.report.counts import Counts
@@ -128,7 +129,7 @@ class RunContext:
             latest_left=self.latest_left,
             tags_left=self.tags_left,
             counts=self.counts,
-            failed=dict(self.failed),
+            failed={what: as_read(reason) for what, reason in self.failed.items()},
             verdict=self.verdict,
         )
 

@@ -25,6 +25,7 @@ import ray
 
 from zipbatch.cluster.types import Workers
 from zipbatch.errors import UsageError, WorkFailed, ZipbatchError
+from zipbatch.spelling import setting
 
 log = logging.getLogger(__name__)
 START_S = 120.0
@@ -34,7 +35,7 @@ STEP_S = 0.2
 LEAVE_S = 20.0
 _OBJECT_STORE_BYTES = 100 * 1024**2
 _HOST_PORT = re.compile(r"(?:ray://)?(?P<host>[^/\s]+):(?P<port>\d{1,5})")
-_WITHOUT = "--workers 0 does without Ray"
+_WITHOUT = "‹workers=0› does without Ray"
 
 
 @contextmanager
@@ -167,7 +168,7 @@ def _probe(address: str) -> None:
         reason = error.strerror or str(error)
         raise UsageError(
             f"{named}: nobody answers there ({reason}); is the cluster up, and its port open from here? Without "
-            "--address and RAY_ADDRESS an embedded Ray is started"
+            "‹address› and RAY_ADDRESS an embedded Ray is started"
         ) from error
 
 
@@ -175,7 +176,7 @@ def _named(address: str) -> str:
     """The address and where it comes from."""
     if os.environ.get("RAY_ADDRESS") == address:
         return f"RAY_ADDRESS {address}"
-    return f"--address {address}"
+    return setting("address", address)
 
 
 def _told(workers: Workers, error: BaseException, said: deque[str]) -> ZipbatchError:

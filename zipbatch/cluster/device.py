@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
 
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise UsageError("--device cuda: this machine has no CUDA device that torch can use; try --device cpu")
+        raise UsageError("‹device='cuda'›: this machine has no CUDA device that torch can use; try ‹device='cpu'›")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
 
 

@@ -178,7 +178,7 @@ class Driver:
         if up < self._required and now - self._began > START_TIMEOUT_S and any(not s.seen for s in self._slots):
             raise UsageError(
                 f"only {up} of {self._required} workers came up within {START_TIMEOUT_S:g} s; {_free()}; "
-                "ask for fewer, wait until more are free, or allow fewer with --at-least"
+                "ask for fewer, wait until more are free, or allow fewer with ‹at_least›"
             )
         if any(slot.waking is None for slot in self._slots):
             self._last_up = now

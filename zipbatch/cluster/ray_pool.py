@@ -19,6 +19,7 @@ from zipbatch.cluster.driver import Driver, Slot
 from zipbatch.cluster.types import OnPartial, Outcome, Setup, Workers
 from zipbatch.errors import UsageError
 from zipbatch.logs import settings
+from zipbatch.spelling import setting
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 10.0
@@ -64,8 +65,8 @@ def _check_resources(workers: Workers) -> None:
     kind = "GPU" if workers.gpus else "CPU"
     have = ray.cluster_resources().get(kind, 0)
     if workers.required > have:
-        flag = f"--gpus {workers.gpus}" if workers.gpus else f"--workers {workers.workers}"
-        least = "" if workers.at_least is None else f" --at-least {workers.at_least}"
+        flag = setting("gpus", workers.gpus) if workers.gpus else setting("workers", workers.workers)
+        least = "" if workers.at_least is None else f" {setting('at_least', workers.at_least)}"
         raise UsageError(f"{flag}{least}: the Ray cluster has {have:g} {kind}s; ask for {have:g} or fewer")
 
 

@@ -13,6 +13,7 @@ from zipbatch.config import Option, Request
 from zipbatch.config.request import Device
 from zipbatch.errors import UsageError
 from zipbatch.memory import GB
+from zipbatch.spelling import setting
 
 
 class WorkerRequest(Request):
@@ -82,7 +83,9 @@ class WorkerRequest(Request):
         if address is None and (self.gpus or self.workers):
             address = os.environ.get("RAY_ADDRESS") or None
         if self.workers and device == "cuda":
-            raise UsageError("--workers N shares the CPU cores; --device cuda goes with --gpus N, or with --workers 0")
+            raise UsageError(
+                "‹workers N› shares the CPU cores; ‹device='cuda'› goes with ‹gpus N›, or with ‹workers=0›"
+            )
         if self.workers:
             device = "cpu"
         if address is None and self.gpus is not None:
@@ -102,11 +105,13 @@ class WorkerRequest(Request):
 
     def _check_count(self) -> None:
         if self.gpus is not None and self.workers is not None:
-            raise UsageError("--gpus and --workers exclude each other: a worker has a GPU or it has not")
+            raise UsageError("‹gpus› and ‹workers› exclude each other: a worker has a GPU or it has not")
         if self.address is not None and self.gpus is None and not self.workers:
-            raise UsageError("--address needs --gpus N or --workers N: how many actors should the cluster run?")
+            raise UsageError("‹address› needs ‹gpus N› or ‹workers N›: how many actors should the cluster run?")
         if self.at_least is not None and not self.at_least <= (self.gpus or self.workers or 0):
-            raise UsageError(f"--at-least {self.at_least}: that is more workers than --gpus or --workers asks for")
+            raise UsageError(
+                f"{setting('at_least', self.at_least)}: that is more workers than ‹gpus› or ‹workers› asks for"
+            )
 
 
 def _check_gpus(gpus: int) -> None:
@@ -114,6 +119,6 @@ def _check_gpus(gpus: int) -> None:
 
     if gpus > torch.cuda.device_count():
         raise UsageError(
-            f"--gpus {gpus}: this machine has {torch.cuda.device_count()} CUDA devices; "
-            "ask for fewer, use --workers N on CPU cores, or --address of a cluster that has them"
+            f"{setting('gpus', gpus)}: this machine has {torch.cuda.device_count()} CUDA devices; "
+            "ask for fewer, use ‹workers N› on CPU cores, or ‹address› of a cluster that has them"
         )

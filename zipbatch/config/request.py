@@ -22,8 +22,8 @@ class Option:
     """Put beside a field's type, as in ``Annotated[int, Field(ge=1), Option("Network batch.", metavar="N")]``.
 
     Attributes:
-        help: what the setting is, for people.
-        flag: name on the command line, where it is not the field's own.
+        help: what the setting is, for people; other fields are named in it by references (``zipbatch.spelling``).
+        flag: name on the command line, without its dashes, where it is not the field's own.
         metavar: what stands for the value in help.
         default: what help says of the default, where that is not a value of the field.
         settings_of: the field is a mapping of settings of this model, by name. Each field of the model that has an
@@ -66,8 +66,19 @@ def has_option(field: FieldInfo) -> bool:
 
 
 def flag_of(name: str, field: FieldInfo) -> str:
-    """``--batch-size``."""
-    return option_of(field).flag or f"--{name.replace('_', '-')}"
+    """How the command line has it: ``batch_size`` with dashes, unless the field says its flag."""
+    return f"--{option_of(field).flag or name.replace('_', '-')}"
+
+
+def settings_within(request: type[BaseModel]) -> dict[str, tuple[str, FieldInfo]]:
+    """The settings that are given like fields but stand within one, which is a mapping: name -> that one, and field."""
+    return {
+        name: (holder, field)
+        for holder, one in request.model_fields.items()
+        if (model := option_of(one).settings_of) is not None
+        for name, field in model.model_fields.items()
+        if has_option(field)
+    }
 
 
 class Request(Settings):
@@ -82,8 +93,8 @@ class Request(Settings):
         return self.model_dump(mode="json", include=names, exclude_defaults=True)
 
     def given(self, *names: str) -> list[str]:
-        """The flags of those of the fields that were given, at their default, too; in the order of ``names``."""
-        return [flag_of(name, type(self).model_fields[name]) for name in names if name in self.model_fields_set]
+        """Those of the fields that were given, at their default, too; in the order of ``names``."""
+        return [name for name in names if name in self.model_fields_set]
 
     def told(self) -> set[str]:
         """The fields that decide the result, of which the identity tells in a way of its own."""

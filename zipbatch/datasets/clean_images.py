@@ -40,7 +40,7 @@ def some_images(
             height, width = pixels.shape[:2]
             raise UsageError(
                 f"{image.origin}: key {image.key!r} is {width}x{height}, the first image is {size} px; "
-                "name --image-size to resize all"
+                "name ‹image_size› to resize all"
             )
         yield image, pixels
 

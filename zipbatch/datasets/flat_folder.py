@@ -67,7 +67,7 @@ def one_split(flat: FlatFolder, splits: Sequence[str]) -> FlatFolder:
     if len(splits) > 1 or splits[0] not in SPLITS:
         raise UsageError(
             f"{flat.root}: no split {', '.join(map(repr, splits))}; its class folders have no split above them and are "
-            f"taken as one of {', '.join(SPLITS)}: name one with --split"
+            f"taken as one of {', '.join(SPLITS)}: name one with ‹splits›"
         )
     return flat.taken_as(splits[0])
 

@@ -97,7 +97,7 @@ def _holds_images(folder: Path, root: Path, left: Left) -> bool:
 FOLDER = SourceKind(
     name="folder",
     form="a tree <split>/<class>/<image> of .png, .jpg, .jpeg, .webp or .ppm; train's classes count, in sorted order. "
-    "Or <class>/<image>, taken as the split test or the one that --split names",
+    "Or <class>/<image>, taken as the split test, or as the one that is named",
     source="the layout of torchvision's ImageFolder",
     find=find_image_folder,
 )
@@ -148,6 +148,6 @@ def _check_classes(folder: Path, classes: list[str]) -> None:
         raise UsageError(
             f"{folder}: class folder {unknown[0]!r} is not among the classes of the data ({', '.join(classes[:5])}"
             f"{', …' if len(classes) > 5 else ''}), which are those of train or {CLASSES}; sort its images into those, "
-            "or name the other splits with --split"
+            "or name the other splits with ‹splits›"
         )
     check_links(children(folder))

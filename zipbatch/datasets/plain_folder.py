@@ -78,7 +78,7 @@ def find_plain_folder(place: str) -> Archive | None:
 PLAIN_FOLDER = SourceKind(
     name="images",
     form="a folder of .png, .jpg, .jpeg, .webp or .ppm at any depth, without labels: for priors, 'calibrate' and "
-    "'tune --fit'",
+    "'zipbatch tune --fit'",
     source="no layout at all",
     find=find_plain_folder,
 )

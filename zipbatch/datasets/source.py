@@ -125,7 +125,7 @@ class Source:
         height, width = image.pixels().shape[:2]
         if height != width:
             raise UsageError(
-                f"{image.origin}: key {image.key!r} is {width}x{height}; name --image-size to make images square"
+                f"{image.origin}: key {image.key!r} is {width}x{height}; name ‹image_size› to make images square"
             )
         return int(height)
 
@@ -175,7 +175,7 @@ def open_source(
         log.log(
             logging.INFO if splits else logging.WARNING,
             *("%s: class folders without a split above them, taken as split %s%s", source, archive.splits[0]),
-            "" if splits or not labelled else "; --split takes them as another",
+            "" if splits or not labelled else "; ‹splits› takes them as another",
         )
     available = archive.splits
     check_splits(source, available, splits)

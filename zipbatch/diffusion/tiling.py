@@ -30,8 +30,8 @@ class Tiling:
             raise DoesNotTileError(
                 f"image of {width}x{height} pixels neither equals nor tiles the prior's {canvas}x{canvas}; take a "
                 "prior of the images' size ('zipbatch train prior' makes one), stage the images at the prior's "
-                f"('zipbatch poison --image-size {canvas}'), or purify with --resize stretch (images come out in their "
-                "own size again) or --resize center-crop (the middle square, in the prior's size)"
+                f"('zipbatch poison --image-size {canvas}'), or purify with ‹resize='stretch'› (images come out in "
+                "their own size again) or ‹resize='center-crop'› (the middle square, in the prior's size)"
             )
         return cls(canvas // height, canvas // width)
 

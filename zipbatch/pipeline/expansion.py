@@ -14,7 +14,9 @@ from zipbatch.pipeline.config import SEED, PipelineConfig, references, resolved
 from zipbatch.pipeline.file_digests import Fingerprints
 from zipbatch.pipeline.identity import identity_of
 from zipbatch.pipeline.seeds import check_trigger_known, once_for_all_seeds, says_seed, with_seed
+from zipbatch.pipeline.spelling import key_of
 from zipbatch.pipeline.stage_types import STAGE_TYPES
+from zipbatch.spelling import readers_spell, setting
 from zipbatch.stages.adapter import Input, Instance
 from zipbatch.stages.assets import prior_path, source_place, victim_path
 
@@ -65,8 +67,9 @@ class _Expansion:
     def expand(self, stage: str) -> list[Instance]:
         """The instances of a stage whose inputs are expanded already."""
         axes = self._axes_of(stage)
-        choices = itertools.product(*(self._config.axes[axis] for axis in axes))
-        made = [self._instance(stage, dict(zip(axes, choice, strict=True))) for choice in choices]
+        with readers_spell(key_of(str(self._config.stages[stage]["run"]))):
+            choices = itertools.product(*(self._config.axes[axis] for axis in axes))
+            made = [self._instance(stage, dict(zip(axes, choice, strict=True))) for choice in choices]
         self._made[stage] = once_for_all_seeds(made) if self._config.seeds else made
         return self._made[stage]
 
@@ -176,7 +179,7 @@ class _Expansion:
     def _hint(self, stage: str, name: str) -> str:
         """How to give what is missing, where a variable stands for it."""
         empty = [n for n in references(self._config.stages[stage].get(name)) if n in self._values]
-        return f": give --var {empty[0]}=…" if empty else ""
+        return f": give {setting('values', {empty[0]: '…'})}" if empty else ""
 
 
 def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str:
@@ -186,9 +189,8 @@ def _checked(item: object, name: str, rule: Input, where: str) -> Instance | str
         item = str(item)  # a folder named 2024, which YAML takes for a number
     if isinstance(item, str) and rule.path:
         if name == "source" and isinstance(storage.storage_path(item), storage.Url):
-            raise UsageError(
-                f"{where}: {name} = {item}: a source is read from this machine's disks; copy it here first"
-            )
+            told = "a source is read from this machine's disks; copy it here first"
+            raise UsageError(f"{where}: {name} = {item}: {told}")
         return _NAMED[name](item) if name in _NAMED else item
     allowed = [*(f"a stage that runs {kind!r}" for kind in rule.kinds), *(["a path"] if rule.path else [])]
     got = f"{item.stage}, which runs {item.kind!r}" if isinstance(item, Instance) else repr(item)

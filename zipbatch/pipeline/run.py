@@ -18,9 +18,11 @@ from zipbatch.pipeline.identity import identity_now
 from zipbatch.pipeline.rows import combined_rows
 from zipbatch.pipeline.seed_statistics import rows_over_seeds
 from zipbatch.pipeline.seeds import seeded_stages
+from zipbatch.pipeline.spelling import key_of
 from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.report.progress import Progress
 from zipbatch.results import PipelineResults, PipelineRow, RunAnswer, SeedlessRow, SeedRow, dump
+from zipbatch.spelling import readers_spell
 from zipbatch.stages.adapter import Instance, Report, Workspace
 from zipbatch.stages.evaluate.adapter import sheet_file
 
@@ -139,7 +141,8 @@ def run_pipeline(
             failed[instance.label] = f"not run without {lacking[0]}"
             continue
         try:
-            made = _make(instance, plan, report)
+            with readers_spell(key_of(instance.kind)):
+                made = _make(instance, plan, report)
         except OSError:
             raise
         except ZipbatchError as error:

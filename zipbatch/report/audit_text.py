@@ -62,7 +62,7 @@ def verdict_sentence(found: AuditVerdict) -> str:
 def _way_out(found: AuditVerdict) -> str:
     if max((form.flip_rate or 0.0 for form in found.forms), default=0.0) > _HIGH_DRIFT:
         return "purifying changes many answers: take a weaker preset, or look after the victim"
-    return "take more images, or a larger --share"
+    return "take more images, or a larger ‹share›"
 
 
 def _images(found: AuditVerdict) -> str:

@@ -43,7 +43,7 @@ class Column:
 
 
 def table_text(columns: Sequence[Column], rows: Sequence[Sequence[str]], look: Look, *, indent: str = "") -> str:
-    """A title line and a line for each row; text that is too long goes on below. Says what ``--wide`` would add."""
+    """A title line and a line for each row; text that is too long goes on below. Says what ``wide`` would add."""
     room, widths = WIDTH - len(indent), _widths(columns, rows)
     kept = _kept(columns, rows, look, room=room)
     if not look.wide:
@@ -56,7 +56,7 @@ def table_text(columns: Sequence[Column], rows: Sequence[Sequence[str]], look: L
         table.add_row(*(Text(row[i]) for i in kept))
     text = _printed(table, width=sum(widths) + _GAP * len(columns), colour=look.colour)
     gone = [column.title for i, column in enumerate(columns) if i not in kept and _has_news(rows, i)]
-    more = f"--wide adds: {', '.join(gone)}\n" if gone else ""
+    more = f"‹wide› adds: {', '.join(gone)}\n" if gone else ""
     return "".join(f"{indent}{line}\n" for line in (text + more).splitlines())
 
 

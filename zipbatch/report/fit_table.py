@@ -1,4 +1,4 @@
-"""What ``tune --fit`` found, for people."""
+"""What ``zipbatch tune --fit`` found, for people."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def _meaning(*, labelled: bool) -> list[str]:
 def choice_told(found: FitReport) -> str:
     """Which preset was chosen and why."""
     row = next(row for row in found.presets if row.chosen)
-    allowed = f"--max-loss {share_text(found.max_loss)}"
+    allowed = f"‹max_loss› {share_text(found.max_loss)}"
     if not found.within:
         return f"no preset is within {allowed}: {row.preset}, which changes least, is taken"
     said = f"{row.preset} is the strongest within {allowed}"
     if (worst := row.loss_ci95[1]) > found.max_loss:
-        said += f",\nbut its interval reaches {share_text(worst)}: more images tell it better (--fit-limit)"
+        said += f",\nbut its interval reaches {share_text(worst)}: more images tell it better (‹fit_limit›)"
     return said
 
 

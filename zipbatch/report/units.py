@@ -54,7 +54,7 @@ def share_text(value: float) -> str:
 
 
 def plain_text(value: object) -> str:
-    """A value as ``--set`` and ``--param`` take it, mappings as ``name=value``."""
+    """A value as ``set`` and ``params`` take it, mappings as ``name=value``."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):

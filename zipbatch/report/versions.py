@@ -111,7 +111,7 @@ def version_text(
         **({"signed by": "\n".join(f"sha256:{who}" for who in signed) + "\n(see 'store verify')"} if signed else {}),
     }
     shown = shards if look.wide else shards[:LISTED]
-    more = f"  … and {len(shards) - len(shown)} more shards: --wide\n" if len(shown) < len(shards) else ""
+    more = f"  … and {len(shards) - len(shown)} more shards: ‹wide›\n" if len(shown) < len(shards) else ""
     return f"{header.dataset}\n{pairs_text(values, look)}{_shards_table(shown, look)}{more}"
 
 

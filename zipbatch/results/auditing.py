@@ -73,7 +73,7 @@ class AuditVerdict(Result):
 
 
 class ImageRow(Result):
-    """One image of an audit, as ``--per-image`` writes it."""
+    """One image of an audit, as ``zipbatch audit --per-image`` writes it."""
 
     key: Text
     """The image's key."""
@@ -92,7 +92,7 @@ class ImageRow(Result):
 
 
 class ImageAnswer(Result):
-    """One image of an evaluation, a victim's answers and one purified version, as ``--per-image`` writes it."""
+    """One image as ``zipbatch evaluate --per-image`` writes it: a victim's answers, before and after one version."""
 
     victim: Text
     """Whose answers they are."""

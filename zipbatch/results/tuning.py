@@ -137,7 +137,7 @@ class FitReport(Result):
     prior_size: Pixels
     """Of the images as the prior sees them."""
     resize: Text | None
-    """What ``purify --resize`` is to be given."""
+    """What ``zipbatch purify --resize`` is to be given."""
     learned: list[LearnedThresholds]
     """Thresholds that were learned from the images."""
     max_loss: Share

@@ -52,7 +52,9 @@ class Sample:
             have = ", ".join(list(self.members)[:12]) or "nothing"
             reason = f"needs exactly one image member ({kinds}), has {have}"
             hint = (
-                "" if found else "; if it is no sample, pack the shard without it ('purify --quarantine' sets it aside)"
+                ""
+                if found
+                else "; if it is no sample, pack the shard without it ('zipbatch purify --quarantine' sets it aside)"
             )
             raise DataError(self.shard, reason + hint, key=self.key)
         return found[0]

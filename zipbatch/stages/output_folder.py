@@ -16,6 +16,7 @@ from zipbatch.datasets.opening import MAX_MANIFEST_BYTES
 from zipbatch.datasets.staged import MANIFEST, SHARD_LIST, TRIGGER, TRIGGER_PICTURE
 from zipbatch.errors import UsageError
 from zipbatch.kinds import taken_by
+from zipbatch.spelling import setting
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,10 @@ def stage_folder(
             write(folder, options)
         return open_dataset([str(out)]), False
     if there is not None and (out / SHARD_LIST).is_file():
-        raise UsageError(f"--out {out}: taken by a staged dataset of other settings; choose another --out or remove it")
-    taken = f"--out {out}: taken by {taken_by(out)}; choose another --out or remove it"
+        raise UsageError(
+            f"{setting('out', out)}: taken by a staged dataset of other settings; choose another ‹out› or remove it"
+        )
+    taken = f"{setting('out', out)}: taken by {taken_by(out)}; choose another ‹out› or remove it"
     new_folder(out, lambda folder: write(folder, options), taken=taken)
     return open_dataset([str(out)]), False
 

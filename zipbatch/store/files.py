@@ -62,7 +62,7 @@ class StoreFiles:
             atomic.sweep(storage.workbench(self.root / "objects"))
         except OSError as error:
             raise UsageError(
-                f"{self.root}: the store cannot be written ({error.strerror}); choose another --store or fix it"
+                f"{self.root}: the store cannot be written ({error.strerror}); choose another ‹store› or fix it"
             ) from error
         return made
 

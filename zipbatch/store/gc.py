@@ -35,6 +35,7 @@ T = TypeVar("T")
 DAY_S = 86_400.0
 BATCH = 5_000
 """Objects to a note: so many are removed well within the time that a note is in force."""
+_UNLISTED = "its list is missing, so what it needs is not known; run 'zipbatch store verify --repair' first"
 _OBJECT = re.compile(rf"objects/[0-9a-f]{{2}}/([0-9a-f]{{64}}(?:{re.escape(QUARANTINE)})?)\.tar")
 
 
@@ -141,7 +142,7 @@ def find_garbage(store: Store, policy: GcPolicy) -> Garbage:
 
 def _check_listed(versions: Versions, unread: set[str]) -> None:
     if unlisted := {name for name in unread if name.partition("@")[2] in versions.ids(name.partition("@")[0])}:
-        raise DataError(min(unlisted), "its list is missing, so what it needs is not known; run verify --repair first")
+        raise DataError(min(unlisted), _UNLISTED)
 
 
 def _choose_versions(store: Store, versions: Versions, policy: GcPolicy, *, now_s: float) -> tuple[list[str], set[str]]:

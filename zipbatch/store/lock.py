@@ -73,7 +73,7 @@ class RunLock:
             stream.write(json.dumps(asdict(holder)).encode() + b"\n")
             stream.flush()
         except OSError as error:
-            raise UsageError(f"--lock: {self._file} cannot be locked ({error.strerror}); run without --lock") from error
+            raise UsageError(f"‹lock›: {self._file} cannot be locked ({error.strerror}); run without ‹lock›") from error
         self._held = stream
         return True
 

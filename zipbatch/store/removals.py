@@ -156,7 +156,7 @@ def lost_objects(store: StoreContents, outputs: Collection[str], *, since_ns: in
     """Those of the objects that versions list which are not there; with ``since_ns``, as ``Objects.lost``.
 
     On a disk each is looked for. Where a look is a request and there are many, only those are that a note names: lists
-    are trusted, and what ``verify --repair`` misses it notes.
+    are trusted, and what ``zipbatch store verify --repair`` misses it notes.
     """
     doubted = Removals(store).named().intersection(outputs)
     return store.objects.lost(outputs, since_ns=since_ns) | {

@@ -17,12 +17,12 @@ def asked(**settings: Any) -> AuditRequest:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, r"name --purified NAME\[@TAG\] with --store, or --prior"),
-        ({"seed": 1}, r"name --purified NAME\[@TAG\] with --store, or --prior"),
-        ({"purified": ("in",)}, "Missing option '--store'. Where the purified versions are."),
-        ({"purified": ("in",), "store": "pur", "batch_size": 32}, "--batch-size is for images that are still"),
-        ({"purified": ("in",), "presets": ("jpeg",), "prior": "embedded"}, "--prior is for images that are still"),
-        ({"purified": ("in",), "store": "pur", "presets": ("jpeg",)}, "--preset is for images that are still"),
+        ({}, r"name ‹purified NAME\[@TAG\]› with ‹store›, or ‹prior›"),
+        ({"seed": 1}, r"name ‹purified NAME\[@TAG\]› with ‹store›, or ‹prior›"),
+        ({"purified": ("in",)}, "Missing option '‹store›'. Where the purified versions are."),
+        ({"purified": ("in",), "store": "pur", "batch_size": 32}, "‹batch_size› is for images that are still"),
+        ({"purified": ("in",), "presets": ("jpeg",), "prior": "embedded"}, "‹prior› is for images that are still"),
+        ({"purified": ("in",), "store": "pur", "presets": ("jpeg",)}, "‹presets› is for images that are still"),
     ],
 )
 def test_versions_that_exist_or_how_to_make_them(settings: dict[str, Any], words: str):

@@ -186,7 +186,7 @@ def test_files_that_run_code_do_not(tmp_path: Path):
     ("options", "words"),
     [
         ((), "does not say the size of the images that it was trained on (--image-size PX"),
-        (("--image-size", 16, "--num-classes", 10), "--num-classes 10: the file says 5; leave the flag out"),
+        (("--image-size", 16, "--num-classes", 10), "--num-classes 10: the file says 5; leave it out"),
         (("--image-size", 16, "--arch", "resnet18"), "does not fit resnet18: 25 missing: "),
         (("--image-size", 16, "--arch", "resnet35"), "unknown architecture 'resnet35'"),
         (("--image-size", 16, "--mean", "0.5,0.5,0.5"), "needs --std; only a NAME (none, half, imagenet"),

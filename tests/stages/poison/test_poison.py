@@ -215,7 +215,7 @@ def test_a_changed_source_into_the_same_folder_is_refused(tmp_path: Path):
     source = write_source(tmp_path / "in")
     stage(source, tmp_path / "out")
     write_shard(source / "test-000001.tar", [sample("new", 1, seed=99)])
-    with pytest.raises(UsageError, match="choose another --out"):
+    with pytest.raises(UsageError, match="choose another ‹out›"):
         stage(source, tmp_path / "out")
 
 
@@ -226,7 +226,7 @@ def test_an_occupied_out_is_refused(source: Path, tmp_path: Path, what: str):
         out.mkdir()
     (out / "mine.txt" if what == "folder" else out).write_text("mine")
     before = files_below(tmp_path)
-    with pytest.raises(UsageError, match="choose another --out"):
+    with pytest.raises(UsageError, match="choose another ‹out›"):
         stage(source, out)
     assert files_below(tmp_path) == before
 
@@ -382,7 +382,7 @@ def test_a_picture_of_ones_own_is_blended_in(source32: Path, tmp_path: Path):
 def test_mixed_sizes_need_an_image_size(tmp_path: Path):
     rows = [sample("a", 0, seed=0), sample("b", 1, seed=1, size=20)]
     write_shard(tmp_path / "in" / "test-0.tar", rows)
-    with pytest.raises(DataError, match=r"test-0\.tar: key 'b': is 20x20.*--image-size"):
+    with pytest.raises(DataError, match=r"test-0\.tar: key 'b': is 20x20.*‹image_size›"):
         stage(tmp_path / "in", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
     dataset = stage(tmp_path / "in", tmp_path / "out", image_size=16)
@@ -392,7 +392,7 @@ def test_mixed_sizes_need_an_image_size(tmp_path: Path):
 def test_an_oblong_first_image_needs_an_image_size(tmp_path: Path):
     png = images.encode_png(np.zeros((8, 16, 3), np.uint8))
     write_shard(tmp_path / "in" / "test-0.tar", [Sample("a", {"png": png, "cls": b"1"})])
-    with pytest.raises(UsageError, match="'a' is 16x8; name --image-size"):
+    with pytest.raises(UsageError, match="'a' is 16x8; name ‹image_size›"):
         stage(tmp_path / "in", tmp_path / "out")
 
 

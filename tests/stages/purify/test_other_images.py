@@ -118,7 +118,7 @@ def test_a_pipeline_can_keep_them(data: Path, tmp_path: Path, given: str | None)
     recipe = tmp_path / "p.yaml"
     recipe.write_text(json.dumps({"about": "x", "stages": {"pur": purify}}))
     ran = zipbatch("run", recipe, "--out", tmp_path / "out")
-    assert (ran.code == 0, "--other-images keep" in ran.err) == (given == "keep", given != "keep"), ran.err
+    assert (ran.code == 0, "other_images: keep" in ran.err) == (given == "keep", given != "keep"), ran.err
 
 
 def test_an_unsaid_setting_changes_no_fact():
@@ -161,5 +161,5 @@ def test_a_file_that_is_no_sample_is_told_what_to_do_with(store: Path, tmp_path:
     ran = purify(path, store)
     assert ran.code == 1
     assert "key 'README': needs exactly one image member" in ran.err
-    assert "pack the shard without it ('purify --quarantine' sets it aside)" in ran.err
+    assert "pack the shard without it ('zipbatch purify --quarantine' sets it aside)" in ran.err
     assert purify(path, store, "--quarantine").json["quarantined"] == 1

@@ -65,7 +65,7 @@ def test_a_worker_without_what_was_decided_refuses(prior: Path, has: set[str]):
     has.add("cpu")
     spec = decided(spec_of(prior), Workers())
     has.clear()
-    with pytest.raises(UsageError, match="auto is bfloat16 for these workers, and this one's CPU has none"):
+    with pytest.raises(UsageError, match="‹precision='auto'› is bfloat16 for these workers, and this one's CPU has"):
         build_purifier(spec, CPU)
     build_purifier(decided(spec_of(prior), Workers()), CPU)
     build_purifier(spec_of(prior, precision="bfloat16"), CPU)  # asked for by name: emulated
@@ -74,9 +74,9 @@ def test_a_worker_without_what_was_decided_refuses(prior: Path, has: set[str]):
 @pytest.mark.parametrize(
     ("asked", "device", "message"),
     [
-        ("tf32", CPU, "--precision tf32 is for GPUs; on a CPU take float32 or bfloat16"),
-        ("float16", CPU, "--precision float16 is for GPUs"),
-        ("tf32", CUDA, r"--precision tf32: needs compute capability 8\.0, not a CUDA"),
+        ("tf32", CPU, "‹precision=.tf32.› is for GPUs; on a CPU take float32 or bfloat16"),
+        ("float16", CPU, "‹precision=.float16.› is for GPUs"),
+        ("tf32", CUDA, r"‹precision=.tf32.›: needs compute capability 8\.0, not a CUDA"),
         ("float16", CUDA, None),
         ("bfloat16", CUDA, None),
     ],

@@ -131,15 +131,19 @@ def test_what_is_assigned_wins_over_the_preset(prior: Path):
 @pytest.mark.parametrize(
     ("method", "given", "named"),
     [
-        ("jpeg", {"assigned": {"qualty": "3"}}, ["--set qualty=3", "jpeg", "it has: quality"]),
+        ("jpeg", {"assigned": {"qualty": "3"}}, ["‹set={'qualty': '3'}›", "jpeg", "it has: quality"]),
         ("jpeg", {"assigned": {"quality": "high"}}, ["quality = 'high'", "valid integer"]),
         ("jpeg", {"assigned": {"quality": "101"}}, ["quality = '101'", "less than or equal to 100"]),
         ("median", {"assigned": {"window": "4"}}, ["window = '4'", "odd"]),
         ("shrinkpad", {"assigned": {"pad": None}}, ["pad = None", "valid integer"]),
         ("zip", {"assigned": {"transforms": "blur:2,sharpen"}}, ["transforms.1 = 'sharpen'", "blur:N"]),
         ("zip", {"assigned": {"eta": "nan", "steps": "0"}}, ["eta = 'nan'", "steps = '0'"]),
-        ("zip", {"assigned": {"steps": "5"}, "overrides": {"steps": 4}}, ["--steps", "--set steps=5", "give one"]),
-        ("ddnm", {"overrides": {"guidance_exponent": 2.0}}, ["--guidance-exponent", "ddnm"]),
+        (
+            "zip",
+            {"assigned": {"steps": "5"}, "overrides": {"steps": 4}},
+            ["‹steps›", "‹set={'steps': '5'}›", "give one"],
+        ),
+        ("ddnm", {"overrides": {"guidance_exponent": 2.0}}, ["‹guidance_exponent›", "ddnm"]),
         ("ddnm", {"assigned": {"transforms": "blur:2,gray"}}, ["transforms", "at most 1"]),
         ("diffpure", {"assigned": {"steps": "1001"}}, ["steps must be in [1, 1000], got 1001"]),
     ],
@@ -216,8 +220,8 @@ def test_only_a_new_size_of_what_comes_out_is_a_new_identity(prior: Path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"resize": "center-crop", "output_size": "input"}, ["--output-size prior", "--resize stretch"]),
-        ({"output_size": "input"}, ["--output-size input", "--resize"]),
+        ({"resize": "center-crop", "output_size": "input"}, ["‹output_size='prior'›", "‹resize='stretch'›"]),
+        ({"output_size": "input"}, ["‹output_size='input'›", "‹resize›"]),
     ],
 )
 def test_sizes_that_cannot_come_out(given: dict[str, Any], words: list[str], prior: Path):

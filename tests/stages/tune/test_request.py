@@ -20,13 +20,13 @@ def asked(**settings: Any) -> TuneRequest:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "Missing option '--data'. Suspect images, or clean ones with --fit"),
-        ({"data": ("in",)}, "Missing option '--store'"),
-        ({**SUSPECTS, "fit_limit": 500}, "--fit-limit goes with --fit"),
-        ({**SUSPECTS, "calibrate": True, "resize": "stretch"}, "--resize goes with --fit"),
-        ({"fit": "photos", "limit": 0.02}, "--limit goes with --data.*of --fit it is --fit-limit or --max-loss"),
-        ({"fit": "photos", "splits": ("test",)}, "--split goes with --data.*of --fit it is --fit-split"),
-        ({"fit": "photos", "exponents": (3,)}, "--guidance-exponent goes with --data"),
+        ({}, "Missing option '‹data›'. Suspect images, or clean ones with ‹fit›"),
+        ({"data": ("in",)}, "Missing option '‹store›'"),
+        ({**SUSPECTS, "fit_limit": 500}, "‹fit_limit› goes with ‹fit›"),
+        ({**SUSPECTS, "calibrate": True, "resize": "stretch"}, "‹resize› goes with ‹fit›"),
+        ({"fit": "photos", "limit": 0.02}, "‹limit› goes with ‹data›.*of ‹fit› it is ‹fit_limit› or ‹max_loss›"),
+        ({"fit": "photos", "splits": ("test",)}, "‹splits› goes with ‹data›.*of ‹fit› it is ‹fit_split›"),
+        ({"fit": "photos", "exponents": (3,)}, "‹exponents› goes with ‹data›"),
     ],
 )
 def test_what_does_not_go_together(settings: dict[str, Any], words: str):

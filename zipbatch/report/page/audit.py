@@ -21,7 +21,7 @@ _TONES: dict[str, Tone] = {
 
 
 def audit_finding(found: AuditVerdict) -> Finding:
-    """The verdict of ``audit --json``."""
+    """The verdict of ``zipbatch audit --json``."""
     return Finding(text=verdict_sentence(found), tone=_TONES[found.verdict])
 
 
@@ -49,7 +49,7 @@ def grounds_table(found: AuditVerdict) -> Table:
 
 
 def images_table(rows: Iterable[ImageRow]) -> Table:
-    """Images as ``audit --per-image`` writes them, the most triggered-looking first."""
+    """Images as ``zipbatch audit --per-image`` writes them, the most triggered-looking first."""
     every = sorted(rows, key=lambda row: (not row.suspect, -row.score))
     columns = [
         Column("key"),
@@ -72,5 +72,5 @@ def images_table(rows: Iterable[ImageRow]) -> Table:
         ]
         for row in every[:LISTED]
     ]
-    some = f"The first {len(cells)} of {len(every)} images; --per-image writes all." if len(cells) < len(every) else ""
+    some = f"The first {len(cells)} of {len(every)} images; ‹per_image› writes all." if len(cells) < len(every) else ""
     return Table(title="Images", columns=columns, rows=cells, notes=[some] if some else [], names=2)

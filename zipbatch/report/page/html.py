@@ -18,6 +18,7 @@ from zipbatch.report.page.drawing import SERIES, Drawing, drawing, series_of, sh
 from zipbatch.report.page.model import Chart, Confusion, Page
 from zipbatch.report.page.pictures import inlined, share_of
 from zipbatch.report.units import share_text
+from zipbatch.spelling import as_read
 
 SUFFIX = ".html"
 LAYOUTS = (("wide", 760, 400), ("narrow", 380, 360))
@@ -101,8 +102,8 @@ def _environment() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """Text without control characters, and without those that turn text around."""
-    return printable(value) if type(value) is str else value
+    """Text without control characters, and without those that turn text around; settings as the reader has them."""
+    return printable(as_read(value)) if type(value) is str else value
 
 
 def _source(name: str) -> str:

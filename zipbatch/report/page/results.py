@@ -111,13 +111,15 @@ def shown_rows(rows: Sequence[Row]) -> list[Shown]:
 
 
 def read_results(document: object, where: str) -> Results:
-    """What ``evaluate --json`` and ``run`` print and write.
+    """What ``zipbatch evaluate --json`` and ``run`` print and write.
 
     Raises:
         UsageError: it is something else; names the field.
     """
     if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
-        raise UsageError(f"{where}: holds no 'rows'; name a file that 'evaluate --json' or 'run' wrote")
+        raise UsageError(
+            f"{where}: holds no 'rows'; name a file that 'zipbatch evaluate --json' or 'zipbatch run' wrote"
+        )
     try:
         if "ran" in document:
             answer = RunAnswer.model_validate(document)
@@ -129,5 +131,5 @@ def read_results(document: object, where: str) -> Results:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
-        message = f"{where}: {field}: {first['msg'].lower()}; is this a result of 'evaluate --json' or 'run'?"
-        raise UsageError(message) from error
+        hint = "is this a result of 'zipbatch evaluate --json' or 'zipbatch run'?"
+        raise UsageError(f"{where}: {field}: {first['msg'].lower()}; {hint}") from error

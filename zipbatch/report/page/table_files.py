@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from zipbatch.errors import printable
 from zipbatch.report.page.model import Cell, Table
+from zipbatch.spelling import as_read
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#])")
 _LATEX = {
@@ -61,7 +62,7 @@ def _text(cell: Cell) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(printable(text).split())
+    return " ".join(printable(as_read(text)).split())
 
 
 def _in_markdown(text: str) -> str:

@@ -84,7 +84,7 @@ def _strengths(found: TuneReport) -> Table:
         for row in found.rungs
     ]
     return Table(
-        title="Strengths", columns=columns, rows=rows, notes=[f"{found.limit:g} of the attack may be left (--limit)."]
+        title="Strengths", columns=columns, rows=rows, notes=[f"{found.limit:g} of the attack may be left (‹limit›)."]
     )
 
 
@@ -140,7 +140,7 @@ def _presets(fit: FitReport) -> Table:
         for row in fit.presets
     ]
     return Table(
-        title="Presets", columns=columns, rows=rows, notes=[f"{fit.max_loss:g} of the answers may change (--max-loss)."]
+        title="Presets", columns=columns, rows=rows, notes=[f"{fit.max_loss:g} of the answers may change (‹max_loss›)."]
     )
 
 

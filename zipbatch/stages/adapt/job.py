@@ -10,6 +10,7 @@ from zipbatch.checkpoints.victim import VictimFolder
 from zipbatch.cluster import pick_device
 from zipbatch.datasets.source import Source
 from zipbatch.errors import UsageError
+from zipbatch.spelling import setting
 from zipbatch.stages.adapt.request import NO_DEFENCE, AdaptRequest
 from zipbatch.stages.assets import prior_path
 from zipbatch.stages.evaluate.victims import find_victim
@@ -83,17 +84,19 @@ def opened_job(source: str, asked: AdaptRequest) -> AdaptJob:
             "own with 'zipbatch train victim'"
         )
     if asked.target >= victim.spec.num_classes:
-        raise UsageError(f"--target {asked.target}: {victim.path} knows classes 0 to {victim.spec.num_classes - 1}")
+        raise UsageError(
+            f"{setting('target', asked.target)}: {victim.path} knows classes 0 to {victim.spec.num_classes - 1}"
+        )
     return AdaptJob(asked=asked, source=opened, split=_split(opened), surrogate=victim, through=defence, device=device)
 
 
 def _check_file(asked: AdaptRequest) -> None:
     suffix = ARRAY if asked.patch_size is None else PICTURE
     if asked.out.is_dir():
-        raise UsageError(f"--out {asked.out}: is a folder; name the file to write")
+        raise UsageError(f"{setting('out', asked.out)}: is a folder; name the file to write")
     if asked.out.suffix != suffix or not asked.out.absolute().parent.is_dir():
         kind = "a pattern" if suffix == ARRAY else "a patch"
-        raise UsageError(f"--out {asked.out}: {kind} is written as a {suffix} file in a folder that is there")
+        raise UsageError(f"{setting('out', asked.out)}: {kind} is written as a {suffix} file in a folder that is there")
 
 
 def _split(source: Source) -> str:

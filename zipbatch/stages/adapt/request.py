@@ -63,5 +63,5 @@ class AdaptRequest(Request):
     @model_validator(mode="after")
     def _has_one_form(self) -> AdaptRequest:
         if (self.epsilon is None) == (self.patch_size is None):
-            raise UsageError("give --patch-size PX for a patch, or --epsilon LEVELS for a pattern over the whole image")
+            raise UsageError("give ‹patch_size PX› for a patch, or ‹epsilon LEVELS› for a pattern over the whole image")
         return self

@@ -19,6 +19,7 @@ from zipbatch.errors import UsageError
 from zipbatch.memory import check_fits
 from zipbatch.metrics import Share
 from zipbatch.report.progress import Part, Progress
+from zipbatch.spelling import setting
 from zipbatch.stages.adapt.job import PICTURE, AdaptJob
 from zipbatch.stages.adapt.request import AdaptRequest
 from zipbatch.stages.adapt.white_box import Defence, MaskAlarm, answers, slope_of
@@ -178,14 +179,14 @@ def _images(job: AdaptJob, victim: Victim) -> _Shown:
     count = job.asked.images + job.asked.held_out
     survey = source.survey(split)
     held = min(count, survey.images)
-    check_fits(6 * held * size**2, f"{source.place}: {held} images of {size} px", smaller="fewer (--images N)")
+    check_fits(6 * held * size**2, f"{source.place}: {held} images of {size} px", smaller="fewer (‹images N›)")
     some = list(some_images(source, split, survey, limit=count))
     keys, pixels = [image.key for image, _ in some], stacked([pixels for _, pixels in some])
     rows = (answers(victim, pixels, job.device) != target).nonzero()[:, 0]
     if len(rows) < 2:
         raise UsageError(
             f"{source.place}: the surrogate takes all but {len(rows)} of {len(keys)} images for class {target} as they "
-            "are; name another --target, or give more --images"
+            "are; name another ‹target›, or give more ‹images›"
         )
     if len(keys) < count:
         log.warning("%s: split %s has %d images, %d are wanted", source.place, split, len(keys), count)
@@ -198,13 +199,13 @@ def _size(job: AdaptJob) -> int:
     if size != surrogate.image_size:
         raise UsageError(
             f"{source.place}: images of {size} px, {surrogate.label} takes {surrogate.image_size} px; "
-            f"--image-size {surrogate.image_size} resizes them"
+            f"{setting('image_size', surrogate.image_size)} resizes them"
         )
     try:
         if job.through is not None:
             job.through.images_per_row(size, size)
     except ValueError as error:
-        raise UsageError(f"--through: {error}") from error
+        raise UsageError(f"‹through›: {error}") from error
     return size
 
 
@@ -223,6 +224,6 @@ def _form(asked: AdaptRequest, image_size: int) -> Form:
     if min(top, left) < 0 or max(top, left) + side > image_size:
         raise UsageError(
             f"a patch of {side}x{side} pixels at row {asked.row}, column {asked.column} does not lie within "
-            f"{image_size}x{image_size}; place it with --row, --column and --patch-size"
+            f"{image_size}x{image_size}; place it with ‹row›, ‹column› and ‹patch_size›"
         )
     return Square(side=side, top=top, left=left)

@@ -78,7 +78,7 @@ class MaskAlarm:
         steps = () if spec is None else spec.steps
         settings = next((step.settings for step in steps if isinstance(step.settings, RepaintSettings)), None)
         if spec is None or spec.prior is None or settings is None:
-            raise UsageError("--evade is for a defence that masks what it repaints; that of --through does not")
+            raise UsageError("‹evade› is for a defence that masks what it repaints; that of ‹through› does not")
         if settings.levels is None or settings.seed_threshold is None or settings.region_threshold is None:
             raise ValueError("repaint needs levels and thresholds: a calibrated prior has them")
         self._levels, self._steps = settings.levels, settings.residual_steps

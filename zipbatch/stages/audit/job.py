@@ -9,6 +9,7 @@ from zipbatch.config import DEFAULTS
 from zipbatch.datasets import ShardDataset
 from zipbatch.endpoints import HttpVictim, PythonVictim
 from zipbatch.errors import UsageError
+from zipbatch.spelling import setting
 from zipbatch.stages.assets import prior_path
 from zipbatch.stages.audit.request import AuditRequest
 from zipbatch.stages.evaluate.suspects import opened_suspects
@@ -76,7 +77,7 @@ def _victim(request: AuditRequest) -> VictimSource:
         return victim
     if isinstance(victim, HttpVictim | PythonVictim):
         return replace(victim, version=request.victim_version)
-    raise UsageError(f"--victim-version: {victim.label} is a folder, whose weights tell which they are; leave it out")
+    raise UsageError(f"‹victim_version›: {victim.label} is a folder, whose weights tell which they are; leave it out")
 
 
 def _purifiers(request: AuditRequest) -> tuple[tuple[str, PurifierSpec], ...]:
@@ -84,5 +85,5 @@ def _purifiers(request: AuditRequest) -> tuple[tuple[str, PurifierSpec], ...]:
     names = dict.fromkeys(request.presets or (DEFAULTS["purifiers"],))
     asked = {name: asked_purifier(request.purifier(name)) for name in names}
     if where is not None and not any(spec.needs_prior for spec in asked.values()):
-        raise UsageError(f"--prior {request.prior}: no preset that is asked for needs one; leave it out")
+        raise UsageError(f"{setting('prior', request.prior)}: no preset that is asked for needs one; leave it out")
     return tuple((name, with_prior(spec, where if spec.needs_prior else None)) for name, spec in asked.items())

@@ -22,12 +22,12 @@ class AuditRequest(TrialRequest):
     data: Annotated[tuple[str, ...], Field(min_length=1), DATA]
     purified: Annotated[
         tuple[str, ...],
-        Option("Version of the data in --store, purified before; repeats, weakest first.", metavar="NAME[@TAG]"),
+        Option("Version of the data in ‹store›, purified before; repeats, weakest first.", metavar="NAME[@TAG]"),
     ] = ()
     store: Annotated[
         str | None,
         Option(
-            "Of --purified; else where what is purified is kept. Answers are kept there, too, and not asked for again.",
+            "Of ‹purified›; else where what is purified is kept. Answers are kept there, too, and not asked for again.",
             metavar="DIR|URL",
             beside="purified",
             decides="nothing",
@@ -37,7 +37,7 @@ class AuditRequest(TrialRequest):
         str | None,
         Field(min_length=1, max_length=200),
         Option(
-            "What you call the model that answers behind an endpoint or function now: answers are kept in --store, and "
+            "What you call the model that answers behind an endpoint or function now: answers are kept in ‹store›, and "
             "reused for as long as this stays the same.",
             metavar="TEXT",
             beside="store",
@@ -49,7 +49,7 @@ class AuditRequest(TrialRequest):
         tuple[str, ...],
         Option(
             "How to purify; repeats, weakest first.",
-            flag="--preset",
+            flag="preset",
             metavar="NAME|FILE",
             default=DEFAULTS["purifiers"],
         ),
@@ -71,11 +71,11 @@ class AuditRequest(TrialRequest):
     def _one_way(self) -> AuditRequest:
         """Versions that exist, or how to make them."""
         if not self.purified and self.prior is None and not self.presets:
-            raise UsageError("name --purified NAME[@TAG] with --store, or --prior to purify the data: 'embedded' ships")
+            raise UsageError("name ‹purified NAME[@TAG]› with ‹store›, or ‹prior› to purify the data: 'embedded' ships")
         if self.purified and (stray := self.given(*_PURIFYING)):
-            raise UsageError(f"{stray[0]} is for images that are still to be purified; leave it or --purified out")
+            raise UsageError(f"‹{stray[0]}› is for images that are still to be purified; leave it or ‹purified› out")
         if self.purified and self.store is None:
-            raise UsageError("Missing option '--store'. Where the purified versions are.")
+            raise UsageError("Missing option '‹store›'. Where the purified versions are.")
         if self.victim_version is not None and self.store is None:
-            raise UsageError("Missing option '--store'. --victim-version is for answers that are kept there.")
+            raise UsageError("Missing option '‹store›'. ‹victim_version› is for answers that are kept there.")
         return self

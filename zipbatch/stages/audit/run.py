@@ -68,7 +68,7 @@ def audit(job: AuditJob, *, report: Report = lambda _progress: None, pictures: b
     if job.store is not None:
         return _judged(job, job.store, report, pictures=pictures)
     if job.workers.address is not None:
-        raise UsageError("--address (or RAY_ADDRESS): workers elsewhere need a --store that they can reach")
+        raise UsageError("‹address› (or RAY_ADDRESS): workers elsewhere need a ‹store› that they can reach")
     with TemporaryDirectory(prefix="zipbatch-audit-") as folder:
         return _judged(job, Store(Path(folder) / "pur"), report, pictures=pictures)
 

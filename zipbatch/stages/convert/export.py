@@ -118,7 +118,7 @@ def export_images(request: ExportRequest, *, on_progress: Progress = lambda _don
 def _check_class_names(classes: Sequence[str]) -> None:
     for name in classes:
         if name in {"", ".", ".."} or "/" in name or "\0" in name:
-            raise UsageError(f"class {name!r} cannot be the name of a folder; export without --data, by numbers")
+            raise UsageError(f"class {name!r} cannot be the name of a folder; export without ‹data›, by numbers")
 
 
 def _exported(request: ExportRequest, rows: tuple[VersionRow, ...], *, reused: bool) -> Exported:
@@ -154,7 +154,7 @@ def _check_names(version: Version, rows: tuple[VersionRow, ...]) -> None:
         _plain(row.split)
         if is_reserved(_plain(row.shard)):
             raise UsageError(
-                f"{version.reference}: no shard of a folder can be named {row.shard}; export it --as images"
+                f"{version.reference}: no shard of a folder can be named {row.shard}; export it ‹as='images'›"
             )
         if row.shard in seen:
             raise UsageError(f"{version.reference}: two shards are named {row.shard}; export its splits one by one")

@@ -26,17 +26,19 @@ def split_folders(folder: Path, known: Collection[str]) -> tuple[str, ...]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder")
     if looks_like_zip(folder):
-        raise UsageError(f"{folder}: holds originals beside purified images, as the ZIP code leaves them: --layout zip")
+        raise UsageError(
+            f"{folder}: holds originals beside purified images, as the ZIP code leaves them: ‹layout='zip'›"
+        )
     there = [item.name for item in children(folder)]
     found = tuple(split for split in known if split in there and (folder / split).is_dir())
     if not found:
         raise UsageError(
             f"{folder}: has no folder of a split ({', '.join(known)}). Names in order of batches, as the ZIP code "
-            "writes them below pur/Mode3, do not say which sample an image is: give --map FILE.csv with path,key"
+            "writes them below pur/Mode3, do not say which sample an image is: give ‹map FILE.csv› with path,key"
         )
     if odd := set(there) - set(found):
         raise UsageError(
-            f"{folder / min(odd)}: is no split of the data ({', '.join(known)}); move it away or say --split"
+            f"{folder / min(odd)}: is no split of the data ({', '.join(known)}); move it away or say ‹splits›"
         )
     return found
 
@@ -64,10 +66,10 @@ def _key_of(file: Path, root: Path, keys: Collection[str]) -> str:
     found = [tail for tail in tails if tail in keys]
     if not found:
         raise DataError(
-            file, f"is no sample of split {root.name}: files are named <key>.<extension>, or --map says which is which"
+            file, f"is no sample of split {root.name}: files are named <key>.<extension>, or ‹map› says which is which"
         )
     if len(found) > 1:
-        raise DataError(file, f"may be {found[0]!r} or {found[1]!r}; say which with --map")
+        raise DataError(file, f"may be {found[0]!r} or {found[1]!r}; say which with ‹map›")
     return found[0]
 
 
@@ -88,7 +90,7 @@ def match_by_map(
     for line, path, key, given in _map_rows(table):
         where = f"{table}:{line}"
         if given is None and len(keys) > 1:
-            raise UsageError(f"{table}: has no column split; say which one it is with --split ({', '.join(keys)})")
+            raise UsageError(f"{table}: has no column split; say which one it is with ‹splits› ({', '.join(keys)})")
         split = next(iter(keys)) if given is None else given
         if split not in keys:
             raise DataError(where, f"split {split!r} is not one of {', '.join(keys)}")
@@ -108,7 +110,7 @@ def match_by_map(
 def _map_rows(table: Path) -> Iterator[tuple[int, str, str, str | None]]:
     """(line, path, key, split or None) of each row."""
     if not table.is_file():
-        raise UsageError(f"{table}: no such file; --map takes a CSV of path,key or path,key,split")
+        raise UsageError(f"{table}: no such file; ‹map› takes a CSV of path,key or path,key,split")
     if table.stat().st_size > _MAX_MAP_BYTES:
         raise DataError(table, f"is over the limit of {_MAX_MAP_BYTES} bytes")
     try:

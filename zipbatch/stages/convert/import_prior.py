@@ -16,6 +16,7 @@ from zipbatch.checkpoints.guided_flags import PUBLISHED, GuidedFlags
 from zipbatch.checkpoints.prior import MANIFEST, alpha_bar_of
 from zipbatch.errors import UsageError
 from zipbatch.kinds import taken_by
+from zipbatch.spelling import setting
 from zipbatch.stages.output_folder import new_folder
 from zipbatch.stages.train.run import finished_manifest
 from zipbatch.storage import StoragePath
@@ -25,7 +26,7 @@ from zipbatch.storage import StoragePath
 class ImportedPrior:
     """The folder, the source's digest, and what is in it; ``reused`` when it was there already.
 
-    ``assumed``: what neither the file nor the user said, and what was taken for it, by the flag that says otherwise.
+    ``assumed``: what neither the file nor the user said, and what was taken for it, by the setting that says otherwise.
     """
 
     path: Path
@@ -48,7 +49,7 @@ def import_prior(file: StoragePath, out: Path, *, half: bool = False, flags: Gui
     """
     opened = open_prior(file, flags=flags).pinned()
     if opened.guided is None:
-        raise UsageError(f"{file}: is a folder, which purify takes as it is: --prior {file}")
+        raise UsageError(f"{file}: is a folder, which purify takes as it is: {setting('prior', file)}")
     source = opened.sha256s[0]
     trained = {} if flags.meaning == PUBLISHED.meaning else {"flags": flags.meaning}
     identity = atomic.sha256_json({"source": source, "half": half, **trained})
@@ -56,7 +57,7 @@ def import_prior(file: StoragePath, out: Path, *, half: bool = False, flags: Gui
     reused = manifest is not None
     if manifest is None:
         if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-            raise UsageError(f"--out {out}: holds other files: it is {taken_by(out)}; choose an empty folder")
+            raise UsageError(f"{setting('out', out)}: holds other files: it is {taken_by(out)}; choose an empty folder")
         alpha_bar_of(opened)  # says what is wrong with the schedule
         tensors = _finite(prior_tensors(opened), half=half, where=opened.path)
         manifest = {
@@ -72,7 +73,7 @@ def import_prior(file: StoragePath, out: Path, *, half: bool = False, flags: Gui
         if (out / MANIFEST).is_file():
             write(out)  # the same prior, damaged since
         else:
-            new_folder(out, write, taken=f"--out {out}: holds other files; choose an empty folder")
+            new_folder(out, write, taken=f"{setting('out', out)}: holds other files; choose an empty folder")
     size, parameters, dtype = (manifest[name] for name in ("image_size", "parameters", "dtype"))
     return ImportedPrior(
         path=out,
@@ -94,6 +95,6 @@ def _finite(tensors: dict[str, Tensor], *, half: bool, where: StoragePath) -> di
     kept = {key: tensor.half() if half else tensor for key, tensor in tensors.items()}
     for key, tensor in kept.items():
         if not bool(torch.isfinite(tensor).all()):
-            hint = " in float16; import it without --half" if half and bool(torch.isfinite(tensors[key]).all()) else ""
+            hint = " in float16; import it without ‹half›" if half and bool(torch.isfinite(tensors[key]).all()) else ""
             raise UsageError(f"{where}: {key} (diffusers' name) has values that are not finite{hint}")
     return kept

@@ -79,7 +79,7 @@ def import_purified(
         DataError: files and samples do not pair one to one, an image cannot be decoded or has another size.
     """
     started_ns = time.time_ns()
-    check_name(request.dataset.name, "dataset (use --name)")
+    check_name(request.dataset.name, "dataset (use ‹name›)")
     if request.tag is not None:
         check_request_tag(request.tag, latest=request.latest)
     return despite_gc(lambda: _import_once(request, started_ns, on_progress))
@@ -118,7 +118,9 @@ def _splits(request: ImportRequest) -> tuple[str, ...]:
 def _matched(request: ImportRequest) -> Files:
     if request.zip_layout:
         if request.table is not None:
-            raise UsageError("--layout zip and --map exclude each other: either pixels say which is which, or the map")
+            raise UsageError(
+                "‹layout='zip'› and ‹map› exclude each other: either pixels say which is which, or the map"
+            )
         return match_zip_layout(request.folder, request.dataset, splits=request.splits)
     splits = _splits(request)
     keys: dict[str, dict[str, None]] = {split: {} for split in splits}  # in order

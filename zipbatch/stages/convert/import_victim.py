@@ -20,6 +20,7 @@ from zipbatch.checkpoints.victim import CONFIG, VictimSpec, open_victim, save_vi
 from zipbatch.errors import DataError, UsageError
 from zipbatch.kinds import ONNX as ONNX_KIND
 from zipbatch.kinds import head_of, kind_of
+from zipbatch.spelling import setting
 from zipbatch.stages.convert.foreign_victim import Channels, Foreign, checkpoint_victim, onnx_victim
 from zipbatch.stages.convert.request import ImportVictimRequest
 from zipbatch.stages.train.run import finished_manifest, prepare_out
@@ -118,12 +119,12 @@ def _normalisation(request: ImportVictimRequest) -> Normalisation | None:
     if mean is None:
         return None
     if std is None and mean not in NORMALISATIONS:
-        raise UsageError(f"--mean {mean} needs --std; only a NAME ({', '.join(NORMALISATIONS)}) says both")
-    means = NORMALISATIONS[mean].mean if mean in NORMALISATIONS else _three(mean, "--mean")
+        raise UsageError(f"{setting('mean', mean)} needs ‹std›; only a NAME ({', '.join(NORMALISATIONS)}) says both")
+    means = NORMALISATIONS[mean].mean if mean in NORMALISATIONS else _three(mean, "‹mean›")
     text = mean if std is None else std
-    stds = NORMALISATIONS[text].std if text in NORMALISATIONS else _three(text, "--std")
+    stds = NORMALISATIONS[text].std if text in NORMALISATIONS else _three(text, "‹std›")
     if min(stds) <= 0:
-        raise UsageError(f"--std {text}: must be above 0")
+        raise UsageError(f"{setting('std', text)}: must be above 0")
     return Normalisation(means, stds)
 
 
@@ -141,12 +142,12 @@ def _three(text: str, flag: str) -> tuple[float, float, float]:
 def _spec(foreign: Foreign, request: ImportVictimRequest, file: Path) -> tuple[VictimSpec, dict[str, Any]]:
     """The victim's config, and what of it was only assumed. What the file says and the user denies is an error."""
     for flag, said, asked in (
-        ("--num-classes", foreign.num_classes, request.num_classes),
-        ("--image-size", foreign.image_size, request.image_size),
+        ("‹num_classes›", foreign.num_classes, request.num_classes),
+        ("‹image_size›", foreign.image_size, request.image_size),
     ):
         if said is not None and asked is not None and said != asked:
-            hint = "; a head that is wider than the data is kept as it is" if flag == "--num-classes" else ""
-            raise UsageError(f"{file}: {flag} {asked}: the file says {said}; leave the flag out{hint}")
+            hint = "; a head that is wider than the data is kept as it is" if flag == "‹num_classes›" else ""
+            raise UsageError(f"{file}: {flag} {asked}: the file says {said}; leave it out{hint}")
     known: dict[str, Any] = {
         "num_classes": request.num_classes or foreign.num_classes,
         "image_size": request.image_size or foreign.image_size,
@@ -174,9 +175,9 @@ def _spec(foreign: Foreign, request: ImportVictimRequest, file: Path) -> tuple[V
 
 
 _WANTED = {
-    "num_classes": "how many classes it knows (--num-classes N)",
-    "image_size": "the size of the images that it was trained on (--image-size PX: CIFAR 32, ZIP's Imagenette 256)",
-    "normalisation": "how its pixels are normalised (--mean and --std, or --mean with a name such as imagenet)",
+    "num_classes": "how many classes it knows (‹num_classes N›)",
+    "image_size": "the size of the images that it was trained on (‹image_size PX›: CIFAR 32, ZIP's Imagenette 256)",
+    "normalisation": "how its pixels are normalised (‹mean› and ‹std›, or ‹mean› with a name such as imagenet)",
 }
 
 

@@ -54,7 +54,7 @@ def match_zip_layout(
     if missing := [split for split in splits if split not in found] or ([] if found else ["any split"]):
         there = ", ".join(sorted(item.name for item in children(folder))) if folder.is_dir() else "nothing"
         raise UsageError(
-            f"{folder}: has no purified images with their originals of {missing[0]} of {dataset.name}; --layout zip "
+            f"{folder}: has no purified images with their originals of {missing[0]} of {dataset.name}; ‹layout='zip'› "
             f"takes the folder that holds {', '.join(f'{name} and {name}{ORIGINALS}' for name in _SPLITS)}; it holds "
             f"{there}"
         )
@@ -102,7 +102,7 @@ def _paired(
             f"{folder}{ORIGINALS}",
             f"{len(missing)} samples of split {split} have no image with their pixels there"
             f"{f', the first is {missing[0]!r}' if missing else ''}, and {strangers} of {len(originals)} images are no "
-            "sample: stage the very data that the code purified (same attack, seed and size), or pair them by --map",
+            "sample: stage the very data that the code purified (same attack, seed and size), or pair them by ‹map›",
         )
     return matched
 
@@ -111,7 +111,7 @@ def _refuse_size(folder: Path, shapes: set[tuple[int, ...]], pixels: images.U8) 
     height, width = next(iter(shapes))[:2]
     raise UsageError(
         f"{folder}{ORIGINALS}: images are {width}x{height}, the samples {pixels.shape[1]}x{pixels.shape[0]}. Where the "
-        "code tiles small images on canvases, their cut-outs carry no number: pair them by --map FILE.csv with path,key"
+        "code tiles small images on canvases, their cut-outs carry no number: pair them by ‹map FILE.csv› with path,key"
     )
 
 

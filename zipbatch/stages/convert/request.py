@@ -51,7 +51,7 @@ class ImportVictimRequest(Request):
     @model_validator(mode="after")
     def _goes_together(self) -> ImportVictimRequest:
         if self.std is not None and self.mean is None:
-            raise UsageError("--std needs --mean")
+            raise UsageError("‹std› needs ‹mean›")
         return self
 
 

@@ -87,7 +87,7 @@ def cores_and_memory() -> Iterator[Finding]:
     yield Finding(check="cpu", text=f"{cpu_cores()} cores")
     memory = total() / GB
     yield Finding.of(
-        "memory", f"{memory:.1f} GB", memory >= LEAST_MEMORY_GB, "use --workers 0 and a small --memory-gb", warns=True
+        "memory", f"{memory:.1f} GB", memory >= LEAST_MEMORY_GB, "use ‹workers=0› and a small ‹memory_gb›", warns=True
     )
 
 
@@ -100,7 +100,7 @@ def ray_install() -> Finding:
             check="ray",
             text="not installed",
             state="warning",
-            next_step="pip install ray, or work in one process (--workers 0)",
+            next_step="pip install ray, or work in one process (‹workers=0›)",
         )
 
 
@@ -118,7 +118,7 @@ def shared_memory() -> Finding:
         "shared memory",
         f"{size:.1f} GB in {_SHARED}",
         size >= LEAST_SHARED_GB,
-        "start the container with --shm-size=2g or more, or work without Ray (--workers 0)",
+        "start the container with 'docker run --shm-size=2g' or more, or work without Ray (‹workers=0›)",
         warns=True,
     )
 

@@ -153,7 +153,7 @@ class Asking:
             if None in task.purified:
                 raise UsageError(
                     f"{purified[task.purified.index(None)]}: lacks the split {task.split} of {self.data_label}; name "
-                    "other splits with --split, or purify that one"
+                    "other splits with ‹splits›, or purify that one"
                 )
         return plan
 

@@ -10,6 +10,7 @@ from zipbatch.datasets import ShardDataset, ShardRef
 from zipbatch.datasets.labels import Labelling
 from zipbatch.datasets.staged import ALL_TO_ONE, CLEAN_SPLIT, POISONED_SPLIT, TRAIN_SPLITS
 from zipbatch.errors import UsageError
+from zipbatch.spelling import setting
 from zipbatch.stages.evaluate.job import EvaluateJob
 from zipbatch.stages.evaluate.pieces import EvaluateTask
 from zipbatch.stages.evaluate.victims import KnownVictim, num_classes
@@ -40,7 +41,7 @@ def plan_evaluate(job: EvaluateJob) -> EvaluatePlan:
     for victim in victims:
         _check_victim(victim, job.dataset)
     if job.purified and job.store is None:
-        raise UsageError("--purified needs --store: where are the purified shards?")
+        raise UsageError("‹purified› needs ‹store›: where are the purified shards?")
     shards = _evaluated(job.dataset, job.splits)
     versions: tuple[Version, ...] = ()
     outputs: list[dict[str, tuple[StoragePath, str]]] = []
@@ -79,7 +80,7 @@ def _check_victim(victim: KnownVictim, dataset: ShardDataset) -> None:
     if size is not None and dataset.manifest is not None and dataset.manifest.image_size != size:
         raise UsageError(
             f"{source.label}: the victim takes {size} px, {dataset.name} has {dataset.manifest.image_size} px; "
-            f"stage it with --image-size {size}"
+            f"stage it with {setting('image_size', size)}"
         )
 
 

@@ -40,7 +40,7 @@ class TrialRequest(NetworkRequest):
         Literal["stretch"] | None, Option("Make images fit that neither equal nor tile the prior's size, as in purify.")
     ] = None
     splits: Annotated[
-        tuple[str, ...], Option("Split; repeats.", flag="--split", metavar="NAME", default="as in purify")
+        tuple[str, ...], Option("Split; repeats.", flag="split", metavar="NAME", default="as in purify")
     ] = ()
     shards: Annotated[
         int | None, Field(ge=1), Option("Shards of each split to look at.", metavar="N", default="all")

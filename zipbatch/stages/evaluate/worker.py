@@ -199,8 +199,8 @@ def _check_fit(task: EvaluateTask, victim: KnownVictim, form: FormImages) -> Non
         way_out = "bring them to that size, or take a victim of theirs"
         if form.path != task.data:
             way_out = (
-                f"purify {task.name} with a prior of the victim's size, or with --resize stretch and without "
-                "--output-size prior"
+                f"purify {task.name} with a prior of the victim's size, or with ‹resize='stretch'› and without "
+                "‹output_size='prior'›"
             )
         reason = f"image is {image.shape[1]}x{image.shape[0]}, the victim {name} takes {size} px; {way_out}"
         raise DataError(form.path, reason, key=key)

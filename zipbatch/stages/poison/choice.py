@@ -9,6 +9,7 @@ from zipbatch.attacks import Attack, Goal, chosen_indices, cover_indices, poison
 from zipbatch.datasets.source import Source, Survey
 from zipbatch.datasets.staged import ALL_TO_ALL, ALL_TO_ONE, CLEAN_SPLIT, TargetMode
 from zipbatch.errors import UsageError
+from zipbatch.spelling import setting
 
 _NAMED = 20
 """Classes that a message lists."""
@@ -35,21 +36,21 @@ def attack_goal(
     if mode == ALL_TO_ONE:
         chosen = attack.default_target if target is None else _numbered(target, names)
         if not 0 <= chosen < classes:
-            raise UsageError(f"--target {chosen} is not one of the {classes} classes 0..{classes - 1}")
+            raise UsageError(f"{setting('target', chosen)} is not one of the {classes} classes 0..{classes - 1}")
         if chosen in sources:
             raise UsageError(
-                f"attack {attack.name}: class {chosen} is both the target and a source class; take another --target, "
-                "or other --param source_classes="
+                f"attack {attack.name}: class {chosen} is both the target and a source class; take another ‹target›, "
+                "or other ‹params› source_classes="
             )
         if clean and sources:
-            raise UsageError(f"attack {attack.name} poisons images of other classes than the target: no --clean-label")
+            raise UsageError(f"attack {attack.name} poisons images of other classes than the target: no ‹clean_label›")
         return Goal(classes=classes, target=chosen, clean_label=clean, sources=sources)
     if target is not None:
-        raise UsageError(f"--target is for {ALL_TO_ONE}; {ALL_TO_ALL} takes each class for the next")
+        raise UsageError(f"‹target› is for {ALL_TO_ONE}; {ALL_TO_ALL} takes each class for the next")
     if clean:
-        raise UsageError(f"attack {attack.name}: {ALL_TO_ALL} leaves no label true; add --no-clean-label")
+        raise UsageError(f"attack {attack.name}: {ALL_TO_ALL} leaves no label true; add ‹clean_label=False›")
     if classes < 2:
-        raise UsageError(f"--target-mode {ALL_TO_ALL} needs two classes or more, got {classes}")
+        raise UsageError(f"{setting('target_mode', ALL_TO_ALL)} needs two classes or more, got {classes}")
     return Goal(classes=classes, target=None, sources=sources)
 
 
@@ -59,7 +60,7 @@ def _numbered(target: int | str, names: Sequence[str]) -> int:
         return target
     if target not in names:
         known = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-        raise UsageError(f"--target {target} is not the name of a class; there are: {known}")
+        raise UsageError(f"{setting('target', target)} is not the name of a class; there are: {known}")
     return names.index(target)
 
 
@@ -68,7 +69,7 @@ def _check_classes(attack: Attack, classes: int) -> None:
         if unknown := [label for label in named if label >= classes]:
             raise UsageError(
                 f"attack {attack.name}: {name} {unknown[0]} is not one of the {classes} classes 0..{classes - 1}; name "
-                f"others with --param {name}="
+                f"others with ‹params› {name}="
             )
 
 
@@ -145,12 +146,12 @@ def _check_enough(attack: Attack, rate: float, *, total: int, goal: Goal, eligib
         return
     if goal.sources:
         why = f"the source classes ({', '.join(map(str, goal.sources))}) have only {eligible}"
-        way_out = "name more with --param source_classes="
+        way_out = "name more with ‹params› source_classes="
     else:
         why = f"class {goal.target}, the target, has only {eligible} and a clean-label attack poisons no others"
-        way_out = "take another --target"
+        way_out = "take another ‹target›"
     raise UsageError(
-        f"--poison-rate {rate} of {total} training images is {wanted}, but {why}; lower --poison-rate to "
+        f"{setting('poison_rate', rate)} of {total} training images is {wanted}, but {why}; lower ‹poison_rate› to "
         f"{int(1e4 * eligible / total) / 1e4} or less, or {way_out}"
     )
 
@@ -158,6 +159,6 @@ def _check_enough(attack: Attack, rate: float, *, total: int, goal: Goal, eligib
 def _check_cover(rate: float, *, total: int, left: set[int]) -> None:
     if (wanted := int(total * rate)) > len(left):
         raise UsageError(
-            f"--cover-rate {rate} of {total} training images is {wanted}, but only {len(left)} that may be cover are "
-            f"left; lower --cover-rate to {int(1e4 * len(left) / total) / 1e4} or less"
+            f"{setting('cover_rate', rate)} of {total} training images is {wanted}, but only {len(left)} that may be "
+            f"cover are left; lower ‹cover_rate› to {int(1e4 * len(left) / total) / 1e4} or less"
         )

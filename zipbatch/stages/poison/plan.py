@@ -109,7 +109,7 @@ def _check_tested(source: Source, surveys: Mapping[str, Survey], goal: Goal) -> 
             classes = ", ".join(map(str, goal.sources))
             raise UsageError(
                 f"{source.place}: none of the {survey.images} images of {split} is of the source classes ({classes}), "
-                f"so that {POISONED_SPLIT} would be empty; take more images, or other --param source_classes="
+                f"so that {POISONED_SPLIT} would be empty; take more images, or other ‹params› source_classes="
             )
 
 

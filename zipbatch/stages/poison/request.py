@@ -98,7 +98,7 @@ class PoisonSettings(Request):
         BeforeValidator(_as_texts),
         Option(
             "Parameter of the attack ('zipbatch ls attacks'), lists as 5,7; repeats.",
-            flag="--param",
+            flag="param",
             metavar="NAME=VALUE",
             decides="identity",
         ),
@@ -120,7 +120,7 @@ class PoisonSettings(Request):
     seed: Annotated[int, Field(ge=0), Option("Of trigger and poison indices.", decides="identity")] = 1234
     splits: Annotated[
         tuple[str, ...],
-        Option("Source split to stage; repeats.", flag="--split", metavar="NAME", default="all", decides="identity"),
+        Option("Source split to stage; repeats.", flag="split", metavar="NAME", default="all", decides="identity"),
     ] = ()
     limit: Annotated[
         int | None, Field(ge=1), Option("Only the first N images of each split.", metavar="N", decides="identity")

@@ -23,6 +23,7 @@ from zipbatch.attacks import (
 from zipbatch.datasets.folders import files_below
 from zipbatch.endpoints import NamedFunction
 from zipbatch.errors import DataError, UsageError
+from zipbatch.spelling import setting
 from zipbatch.storage import held_to, plain, read_bytes
 from zipbatch.strays import Tally
 
@@ -48,13 +49,13 @@ class Material:
         """What of it decides staged bytes, as the staged options hold it."""
         told: dict[str, object] = {}
         if self.pictures:
-            digests = [_digest(file, "--trigger-image") for file in self.pictures]
+            digests = [_digest(file, "‹trigger_image›") for file in self.pictures]
             if isinstance(attack, FromPictures):
                 told["trigger_images"] = {"count": len(digests), "sha256": atomic.sha256_json(digests)}
             else:
                 told["trigger_image_sha256"] = digests[0]
         if self.array is not None:
-            told["trigger_array_sha256"] = _digest(self.array, "--trigger-array")
+            told["trigger_array_sha256"] = _digest(self.array, "‹trigger_array›")
         return told
 
     @contextmanager
@@ -79,7 +80,7 @@ def find_material(named: Path | Sequence[Path] | None, array: Path | None) -> Ma
     for place in (named,) if isinstance(named, Path) else named or ():
         found += _pictures_in(place, others) if place.is_dir() else [place]
     if len(found) > MAX_PICTURES:
-        raise UsageError(f"--trigger-image: {len(found)} pictures, {MAX_PICTURES} at most")
+        raise UsageError(f"‹trigger_image›: {len(found)} pictures, {MAX_PICTURES} at most")
     return Material(tuple(found), array, others)
 
 
@@ -97,10 +98,12 @@ def find_attack(name: str, params: Mapping[str, str], *, profile: str) -> Attack
             raise UsageError(f"unknown attack {name!r}; a function of yours is named as {PYTHON}FILE.py:FUNCTION")
         return get_attack(name, params, profile=profile)
     if params or profile != "standard":
-        raise UsageError(f"--attack {name}: a function has no --param and no --profile")
+        raise UsageError(f"{setting('attack', name)}: a function has no ‹params› and no ‹profile›")
     function = NamedFunction.parse(name).pinned()
     if function.sha256 is None:
-        raise UsageError(f"--attack {name}: name a .py file, {PYTHON}FILE.py:FUNCTION; its digest says what was staged")
+        raise UsageError(
+            f"{setting('attack', name)}: name a .py file, {PYTHON}FILE.py:FUNCTION; its digest says what was staged"
+        )
     return FunctionAttack(FunctionSettings(function=function.name, sha256=function.sha256), function.load())
 
 
@@ -113,21 +116,21 @@ def make_trigger(attack: Attack, material: Material, image_size: int, *, seed: i
     _check_wanted(attack, material)
     if material.array is not None and isinstance(attack, FromArray):
         array = _read_array(material.array)
-        return _told(f"--trigger-array {material.array}", lambda: attack.trigger_from_array(array, image_size))
+        return _told(setting("trigger_array", material.array), lambda: attack.trigger_from_array(array, image_size))
     if material.others.count:
-        log.warning("--trigger-image: not taken, as they are no pictures: %s", material.others)
+        log.warning("‹trigger_image›: not taken, as they are no pictures: %s", material.others)
     if material.pictures and isinstance(attack, FromPictures):
         pictures = _read_pictures(attack, material.pictures, image_size)
-        where = f"--trigger-image {' '.join(map(str, material.pictures[:4]))}"
+        where = f"‹trigger_image› {' '.join(map(str, material.pictures[:4]))}"
         return _told(where, lambda: attack.trigger_from_pictures(pictures, image_size, seed=seed))
     if material.pictures and isinstance(attack, FromPicture):
         file = material.pictures[0]
         picture = _read_picture(file)
-        return _told(f"--trigger-image {file}", lambda: attack.trigger_from(picture, image_size))
+        return _told(setting("trigger_image", file), lambda: attack.trigger_from(picture, image_size))
     try:
         return attack.make_trigger(image_size, seed=seed)
     except ValueError as error:
-        raise UsageError(f"attack {attack.name}: {error}; --image-size resizes the images") from error
+        raise UsageError(f"attack {attack.name}: {error}; ‹image_size› resizes the images") from error
 
 
 def stamp(
@@ -149,13 +152,13 @@ def stamp(
 def _check_wanted(attack: Attack, material: Material) -> None:
     takes_pictures = isinstance(attack, FromPicture | FromPictures)
     if material.pictures and not takes_pictures:
-        raise UsageError(f"--trigger-image: attack {attack.name} draws its own trigger, or makes it of something else")
+        raise UsageError(f"‹trigger_image›: attack {attack.name} draws its own trigger, or makes it of something else")
     if material.array is not None and not isinstance(attack, FromArray):
-        raise UsageError(f"--trigger-array: attack {attack.name} takes none")
+        raise UsageError(f"‹trigger_array›: attack {attack.name} takes none")
     if attack.needs is not None and not material.pictures and material.array is None:
         raise UsageError(f"attack {attack.name} needs {attack.needs}")
     if isinstance(attack, FromPicture) and len(material.pictures) > 1:
-        raise UsageError(f"--trigger-image: attack {attack.name} takes one picture, got {len(material.pictures)}")
+        raise UsageError(f"‹trigger_image›: attack {attack.name} takes one picture, got {len(material.pictures)}")
 
 
 def _told(where: str, make: Callable[[], _T]) -> _T:
@@ -173,7 +176,9 @@ def _pictures_in(folder: Path, others: Tally) -> list[Path]:
         else:
             others.add(str(file))
     if not found:
-        raise UsageError(f"--trigger-image {folder}: holds no picture ({', '.join(images.SOURCE_EXTENSIONS)})")
+        raise UsageError(
+            f"{setting('trigger_image', folder)}: holds no picture ({', '.join(images.SOURCE_EXTENSIONS)})"
+        )
     return found
 
 
@@ -189,7 +194,7 @@ def _read_pictures(attack: FromPictures, files: Sequence[Path], image_size: int)
         return [_read_picture(file) for file in files]
     if (size := len(files) * 3 * image_size**2) > MAX_POOL_BYTES:
         raise UsageError(
-            f"--trigger-image: {len(files)} pictures of {image_size} px take {size} bytes, over the limit of "
+            f"‹trigger_image›: {len(files)} pictures of {image_size} px take {size} bytes, over the limit of "
             f"{MAX_POOL_BYTES}; name fewer"
         )
     return [images.resize(_read_whole(file), image_size) for file in files]
@@ -198,7 +203,9 @@ def _read_pictures(attack: FromPictures, files: Sequence[Path], image_size: int)
 def _read_whole(file: Path) -> images.U8:
     picture = _read_picture(file)
     if picture[:, :, 3].min() < 255:
-        raise UsageError(f"--trigger-image {file}: has transparent pixels; flatten it onto a background first")
+        raise UsageError(
+            f"{setting('trigger_image', file)}: has transparent pixels; flatten it onto a background first"
+        )
     return picture[:, :, :3].copy()
 
 
@@ -212,9 +219,9 @@ def _read_picture(path: Path) -> images.U8:
         plain(path)
         return images.decode_rgba(path.read_bytes(), path.suffix.removeprefix(".").lower())
     except DataError as error:
-        raise UsageError(f"--trigger-image {error}") from error
+        raise UsageError(f"‹trigger_image› {error}") from error
     except (OSError, ValueError) as error:
-        raise UsageError(f"--trigger-image {path}: {error}") from error
+        raise UsageError(f"{setting('trigger_image', path)}: {error}") from error
 
 
 def _read_array(path: Path) -> arrays.Array:
@@ -226,6 +233,6 @@ def _read_array(path: Path) -> arrays.Array:
     try:
         return arrays.from_npy(read_bytes(path, limit=MAX_ARRAY_BYTES))
     except DataError as error:
-        raise UsageError(f"--trigger-array {error}") from error
+        raise UsageError(f"‹trigger_array› {error}") from error
     except (OSError, ValueError) as error:
-        raise UsageError(f"--trigger-array {path}: {error}") from error
+        raise UsageError(f"{setting('trigger_array', path)}: {error}") from error

@@ -31,7 +31,7 @@ class Unreadable(tuple[tuple[str, str, str], ...]):
         lines = [message for _, _, message in self[:_SHOWN]]
         lines += [f"… and {len(self) - _SHOWN} more"] if len(self) > _SHOWN else []
         images = "1 image" if len(self) == 1 else f"{len(self)} images"
-        head = f"{images} cannot be read; mend or remove them, or say --skip-unreadable to stage the others"
+        head = f"{images} cannot be read; mend or remove them, or say ‹skip_unreadable=True› to stage the others"
         return DataError(place, "\n  ".join([head, *lines]))
 
 

@@ -131,7 +131,7 @@ def _staged_size(plan: PoisonPlan, image: SourceImage) -> images.U8:
     pixels = image.pixels()
     if plan.request.image_size is None and pixels.shape[:2] != (plan.image_size, plan.image_size):
         height, width = pixels.shape[:2]
-        reason = f"is {width}x{height}, the first image is {plan.image_size} px; name --image-size to resize all"
+        reason = f"is {width}x{height}, the first image is {plan.image_size} px; name ‹image_size› to resize all"
         raise DataError(image.origin, reason, key=image.key)
     return images.resize(pixels, plan.image_size, policy=plan.request.resize)
 

@@ -38,7 +38,7 @@ def _purify(instance: Instance, workspace: Workspace, report: Report) -> None:
 
 
 def _is_purified(instance: Instance, workspace: Workspace) -> bool:
-    """Its version reads, and every object of it is there: what 'store verify --repair' removed is made anew."""
+    """Its version reads, and all its objects are there: what 'zipbatch store verify --repair' removed is made anew."""
     dataset, tag = reference_of(instance, workspace)
     try:
         if workspace.store.versions.tags.read(dataset, tag) is None:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from zipbatch.config import DEFAULTS, Settings, find_config, read_config, validate
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS, ChainSettings, Purifier
+from zipbatch.spelling import setting
 from zipbatch.stages.purify.request import CHAIN, PurifierRequest
 from zipbatch.stages.purify.step_settings import is_of_step, with_step_settings
 
@@ -37,11 +38,11 @@ def chosen_purifier(asked: PurifierRequest) -> tuple[str, Settings]:
     _check_names(kind, method, given, assigned)
     validate(kind.settings_type, values, where=where)
     merged = {**values, **given, **assigned}
-    settings = validate(kind.settings_type, merged, where="settings given as flags")
+    settings = validate(kind.settings_type, merged, where="settings given one by one")
     if not of_steps:
         return method, settings
     merged["steps"] = _steps_with(of_steps, merged.get("steps", ChainSettings.DEFAULT_STEPS), method)
-    return method, validate(kind.settings_type, merged, where="settings given as flags")
+    return method, validate(kind.settings_type, merged, where="settings given one by one")
 
 
 def named_preset(asked: PurifierRequest) -> str | None:
@@ -52,13 +53,13 @@ def named_preset(asked: PurifierRequest) -> str | None:
 def _preset_or_method(preset: str | None, method: str | None) -> tuple[str, dict[str, object], str]:
     """A purifier's name, the settings that a preset has of it, and where both are from, for messages."""
     values: dict[str, object] = {}
-    where = f"--purifier {method}"
+    where = setting("purifier", method)
     if preset is not None or method is None:
         file = find_config("purifiers", preset or DEFAULT_PRESET)
         values, where = read_config(file), str(file)
         chosen = str(values.pop("method", CHAIN if isinstance(values.get("steps"), list) else "zip"))
         if method is not None and method != chosen:
-            raise UsageError(f"{file} is a preset of {chosen}, not of --purifier {method}")
+            raise UsageError(f"{file} is a preset of {chosen}, not of {setting('purifier', method)}")
         method = chosen
     if method not in PURIFIERS:
         raise UsageError(f"{where}: unknown purifier {method!r}; known: {', '.join(PURIFIERS)}")
@@ -70,8 +71,8 @@ def _steps_with(assigned: Mapping[str, object], steps: object, method: str) -> l
     if method != CHAIN:
         name, value = next(iter(assigned.items()))
         raise UsageError(
-            f"--set {name}={value}: the purifier {method} is no chain, so its settings have no step before them; "
-            f"it has: {', '.join(PURIFIERS[method].settings_type.model_fields)}"
+            f"{setting('set', {name: value})}: the purifier {method} is no chain, so its settings have no step before "
+            f"them; it has: {', '.join(PURIFIERS[method].settings_type.model_fields)}"
         )
     assert isinstance(steps, list | tuple)
     return with_step_settings(steps, assigned)
@@ -81,21 +82,22 @@ def _check_names(kind: type[Purifier], method: str, flags: Iterable[str], assign
     """Raises ``UsageError`` for a setting that the purifier does not have, or that is given twice."""
     known = kind.settings_type.model_fields
     for name in flags:
-        flag = f"--{name.replace('_', '-')}"
+        flag = f"‹{name}›"
         if method == CHAIN:
             raise UsageError(
                 f"{flag} does not apply to a chain of purifiers, as several presets are: say it of a step, "
-                f"--set zip.{name}=…, or take one purifier: --preset {SINGLE_PRESET}"
+                f"{setting('set', {f'zip.{name}': '…'})}, or take one purifier: {setting('preset', SINGLE_PRESET)}"
             )
         if name not in known:
             raise UsageError(f"{flag} does not apply to the purifier {method}")
         if name in assigned:
-            raise UsageError(f"{flag} and --set {name}={assigned[name]} both set {name}; give one")
+            raise UsageError(f"{flag} and {setting('set', {name: assigned[name]})} both set {name}; give one")
     for name, value in assigned.items():
         if name not in known:
-            more = f"; of a step it is set by its number or method: --set 1.{name}={value}" if method == CHAIN else ""
+            of_step = f"; of a step it is set by its number or method: {setting('set', {f'1.{name}': value})}"
             raise UsageError(
-                f"--set {name}={value}: the purifier {method} has no such setting; it has: {', '.join(known)}{more}"
+                f"{setting('set', {name: value})}: the purifier {method} has no such setting; it has: "
+                f"{', '.join(known)}{of_step if method == CHAIN else ''}"
             )
 
 

@@ -88,6 +88,6 @@ class Halving:
             self._in_turn = True
             return
         if self._rows == 1:
-            raise WorkFailed("out of GPU memory with a single row; use a smaller prior or --precision bfloat16")
+            raise WorkFailed("out of GPU memory with a single row; use a smaller prior or ‹precision='bfloat16'›")
         self._rows //= 2
         log.warning("out of GPU memory: going on with batches of %d", self._rows)

@@ -14,6 +14,7 @@ from zipbatch.datasets.staged import CLEAN_SPLIT, POISONED_SPLIT
 from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import RepaintSettings
+from zipbatch.spelling import setting
 from zipbatch.stages.purify.acceptance import acceptable, acceptable_row
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.spec import PurifierSpec
@@ -85,7 +86,7 @@ def plan_purify(job: PurifyJob) -> PurifyPlan:
         UsageError: no such split, or nothing to purify.
     """
     started_ns = time.time_ns()
-    check_name(job.dataset.name, "dataset (use --name)")
+    check_name(job.dataset.name, "dataset (use ‹name›)")
     if job.tag is not None:
         check_request_tag(job.tag, latest=job.latest)
     _check_size(job)
@@ -139,9 +140,9 @@ def _images(shard: ShardRef, row: VersionRow | None) -> int | None:
 
 def check_request_tag(tag: str, *, latest: bool | None) -> None:
     """Raises ``UsageError`` for a tag that cannot be, or that is ``latest`` where that is not to be moved."""
-    check_tag(tag, "--tag")
+    check_tag(tag, "‹tag›")
     if tag == LATEST and latest is False:
-        raise UsageError(f"--tag {LATEST} and --no-{LATEST} contradict each other; give one")
+        raise UsageError(f"{setting('tag', LATEST)} and ‹latest=False› contradict each other; give one")
 
 
 def _check_size(job: PurifyJob) -> None:
@@ -188,7 +189,9 @@ def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...
         )
     shards = tuple(shard for shard in dataset.shards if shard.split in wanted)
     if not shards:
-        raise UsageError(f"{dataset.name}: nothing to purify; name a split of {', '.join(dataset.splits)} with --split")
+        raise UsageError(
+            f"{dataset.name}: nothing to purify; name a split of {', '.join(dataset.splits)} with ‹splits›"
+        )
     return shards
 
 

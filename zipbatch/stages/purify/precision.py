@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from zipbatch.cluster import Workers, pick_device
 from zipbatch.cluster.device import TENSOR_CORES, has_bfloat16
 from zipbatch.errors import UsageError
+from zipbatch.spelling import setting
 from zipbatch.stages.purify.request import AUTO
 from zipbatch.stages.purify.spec import PurifierSpec
 
@@ -48,14 +49,14 @@ def check_precision(spec: PurifierSpec, device: torch.device) -> None:
     asked, precision = spec.asked.precision, spec.precision
     if asked == AUTO and precision == "bfloat16" and not has_bfloat16(device):
         raise UsageError(
-            f"--precision auto is bfloat16 for these workers, and this one's {_named(device)} has none in hardware; "
-            "where machines differ, say which: --precision float32, or bfloat16 for what is emulated there"
+            f"‹precision='auto'› is bfloat16 for these workers, and this one's {_named(device)} has none in hardware; "
+            "where machines differ, say which: ‹precision='float32'›, or bfloat16 for what is emulated there"
         )
     if precision in {"tf32", "float16"} and device.type != "cuda":
-        raise UsageError(f"--precision {precision} is for GPUs; on a CPU take float32 or bfloat16")
+        raise UsageError(f"{setting('precision', precision)} is for GPUs; on a CPU take float32 or bfloat16")
     if precision == "tf32" and not has_bfloat16(device):
         major, minor = TENSOR_CORES
-        raise UsageError(f"--precision tf32: needs compute capability {major}.{minor}, not a {_named(device)}")
+        raise UsageError(f"‹precision='tf32'›: needs compute capability {major}.{minor}, not a {_named(device)}")
 
 
 def _named(device: torch.device) -> str:

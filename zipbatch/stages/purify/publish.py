@@ -133,7 +133,7 @@ def publish_version(
     for name, there in stay.items():
         log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, name, there)
     if left and not tag:
-        left += f"; no tag keeps {version} from 'store gc': --tag NAME would"
+        left += f"; no tag keeps {version} from 'store gc': ‹tag NAME› would"
     return Published(
         dataset=dataset, version=version, new=new, tags=moved, counts=counts, latest_left=left, tags_left=stay
     )
@@ -152,7 +152,7 @@ def tags_to_move(
     if names:
         return own, (
             f"{dataset}@{LATEST} stays with {', '.join(names)}, whose settings are others than this run's; "
-            f"--{LATEST} moves it"
+            "‹latest=True› moves it"
         )
     return (*own, LATEST), None
 

@@ -84,7 +84,7 @@ class SampleReader:
         if not self._keep and (others := sample.other_images):
             raise DataError(sample.shard, _refusal(sample, others), key=sample.key)
         if self._spec.asked.keep_masks and MASK in sample.members:
-            reason = f"has a member {MASK} of its own, where --keep-masks puts the mask; purify it without"
+            reason = f"has a member {MASK} of its own, where ‹keep_masks› puts the mask; purify it without"
             raise DataError(sample.shard, reason, key=sample.key)
         image = original = sample.image()
         try:
@@ -112,6 +112,6 @@ def _refusal(sample: Sample, others: Sequence[str]) -> str:
     named = ", ".join(f".{extension}" for extension in others[:5]) + (", …" if len(others) > 5 else "")
     return (
         f"{OTHER_IMAGES} than .{sample.image_extension}, which is purified: {named}. A key ends at its first dot: "
-        "rename what are samples of their own (1_5.jpg for 1.5.jpg); --other-images keep passes masks and the like on "
-        "as they are; --quarantine sets such samples aside"
+        "rename what are samples of their own (1_5.jpg for 1.5.jpg); ‹other_images='keep'› passes masks and the like "
+        "on as they are; ‹quarantine=True› sets such samples aside"
     )

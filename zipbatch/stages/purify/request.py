@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from zipbatch.config import Option, Request, pairs
 from zipbatch.errors import UsageError
 from zipbatch.purifiers.settings import Precision
+from zipbatch.spelling import setting
 
 OutputSize = Literal["input", "prior"]
 AUTO: Literal["auto"] = "auto"
@@ -42,7 +43,7 @@ class PurifierRequest(NetworkRequest):
     preset: Annotated[
         str | None,
         Option(
-            "Settings from configs/purifiers; flags override.",
+            "Settings from configs/purifiers; single settings override them.",
             metavar="NAME|FILE",
             default="balanced",
             decides="identity",
@@ -56,7 +57,7 @@ class PurifierRequest(NetworkRequest):
         tuple[str, ...],
         Option(
             "gray, blur:N, blur:N@mean, blur:N@key, gauss:S or dct:N; repeats, averaged.",
-            flag="--transform",
+            flag="transform",
             metavar="T",
             decides="identity",
         ),
@@ -86,7 +87,7 @@ class PurifierRequest(NetworkRequest):
     chain: Annotated[
         tuple[str, ...],
         Option(
-            "A purifier with its settings, after that of the --chain before. A range, quality=40..80, is drawn "
+            "A purifier with its settings, after that of the ‹chain› before. A range, quality=40..80, is drawn "
             "for each image; draws=K takes the mean of K.",
             metavar="'METHOD NAME=VALUE…'",
             decides="identity",
@@ -107,7 +108,7 @@ class PurifierRequest(NetworkRequest):
     @model_validator(mode="after")
     def _chain_stands_alone(self) -> PurifierRequest:
         if self.chain and (self.preset or self.purifier):
-            raise ValueError("--chain names the purifiers itself; leave --preset and --purifier out")
+            raise ValueError("‹chain› names the purifiers itself; leave ‹preset› and ‹purifier› out")
         return self
 
     @property
@@ -117,7 +118,7 @@ class PurifierRequest(NetworkRequest):
 
     @property
     def flags(self) -> dict[str, object]:
-        """Settings of the purifier that have a flag of their own and were given."""
+        """Settings of the purifier that are fields of their own and were given."""
         given = {name: getattr(self, name) for name in ("guidance_exponent", "steps", "eta", "start_step")}
         given["transforms"] = self.transforms or None
         return {name: value for name, value in given.items() if value is not None}
@@ -135,7 +136,7 @@ class PurifySettings(PurifierRequest):
         tuple[str, ...],
         Option(
             "Split; repeats.",
-            flag="--split",
+            flag="split",
             metavar="NAME",
             default="test, test_poisoned; bare: all",
             decides="identity",
@@ -197,6 +198,8 @@ def chain_step(text: str) -> Mapping[str, object]:
     try:
         method, *given = shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"--chain {text!r}: name a purifier and its settings, as in 'jpeg quality=60'") from error
-    values = pairs(given, f"--chain '{text}'")
+        raise UsageError(
+            f"{setting('chain', text)}: name a purifier and its settings, as in 'jpeg quality=60'"
+        ) from error
+    values = pairs(given, setting("chain", text))
     return {"method": method, **{name: None if value == "null" else value for name, value in values.items()}}

@@ -8,6 +8,7 @@ from zipbatch.checkpoints import PriorFolder, Restorer, open_prior, read_calibra
 from zipbatch.config import Settings
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import ChainSettings, RepaintSettings, RestoreSettings, SamplerSettings
+from zipbatch.spelling import setting
 from zipbatch.stages.purify.choose import chosen_purifier, warn_once
 from zipbatch.stages.purify.request import PurifierRequest
 from zipbatch.stages.purify.spec import PurifierSpec, libraries_of
@@ -33,21 +34,22 @@ def asked_purifier(asked: PurifierRequest) -> PurifierSpec:
     spec = PurifierSpec(method=method, settings=settings, asked=asked, libraries=libraries_of(method, settings))
     _check_sizes(asked)
     if asked.keep_masks and not any(step.kind.masks for step in spec.steps):
-        raise UsageError("--keep-masks is for purifiers that mask what they repaint: none of these does; take repaint")
+        raise UsageError("‹keep_masks› is for purifiers that mask what they repaint: none of these does; take repaint")
     if asked.resize is not None and not spec.needs_prior:
-        raise UsageError(f"--resize does not apply to the purifier {method}: it takes images of any size")
+        raise UsageError(f"‹resize› does not apply to the purifier {method}: it takes images of any size")
     return spec
 
 
 def _check_sizes(asked: PurifierRequest) -> None:
     if asked.resize is None and asked.output_size is not None:
         raise UsageError(
-            f"--output-size {asked.output_size} is for images that are made to fit; give --resize, too, or leave it out"
+            f"{setting('output_size', asked.output_size)} is for images that are made to fit; give ‹resize›, "
+            "too, or leave it out"
         )
     if asked.resize == "center-crop" and asked.output_size == "input":
         raise UsageError(
-            "--resize center-crop purifies the middle square alone, so images of the input's size cannot come out: "
-            "take --output-size prior for that square at the prior's size, or --resize stretch for whole images"
+            "‹resize='center-crop'› purifies the middle square alone, so images of the input's size cannot come out: "
+            "take ‹output_size='prior'› for that square at the prior's size, or ‹resize='stretch'› for whole images"
         )
 
 
@@ -61,8 +63,8 @@ def with_prior(asked: PurifierSpec, prior: StoragePath | None) -> PurifierSpec:
         return asked
     if prior is None:
         raise UsageError(
-            f"the purifier {asked.method} needs a diffusion model: --prior DIR, FILE.pt or hub:NAME "
-            "(or --prior embedded)"
+            f"the purifier {asked.method} needs a diffusion model: ‹prior DIR›, FILE.pt or hub:NAME "
+            "(or ‹prior='embedded'›)"
         )
     return with_opened(asked, opened_prior(prior))
 

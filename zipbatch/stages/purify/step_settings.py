@@ -9,13 +9,14 @@ from pydantic import ValidationError
 from zipbatch.config import problems
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import PURIFIERS, Step
+from zipbatch.spelling import setting
 
 DRAWS = "draws"
 """What a step has beside its purifier's own settings."""
 
 
 def is_of_step(name: str) -> bool:
-    """Whether a name of ``--set`` addresses a step."""
+    """Whether a name in ``set`` addresses a step."""
     return "." in name
 
 
@@ -35,13 +36,13 @@ def with_step_settings(
     changed = [dict(step) for step in steps]
     told: dict[tuple[int, str], str] = {}
     for name, value in assigned.items():
-        flag = f"--set {name}={value}"
-        address, _, setting = name.partition(".")
-        number = _number(steps, address, setting, flag)
-        _check_setting(steps[number], number, setting, flag)
-        if (other := told.setdefault((number, setting), flag)) != flag:
-            raise UsageError(f"{other} and {flag} both set {setting} of step {number + 1}; give one")
-        changed[number][setting] = value
+        flag = setting("set", {name: value})
+        address, _, field = name.partition(".")
+        number = _number(steps, address, field, flag)
+        _check_field(steps[number], number, field, flag)
+        if (other := told.setdefault((number, field), flag)) != flag:
+            raise UsageError(f"{other} and {flag} both set {field} of step {number + 1}; give one")
+        changed[number][field] = value
     for number in sorted({number for number, _ in told}):
         flags = " ".join(flag for (of, _), flag in told.items() if of == number)
         _check_fit(changed[number], f"{flags}: step {number + 1} cannot be so")
@@ -55,7 +56,7 @@ def _check_fit(step: Mapping[str, object], where: str) -> None:
         raise UsageError(f"{where}\n{problems(error)}") from error
 
 
-def _number(steps: Sequence[Mapping[str, object]], address: str, setting: str, flag: str) -> int:
+def _number(steps: Sequence[Mapping[str, object]], address: str, field: str, flag: str) -> int:
     """The index of the step that is meant."""
     listed = ", ".join(f"{number} {step['method']}" for number, step in enumerate(steps, start=1))
     if address.isascii() and address.isdecimal():
@@ -65,14 +66,14 @@ def _number(steps: Sequence[Mapping[str, object]], address: str, setting: str, f
     if not found:
         raise UsageError(f"{flag}: the chain has no step {address!r}; its steps are: {listed}")
     if len(found) > 1:
-        which = " or ".join(f"{number + 1}.{setting}" for number in found)
+        which = " or ".join(f"{number + 1}.{field}" for number in found)
         raise UsageError(f"{flag}: several steps are {address} (the steps are: {listed}); say which: {which}")
     return found[0]
 
 
-def _check_setting(step: Mapping[str, object], number: int, setting: str, flag: str) -> None:
+def _check_field(step: Mapping[str, object], number: int, field: str, flag: str) -> None:
     known = [*PURIFIERS[str(step["method"])].settings_type.model_fields, DRAWS]
-    if setting not in known:
+    if field not in known:
         raise UsageError(
             f"{flag}: step {number + 1}, {step['method']}, has no such setting; it has: {', '.join(known)}"
         )

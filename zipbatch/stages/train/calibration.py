@@ -20,6 +20,7 @@ from zipbatch.datasets.source import Source
 from zipbatch.diffusion.tiling import DoesNotTileError
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import DiffusionSampler, RepaintSettings, Resources, calibration_of
+from zipbatch.spelling import setting
 from zipbatch.stages.purify.build import exact_on
 from zipbatch.stages.purify.halving import Halving
 from zipbatch.stages.train.request import CalibrateRequest
@@ -64,7 +65,7 @@ def calibrate(
         DataError: an image cannot be read; it names the shard or file and the key.
         WorkFailed: the GPU's memory does not take a single row.
     """
-    settings = validate(RepaintSettings, {"residual_steps": asked.residual_steps}, where="--residual-steps")
+    settings = validate(RepaintSettings, {"residual_steps": asked.residual_steps}, where="‹residual_steps›")
     device = pick_device(asked.device)
     check_writable(prior)
     split = held_out_split(source)
@@ -110,8 +111,8 @@ def measured(
     except DoesNotTileError as error:
         size, side = pixels.shape[-1], prior.image_size
         raise UsageError(
-            f"{prior.path}: images of {size} px neither equal nor tile the prior's {side} px; --image-size {side} "
-            "resizes them"
+            f"{prior.path}: images of {size} px neither equal nor tile the prior's {side} px; "
+            f"{setting('image_size', side)} resizes them"
         ) from error
     except ValueError as error:
         raise UsageError(f"{prior.path}: {error}") from error
@@ -122,7 +123,7 @@ def _check_learned(prior: PriorFolder, settings: RepaintSettings) -> None:
     if prior.trained_below <= (highest := max(settings.residual_steps)) < prior.training_steps:
         raise UsageError(
             f"{prior.path}: learned the timesteps below {prior.trained_below} alone, not {highest}; measure at lower "
-            "ones (--residual-steps), and let 'repaint' look there (--set repaint.residual_steps=…)"
+            "ones (‹residual_steps›), and let 'repaint' look there (‹set={'repaint.residual_steps': '…'}›)"
         )
 
 

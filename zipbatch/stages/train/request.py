@@ -23,11 +23,11 @@ from zipbatch.errors import UsageError
 
 VictimPreset = Annotated[
     str,
-    Option("Settings from configs/victims; flags override them.", metavar="NAME|FILE", decides="identity"),
+    Option("Settings from configs/victims; single settings override them.", metavar="NAME|FILE", decides="identity"),
 ]
 PriorPreset = Annotated[
     str,
-    Option("Settings from configs/priors; flags override them.", metavar="NAME|FILE", decides="identity"),
+    Option("Settings from configs/priors; single settings override them.", metavar="NAME|FILE", decides="identity"),
 ]
 StretchedTo = Annotated[
     int | None, Field(ge=8), Option("Stretch images to PX x PX.", metavar="PX", default="as is", decides="identity")
@@ -59,7 +59,7 @@ class VictimRequest(VictimSettings):
     purified: Annotated[
         str | None,
         Option(
-            "Train on the purified form of the train split; needs --store.", metavar="NAME[@TAG]", decides="identity"
+            "Train on the purified form of the train split; needs ‹store›.", metavar="NAME[@TAG]", decides="identity"
         ),
     ] = None
     store: Annotated[
@@ -77,7 +77,7 @@ class VictimRequest(VictimSettings):
     @model_validator(mode="after")
     def _goes_together(self) -> VictimRequest:
         if (self.purified is None) != (self.store is None):
-            raise UsageError("--purified and --store go together: which version, and where is it?")
+            raise UsageError("‹purified› and ‹store› go together: which version, and where is it?")
         return self
 
 
@@ -121,7 +121,7 @@ class RestorerRequest(Request):
         """
         defaults = RestorerConfig.model_validate({})
         highest = {"max_step": min(defaults.max_step, trained_below)}
-        return validate(RestorerConfig, highest | self.set, where="settings given as flags")
+        return validate(RestorerConfig, highest | self.set, where="settings given one by one")
 
 
 class CalibrateRequest(Request):

@@ -101,7 +101,7 @@ def train_restorer(
 def _check_learned(prior: PriorFolder, config: RestorerConfig) -> None:
     if config.max_step > prior.trained_below:
         raise UsageError(
-            f"{prior.path}: learned the timesteps below {prior.trained_below} alone; --max-step takes that or less"
+            f"{prior.path}: learned the timesteps below {prior.trained_below} alone; ‹max_step› takes that or less"
         )
 
 

@@ -16,6 +16,7 @@ from zipbatch.checkpoints.tensors import is_whole, read_json
 from zipbatch.config import Settings
 from zipbatch.errors import UsageError
 from zipbatch.kinds import folder_kind, taken_by
+from zipbatch.spelling import setting
 
 _OTHERS = {"a store of purified shards", "a staged dataset", "a folder of shards"}
 """What no model belongs in."""
@@ -79,7 +80,7 @@ def finished_manifest(
     manifest = read_json(out / "manifest.json")
     if manifest.get("identity") != identity:
         raise UsageError(
-            f"{out}: holds the result of other settings or data, {taken_by(out)}; choose another --out or remove it"
+            f"{out}: holds the result of other settings or data, {taken_by(out)}; choose another ‹out› or remove it"
         )
     return manifest if is_trained(out, opened) else None
 
@@ -106,12 +107,12 @@ def prepare_out(out: Path) -> None:
         UsageError: it cannot be made, or is a store or a folder of shards.
     """
     if out.is_dir() and (kind := folder_kind(out)) in _OTHERS:
-        raise UsageError(f"--out {out}: taken by {kind}; choose another --out or remove it")
+        raise UsageError(f"{setting('out', out)}: taken by {kind}; choose another ‹out› or remove it")
     try:
         out.mkdir(parents=True, exist_ok=True)
         atomic.sweep(out)
     except OSError as error:
-        raise UsageError(f"--out {out}: cannot be made ({error.strerror}); choose another place") from error
+        raise UsageError(f"{setting('out', out)}: cannot be made ({error.strerror}); choose another place") from error
 
 
 _PASSES = 3

@@ -67,7 +67,7 @@ def load_images(source: Source, held_out: int, sha256: str) -> Images:
             return Images(train, _decode_all(source, split, held_out), split)
     if len(train) <= held_out:
         raise UsageError(
-            f"{source.place}: {len(train)} images are too few to hold {held_out} out; hold out fewer (--held-out, or "
+            f"{source.place}: {len(train)} images are too few to hold {held_out} out; hold out fewer (‹held_out›, or "
             "held_out in a preset)"
         )
     return Images(train[:-held_out], train[-held_out:], "train")
@@ -106,7 +106,7 @@ def _decode_all(source: Source, split: str, limit: int | None, sha256: str | Non
                 if pixels.shape != (side, side, 3):
                     raise UsageError(
                         f"{source.place}: images of split {split} must be square and of one size; 'train prior' and "
-                        "'tune --fit' stretch them with --image-size"
+                        "'zipbatch tune --fit' stretch them with ‹image_size›"
                     )
                 found.append(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
                 taken += pixels.nbytes

@@ -108,13 +108,13 @@ def _loaded(dataset: ShardDataset, side: int, config: VictimConfig, device: torc
     batch = min(config.batch_size, _samples(shards))
     if device.type == "cpu":
         what = f"{dataset.name}: learning from batches of {batch} images of {side} px"
-        check_fits(batch * side**2 * _LEARNING_BYTES, what, smaller="a smaller --batch-size")
+        check_fits(batch * side**2 * _LEARNING_BYTES, what, smaller="a smaller ‹batch_size›")
     data = load_split(shards)
     if data.images.shape[-2:] != (side, side):
         height, width = data.images.shape[-2:]
         raise UsageError(
             f"{shards[0].path}: images are {width}x{height}, {dataset.name} has {side} px, which the "
-            "victim is to take; purify with --resize stretch --output-size input, or with a prior of that size"
+            "victim is to take; purify with ‹resize='stretch'› ‹output_size='input'›, or with a prior of that size"
         )
     if len(data.labels) < 2:
         raise UsageError(f"{dataset.name}: the split train has a single image; training needs two or more")

@@ -104,7 +104,7 @@ def fit(run: VictimRun) -> None:
     while not run.budget.spent:
         _epoch(run)
         if not math.isfinite(run.loss):
-            raise UsageError(f"training diverged in epoch {run.epoch} (loss {run.loss}); lower --lr")
+            raise UsageError(f"training diverged in epoch {run.epoch} (loss {run.loss}); lower ‹lr›")
         log.info("epoch %d: loss %.4f after %.0f s", run.epoch, run.loss, run.budget.seconds)
         run.checkpoint.save(epoch=run.epoch, loss=run.loss)
 

@@ -1,4 +1,4 @@
-"""The presets among which ``tune --fit`` chooses, and what they ask of a prior."""
+"""The presets among which ``zipbatch tune --fit`` chooses, and what they ask of a prior."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from zipbatch.config import PriorConfig, Settings
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import ChainSettings, RepaintSettings, RestoreSettings, SamplerSettings
+from zipbatch.spelling import setting
 from zipbatch.stages.purify.resolve import asked_purifier
 from zipbatch.stages.purify.spec import PurifierSpec
 from zipbatch.stages.tune.request import TuneRequest
@@ -53,12 +54,14 @@ def check_trainable(asked: Sequence[Candidate], config: PriorConfig) -> None:
             continue
         for step in one.spec.steps:
             if isinstance(step.settings, RestoreSettings):
-                raise UsageError(f"--preset {one.preset}: needs a restorer, which a prior that is trained now has not")
+                raise UsageError(
+                    f"{setting('preset', one.preset)}: needs a restorer, which a prior that is trained now has not"
+                )
             if isinstance(step.settings, SamplerSettings):
                 try:
                     step.settings.check_learned(config.training_steps, config.max_step or config.training_steps)
                 except ValueError as error:
-                    raise UsageError(f"--preset {one.preset}: the prior to be trained {error}") from error
+                    raise UsageError(f"{setting('preset', one.preset)}: the prior to be trained {error}") from error
 
 
 def needed(settings: Settings) -> tuple[tuple[int, ...], ...]:

@@ -84,7 +84,7 @@ class FitResult:
         if self.keeps_thresholds:
             text += f" Thresholds learned on them, for the prior {job.prior.digest[:12]} alone."
         return text + (
-            f" For purify --resize {self.chosen.spec.asked.resize}." if self.chosen.spec.asked.resize else ""
+            f" For 'zipbatch purify --resize {self.chosen.spec.asked.resize}'." if self.chosen.spec.asked.resize else ""
         )
 
 

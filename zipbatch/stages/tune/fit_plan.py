@@ -1,4 +1,4 @@
-"""What ``tune --fit`` comes to: clean images that are counted, presets that take them, thresholds to be learned."""
+"""What ``zipbatch tune --fit`` comes to: clean images, counted, presets that take them, thresholds to be learned."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from zipbatch.cluster import Workers
 from zipbatch.datasets.clean_images import held_out_split, spaced
 from zipbatch.datasets.source import Source, Survey
 from zipbatch.errors import UsageError
+from zipbatch.spelling import setting
 from zipbatch.stages.purify.resolve import check_steps
 from zipbatch.stages.tune.candidates import PRESETS, Candidate, needed
 from zipbatch.store import Store
@@ -83,7 +84,9 @@ def sized(source: Source, victim: VictimSource, image_size: int | None) -> Sourc
     """
     taken = victim.image_size
     if image_size is not None and taken not in {None, image_size}:
-        raise UsageError(f"--image-size {image_size}: the victim {victim.name} takes {taken} px; leave it out")
+        raise UsageError(
+            f"{setting('image_size', image_size)}: the victim {victim.name} takes {taken} px; leave it out"
+        )
     if image_size is None and (taken is None or _first_shape(source) == (taken, taken)):
         return source
     return replace(source, size=image_size or taken)
@@ -103,12 +106,12 @@ def plan_fit(job: FitJob) -> FitPlan:
         DataError: an image cannot be read.
     """
     if job.workers.address is not None:
-        raise UsageError("--fit works on this machine: leave --address (or RAY_ADDRESS) out, for --gpus or --workers")
+        raise UsageError("‹fit› works on this machine: leave ‹address› (or RAY_ADDRESS) out, for ‹gpus› or ‹workers›")
     size = job.source.image_size()
     prior_size = _prior_size(job, size)
     fitting = tuple(one for one in job.candidates if _takes(job, one, prior_size))
     if not fitting:
-        raise UsageError(f"{job.source.place}: no preset takes images of {prior_size} px; name --image-size")
+        raise UsageError(f"{job.source.place}: no preset takes images of {prior_size} px; name ‹image_size›")
     survey = job.source.survey(job.split)
     job.source.left()
     steps = {step: _why_learn(job, step, prior_size) for one in fitting for step in needed(one.spec.settings)}
@@ -125,8 +128,9 @@ def _prior_size(job: FitJob, size: int) -> int:
         return side
     raise UsageError(
         f"{job.source.place}: images of {size} px neither equal nor tile the prior's {side} px; take one of: "
-        f"--resize stretch (purified at {side} px, images come out at {size} px again), --image-size {side} (where the "
-        "victim takes that), or a prior of their size: --prior NEW_FOLDER --train-minutes MIN"
+        f"‹resize='stretch'› (purified at {side} px, images come out at {size} px again), "
+        f"{setting('image_size', side)} (where the victim takes that), or a prior of their size: ‹prior NEW_FOLDER› "
+        "‹train_minutes MIN›"
     )
 
 
@@ -144,7 +148,7 @@ def _takes(job: FitJob, candidate: Candidate, prior_size: int) -> bool:
     except ValueError as error:
         if candidate.preset not in PRESETS:
             raise UsageError(
-                f"--preset {candidate.preset}: {error}; leave it out, or name another size or prior"
+                f"{setting('preset', candidate.preset)}: {error}; leave it out, or name another size or prior"
             ) from error
         log.warning("preset %s is left out: %s", candidate.preset, error)
         return False
@@ -154,7 +158,7 @@ def _takes(job: FitJob, candidate: Candidate, prior_size: int) -> bool:
 def _why_learn(job: FitJob, steps: tuple[int, ...], prior_size: int) -> str | None:
     """Why thresholds at these timesteps are to be learned; None where the prior's own will do."""
     if job.relearn:
-        return "as --calibrate asks"
+        return "as ‹calibrate› asks"
     try:
         own = read_calibration(job.prior)
     except UsageError:

@@ -12,6 +12,7 @@ from zipbatch.datasets import ShardDataset
 from zipbatch.datasets.clean_images import held_out_split
 from zipbatch.datasets.source import Source, open_source
 from zipbatch.errors import UsageError
+from zipbatch.spelling import setting
 from zipbatch.stages.assets import EMBEDDED, prior_path, source_place
 from zipbatch.stages.evaluate.answers import Report
 from zipbatch.stages.evaluate.suspects import opened_suspects
@@ -121,8 +122,8 @@ def fit_plan(
     manifest = None if named.suspects is None else named.suspects.manifest
     if manifest is not None and manifest.image_size != plan.size:
         raise UsageError(
-            f"--data: images of {manifest.image_size} px, those of --fit have {plan.size}; fit to images of their size "
-            f"(--image-size {manifest.image_size})"
+            f"‹data›: images of {manifest.image_size} px, those of ‹fit› have {plan.size}; fit to images of their size "
+            f"({setting('image_size', manifest.image_size)})"
         )
     return plan
 
@@ -137,7 +138,9 @@ def _trained(
 ) -> int | None:
     """Train a prior, or go on with it, or find it done; how many images at the end of the split were left out of it."""
     if request.prior == EMBEDDED or ":" in request.prior:
-        raise UsageError(f"--prior {request.prior}: --train-minutes trains one in a folder of this machine; name that")
+        raise UsageError(
+            f"{setting('prior', request.prior)}: ‹train_minutes› trains one in a folder of this machine; name that"
+        )
     overrides = {"minutes": request.train_minutes}
     config = load_config(find_config("priors", request.train_preset), PriorConfig, overrides)
     check_trainable(candidates, config)

@@ -16,7 +16,7 @@ _OF_SUSPECTS = ("exponents", "splits", "shards", "limit")
 _OF_CLEAN_IMAGES = (
     *("fit_split", "fit_limit", "max_loss", "image_size", "resize", "calibrate", "train_minutes", "train_preset"),
 )
-_INSTEAD = {"--split": "; of --fit it is --fit-split", "--limit": "; of --fit it is --fit-limit or --max-loss"}
+_INSTEAD = {"splits": "; of ‹fit› it is ‹fit_split›", "limit": "; of ‹fit› it is ‹fit_limit› or ‹max_loss›"}
 
 
 class TuneRequest(TrialRequest):
@@ -25,14 +25,14 @@ class TuneRequest(TrialRequest):
     prior: Annotated[str, PRIOR]
     store: Annotated[
         str | None,
-        Option("Where results are kept; needed with --data.", metavar="DIR|URL", default="nowhere", decides="nothing"),
+        Option("Where results are kept; needed with ‹data›.", metavar="DIR|URL", default="nowhere", decides="nothing"),
     ] = None
     presets: Annotated[
         tuple[str, ...],
         Option(
-            "Settings whose strength is tuned; with --fit one more to try, beside fast, balanced and strong: repeats, "
+            "Settings whose strength is tuned; with ‹fit› one more to try, beside fast, balanced and strong: repeats, "
             "weakest first.",
-            flag="--preset",
+            flag="preset",
             metavar="NAME|FILE",
             default=DEFAULTS["purifiers"],
         ),
@@ -41,7 +41,7 @@ class TuneRequest(TrialRequest):
         tuple[Annotated[float, Field(gt=0)], ...],
         Option(
             "A strength to try beside the preset's; repeats.",
-            flag="--guidance-exponent",
+            flag="guidance-exponent",
             metavar="K",
             default="8, 4, 2, 1/2, 1/4 times the preset's",
         ),
@@ -84,26 +84,26 @@ class TuneRequest(TrialRequest):
         float | None,
         Field(gt=0),
         Option(
-            "Train a prior on SOURCE first, in the folder --prior, MIN minutes at most; a rerun goes on.", metavar="MIN"
+            "Train a prior on SOURCE first, in the folder ‹prior›, MIN minutes at most; a rerun goes on.", metavar="MIN"
         ),
     ] = None
     train_preset: Annotated[str, Option("Settings of that training, from configs/priors.", metavar="NAME|FILE")] = (
         DEFAULTS["priors"]
     )
     out: Annotated[
-        Path | None, Option("Write the choice, for 'purify --preset'.", metavar="FILE.yaml", decides="nothing")
+        Path | None, Option("Write the choice, for 'zipbatch purify --preset'.", metavar="FILE.yaml", decides="nothing")
     ] = None
 
     @model_validator(mode="after")
     def _goes_together(self) -> TuneRequest:
         if self.fit is None and (stray := self.given(*_OF_CLEAN_IMAGES)):
-            raise UsageError(f"{stray[0]} goes with --fit, which names clean images; without it, leave it out")
+            raise UsageError(f"‹{stray[0]}› goes with ‹fit›, which names clean images; without it, leave it out")
         if not self.data and self.fit is None:
-            raise UsageError("Missing option '--data'. Suspect images, or clean ones with --fit.")
+            raise UsageError("Missing option '‹data›'. Suspect images, or clean ones with ‹fit›.")
         if self.data and self.store is None:
-            raise UsageError("Missing option '--store'. Where purified images are kept.")
+            raise UsageError("Missing option '‹store›'. Where purified images are kept.")
         if not self.data and (stray := self.given(*_OF_SUSPECTS)):
-            raise UsageError(f"{stray[0]} goes with --data, which names suspect images{_INSTEAD.get(stray[0], '')}")
+            raise UsageError(f"‹{stray[0]}› goes with ‹data›, which names suspect images{_INSTEAD.get(stray[0], '')}")
         return self
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 from zipbatch.cluster import Workers
 from zipbatch.errors import UsageError
 from zipbatch.results import FitAndTuneAnswer, FitAnswer, FitReport, TuneReport, dump
+from zipbatch.spelling import setting
 from zipbatch.stages.evaluate.answers import Report
 from zipbatch.stages.tune.candidates import candidates
 from zipbatch.stages.tune.fit import FitResult, fit, fit_report
@@ -84,7 +85,7 @@ def carry_out(
     """
     out = request.out
     if out is not None and (out.suffix not in {".yaml", ".yml"} or not out.absolute().parent.is_dir()):
-        raise UsageError(f"--out {out}: must be a .yaml file in a folder that is there")
+        raise UsageError(f"{setting('out', out)}: must be a .yaml file in a folder that is there")
     named = opened(request, workers)
     fitted = None if request.fit is None else _fitted(request, request.fit, named, begin, report)
     job = tune_job(request, named, own_purifier(request) if fitted is None else fitted.chosen.spec)

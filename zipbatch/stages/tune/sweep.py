@@ -84,7 +84,7 @@ def candidates_around(middle: PurifierSpec, exponents: Sequence[float]) -> tuple
     """
     own = check_strength(middle)
     if bad := [value for value in exponents if not 0 < value < math.inf]:
-        raise UsageError(f"--guidance-exponent must be above 0, got {bad[0]:g}")
+        raise UsageError(f"‹exponents› must be above 0, got {bad[0]:g}")
     values = sorted({own, *(exponents or [own * factor for factor in FACTORS])}, reverse=True)
     if len(values) < 2:
         raise UsageError("nothing to compare: name exponents other than the preset's own")
@@ -158,7 +158,7 @@ def tune_report(result: TuneResult) -> TuneReport:
 
 
 def write_preset(path: Path, settings: Mapping[str, Any], about: str) -> None:
-    """Settings as a file for ``purify --preset``, with a line about them."""
+    """Settings as a file for ``zipbatch purify --preset``, with a line about them."""
     values = {"description": about, **settings}
     atomic.write_bytes(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
 
