@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.making import files_below, sample, write_shard, zipbatch
+from zipbatch.storage import StoragePath
 from zipbatch.store.attestation import Envelope, read_envelopes
 from zipbatch.store.seal import sealed
 
@@ -320,3 +321,13 @@ def test_without_the_package_it_says_which_extra(store: Path, keys: Path, monkey
     ran = zipbatch("store", "sign", "in", "--key", keys / "ed.pem", "--store", store)
     assert (ran.code, "pip install 'zipbatch[signing]'" in ran.err) == (2, True)
     assert zipbatch("store", "verify", "--store", store).code == 0
+
+
+def test_signing_in_any_kind_of_store(pur: StoragePath, keys: Path, tmp_path: Path):
+    write_shard(tmp_path / "in" / "day-0.tar", [sample("k", 0, seed=1)])
+    assert zipbatch("purify", tmp_path / "in", *BLUR, "--store", pur).code == 0
+    ran = zipbatch("store", "sign", "in", "--key", keys / "ed.pem", "--store", pur)
+    assert ran.code == 0, ran.err
+    ran = zipbatch("store", "verify", "in", "--signature", "--key", keys / "ed.pub.pem", "--store", pur)
+    assert ran.code == 0, ran.err
+    assert zipbatch("store", "verify", "--store", pur).code == 0

@@ -57,7 +57,7 @@ def tracked(name: str, settings: Mapping[str, Any]) -> Iterator[Following]:
     from zipbatch.tracking import Following, TrackedRun, flat_settings
 
     command = click.get_current_context().command_path.partition(" ")[2]
-    run = TrackedRun(name, run_context().run, flat_settings({"command": command, **settings}))
+    run = TrackedRun(name or "zipbatch", run_context().run, flat_settings({"command": command, **settings}))
     following, ok = Following(choices, run), False
     try:
         yield following

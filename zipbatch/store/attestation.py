@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,14 @@ MAX_BYTES = 4 * 1024**2
 """Of all envelopes of a version: some thousands."""
 SUFFIX = ".sig.jsonl"
 PREDICATE = "urn:zipbatch:version:v1"
+_KEY = re.compile(r"[0-9a-f]{64}")
 _PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """A statement as it was signed, its signature, and the key that is said to have made it."""
+    """A statement as it was signed, its signature, and the fingerprint of the key that is said to have made it."""
 
     payload: bytes
     signature: bytes
@@ -111,7 +113,9 @@ def _envelope(line: bytes) -> Envelope:
         if value["payloadType"] != _PAYLOAD:
             raise ValueError("an envelope of another kind")
         payload, signature = (base64.b64decode(text, validate=True) for text in (value["payload"], one["sig"]))
-        return Envelope(payload, signature, str(one["keyid"]))
+        if not _KEY.fullmatch(one["keyid"]):
+            raise ValueError("an envelope whose keyid is no fingerprint")
+        return Envelope(payload, signature, one["keyid"])
     except (KeyError, TypeError, binascii.Error) as error:
         raise ValueError(f"no DSSE envelope with one signature ({error})") from error
 

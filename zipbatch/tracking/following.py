@@ -17,8 +17,8 @@ from zipbatch.tracking.values import USER, plain_name, progress_values, step_of
 
 log = logging.getLogger(__name__)
 EVERY_S = 1.0
-WAIT_S = 60.0
-"""At the end, for a package that is still writing."""
+WAIT_S, WAIT_STOPPED_S = 60.0, 10.0
+"""At the end, for a package that is still writing; less where the run was stopped or failed."""
 _WAITING = 10_000
 _Call = Callable[[Tracker], None]
 
@@ -49,13 +49,14 @@ class _Follower:
         """End the run there, and wait for it, but not for ever."""
         if self._failed:
             return
-        deadline = time.monotonic() + WAIT_S
+        wait_s = WAIT_S if ok else WAIT_STOPPED_S
+        deadline = time.monotonic() + wait_s
         with suppress(queue.Full):
-            self._calls.put(lambda tracker: tracker.end(ok=ok), timeout=WAIT_S)
+            self._calls.put(lambda tracker: tracker.end(ok=ok), timeout=wait_s)
             self._calls.put(None, timeout=max(0.0, deadline - time.monotonic()))
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive() and not self._failed:
-            log.warning("%s has not written everything after %.0f s; it is left to itself", self.package, WAIT_S)
+            log.warning("%s has not written everything after %.0f s; it is left to itself", self.package, wait_s)
 
     def _follow(self, begin: Callable[[TrackedRun], Tracker], run: TrackedRun) -> None:
         try:
