@@ -99,7 +99,7 @@ def _draw(answers: Answers, place: Place) -> bytes:
 def _known(plan: EvaluatePlan, answers: Answers, kept: KeptAnswers, wanted: Mapping[Place, int]) -> dict[Place, int]:
     found: dict[Place, int] = {}
     for number in {number for number, _ in wanted}:
-        on_shard = kept.of(plan.tasks[number], answers.digests[number])[0]
+        on_shard = kept.as_it_came(plan.tasks[number], answers.digests[number])
         again = {} if on_shard is None else on_shard.again
         found |= {(number, key): again[key] for shard, key in wanted if shard == number and key in again}
     return found
@@ -107,7 +107,7 @@ def _known(plan: EvaluatePlan, answers: Answers, kept: KeptAnswers, wanted: Mapp
 
 def _keep(plan: EvaluatePlan, answers: Answers, kept: KeptAnswers, fresh: Mapping[Place, int]) -> None:
     for number in {number for number, _ in fresh}:
-        on_shard = kept.of(plan.tasks[number], answers.digests[number])[0]
+        on_shard = kept.as_it_came(plan.tasks[number], answers.digests[number])
         if on_shard is not None:
             kept.keep_again(on_shard, {key: answer for (shard, key), answer in fresh.items() if shard == number})
 

@@ -66,6 +66,10 @@ class KeptAnswers:
         """What is kept on each form of a shard of that digest: as it came, then purified."""
         return [None if shard is None else self._on(shard, _quarantine(task)) for shard in shards_of(task, digest)]
 
+    def as_it_came(self, task: EvaluateTask, digest: str) -> ShardAnswers | None:
+        """What is kept on a shard of that digest as it came."""
+        return self._on(digest, _quarantine(task))
+
     def _on(self, shard: str, quarantine: tuple[str, ...]) -> ShardAnswers | None:
         found = self._store.answers.read(self.victim, shard)
         fits = found is not None and found.quarantine == quarantine and found.classes == self._classes
