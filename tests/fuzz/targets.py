@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import webdataset as wds
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 from safetensors.torch import save
 
@@ -61,8 +62,11 @@ from zipbatch.stages.convert.import_files import match_by_map
 from zipbatch.stages.purify.identity import describe
 from zipbatch.stages.purify.worker import PurifySetup, PurifyTask, PurifyWorker
 from zipbatch.store import RememberedInputs, Store, verify
+from zipbatch.store.attestation import read_envelopes, read_statement
 from zipbatch.store.records import QUARANTINE
 from zipbatch.store.removals import Removals
+from zipbatch.store.signatures import check_signatures, sign_version
+from zipbatch.store.signing import Signer, parse_verifier
 from zipbatch.victims import Normalisation
 
 OURS: tuple[type[Exception], ...] = (ZipbatchError,)
@@ -230,15 +234,37 @@ def _store(folder: Path) -> Path:
     return folder / "pur"
 
 
+def _signed(folder: Path) -> Path:
+    store = Store(_store(folder))
+    sign_version(store, store.versions.read("in"), Signer(Ed25519PrivateKey.from_private_bytes(bytes(32))))
+    assert isinstance(store.root, Path)
+    return store.root
+
+
+def _statements(folder: Path) -> list[bytes]:
+    folder.mkdir(exist_ok=True)
+    return [
+        e.payload for file in _signed(folder).glob("versions/in/*.sig.jsonl") for e in read_envelopes(file.read_bytes())
+    ]
+
+
+def _said(data: bytes) -> object:
+    return parse_verifier(read_statement(data).public_key.encode())
+
+
+def _check_signatures(store: Store, file: Path) -> object:
+    return check_signatures(store, "in", file.name.partition(".")[0])
+
+
 def _of_store(
-    pattern: str, read: Callable[[Store, Path], object]
+    pattern: str, read: Callable[[Store, Path], object], *, make: Callable[[Path], Path] = _store
 ) -> tuple[Callable[[Path], list[bytes]], Callable[[Path], Ask]]:
     def seeds(folder: Path) -> list[bytes]:
         folder.mkdir(exist_ok=True)
-        return [file.read_bytes() for file in sorted(_store(folder).glob(pattern))]
+        return [file.read_bytes() for file in sorted(make(folder).glob(pattern))]
 
     def made(folder: Path) -> Ask:
-        root = _store(folder)
+        root = make(folder)
         file, store = sorted(root.glob(pattern))[0], Store(root)
 
         def ask(data: bytes) -> object:
@@ -457,6 +483,8 @@ TARGETS: dict[str, Target] = {
     "version-list": Target(*_of_store("versions/in/*.gz", _read_version), (LINES_GZ,)),
     "tag": Target(*_of_store("tags/in/latest", lambda s, _: s.versions.read("in"))),
     "note": Target(*_of_store("removals/*.gz", lambda s, _: Removals(s).notes()), (JSON_GZ,)),
+    "signatures": Target(*_of_store("versions/in/*.sig.jsonl", _check_signatures, make=_signed), (LINES,)),
+    "statement": Target(_statements, lambda _: _said, (JSON,), (ValueError,)),
     "inputs": Target(*_of_store("inputs/*.gz", lambda s, f: RememberedInputs(s, "in").digest(f)), (LINES_GZ,)),
     "yaml": Target(_yaml, _file("x.yaml", _settings), (LINES,), cost=4),
     "torch": Target(_torch_seeds, _file("x.pt", read_tensors), (ZIP,)),
