@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from PIL import Image, UnidentifiedImageError, features
 from zipbatch.kinds import HEAD_BYTES, kind_of
 
 U8 = npt.NDArray[np.uint8]
+Resize = Literal["stretch", "center-crop"]
+"""How an image is made square: squeezed whole, or its middle square cut out."""
 
 EXTENSIONS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 SOURCE_EXTENSIONS = (*EXTENSIONS, "ppm")

@@ -31,7 +31,7 @@ def calibrate(prior: str, source: str, request: CalibrateRequest, as_json: bool)
     from zipbatch.stages.train.inputs import opened_source, own_prior
 
     folder = own_prior(prior, otherwise=" and is calibrated; to calibrate it anew, copy it first")
-    opened = opened_source(source, split=request.split, image_size=request.image_size)
+    opened = opened_source(source, request, split=request.split)
     with screen() as shown:
         what = f"calibrating {folder.path.name}"
         shown.begin(what, f"{prior} on {source}")

@@ -18,7 +18,7 @@ def train() -> None:
 
 @train.command()
 @click.argument("staged")
-@options_of(VictimRequest, first=("out", "preset", "purified", "store", "start"))
+@options_of(VictimRequest, first=("out", "preset", "image_size", "resize", "purified", "store", "start"))
 @TRACK
 @JSON
 def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
@@ -31,6 +31,7 @@ def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
       zipbatch train victim shards/cifar10-badnets --out victims/badnets --arch resnet20 --epochs 30
       zipbatch purify shards/cifar10-badnets --split train --prior embedded --store pur/ --tag train
       zipbatch train victim shards/cifar10-badnets --purified cifar10-badnets@train --store pur/ --out victims/cleaned
+      zipbatch train victim shards/cifar10-badnets --image-size 16 --out victims/badnets-16px
       zipbatch train victim shards/cifar10-sig --start victims/clean --lr 0.05 --epochs 5 --out victims/sig
     """
     from zipbatch.cluster import pick_device
@@ -45,7 +46,7 @@ def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
 
         start, device = opened_start(request), pick_device(request.device)
         told = both(shown.of(what), following.progress)
-        result = train_victim(dataset, out, config, device=device, start=start, on_progress=told)
+        result = train_victim(dataset, out, config, device=device, resized=request, start=start, on_progress=told)
         shares = {"ca": result.ca, "asr": result.asr}
         values = {name: None if s is None else s.value for name, s in shares.items()}
         following.final({**values, "epochs": result.epochs})
@@ -58,7 +59,7 @@ def victim(staged: str, request: VictimRequest, as_json: bool) -> None:
 
 @train.command()
 @click.argument("source")
-@options_of(PriorRequest, first=("out", "preset", "image_size"))
+@options_of(PriorRequest, first=("out", "preset", "image_size", "resize"))
 @TRACK
 @JSON
 def prior(source: str, request: PriorRequest, as_json: bool) -> None:
@@ -68,15 +69,16 @@ def prior(source: str, request: PriorRequest, as_json: bool) -> None:
     the same command is given again.
 
     \b
-    Example:
+    Examples:
       zipbatch train prior cifar10:cifar-10-python.tar.gz --out priors/cifar10 --minutes 60
+      zipbatch train prior photos/ --image-size 64 --resize center-crop --out priors/photos --minutes 60
     """
     from zipbatch.cluster import pick_device
     from zipbatch.stages.train.inputs import opened_source
     from zipbatch.stages.train.prior import train_prior
 
     config, out = request.config(), request.out
-    opened = opened_source(source, image_size=request.image_size)
+    opened = opened_source(source, request)
     with screen() as shown, tracked(out.name, config.model_dump(mode="json")) as following:
         what = f"training {out.name}"
         shown.begin(what, f"a prior on {source}, {_limits(config.steps, 'steps', config.minutes)}")
@@ -116,7 +118,7 @@ def restorer(prior: str, source: str, request: RestorerRequest, as_json: bool) -
 
     folder = own_prior(prior, otherwise="; copy it first, and teach the copy")
     config = request.config(folder.trained_below)
-    opened = opened_source(source, image_size=request.image_size)
+    opened = opened_source(source, request)
     name = f"restorer of {folder.path.name}"
     with screen() as shown, tracked(name, config.model_dump(mode="json")) as following:
         what = f"training the {name}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from zipbatch.errors import DataError
-from zipbatch.images import SOURCE_EXTENSIONS, U8, decode, resize
+from zipbatch.images import SOURCE_EXTENSIONS, U8, Resize, decode, resize
 from zipbatch.storage import StoragePath, stamp
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class SourceImage:
         extension: what they are.
         label: its class, or UNLABELLED.
         fault: why it is none, where that shows without decoding; ``data`` is then empty.
-        size: the side of the square that it is stretched to when it is decoded; None leaves it as it is.
+        size: the side of the square that it is brought to when it is decoded; None leaves it as it is.
+        resize: how it is brought to it.
         stamped: whether its own metadata say that it carries a trigger.
     """
 
@@ -57,6 +58,7 @@ class SourceImage:
     label: int
     fault: str = ""
     size: int | None = None
+    resize: Resize = "stretch"
     stamped: bool = False
 
     def check(self) -> None:
@@ -75,7 +77,7 @@ class SourceImage:
             pixels = decode(self.data, self.extension)
         except ValueError as error:
             raise UnreadableImageError(self.origin, str(error), key=self.key) from error
-        return pixels if self.size is None else resize(pixels, self.size)
+        return pixels if self.size is None else resize(pixels, self.size, policy=self.resize)
 
 
 class Archive(Protocol):

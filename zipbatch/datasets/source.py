@@ -19,6 +19,7 @@ from zipbatch.datasets.opening import expand_paths
 from zipbatch.datasets.shards import SHARDS
 from zipbatch.datasets.splits import check_splits
 from zipbatch.errors import DataError, UsageError
+from zipbatch.images import Resize
 from zipbatch.kinds import head_of, instead
 from zipbatch.storage import CHANGED
 
@@ -48,7 +49,8 @@ class Source:
         limit: how many images of each split, None for all.
         labelled: whether an image without a label is an error.
         skip: (origin, key) of images that are passed over as if they were not there.
-        size: the side of the square that images are stretched to; None leaves them as they are.
+        size: the side of the square that images are brought to; None leaves them as they are.
+        resize: how they are brought to it.
     """
 
     place: str
@@ -59,6 +61,7 @@ class Source:
     labelled: bool = True
     skip: frozenset[tuple[str, str]] = frozenset()
     size: int | None = None
+    resize: Resize = "stretch"
 
     def images(self, split: str, *, sha256: str | None = None) -> Iterator[SourceImage]:
         """The images of a split in the source's order, up to the limit.
@@ -77,7 +80,7 @@ class Source:
                 raise DataError(image.origin, "has no label (.cls or .json); a source needs one", key=image.key)
             if sha256 is not None:
                 digest.update(_content(image))
-            yield image if self.size is None else replace(image, size=self.size)
+            yield image if self.size is None else replace(image, size=self.size, resize=self.resize)
         if sha256 not in {None, digest.hexdigest()}:
             raise DataError(self.place, f"its split {split} {CHANGED}")
 
@@ -111,7 +114,7 @@ class Source:
         return left
 
     def image_size(self) -> int:
-        """Side of all images where they are stretched to one, else that of the first, pixels.
+        """Side of all images where they are brought to one, else that of the first, pixels.
 
         Raises:
             UsageError: it is not square, or there is none.

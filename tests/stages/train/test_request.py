@@ -76,5 +76,5 @@ def test_a_restorer_learns_by_default_where_the_prior_has(given: dict[str, int],
 
 @pytest.mark.parametrize("settings", [VictimSettings, PriorSettings])
 def test_a_stage_of_a_pipeline_names_its_preset(settings: type[Request]):
-    assert set(settings.model_fields) == {"preset", "set"}
+    assert set(settings.model_fields) == {"preset", "set", "image_size", "resize"}
     assert settings.model_fields["preset"].is_required()

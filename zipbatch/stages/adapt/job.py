@@ -74,7 +74,7 @@ def opened_job(source: str, asked: AdaptRequest) -> AdaptJob:
     if asked.through != NO_DEFENCE:
         settings = PurifierRequest(preset=asked.through, seed=asked.seed)
         defence = purifier_spec(settings, None if asked.prior is None else prior_path(asked.prior))
-    opened = opened_source(source, split=asked.split, image_size=asked.image_size)
+    opened = opened_source(source, asked, split=asked.split)
     victim = find_victim(asked.surrogate)
     device = pick_device(asked.device)
     _check_file(asked)

@@ -7,14 +7,15 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from zipbatch.config import Option, Request
+from zipbatch.config import Option
 from zipbatch.config.request import Device
 from zipbatch.errors import UsageError
+from zipbatch.stages.resizing import ResizedToRequest
 
 NO_DEFENCE = "none"
 
 
-class AdaptRequest(Request):
+class AdaptRequest(ResizedToRequest):
     """All that ``zipbatch adapt`` is asked, beside the source."""
 
     surrogate: Annotated[str, Option("Classifier to optimise against, a victim's folder: white box.", metavar="VICTIM")]
@@ -53,9 +54,6 @@ class AdaptRequest(Request):
     split: Annotated[
         str | None,
         Option("Split to take them from.", metavar="NAME", default="the first of train, val, test"),
-    ] = None
-    image_size: Annotated[
-        int | None, Field(ge=8), Option("Resize to PX x PX.", metavar="PX", default="the source's")
     ] = None
     seed: Annotated[int, Field(ge=0), Option("Of the start, the batches and the noise.")] = 0
     device: Device = "auto"

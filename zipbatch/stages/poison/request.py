@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from zipbatch.config import Option, Request
+from zipbatch.config import Option
+from zipbatch.stages.resizing import ResizedRequest
 
 Profile = Literal["standard", "zip-code", "backdoorbench"]
 TargetMode = Literal["all-to-one", "all-to-all"]
@@ -33,7 +34,7 @@ def _as_texts(value: object) -> object:
     return {name: ",".join(map(str, one)) if isinstance(one, list | tuple) else str(one) for name, one in value.items()}
 
 
-class PoisonSettings(Request):
+class PoisonSettings(ResizedRequest):
     """Attack, images and shards. None is the attack's own default (target, rates, clean label) or the source's size.
 
     The staged options tell of all that decides the staged bytes (``staging.requested_options``).
@@ -55,15 +56,6 @@ class PoisonSettings(Request):
             decides="identity",
         ),
     ] = "standard"
-    image_size: Annotated[
-        int | None,
-        Field(ge=8),
-        Option("Resize to PX x PX.", metavar="PX", default="the source's", decides="identity"),
-    ] = None
-    resize: Annotated[
-        Literal["stretch", "center-crop"],
-        Option("Squeeze the whole image, or cut its middle square out.", decides="identity"),
-    ] = "stretch"
     target: Annotated[
         int | str | None,
         BeforeValidator(_number_or_name),

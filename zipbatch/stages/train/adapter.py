@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from zipbatch.checkpoints import open_prior, open_victim
 from zipbatch.cluster import pick_device
 from zipbatch.datasets import open_dataset
-from zipbatch.datasets.source import open_source
 from zipbatch.stages.adapter import (
     Input,
     Instance,
@@ -19,6 +20,7 @@ from zipbatch.stages.adapter import (
     text_of,
 )
 from zipbatch.stages.purified import with_purified
+from zipbatch.stages.train.inputs import opened_source
 from zipbatch.stages.train.prior import train_prior
 from zipbatch.stages.train.request import PriorSettings, VictimSettings
 from zipbatch.stages.train.run import is_trained, training_fingerprint
@@ -37,6 +39,7 @@ def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> N
         instance.path(workspace),
         settings.config(),
         device=pick_device(workspace.workers.device),
+        resized=settings,
         start=open_victim(place_of(start[0], workspace)) if start else None,
         on_progress=lambda p: report(p.shown(instance.label)),
     )
@@ -45,12 +48,16 @@ def _train_victim(instance: Instance, workspace: Workspace, report: Report) -> N
 def _train_prior(instance: Instance, workspace: Workspace, report: Report) -> None:
     settings: PriorSettings = instance.settings
     train_prior(
-        open_source(text_of(instance.one("source")), (), labelled=False),
+        opened_source(text_of(instance.one("source")), settings),
         instance.path(workspace),
         settings.config(),
         device=pick_device(workspace.workers.device),
         on_progress=lambda p: report(p.shown(instance.label)),
     )
+
+
+def _fingerprint(settings: VictimSettings | PriorSettings) -> dict[str, Any]:
+    return {**training_fingerprint(settings.config()), **settings.resized}
 
 
 TRAIN_VICTIM = StageType(
@@ -62,7 +69,7 @@ TRAIN_VICTIM = StageType(
     },
     run=_train_victim,
     is_done=lambda instance, workspace: is_trained(instance.path(workspace), open_victim),
-    fingerprint=lambda settings: training_fingerprint(settings.config()),
+    fingerprint=_fingerprint,
     discard=remove_folder,
     seed=("set", "seed"),
 )
@@ -72,7 +79,7 @@ TRAIN_PRIOR = StageType(
     inputs={"source": Input()},
     run=_train_prior,
     is_done=lambda instance, workspace: is_trained(instance.path(workspace), open_prior),
-    fingerprint=lambda settings: training_fingerprint(settings.config()),
+    fingerprint=_fingerprint,
     discard=remove_folder,
     seed=("set", "seed"),
 )

@@ -11,6 +11,7 @@ from zipbatch.datasets.source import Source, open_source
 from zipbatch.errors import UsageError
 from zipbatch.stages.assets import embedded_prior, prior_path, source_place, victim_path
 from zipbatch.stages.purified import with_purified
+from zipbatch.stages.resizing import ResizedRequest
 from zipbatch.stages.train.request import VictimRequest
 from zipbatch.storage import storage_path
 from zipbatch.store import Store
@@ -38,19 +39,19 @@ def opened_start(request: VictimRequest) -> VictimFolder | None:
     return None if request.start is None else open_victim(victim_path(request.start))
 
 
-def opened_source(source: str, *, split: str | None = None, image_size: int | None = None) -> Source:
+def opened_source(source: str, asked: ResizedRequest, *, split: str | None = None) -> Source:
     """Images of a source, labels not needed.
 
     Args:
         source: as for 'zipbatch poison', or 'embedded'.
+        asked: the size that images are brought to, and how.
         split: the only one to be taken; None for all.
-        image_size: stretch images to so many pixels; None for the source's own size.
 
     Raises:
         UsageError: no such source, or it has no such split.
     """
     opened = open_source(source_place(source), () if split is None else (split,), labelled=False)
-    return replace(opened, size=image_size)
+    return replace(opened, size=asked.image_size, resize=asked.resize)
 
 
 def own_prior(prior: str, *, otherwise: str) -> PriorFolder:

@@ -86,7 +86,7 @@ def train_prior(
     prepare_out(out)
     loss = fit(run)
     atomic.write_bytes(out / "samples.png", _sample_sheet(run, config))
-    manifest = _manifest(run, identity, source_sha256=digest, loss=loss)
+    manifest = _manifest(run, identity, source=source, source_sha256=digest, loss=loss)
     save_prior(out, run.averaged, unet, schedule, manifest, before_manifest=partial(_calibrate, run))
     run.checkpoint.remove()
     return TrainedPrior(path=out, steps=run.budget.step, held_out=loss, reused=False)
@@ -96,12 +96,17 @@ def _objective(config: PriorConfig) -> Objective:
     return Objective("eps-MSE", partial(_eps_mse, config), shown=_SHEET_PASSES)
 
 
-def _manifest(run: Denoising, identity: str, *, source_sha256: str, loss: float) -> dict[str, Any]:
-    images = run.images
+def _manifest(run: Denoising, identity: str, *, source: Source, source_sha256: str, loss: float) -> dict[str, Any]:
+    images, resized = run.images, {} if source.size is None else {"resize": source.resize}
     return {
         "format_version": 1,
         "identity": identity,
-        "trained_on": {"source_sha256": source_sha256, "images": len(images.train), "image_size": images.side},
+        "trained_on": {
+            "source_sha256": source_sha256,
+            "images": len(images.train),
+            "image_size": images.side,
+            **resized,
+        },
         "held_out_eps_mse": {"value": loss, "images": len(images.held_out), "split": images.split},
         **run.told,
     }

@@ -11,7 +11,6 @@ from zipbatch.config import (
     DEFAULTS,
     Option,
     PriorConfig,
-    Request,
     RestorerConfig,
     VictimConfig,
     find_config,
@@ -20,6 +19,7 @@ from zipbatch.config import (
 )
 from zipbatch.config.request import Device
 from zipbatch.errors import UsageError
+from zipbatch.stages.resizing import ResizedToRequest
 
 VictimPreset = Annotated[
     str,
@@ -29,12 +29,9 @@ PriorPreset = Annotated[
     str,
     Option("Settings from configs/priors; single settings override them.", metavar="NAME|FILE", decides="identity"),
 ]
-StretchedTo = Annotated[
-    int | None, Field(ge=8), Option("Stretch images to PX x PX.", metavar="PX", default="as is", decides="identity")
-]
 
 
-class VictimSettings(Request):
+class VictimSettings(ResizedToRequest):
     """A preset for victims, and single settings over it."""
 
     preset: VictimPreset
@@ -81,7 +78,7 @@ class VictimRequest(VictimSettings):
         return self
 
 
-class PriorSettings(Request):
+class PriorSettings(ResizedToRequest):
     """A preset for priors, and single settings over it."""
 
     preset: PriorPreset
@@ -99,15 +96,13 @@ class PriorRequest(PriorSettings):
 
     out: Annotated[Path, Option("Prior folder to write.", metavar="DIR", decides="nothing")]
     preset: PriorPreset = DEFAULTS["priors"]
-    image_size: StretchedTo = None
     device: Device = "auto"
 
 
-class RestorerRequest(Request):
+class RestorerRequest(ResizedToRequest):
     """All that ``zipbatch train restorer`` is asked, beside the prior and the source."""
 
     set: Annotated[dict[str, Any], Option(settings_of=RestorerConfig, decides="identity")] = Field(default_factory=dict)
-    image_size: StretchedTo = None
     device: Device = "auto"
 
     def config(self, trained_below: int) -> RestorerConfig:
@@ -124,16 +119,13 @@ class RestorerRequest(Request):
         return validate(RestorerConfig, highest | self.set, where="settings given one by one")
 
 
-class CalibrateRequest(Request):
+class CalibrateRequest(ResizedToRequest):
     """All that ``zipbatch calibrate`` is asked, beside the prior and the source."""
 
     split: Annotated[
         str | None, Option("Split to learn from.", metavar="NAME", default="the first of test, val, train")
     ] = None
     limit: Annotated[int, Field(ge=1), Option("Images at most.", metavar="N")] = 4000
-    image_size: Annotated[
-        int | None, Field(ge=8), Option("Resize to PX x PX.", metavar="PX", default="the source's")
-    ] = None
     residual_steps: Annotated[str, Option("Timesteps to measure at, as 'repaint' has them.", metavar="T,…")] = (
         "100,300,500"
     )

@@ -110,7 +110,8 @@ def _images(source: Source, prior: PriorFolder, config: RestorerConfig, sha256: 
     source.left()
     if found.side != prior.image_size:
         raise UsageError(
-            f"{source.place}: images are of {found.side} px, the prior of {prior.image_size}; resize them first"
+            f"{source.place}: images are of {found.side} px, the prior of {prior.image_size}; "
+            f"‹image_size={prior.image_size}› resizes them"
         )
     return found
 

@@ -49,8 +49,11 @@ def training_digest(source: Source) -> str:
 
 
 def learned_from(source: Source, sha256: str) -> object:
-    """What a network learns from, for its identity: a source's digest, and the size that images are stretched to."""
-    return sha256 if source.size is None else {"source": sha256, "image_size": source.size}
+    """What a network learns from, for its identity: a source's digest, and how images are brought to which size."""
+    if source.size is None:
+        return sha256
+    cropped = {} if source.resize == "stretch" else {"resize": source.resize}
+    return {"source": sha256, "image_size": source.size, **cropped}
 
 
 def load_images(source: Source, held_out: int, sha256: str) -> Images:
@@ -105,8 +108,8 @@ def _decode_all(source: Source, split: str, limit: int | None, sha256: str | Non
                 side = side or pixels.shape[0]
                 if pixels.shape != (side, side, 3):
                     raise UsageError(
-                        f"{source.place}: images of split {split} must be square and of one size; 'train prior' and "
-                        "'zipbatch tune --fit' stretch them with ‹image_size›"
+                        f"{source.place}: images of split {split} must be square and of one size; ‹image_size› "
+                        "resizes them"
                     )
                 found.append(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
                 taken += pixels.nbytes

@@ -17,7 +17,8 @@ from zipbatch.errors import UsageError
 from zipbatch.memory import check_fits
 from zipbatch.metrics import Share
 from zipbatch.report.progress import Progress
-from zipbatch.stages.train.data import LoadedSplit, load_split
+from zipbatch.stages.resizing import ResizedRequest
+from zipbatch.stages.train.data import AS_THEY_ARE, LoadedSplit, load_split
 from zipbatch.stages.train.run import finished_manifest, prepare_out, training_identity
 from zipbatch.stages.train.victim_run import CHECKPOINT, MEASURED, VictimRun, begun, fit, measured
 from zipbatch.victims import TRAIN_TRANSFORMS, TrainTransform, Victim, build_victim
@@ -43,6 +44,7 @@ def train_victim(
     config: VictimConfig,
     *,
     device: torch.device,
+    resized: ResizedRequest = AS_THEY_ARE,
     start: VictimFolder | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainedVictim:
@@ -50,7 +52,8 @@ def train_victim(
 
     It begins with the weights of ``start``, as an attacker does who poisons a model that is in use, or with new ones. A
     checkpoint is kept in ``out`` after every epoch; a rerun with the same settings goes on from it, and a finished
-    folder is left as it is.
+    folder is left as it is. Where a size is asked for, all images are ``resized`` to it, those that measure it too, and
+    it is the victim's own.
 
     Raises:
         UsageError: not a staged dataset with a train split, an unknown architecture or training transform, a ``start``
@@ -59,17 +62,17 @@ def train_victim(
     staged = _staged(dataset)
     transform = _train_transform(dataset.name, staged.attack.train_transform)
     start = None if start is None else start.pinned()
-    identity = _identity(config, dataset, start)
+    identity = _identity(config, dataset, start, resized)
     if (done := finished_manifest(out, CONFIG, identity, opened=open_victim)) is not None:
         (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its last file
         return TrainedVictim(
             path=out, epochs=done["epochs"], ca=_read_share(done["ca"]), asr=_read_share(done["asr"]), reused=True
         )
-    spec = _spec(config, staged)
-    data = _loaded(dataset, spec.image_size, config, device)
+    spec = _spec(config, staged, resized)
+    data = _loaded(dataset, spec.image_size, config, device=device, resized=resized)
     victim = _fresh_victim(spec, config.seed) if start is None else _as_started(start, spec)
     run = begun(victim, config, data, checkpoint=out / CHECKPOINT, identity=identity, device=device)
-    run.transform, run.on_progress = transform, on_progress
+    run.transform, run.on_progress, run.resized = transform, on_progress, resized
     run.held_out = sum(_samples(dataset.split(split)) for split in MEASURED)
     prepare_out(out)
     fit(run)
@@ -86,35 +89,39 @@ def _staged(dataset: ShardDataset) -> StagedManifest:
     return dataset.manifest
 
 
-def _identity(config: VictimConfig, dataset: ShardDataset, start: VictimFolder | None) -> str:
+def _identity(config: VictimConfig, dataset: ShardDataset, start: VictimFolder | None, resized: ResizedRequest) -> str:
     shards = [shard.sha256 for shard in dataset.shards]
-    return training_identity(config, shards if start is None else {"shards": shards, "start": start.sha256})
+    more = {**({} if start is None else {"start": start.sha256}), **resized.resized}
+    return training_identity(config, {"shards": shards, **more} if more else shards)
 
 
-def _spec(config: VictimConfig, staged: StagedManifest) -> VictimSpec:
+def _spec(config: VictimConfig, staged: StagedManifest, resized: ResizedRequest) -> VictimSpec:
     return VictimSpec(
         arch=config.arch,
         num_classes=len(staged.classes),
-        image_size=staged.image_size,
+        image_size=resized.image_size or staged.image_size,
         mean=config.mean,
         std=config.std,
         classes=tuple(staged.classes),
     )
 
 
-def _loaded(dataset: ShardDataset, side: int, config: VictimConfig, device: torch.device) -> LoadedSplit:
+def _loaded(
+    dataset: ShardDataset, side: int, config: VictimConfig, *, device: torch.device, resized: ResizedRequest
+) -> LoadedSplit:
     """The split ``train``, of whose images there are two or more, with that side."""
     shards = dataset.split("train")
     batch = min(config.batch_size, _samples(shards))
     if device.type == "cpu":
         what = f"{dataset.name}: learning from batches of {batch} images of {side} px"
         check_fits(batch * side**2 * _LEARNING_BYTES, what, smaller="a smaller ‹batch_size›")
-    data = load_split(shards)
+    data = load_split(shards, resized)
     if data.images.shape[-2:] != (side, side):
         height, width = data.images.shape[-2:]
         raise UsageError(
             f"{shards[0].path}: images are {width}x{height}, {dataset.name} has {side} px, which the "
-            "victim is to take; purify with ‹resize='stretch'› ‹output_size='input'›, or with a prior of that size"
+            f"victim is to take; ‹image_size={side}› resizes them, or purify with ‹resize='stretch'› "
+            "‹output_size='input'›"
         )
     if len(data.labels) < 2:
         raise UsageError(f"{dataset.name}: the split train has a single image; training needs two or more")
@@ -185,6 +192,7 @@ def _manifest(
             "attack": staged.attack.model_dump(mode="json"),
             "seed": staged.seed,
             "source_sha256": staged.source_sha256,
+            **run.resized.resized,
         },
         "training": run.config.model_dump(mode="json"),
         "epochs": run.epoch,

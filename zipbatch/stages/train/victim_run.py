@@ -22,7 +22,8 @@ from zipbatch.errors import UsageError
 from zipbatch.metrics import Share, attack_success, clean_accuracy
 from zipbatch.pixels import from_u8
 from zipbatch.report.progress import Part, Progress, finite
-from zipbatch.stages.train.data import LoadedSplit, load_split
+from zipbatch.stages.resizing import ResizedRequest
+from zipbatch.stages.train.data import AS_THEY_ARE, LoadedSplit, load_split
 from zipbatch.stages.train.run import Budget, Checkpoint, Stopwatch, cosine_rate, has_bfloat16, share_of_all
 from zipbatch.victims import TrainTransform, Victim, crop_and_flip, top1
 
@@ -35,7 +36,10 @@ _ASKED = 128
 
 @dataclass(kw_only=True)
 class VictimRun:
-    """A training run: what it was asked to do, and how far it has come. ``held_out`` images measure it."""
+    """A training run: what it was asked to do, and how far it has come. ``held_out`` images measure it.
+
+    All images are ``resized``, where that is asked.
+    """
 
     config: VictimConfig
     data: LoadedSplit
@@ -45,6 +49,7 @@ class VictimRun:
     budget: Budget
     checkpoint: Checkpoint
     transform: TrainTransform | None = None
+    resized: ResizedRequest = AS_THEY_ARE
     held_out: int = 0
     on_progress: Callable[[Progress], None] = lambda _: None
     epoch: int = 0
@@ -194,9 +199,9 @@ def measured(dataset: ShardDataset, run: VictimRun) -> tuple[Share | None, Share
         return np.concatenate(found)
 
     if clean := dataset.split(CLEAN_SPLIT):
-        data = load_split(clean)
+        data = load_split(clean, run.resized)
         ca = clean_accuracy(answers(data.images), data.labels.numpy())
     if poisoned := dataset.split(POISONED_SPLIT):
-        data = load_split(poisoned)
+        data = load_split(poisoned, run.resized)
         asr = attack_success(answers(data.images), data.labels.numpy(), data.original_labels.numpy())
     return ca, asr
