@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -165,9 +165,9 @@ def whole_folder(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def mended_folder(final: Path, *, last: str, keep: str | None = None) -> Iterator[Path]:
-    """A temp folder whose files take the places of those in ``final`` when the block ends well, ``last`` last. One
-    called ``keep`` takes nobody's place.
+def mended_folder(final: Path, *, last: str, keep: Collection[str] = ()) -> Iterator[Path]:
+    """A temp folder whose files take the places of those in ``final`` when the block ends well, ``last`` last. Those
+    called as ``keep`` says take nobody's place.
 
     For a folder of which files are missing or damaged, and whose other files are to stay. A kill leaves some of them
     replaced, and ``last``, which tells what the folder is, as it was: the next run mends it.
@@ -175,7 +175,7 @@ def mended_folder(final: Path, *, last: str, keep: str | None = None) -> Iterato
     with _named(final), _temp_folder(final.parent) as temp:
         yield temp
         for file in sorted(temp.iterdir(), key=lambda file: (file.name == last, file.name)):
-            if file.name != keep or not (final / file.name).exists():
+            if file.name not in keep or not (final / file.name).exists():
                 publish(file, final / file.name)
 
 

@@ -98,10 +98,12 @@ def test_a_card_of_somebody_else_stays(staged: Path, source: Path, tmp_path: Pat
     """Also when a damaged folder is staged again."""
     out = Path(shutil.copytree(staged, tmp_path / "theirs"))
     (out / "README.md").write_text("mine\n")
+    (out / "croissant.json").write_text('{"license": "mine"}')
     (out / "test-000000.tar").unlink()
     ran = zipbatch("poison", source, "--attack", "badnets", "--out", out, "--samples-per-shard", 4)
     assert ran.code == 0, ran.err
     assert (out / "README.md").read_text() == "mine\n"
+    assert (out / "croissant.json").read_text() == '{"license": "mine"}'
     assert (out / "test-000000.tar").read_bytes() == (staged / "test-000000.tar").read_bytes()
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "README.md").write_text("mine\n")
@@ -116,6 +118,8 @@ def test_an_export_is_there_already_with_another_card_or_none(tmp_path: Path):
     export = ("store", "export", "in", out, "--store", store, "--json")
     assert not zipbatch(*export).json["reused"]
     (out / "README.md").write_text("mine\n")
+    (out / "croissant.json").write_text("{}")
+    assert zipbatch(*export).json["reused"]
     (out / "croissant.json").unlink()
     assert zipbatch(*export).json["reused"]
     assert (out / "README.md").read_text() == "mine\n"

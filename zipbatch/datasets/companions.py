@@ -15,6 +15,8 @@ from zipbatch.datasets.facts import Facts
 from zipbatch.datasets.wids import index, index_name, is_index
 
 CARD, CROISSANT = "README.md", "croissant.json"
+EDITED = frozenset({CARD, CROISSANT})
+"""What people add to: a licence, a citation. What is there stays."""
 
 
 _SIGNED = re.compile(r"[0-9a-f]{20}\.(?:json|jsonl\.gz|sig\.jsonl)")
@@ -27,7 +29,7 @@ def is_signed_file(name: str) -> bool:
 
 def is_companion(name: str) -> bool:
     """Whether a file beside shards is called as one of these."""
-    return name in {CARD, CROISSANT} or is_index(name)
+    return name in EDITED or is_index(name)
 
 
 def companions(facts: Facts) -> dict[str, bytes]:
@@ -39,7 +41,7 @@ def companions(facts: Facts) -> dict[str, bytes]:
 
 
 def write_companions(folder: Path, facts: Facts) -> None:
-    """Write each into a folder, whole or not at all; a card that is there already stays."""
+    """Write each into a folder, whole or not at all; what people add to stays where it is there."""
     for name, data in companions(facts).items():
-        if name != CARD or not (folder / name).exists():
+        if name not in EDITED or not (folder / name).exists():
             atomic.write_bytes(folder / name, data)

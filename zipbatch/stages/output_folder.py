@@ -11,7 +11,7 @@ from typing import Any
 from zipbatch import atomic, storage
 from zipbatch.datasets import ShardDataset, StagedManifest, open_dataset
 from zipbatch.datasets.base import CLASSES
-from zipbatch.datasets.companions import CARD
+from zipbatch.datasets.companions import EDITED
 from zipbatch.datasets.opening import MAX_MANIFEST_BYTES
 from zipbatch.datasets.staged import MANIFEST, SHARD_LIST, TRIGGER, TRIGGER_PICTURE
 from zipbatch.errors import UsageError
@@ -26,7 +26,7 @@ def stage_folder(
 ) -> tuple[ShardDataset, bool]:
     """The staged dataset of these options in ``out``: the one that is there, or a new one.
 
-    Of one that is there but not whole any more, the files are made anew, but for a card, which may be somebody else's.
+    Of one that is there but not whole any more, the files are made anew, but for what people add to.
 
     Args:
         out: its folder.
@@ -44,7 +44,7 @@ def stage_folder(
         if (existing := whole_dataset(out)) is not None and _is_as_listed(existing):
             return existing, True
         log.warning("%s: files are missing or damaged; staging them again", out)
-        with atomic.mended_folder(out, last=MANIFEST, keep=CARD) as folder:
+        with atomic.mended_folder(out, last=MANIFEST, keep=EDITED) as folder:
             write(folder, options)
         return open_dataset([str(out)]), False
     if there is not None and (out / SHARD_LIST).is_file():

@@ -11,7 +11,7 @@ from typing import Any
 from zipbatch import atomic
 from zipbatch.datasets import ShardDataset, ShardRef, StagedManifest, write_manifest
 from zipbatch.datasets.base import CLASSES
-from zipbatch.datasets.companions import CARD, is_companion, write_companions
+from zipbatch.datasets.companions import EDITED, is_companion, write_companions
 from zipbatch.datasets.facts import Facts, ShardFacts
 from zipbatch.datasets.staged import MANIFEST, SplitCounts
 from zipbatch.store import Store, Version, VersionRow
@@ -45,7 +45,7 @@ def made_of(out: Path, content: Callable[[], Iterator[tuple[Path, str]]]) -> boo
     """Whether ``out`` holds files with these digests, by their paths in it, and nothing else.
 
     So a run that was killed right before it could say that it was done is done when it is run again. Companions may be
-    missing, as in folders of older releases, and the card may be another.
+    missing, as in folders of older releases, and what people add to may be other.
     """
     if not out.is_dir():
         return False
@@ -57,7 +57,7 @@ def made_of(out: Path, content: Callable[[], Iterator[tuple[Path, str]]]) -> boo
             continue
         if path not in there or not (out / path).is_file():
             return False
-        if str(path) != CARD and atomic.sha256_file(out / path) != sha256:
+        if str(path) not in EDITED and atomic.sha256_file(out / path) != sha256:
             return False
         there.remove(path)
     return not there
