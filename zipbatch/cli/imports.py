@@ -22,7 +22,7 @@ def imports() -> None:
 
 @imports.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@options_of(ImportVictimRequest, without=("file",))
+@options_of(ImportVictimRequest, first=("out",), without=("file",))
 @JSON
 def victim(file: Path, request: Callable[..., ImportVictimRequest], as_json: bool) -> None:
     """Make a victim folder of FILE, a classifier that another tool wrote.

@@ -19,12 +19,14 @@ from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.spelling import readers_spell, setting
 from zipbatch.stages.adapter import Input, Instance
 from zipbatch.stages.assets import prior_path, source_place, victim_path
+from zipbatch.stages.convert.adapter import checkpoint_place
 
 _NAMED: Mapping[str, Callable[[str], str]] = {
     "source": source_place,
     "prior": lambda text: str(prior_path(text)),
     "victim": lambda text: str(victim_path(text)),
     "start": lambda text: str(victim_path(text)),
+    "file": checkpoint_place,
 }
 """Inputs for which names stand beside paths."""
 _OPENED: Mapping[str, Callable[[storage.StoragePath], object]] = {

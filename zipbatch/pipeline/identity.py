@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from zipbatch import storage
@@ -22,6 +23,7 @@ from zipbatch.errors import UsageError
 from zipbatch.pipeline.file_digests import Fingerprints
 from zipbatch.pipeline.stage_types import STAGE_TYPES
 from zipbatch.stages.adapter import Instance
+from zipbatch.stages.convert.import_victim import checkpoint_files
 from zipbatch.stages.purify.identity import learned
 
 _LEARNED_FROM: Mapping[str, tuple[str, str, Callable[[PriorFolder], object]]] = {
@@ -95,6 +97,8 @@ def _content(name: str, item: Instance | str, prints: Fingerprints, where: str) 
         return item.id
     if name == "prior":  # what is learned from it is among the facts, where it matters
         return prints.of(storage.storage_path(item), where, without=_BESIDE_A_PRIOR)
+    if name == "file":
+        return [prints.of(file, where) for file in checkpoint_files(Path(item))]
     if name != "source":
         return prints.of(storage.storage_path(item), where)
     kind, paths = source_paths(item)

@@ -92,7 +92,7 @@ def check_trigger_known(inputs: Inputs, takes_seed: Callable[[str], bool], where
     if not isinstance(data, Instance) or SEED not in data.axes or not takes_seed(data.stage):
         return
     for victim in inputs["victim"]:
-        lessons = victim.one("data") if isinstance(victim, Instance) else None
+        (lessons,) = victim.inputs.get("data", (None,)) if isinstance(victim, Instance) else (None,)
         if not (isinstance(lessons, Instance) and lessons.axes.get(SEED) == data.axes[SEED]):
             name = victim.stage if isinstance(victim, Instance) else victim
             raise UsageError(

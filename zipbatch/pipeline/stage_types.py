@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zipbatch.stages.adapter import StageType
+from zipbatch.stages.convert.adapter import IMPORT_VICTIM
 from zipbatch.stages.evaluate.adapter import EVALUATE
 from zipbatch.stages.poison.adapter import POISON
 from zipbatch.stages.purify.adapter import PURIFY
@@ -12,6 +13,7 @@ STAGE_TYPES: dict[str, StageType] = {
     "poison": POISON,
     "train victim": TRAIN_VICTIM,
     "train prior": TRAIN_PRIOR,
+    "import victim": IMPORT_VICTIM,
     "purify": PURIFY,
     "evaluate": EVALUATE,
 }

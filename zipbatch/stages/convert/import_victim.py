@@ -22,7 +22,7 @@ from zipbatch.kinds import ONNX as ONNX_KIND
 from zipbatch.kinds import head_of, kind_of
 from zipbatch.spelling import setting
 from zipbatch.stages.convert.foreign_victim import Channels, Foreign, checkpoint_victim, onnx_victim
-from zipbatch.stages.convert.request import ImportVictimRequest
+from zipbatch.stages.convert.request import ImportVictimRequest, ImportVictimSettings
 from zipbatch.stages.train.run import finished_manifest, prepare_out
 from zipbatch.victims import NORMALISATIONS, Classifier, Normalisation, build_victim, checked_scores
 
@@ -46,7 +46,7 @@ def import_victim(request: ImportVictimRequest) -> ImportedVictim:
             victim.
     """
     _normalisation(request)  # says what is wrong, before anything is read
-    file = _file(request.file)
+    file = checkpoint_file(request.file)
     if not file.is_file():
         raise UsageError(f"{file}: no such file")
     if _is_onnx(file):
@@ -57,7 +57,7 @@ def import_victim(request: ImportVictimRequest) -> ImportedVictim:
 
 
 def _imported(request: ImportVictimRequest, file: Path, sha256: str, model: OnnxModel | None) -> ImportedVictim:
-    identity = atomic.sha256_json({"imported": sha256, "as": _asked(request)})
+    identity = atomic.sha256_json({"imported": sha256, "as": asked_of(request)})
     if (done := finished_manifest(request.out, CONFIG, identity, opened=open_victim)) is not None:
         spec = VictimSpec.model_validate_json((request.out / CONFIG).read_bytes())
         origin = done["imported_from"]
@@ -80,11 +80,22 @@ def _imported(request: ImportVictimRequest, file: Path, sha256: str, model: Onnx
     return ImportedVictim(path=request.out, spec=spec, format=foreign.format, assumed=assumed, reused=False)
 
 
-def _file(path: Path) -> Path:
+def checkpoint_file(path: Path) -> Path:
     """The file that a user means: of a folder, the record that BackdoorBench left there."""
     if not path.is_dir():
         return path
     return path / DEFENSE_RESULT if (path / DEFENSE_RESULT).is_file() else path / RESULT
+
+
+def checkpoint_files(file: Path) -> list[Path]:
+    """The file itself, and those beside an ONNX model that hold its weights.
+
+    Raises:
+        UsageError: an ONNX model that cannot be read, or names weights that are none.
+    """
+    if not file.is_file() or not _is_onnx(file):
+        return [file]
+    return [file, *(file.with_name(name) for name in whole_model(file).beside)]
 
 
 def _is_onnx(file: Path) -> bool:
@@ -93,7 +104,12 @@ def _is_onnx(file: Path) -> bool:
     return kind == ONNX_KIND or (file.suffix == ".onnx" and not checkpoint)
 
 
-def _asked(request: ImportVictimRequest) -> dict[str, Any]:
+def asked_of(request: ImportVictimSettings) -> dict[str, Any]:
+    """What is asked for, as it decides the victim beside the file.
+
+    Raises:
+        UsageError: settings that are none.
+    """
     named = _normalisation(request)
     return {
         "arch": request.arch,
@@ -105,11 +121,11 @@ def _asked(request: ImportVictimRequest) -> dict[str, Any]:
     }
 
 
-def _channels(request: ImportVictimRequest) -> Channels | None:
+def _channels(request: ImportVictimSettings) -> Channels | None:
     return None if request.channel_order is None else "BGR" if request.channel_order == "bgr" else "RGB"
 
 
-def _normalisation(request: ImportVictimRequest) -> Normalisation | None:
+def _normalisation(request: ImportVictimSettings) -> Normalisation | None:
     """What is subtracted from pixels, and divided by, where the user says it.
 
     Raises:

@@ -11,11 +11,9 @@ from zipbatch.config import Option, Request
 from zipbatch.errors import UsageError
 
 
-class ImportVictimRequest(Request):
-    """What to import. None: as the file says, or as its kind implies; what is only implied is told."""
+class ImportVictimSettings(Request):
+    """How a checkpoint is taken. None: as the file says, or as its kind implies; what is only implied is told."""
 
-    file: Annotated[Path, Option(decides="identity")]
-    out: Annotated[Path, Option("Victim folder to write.", metavar="DIR", decides="nothing")]
     arch: Annotated[
         str | None,
         Option(
@@ -49,10 +47,17 @@ class ImportVictimRequest(Request):
     ] = None
 
     @model_validator(mode="after")
-    def _goes_together(self) -> ImportVictimRequest:
+    def _goes_together(self) -> ImportVictimSettings:
         if self.std is not None and self.mean is None:
             raise UsageError("‹std› needs ‹mean›")
         return self
+
+
+class ImportVictimRequest(ImportVictimSettings):
+    """What to import, and where to."""
+
+    file: Annotated[Path, Option(decides="identity")]
+    out: Annotated[Path, Option("Victim folder to write.", metavar="DIR", decides="nothing")]
 
 
 class ImportDatasetRequest(Request):

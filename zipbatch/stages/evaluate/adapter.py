@@ -91,7 +91,7 @@ def read_rows(instance: Instance, workspace: Workspace) -> list[EvaluationRow]:
 EVALUATE = StageType(
     settings=EvaluateSettings,
     inputs={
-        "victim": Input(kinds=("train victim",), many=True),
+        "victim": Input(kinds=("train victim", "import victim"), many=True),
         "data": Input(kinds=("poison",)),
         "purified": Input(kinds=("purify",), path=False, many=True, needed=optional),
     },

@@ -65,7 +65,7 @@ TRAIN_VICTIM = StageType(
     inputs={
         "data": Input(kinds=("poison",)),
         "purified": Input(kinds=("purify",), path=False, needed=optional),
-        "start": Input(kinds=("train victim",), needed=optional, later=True),
+        "start": Input(kinds=("train victim", "import victim"), needed=optional, later=True),
     },
     run=_train_victim,
     is_done=lambda instance, workspace: is_trained(instance.path(workspace), open_victim),
