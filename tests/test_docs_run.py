@@ -107,9 +107,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("pipelines").symlink_to(ROOT / "pipelines")
         (root / "mine.py").write_text("".join(block.text for block in own_functions()))
         (root / "ours.yaml").write_text((ROOT / "configs/purifiers/blur.yaml").read_text())
-        (root / "table.yaml").write_text(
-            next(block.text for block in blocks(ROOT / "docs/pipelines.md") if block.language == "yaml")
-        )
+        for block in blocks(ROOT / "docs/pipelines.md"):
+            if block.language == "yaml":  # begins with its name: # table.yaml
+                (root / block.text.split()[1]).write_text(block.text)
         make_versions()
     return root
 
@@ -130,6 +130,7 @@ def make_versions() -> None:
         ("poison", "cifar10:cifar-10-python.tar.gz", "--attack", "badnets", "--out", "shards/cifar10-badnets"),
         ("poison", "cifar10/", "--attack", "badnets", "--out", "shards/bb"),
         ("purify", "shards/cifar10-badnets", *done, "--tag", "nightly"),
+        ("purify", "shards/cifar10-badnets", *done, "--limit", "1"),
         ("purify", "incoming/", *done, "--tag", "yesterday"),
         ("purify", "incoming/", *done, "--tag", "nightly"),
         ("store", "export", "cifar10-badnets@nightly", "theirs/", "--as", "images", "--store", "pur/"),

@@ -64,6 +64,7 @@ def purify(
     \b
     Examples:
       zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --workers 2 --tag nightly
+      zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --limit 100
       zipbatch purify shards/cifar10-badnets --purifier jpeg --set quality=75 --store pur/ --tag jpeg75
       zipbatch purify shards/cifar10-badnets --prior embedded --preset balanced --set jpeg.quality=75 --store pur/
       zipbatch purify shards/cifar10-badnets --prior embedded --store pur/ --chain 'jpeg quality=60' \\
@@ -129,6 +130,8 @@ def _to_do(plan: PurifyPlan) -> str:
 
 
 def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
+    from zipbatch.store.headers import trial_text
+
     if as_json:
         emit_json(asdict(summary))
         return
@@ -138,6 +141,8 @@ def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
         f"  {summary.shards} shards, {summary.samples} images: {summary.computed} computed, {summary.reused} reused, "
         f"{summary.seconds:g} s{rate}"
     )
+    if summary.trial is not None:
+        click.echo(f"  a trial: {trial_text(summary.trial, summary.counts)}")
     if summary.quarantined:
         click.echo(f"  {summary.quarantined} more images quarantined: see 'zipbatch store show {summary.reference}'")
     if summary.in_float32:
@@ -172,6 +177,7 @@ def _show_plan(plan: PurifyPlan, *, as_json: bool) -> None:
         "images_to_compute": plan.images_left,
         "bytes": sizes,
         "estimated_seconds": None if guess is None else round(guess.seconds, 1),
+        **({} if plan.trial is None else {"trial": plan.trial}),
     }
     if as_json:
         emit_json(value)
@@ -194,6 +200,7 @@ def _plan_for_people(plan: PurifyPlan, size: int, guess: Estimate | None) -> dic
     looked = f", {plan.doubted} to be read: done before, but touched since" if plan.doubted else ""
     time = "nothing to compute" if not plan.to_compute else _UNKNOWN_TIME
     return {
+        **_trial(plan),
         "shards": f"{len(plan.shards)}, {size_text(size)}: {len(plan.rows)} done before, "
         f"{plan.to_compute} to compute{new}{looked}",
         "images": images,
@@ -207,6 +214,16 @@ def _plan_for_people(plan: PurifyPlan, size: int, guess: Estimate | None) -> dic
         "parent": plan.parent or "none",
         "unreadable": "set aside (--quarantine)" if job.quarantine else "fail their shard",
     }
+
+
+def _trial(plan: PurifyPlan) -> dict[str, str]:
+    """What a trial would take."""
+    from zipbatch.stages.purify.trial import shards_by_split
+
+    if plan.trial is None:
+        return {}
+    taken = shards_by_split(plan.shards)
+    return {"trial": ", ".join(f"{taken[split]} of {total} shards of {split}" for split, total in plan.trial.items())}
 
 
 def _workers_text(workers: Workers) -> str:

@@ -64,7 +64,8 @@ def _version_row(header: VersionHeader, tags: Mapping[str, str], *, settings: st
         "\n".join((header.version, *own)),
         settings,
         str(sum(split["samples"] for split in header.counts.values()))
-        + (f" (+{header.quarantined} quarantined)" if header.quarantined else ""),
+        + (f" (+{header.quarantined} quarantined)" if header.quarantined else "")
+        + ("" if header.trial is None else " (trial)"),
         NOTHING if size is None else size_text(size),
     )
 
@@ -103,6 +104,7 @@ def version_text(
     values = {
         "version": f"{header.version}{', tags ' if tags else ''}{', '.join(tags)}",
         "made": f"{header.started} ({age_text(now_s - header.started_s)}), by zipbatch {header.zipbatch}",
+        **({} if header.trial is None else {"trial": f"{header.trial_text}"}),
         "purifier": purifier,
         **{name.replace("_", " "): plain_text(value) for name, value in others.items() if value is not None},
         "images": f"{sum(row.samples for row, _ in shards)}{size}\n" + "\n".join(counts),

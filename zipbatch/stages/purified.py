@@ -42,6 +42,24 @@ def purified_objects(
     return found
 
 
+def covered(shards: Sequence[ShardRef], versions: Sequence[Version], data: str) -> tuple[ShardRef, ...]:
+    """The shards that every trial among the versions has, of the splits that it has; all where none is a trial.
+
+    Raises:
+        UsageError: none is left.
+    """
+    left = tuple(shards)
+    for version in (version for version in versions if version.header.trial is not None):
+        splits, names = {row.split for row in version.rows}, {row.shard for row in version.rows}
+        left = tuple(shard for shard in left if shard.name in names or shard.split not in splits)
+        if not left:
+            raise UsageError(f"{version.reference} is a trial and holds no shard of {data} that the others hold, too")
+        log.warning(
+            "%s is a trial: %s; only these are measured, undefended, too", version.reference, version.header.trial_text
+        )
+    return left
+
+
 def with_purified(dataset: ShardDataset, version: Version, store: Store, *, split: str) -> ShardDataset:
     """A staged dataset with the shards of one split replaced by their purified forms, to train on them.
 
@@ -50,6 +68,11 @@ def with_purified(dataset: ShardDataset, version: Version, store: Store, *, spli
     Raises:
         UsageError: the version does not hold that split of this data.
     """
+    if version.header.trial is not None:
+        raise UsageError(
+            f"{version.reference} is a trial ({version.header.trial_text}): nothing is trained on a part; purify the "
+            f"whole split without --limit: --split {split}"
+        )
     found = purified_objects(version, dataset.split(split), dataset.name, store)
     rows = {row.shard: row for row in version.rows}
     shards = tuple(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from zipbatch import storage
 from zipbatch.errors import DataError
@@ -28,7 +29,10 @@ class Origin(BaseModel):
 
 
 class VersionHeader(BaseModel):
-    """``<version>.json``: what the version is and where it came from."""
+    """``<version>.json``: what the version is and where it came from.
+
+    ``trial`` is there where it was made from some shards of its data alone: split -> how many there were.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format_version: Literal[1] = 1
@@ -43,6 +47,17 @@ class VersionHeader(BaseModel):
     origin: Origin | None = None
     started: str
     zipbatch: str
+    trial: dict[str, int] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_newer(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As headers were before there were trials, where it is none."""
+        return {name: value for name, value in serialize(self).items() if name != "trial" or value is not None}
+
+    @property
+    def trial_text(self) -> str | None:
+        """``1 of 10 shards of test``, of each split; None of a version that is no trial."""
+        return None if self.trial is None else trial_text(self.trial, self.counts)
 
     @property
     def started_s(self) -> float:
@@ -75,6 +90,12 @@ def _is_named(purifier: object) -> bool:
         and isinstance(purifier.get("method"), str)
         and isinstance(purifier.get("settings", {}), dict)
     )
+
+
+def trial_text(trial: Mapping[str, int], counts: Mapping[str, Mapping[str, int]]) -> str:
+    """``1 of 10 shards of test``, of each split of a trial."""
+    parts = [f"{counts.get(split, {}).get('shards', 0)} of {total} shards of {split}" for split, total in trial.items()]
+    return ", ".join(parts)
 
 
 def read_header(path: StoragePath) -> VersionHeader:

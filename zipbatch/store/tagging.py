@@ -20,6 +20,11 @@ def point_tag(store: Store, reference: str, tag: str) -> str:
     versions = store.versions
     dataset, version = versions.resolve(reference)
     check_tag(tag)
+    if tag == LATEST and versions.header(dataset, version).trial is not None:
+        raise UsageError(
+            f"{reference}: is a trial, of some shards alone; {LATEST!r} stands for all of them: purify them without "
+            "--limit"
+        )
     with versions.claim(dataset, version):
         Removals(store).await_end(f"{dataset}@{version}", ())
         versions.resolve(f"{dataset}@{version}")

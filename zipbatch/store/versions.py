@@ -53,18 +53,24 @@ class _Id:
             self._digest.update(b"," + line if number else line)
             yield line
 
-    def of(self, identity: dict[str, Any]) -> str:
+    def of(self, identity: dict[str, Any], trial: dict[str, int] | None) -> str:
         """The id, after the last line; once."""
-        self._digest.update(b'],"purifier":%s}' % atomic.canonical_json(identity))
+        self._digest.update(b'],"purifier":%s' % atomic.canonical_json(identity))
+        self._digest.update(b"}" if trial is None else b',"trial":%s}' % atomic.canonical_json(trial))
         return self._digest.hexdigest()[:ID_DIGITS]
 
 
-def version_id(dataset: str, identity: dict[str, Any], rows: Sequence[VersionRow]) -> str:
-    """Digest of (dataset, purifier identity, ordered list), without times: repeating a run gives the same id."""
+def version_id(
+    dataset: str, identity: dict[str, Any], rows: Sequence[VersionRow], *, trial: dict[str, int] | None = None
+) -> str:
+    """Digest of (dataset, purifier identity, ordered list), without times: repeating a run gives the same id.
+
+    A trial has another one than a whole version of the same list.
+    """
     found = _Id(dataset)
     for _ in found.passing(row.line()[:-1] for row in rows):
         pass
-    return found.of(identity)
+    return found.of(identity, trial)
 
 
 def parse_reference(text: str) -> tuple[str, str]:
@@ -159,7 +165,7 @@ class Versions:
         path, found = self._header_path(dataset, version), _Id(dataset)
         header = self.header(dataset, version)
         rows = self._rows(dataset, version, found)
-        if found.of(header.purifier) != version:
+        if found.of(header.purifier, header.trial) != version:
             raise DataError(path, "damaged version: its id is not that of its purifier and list")
         if (count_rows(rows), sum(row.quarantined for row in rows)) != (header.counts, header.quarantined):
             raise DataError(path, "damaged version: its counts are not those of its list")

@@ -142,5 +142,7 @@ def _staged(manifest: StagedManifest, version: Version, rows: tuple[VersionRow, 
     purified: dict[str, Any] = {"version": version.reference, "purifier": version.header.purifier}
     if aside := {row.shard: row.quarantined for row in rows if row.quarantined}:
         purified["quarantined"] = aside
+    if version.header.trial is not None:
+        purified["trial"] = version.header.trial
     options = {**manifest.options, "purified": purified}
     return manifest.model_copy(update={"splits": splits, "options": options, "zipbatch": version.header.zipbatch})

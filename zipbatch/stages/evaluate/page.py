@@ -123,6 +123,7 @@ def _version(name: str, header: VersionHeader, row: EvaluationRow | None) -> Fac
     facts = [
         Fact(name="version", text=f"{header.dataset}@{header.version}", code=True),
         Fact(name="purifier", text=describe(header.purifier)),
+        *([] if header.trial is None else [Fact(name="trial", text=f"{header.trial_text}")]),
         Fact(name="seed", text="none" if header.seed is None else str(header.seed)),
         Fact(name="made", text=f"{header.started}, by zipbatch {header.zipbatch}"),
     ]

@@ -14,7 +14,7 @@ from zipbatch.spelling import setting
 from zipbatch.stages.evaluate.job import EvaluateJob
 from zipbatch.stages.evaluate.pieces import EvaluateTask
 from zipbatch.stages.evaluate.victims import KnownVictim, num_classes
-from zipbatch.stages.purified import purified_objects
+from zipbatch.stages.purified import covered, purified_objects
 from zipbatch.storage import StoragePath
 from zipbatch.store import Store, Version
 
@@ -48,6 +48,7 @@ def plan_evaluate(job: EvaluateJob) -> EvaluatePlan:
     quarantines: list[dict[str, StoragePath]] = []
     if job.store is not None:
         versions = tuple(job.store.versions.read(text) for text in job.purified)
+        shards = covered(shards, versions, job.data_label)
         outputs = [purified_objects(version, shards, job.data_label, job.store) for version in versions]
         quarantines = [_quarantines(version, job.store) for version in versions]
     clean, listed = _clean_twins(job.dataset), {shard.path: shard.sha256 for shard in job.dataset.shards}

@@ -24,6 +24,7 @@ from zipbatch.stages.evaluate.victims import class_name
 from zipbatch.stages.evaluate.worker import EvaluateSetup
 from zipbatch.stages.purify.cost import cost_of
 from zipbatch.stages.purify.identity import describe
+from zipbatch.store import Version
 
 log = logging.getLogger(__name__)
 MEASURES_VERSION = 3
@@ -177,7 +178,7 @@ def _row(found: _Found, v: int, number: int) -> EvaluationRow:
         purifier=None if version is None else version.header.purifier["method"],
         purified=None if version is None else job.purified[number - 1],
         version=None if version is None else version.header.version,
-        settings=None if version is None else describe(version.header.purifier),
+        settings=None if version is None else _settings(version),
         **_shares(tally),
         psnr_clean_db=clean.psnr_db,
         ssim_clean=clean.ssim,
@@ -193,6 +194,12 @@ def _row(found: _Found, v: int, number: int) -> EvaluationRow:
         unlabelled_reason=found.unlabelled.first,
         **dump(found.costs[number]),
     )
+
+
+def _settings(version: Version) -> str:
+    """Its purifier in short; a trial, which covers some shards alone, is said to be one."""
+    header = version.header
+    return describe(header.purifier) + ("" if header.trial is None else f" (trial: {header.trial_text})")
 
 
 def _shares(tally: Tally) -> dict[str, Any]:

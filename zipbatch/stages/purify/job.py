@@ -12,6 +12,7 @@ from zipbatch.stages.purify.precision import decided
 from zipbatch.stages.purify.request import PurifyRequest, PurifySettings
 from zipbatch.stages.purify.resolve import purifier_spec
 from zipbatch.stages.purify.spec import PurifierSpec
+from zipbatch.stages.purify.trial import TRIAL
 from zipbatch.storage import storage_path
 from zipbatch.store import Store
 
@@ -29,6 +30,7 @@ class PurifyJob:
         tag: to be moved to the result, beside ``latest``.
         latest: whether ``latest`` is to be moved; None: unless it keeps to another tag's line.
         trust_mtime: a bare shard of the size and mtime that an earlier run remembers has the digest that it had then.
+        limit: a trial's images of each split; None for all.
     """
 
     dataset: ShardDataset
@@ -39,6 +41,7 @@ class PurifyJob:
     tag: str | None = None
     latest: bool | None = None
     trust_mtime: bool = False
+    limit: int | None = None
 
     @property
     def quarantine(self) -> bool:
@@ -69,7 +72,8 @@ def opened_job(sources: Sequence[str], request: PurifyRequest, workers: Workers)
         store=Store(storage_path(request.store)),
         workers=workers,
         settings=request,
-        tag=request.tag,
-        latest=request.latest,
+        tag=request.tag if request.tag or request.limit is None else TRIAL,
+        latest=request.latest if request.limit is None else False,
         trust_mtime=request.trust_mtime,
+        limit=request.limit,
     )

@@ -18,6 +18,7 @@ from zipbatch.spelling import setting
 from zipbatch.stages.purify.acceptance import acceptable, acceptable_row
 from zipbatch.stages.purify.job import PurifyJob
 from zipbatch.stages.purify.spec import PurifierSpec
+from zipbatch.stages.purify.trial import first_shards, trial_of
 from zipbatch.stages.purify.worker import PurifyTask
 from zipbatch.store import (
     RememberedInputs,
@@ -38,7 +39,8 @@ class PurifyPlan:
     """``rows`` are done already, by shard name; ``tasks`` are still to be looked at by a worker.
 
     ``known`` are the rows of the parent version by their input, none when another purifier made it. ``doubted`` of the
-    tasks are done by their record, but something was done to their object since: it is only to be read.
+    tasks are done by their record, but something was done to their object since: it is only to be read. ``trial`` is
+    split -> all its shards, of which ``shards`` are some; None where they are all.
     """
 
     job: PurifyJob
@@ -52,6 +54,7 @@ class PurifyPlan:
     known: Mapping[str, VersionRow]
     attempt: int = 1
     doubted: int = 0
+    trial: dict[str, int] | None = None
 
     @property
     def to_compute(self) -> int:
@@ -90,7 +93,8 @@ def plan_purify(job: PurifyJob) -> PurifyPlan:
     if job.tag is not None:
         check_request_tag(job.tag, latest=job.latest)
     _check_size(job)
-    shards = _chosen(job.dataset, job.settings.splits)
+    every = _chosen(job.dataset, job.settings.splits)
+    shards = every if job.limit is None else first_shards(every, job.limit)
     identity = job.spec.identity
     inputs = RememberedInputs(job.store, job.dataset.name, trust_mtime=job.trust_mtime)
     digests = _digests(shards, inputs)
@@ -123,6 +127,7 @@ def plan_purify(job: PurifyJob) -> PurifyPlan:
         started_ns=started_ns,
         known=known,
         doubted=doubted,
+        trial=trial_of(shards, every),
     )
 
 

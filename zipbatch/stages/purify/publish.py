@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from zipbatch import __version__
 from zipbatch.errors import DataError, NotTaggedError
+from zipbatch.stages.purify.trial import TRIAL
 from zipbatch.store import LostObjectsError, Origin, Store, VersionHeader, VersionRow, Versions
 from zipbatch.store.rows import count_rows
 from zipbatch.store.tags import LATEST
@@ -19,6 +20,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 ATTEMPTS = 3
 """How often a run begins again because a gc removed objects that it was about to name."""
+_NO_LINE = frozenset({LATEST, TRIAL})
+"""Tags that keep ``latest`` to no purifier."""
 
 
 def despite_gc(make: Callable[[], T]) -> T:
@@ -93,6 +96,7 @@ def publish_version(
     started_ns: int,
     origin: Origin | None = None,
     latest: bool | None = None,
+    trial: dict[str, int] | None = None,
 ) -> Published:
     """Write the version of these rows, whose objects are in the store, and point ``tag`` and ``latest`` at it.
 
@@ -106,12 +110,13 @@ def publish_version(
         started_ns: when the run started; a tag that a later run has moved stays.
         origin: how many of the shards were made by this run, and where the others were found.
         latest: whether to move ``latest``; None unless that would take it away from another tag's line.
+        trial: split -> all its shards, where the rows are of some of them alone.
 
     Raises:
         DataError: an object is not in the store (any more); nothing is published then.
     """
     versions = store.versions
-    version, counts = version_id(dataset, identity, rows), count_rows(rows)
+    version, counts = version_id(dataset, identity, rows, trial=trial), count_rows(rows)
     header = VersionHeader(
         dataset=dataset,
         version=version,
@@ -124,6 +129,7 @@ def publish_version(
         origin=origin,
         started=datetime.fromtimestamp(started_ns / 1e9, UTC).isoformat(timespec="seconds"),
         zipbatch=__version__,
+        trial=trial,
     )
     with versions.claim(dataset, version):
         new = versions.publish(header, rows)
@@ -167,7 +173,7 @@ def _line_of(versions: Versions, dataset: str, *, identity: Mapping[str, Any], t
         if there is None or versions.header(dataset, there).purifier == identity:
             return ()
         names = tuple(
-            name for name, version in versions.tags.of(dataset).items() if version == there and name != LATEST
+            name for name, version in versions.tags.of(dataset).items() if version == there and name not in _NO_LINE
         )
     except (DataError, FileNotFoundError):  # damaged, or a tag to nowhere: there is no line to keep
         return ()

@@ -172,6 +172,17 @@ class PurifyRequest(PurifySettings):
     tag: Annotated[
         str | None, Option("Tag to move to the result, beside 'latest'.", metavar="TAG", decides="nothing")
     ] = None
+    limit: Annotated[
+        int | None,
+        Field(ge=1),
+        Option(
+            "A trial: of each split the first shards that hold N images. It never moves 'latest', and is tagged "
+            "'trial' unless --tag says otherwise.",
+            metavar="N",
+            default="all",
+            decides="nothing",
+        ),
+    ] = None
     latest: Annotated[
         bool | None,
         Option(
@@ -187,6 +198,15 @@ class PurifyRequest(PurifySettings):
             decides="nothing",
         ),
     ] = False
+
+    @model_validator(mode="after")
+    def _trial_is_not_latest(self) -> PurifyRequest:
+        if self.limit is not None and (self.latest or self.tag == "latest"):
+            raise UsageError(
+                "a trial (--limit) is of some shards alone and never becomes 'latest', which stands for all of them; "
+                "leave --latest out and take another --tag, or leave --limit out"
+            )
+        return self
 
 
 def chain_step(text: str) -> Mapping[str, object]:

@@ -25,8 +25,8 @@ class PurifySummary:
     """What a run did. ``samples_per_s`` counts computed samples against wall time, without the ``quarantined``.
 
     ``latest_left`` says why the tag ``latest`` was not to be moved; None where it was. ``other_images`` of the samples
-    were kept as they are. ``tags_left``: as in ``Published``. ``in_float32`` of the computed samples did not come out
-    finite in fewer bits and were done again.
+    were kept as they are. ``tags_left``: as in ``Published``; ``trial``: as in ``PurifyPlan``. ``in_float32`` of the
+    computed samples did not come out finite in fewer bits and were done again.
     """
 
     reference: str
@@ -46,6 +46,7 @@ class PurifySummary:
     other_images: int = 0
     tags_left: dict[str, str | None] = field(default_factory=dict)
     in_float32: int = 0
+    trial: dict[str, int] | None = None
 
 
 def purify(
@@ -163,6 +164,7 @@ def _publish(run: ShardTally, rows: Sequence[VersionRow]) -> PurifySummary:
         started_ns=plan.started_ns,
         origin=_origin(plan, rows, reused=run.reused),
         latest=job.latest,
+        trial=plan.trial,
     )
     if kept := sum(row.other_images for row in rows):
         name = job.dataset.name
@@ -185,6 +187,7 @@ def _publish(run: ShardTally, rows: Sequence[VersionRow]) -> PurifySummary:
         tags_left=published.tags_left,
         other_images=kept,
         in_float32=run.in_float32,
+        trial=plan.trial,
     )
 
 
