@@ -93,8 +93,7 @@ def plan_purify(job: PurifyJob) -> PurifyPlan:
     if job.tag is not None:
         check_request_tag(job.tag, latest=job.latest)
     _check_size(job)
-    every = _chosen(job.dataset, job.settings.splits)
-    shards = every if job.limit is None else first_shards(every, job.limit)
+    shards, trial = _taken(job)
     identity = job.spec.identity
     inputs = RememberedInputs(job.store, job.dataset.name, trust_mtime=job.trust_mtime)
     digests = _digests(shards, inputs)
@@ -115,19 +114,18 @@ def plan_purify(job: PurifyJob) -> PurifyPlan:
         else:
             doubted += row is not None
             tasks.append(PurifyTask(shard.name, shard.path, shard.sha256))
-    parent_id = None if parent is None else parent.header.version
     return PurifyPlan(
         job=job,
         shards=shards,
         identity=identity,
         rows=rows,
         tasks=tuple(tasks),
-        parent=parent_id,
+        parent=None if parent is None else parent.header.version,
         inputs=inputs,
         started_ns=started_ns,
         known=known,
         doubted=doubted,
-        trial=trial_of(shards, every),
+        trial=trial,
     )
 
 
@@ -198,6 +196,13 @@ def _chosen(dataset: ShardDataset, splits: Sequence[str]) -> tuple[ShardRef, ...
             f"{dataset.name}: nothing to purify; name a split of {', '.join(dataset.splits)} with ‹splits›"
         )
     return shards
+
+
+def _taken(job: PurifyJob) -> tuple[tuple[ShardRef, ...], dict[str, int] | None]:
+    """The shards of a run, and the mark of a trial where they are some alone."""
+    every = _chosen(job.dataset, job.settings.splits)
+    shards = every if job.limit is None else first_shards(every, job.limit)
+    return shards, trial_of(shards, every)
 
 
 def _digests(shards: Sequence[ShardRef], inputs: RememberedInputs) -> list[str | None]:

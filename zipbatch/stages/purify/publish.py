@@ -135,14 +135,20 @@ def publish_version(
         new = versions.publish(header, rows)
         tags, left = tags_to_move(versions, dataset, identity=identity, tag=tag, latest=latest)
         moved = tuple(name for name in tags if versions.tags.move(dataset, name, version, started_ns=started_ns))
-    stay = {name: versions.tags.read(dataset, name) for name in tags if name not in moved}
-    for name, there in stay.items():
-        log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, name, there)
+    stay = _staying(versions, dataset, [name for name in tags if name not in moved])
     if left and not tag:
         left += f"; no tag keeps {version} from 'store gc': ‹tag NAME› would"
     return Published(
         dataset=dataset, version=version, new=new, tags=moved, counts=counts, latest_left=left, tags_left=stay
     )
+
+
+def _staying(versions: Versions, dataset: str, names: Sequence[str]) -> dict[str, str | None]:
+    """What tags point to that a later run has moved, which is said."""
+    stay = {name: versions.tags.read(dataset, name) for name in names}
+    for name, there in stay.items():
+        log.warning("%s@%s stays at %s: a run that started later (by the clock) moved it there", dataset, name, there)
+    return stay
 
 
 def tags_to_move(
