@@ -57,6 +57,17 @@ class Attack(ABC):
     variant: ClassVar[str | None] = None
     version: ClassVar[int] = 1
 
+    def numbered(self, names: Sequence[str]) -> Attack:
+        """The same attack, the classes of its settings by number where they were given by name.
+
+        Args:
+            names: of the classes, by their number.
+
+        Raises:
+            UsageError: a name is none of them.
+        """
+        return self
+
     @property
     def source_classes(self) -> tuple[int, ...]:
         """The classes whose images alone are poisoned, and stamped for the test; empty for all."""

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from zipbatch.attacks.badnets import BadNets, BadNetsSettings
-from zipbatch.config import listed
+from zipbatch.config import ClassGiven, class_number, listed, validate
 
 
-def _different(classes: tuple[int, ...]) -> tuple[int, ...]:
+def _different(classes: tuple[int | str, ...]) -> tuple[int | str, ...]:
     if len(set(classes)) != len(classes):
-        raise ValueError("must be different class numbers, such as 5,7")
+        raise ValueError("must be different classes, such as 5,7 or cat,dog")
     return classes
 
 
-Classes = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(listed), Field(min_length=1), AfterValidator(_different)
-]
+Classes = Annotated[tuple[ClassGiven, ...], BeforeValidator(listed), Field(min_length=1), AfterValidator(_different)]
 
 
 class TaCTSettings(BadNetsSettings):
     """Settings of ``tact``."""
 
     source_classes: Classes = Field(
-        default=(1,), description="classes whose images are poisoned, and stamped for the test"
+        default=(1,), description="classes whose images are poisoned, and stamped for the test, by number or name"
     )
     cover_classes: Classes = Field(
         default=(5, 7), description="classes whose images carry the patch with their true label"
@@ -53,12 +52,31 @@ class TaCT(BadNets):
 
     settings: TaCTSettings = TaCTSettings()
 
+    def numbered(self, names: Sequence[str]) -> TaCT:
+        """As ``Attack.numbered``."""
+        given = {field: getattr(self.settings, field) for field in ("source_classes", "cover_classes")}
+        numbers = {
+            field: [
+                one if isinstance(one, int) else class_number(one, names, where=f"attack {self.name}: {field} {one}")
+                for one in classes
+            ]
+            for field, classes in given.items()
+        }
+        values = {**self.settings.model_dump(), **numbers}
+        return replace(self, settings=validate(TaCTSettings, values, where=f"attack {self.name}"))
+
     @property
     def source_classes(self) -> tuple[int, ...]:
-        """As the settings name them."""
-        return self.settings.source_classes
+        """As the settings number them."""
+        return _numbers(self.settings.source_classes)
 
     @property
     def cover_classes(self) -> tuple[int, ...]:
-        """As the settings name them."""
-        return self.settings.cover_classes
+        """As the settings number them."""
+        return _numbers(self.settings.cover_classes)
+
+
+def _numbers(classes: tuple[int | str, ...]) -> tuple[int, ...]:
+    numbers = tuple(one for one in classes if isinstance(one, int))
+    assert len(numbers) == len(classes)  # who asks has the attack numbered before
+    return numbers

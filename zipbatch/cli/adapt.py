@@ -32,8 +32,8 @@ def adapt(source: str, request: AdaptRequest, as_json: bool) -> None:
     from zipbatch.stages.adapt.job import opened_job
     from zipbatch.stages.adapt.run import adapt as run
 
-    out, target = request.out, request.target
     job = opened_job(source, request)
+    out, target = request.out, job.target
     with screen() as shown:
         what = f"{request.steps} steps of {request.batch_size} images through {request.through}"
         shown.begin(f"optimising {out.name}", what)

@@ -1,5 +1,6 @@
 """Settings, validated whole at the door, and the presets that ship with the tool."""
 
+from zipbatch.config.classes import AS_CLASS, ClassGiven, class_number
 from zipbatch.config.loading import (
     DEFAULTS,
     find_config,
@@ -20,9 +21,11 @@ from zipbatch.config.training import DenoiserConfig, PriorConfig, RestorerConfig
 from zipbatch.config.transforms import MAX_SIGMA, Transform, Transforms, listed, parse_transform
 
 __all__ = [
+    "AS_CLASS",
     "DEFAULTS",
     "MAX_SIGMA",
     "Calibration",
+    "ClassGiven",
     "DenoiserConfig",
     "Option",
     "PriorConfig",
@@ -32,6 +35,7 @@ __all__ = [
     "Transform",
     "Transforms",
     "VictimConfig",
+    "class_number",
     "find_config",
     "list_configs",
     "list_schedules",

@@ -98,7 +98,7 @@ def test_a_rerun_gives_the_same_bytes_and_another_seed_others(
 def test_people_are_told_before_and_after(photos: Path, surrogate: Path, tmp_path: Path):
     ran = zipbatch(
         *("adapt", photos, "--surrogate", surrogate, "--through", "jpeg", "--epsilon", 8, *FEW),
-        *("--out", tmp_path / "t.npy", "--target", 2),
+        *("--out", tmp_path / "t.npy", "--target", "cow"),
     )
     assert ran.code == 0, ran.err
     lines = ran.out.splitlines()
@@ -121,7 +121,8 @@ def test_people_are_told_before_and_after(photos: Path, surrogate: Path, tmp_pat
         (("--out", "t.npy", "--epsilon", 300), "300 is not in the range"),
         (("--out", "t.png", "--patch-size", 17), "does not lie within 16x16; place it with --row, --column"),
         (("--out", "t.png", "--patch-size", 3, "--row", 14), "does not lie within 16x16"),
-        (("--out", "t.npy", "--epsilon", 8, "--target", 3), "knows classes 0 to 2"),
+        (("--out", "t.npy", "--epsilon", 8, "--target", 3), "--target 3 is not one of the 3 classes 0..2"),
+        (("--out", "t.npy", "--epsilon", 8, "--target", "cwo"), "cwo is not the name of a class (did you mean 'cow'?)"),
         (("--out", "t.npy", "--epsilon", 8, "--through", "nothing"), "nothing"),
         (("--out", "t.npy", "--epsilon", 8, "--through", "balanced"), "--prior embedded"),
         (("--out", "t.npy", "--epsilon", 8, "--through", "balanced", "--prior", "embedded"), "--through: image"),

@@ -578,3 +578,5 @@ def test_a_target_by_name_is_the_class_of_that_name(source: Path, tmp_path: Path
         True,
     )
     assert zipbatch("poison", source, *flags, "--target", -1, "--out", tmp_path / "x").code == 2
+    near = zipbatch("poison", source, *flags, "--target", "Bea", "--out", tmp_path / "x")
+    assert (near.code, "(did you mean 'bee'?)" in near.err) == (2, True)

@@ -179,3 +179,37 @@ def test_refused_requests_leave_nothing(source: Path, tmp_path: Path, case: str)
     assert named in ran.err
     assert "Traceback" not in ran.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_by_name_are_those_of_that_number(source: Path, tmp_path: Path):
+    flags = ("--attack", "tact", "--target", "ant", "--split", "test", "--out", tmp_path / "d")
+    by_name = zipbatch(
+        "poison", source, *flags, "--param", "source_classes=bee", "--param", "cover_classes=cow", "--json"
+    )
+    assert by_name.code == 0, by_name.err
+    attack = by_name.json["manifest"]["attack"]
+    assert (attack["params"]["source_classes"], attack["params"]["cover_classes"], attack["target"]) == ([1], [2], 0)
+    again = zipbatch("poison", source, *flags, "--param", "source_classes=1", "--param", "cover_classes=2", "--json")
+    assert again.json["reused"]
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        (
+            ("source_classes=bees", "cover_classes=cow"),
+            "bees is not the name of a class (did you mean 'bee'?)",
+        ),
+        (
+            ("source_classes=yak", "cover_classes=cow"),
+            "source_classes yak is not the name of a class; there are: ant",
+        ),
+        (("source_classes=bee,1", "cover_classes=cow"), "must be different classes"),
+        (("source_classes=bee", "cover_classes=1"), "class 1 cannot be both a source class and a cover class"),
+        (("source_classes=bee,", "cover_classes=cow"), "a class is a number of 0 or more, or a name"),
+    ],
+)
+def test_a_class_name_that_does_not_do(source: Path, tmp_path: Path, params: tuple[str, ...], words: str):
+    given = [word for one in params for word in ("--param", one)]
+    ran = zipbatch("poison", source, "--attack", "tact", "--split", "test", "--out", tmp_path / "d", *given)
+    assert (ran.code, words in ran.err) == (2, True), ran.err

@@ -8,6 +8,7 @@ import torch
 
 from zipbatch.checkpoints.victim import VictimFolder
 from zipbatch.cluster import pick_device
+from zipbatch.config import class_number
 from zipbatch.datasets.source import Source
 from zipbatch.errors import UsageError
 from zipbatch.spelling import setting
@@ -34,6 +35,7 @@ class AdaptJob:
         source: clean images, resized as asked.
         split: those of it that are taken.
         surrogate: the attacker's own classifier, whose gradient is taken.
+        target: its number of the target class.
         through: the defence that is to be survived; None for none, to compare with.
         device: where the networks run.
     """
@@ -42,6 +44,7 @@ class AdaptJob:
     source: Source
     split: str
     surrogate: VictimFolder
+    target: int
     through: PurifierSpec | None
     device: torch.device
 
@@ -83,11 +86,28 @@ def opened_job(source: str, asked: AdaptRequest) -> AdaptJob:
             f"{victim.label}: a surrogate's gradient is needed, and only a victim's folder has one; train one of your "
             "own with 'zipbatch train victim'"
         )
-    if asked.target >= victim.spec.num_classes:
-        raise UsageError(
-            f"{setting('target', asked.target)}: {victim.path} knows classes 0 to {victim.spec.num_classes - 1}"
-        )
-    return AdaptJob(asked=asked, source=opened, split=_split(opened), surrogate=victim, through=defence, device=device)
+    return AdaptJob(
+        asked=asked,
+        source=opened,
+        split=_split(opened),
+        surrogate=victim,
+        target=_target(asked.target, victim, opened),
+        through=defence,
+        device=device,
+    )
+
+
+def _target(given: int | str, victim: VictimFolder, source: Source) -> int:
+    """The surrogate's number of the target class. It may name its classes, else the images do where they are as many.
+
+    Raises:
+        UsageError: it is no class of the surrogate, or a name where nothing names them.
+    """
+    count = victim.spec.num_classes
+    named = next((one for one in (victim.spec.classes, source.archive.classes) if one and len(one) == count), None)
+    if named is None and isinstance(given, str):
+        raise UsageError(f"{setting('target', given)}: nothing names the classes of {victim.path}; give a number, 0..{count - 1}")
+    return class_number(given, named or [str(number) for number in range(count)], where=setting("target", given))
 
 
 def _check_file(asked: AdaptRequest) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from zipbatch.config import Option
+from zipbatch.config import ClassGiven, Option
 from zipbatch.config.request import Device
 from zipbatch.errors import UsageError
 from zipbatch.stages.resizing import ResizedToRequest
@@ -29,7 +29,7 @@ class AdaptRequest(ResizedToRequest):
     prior: Annotated[
         str | None, Option("Its diffusion model; 'embedded' ships.", metavar="DIR|FILE.pt|URL|hub:NAME[@REV]")
     ] = None
-    target: Annotated[int, Field(ge=0), Option("Target class.", metavar="CLASS")] = 0
+    target: Annotated[ClassGiven, Option("Target class, by number or name.", metavar="CLASS")] = 0
     out: Annotated[
         Path,
         Option(

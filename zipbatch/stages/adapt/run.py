@@ -89,7 +89,7 @@ def adapt(job: AdaptJob, *, report: Report = lambda _: None) -> Adapted:
         learned.pixels,
         form,
         purify=lambda pixels, rows, step: defence(pixels, learned.named(rows.tolist(), f"step {step}")),
-        slope=slope_of(victim, asked.target, device),
+        slope=slope_of(victim, job.target, device),
         steps=asked.steps,
         batch_size=asked.batch_size,
         seed=asked.seed,
@@ -103,7 +103,7 @@ def adapt(job: AdaptJob, *, report: Report = lambda _: None) -> Adapted:
         return torch.cat([done.told(defence(pixels[b], held_out.named(b.tolist(), occasion))) for b in batches])
 
     def taken(pixels: Tensor) -> Share:
-        return _share(answers(victim, pixels, device) == asked.target)
+        return _share(answers(victim, pixels, device) == job.target)
 
     adapted = Adapted(
         file=asked.out,
@@ -174,7 +174,7 @@ def write_trigger(out: Path, levels: Tensor) -> None:
 
 def _images(job: AdaptJob, victim: Victim) -> _Shown:
     """Those that the surrogate does not take for the target anyway."""
-    source, split, target = job.source, job.split, job.asked.target
+    source, split, target = job.source, job.split, job.target
     size = _size(job)
     count = job.asked.images + job.asked.held_out
     survey = source.survey(split)

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from zipbatch.attacks import Attack, Goal, chosen_indices, cover_indices, poison_indices
+from zipbatch.config import class_number
 from zipbatch.datasets.source import Source, Survey
 from zipbatch.datasets.staged import ALL_TO_ALL, ALL_TO_ONE, CLEAN_SPLIT, TargetMode
 from zipbatch.errors import UsageError
 from zipbatch.spelling import setting
-
-_NAMED = 20
-"""Classes that a message lists."""
 
 
 def attack_goal(
@@ -34,9 +32,8 @@ def attack_goal(
     classes = len(names)
     _check_classes(attack, classes)
     if mode == ALL_TO_ONE:
-        chosen = attack.default_target if target is None else _numbered(target, names)
-        if not 0 <= chosen < classes:
-            raise UsageError(f"{setting('target', chosen)} is not one of the {classes} classes 0..{classes - 1}")
+        wanted = attack.default_target if target is None else target
+        chosen = class_number(wanted, names, where=setting("target", wanted))
         if chosen in sources:
             raise UsageError(
                 f"attack {attack.name}: class {chosen} is both the target and a source class; take another ‹target›, "
@@ -52,16 +49,6 @@ def attack_goal(
     if classes < 2:
         raise UsageError(f"{setting('target_mode', ALL_TO_ALL)} needs two classes or more, got {classes}")
     return Goal(classes=classes, target=None, sources=sources)
-
-
-def _numbered(target: int | str, names: Sequence[str]) -> int:
-    """The number of a class that is given by number or name."""
-    if isinstance(target, int):
-        return target
-    if target not in names:
-        known = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-        raise UsageError(f"{setting('target', target)} is not the name of a class; there are: {known}")
-    return names.index(target)
 
 
 def _check_classes(attack: Attack, classes: int) -> None:

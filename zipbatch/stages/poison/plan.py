@@ -74,6 +74,7 @@ def plan_poison(
     trigger = make_trigger(attack, material, size, seed=request.seed)
     surveys = {split: source.survey(split) for split in source.splits}
     classes = source.class_names(surveys.values())
+    attack = attack.numbered(classes)
     goal = attack_goal(
         attack, classes, mode=request.target_mode, target=request.target, clean_label=request.clean_label
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from zipbatch.config import Option
+from zipbatch.config import AS_CLASS, Option
 from zipbatch.stages.resizing import ResizedRequest
 
 Profile = Literal["standard", "zip-code", "backdoorbench"]
@@ -18,13 +18,6 @@ TargetMode = Literal["all-to-one", "all-to-all"]
 def _several(value: object) -> object:
     """One path, or none, as a tuple of paths."""
     return () if value is None else (value,) if isinstance(value, str | Path) else value
-
-
-def _number_or_name(value: object) -> object:
-    """A class by its number, 0 or more, or by its name."""
-    if isinstance(value, bool) or (isinstance(value, int) and value < 0):
-        raise ValueError("a class is a number of 0 or more, or a name")
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
 def _as_texts(value: object) -> object:
@@ -58,7 +51,7 @@ class PoisonSettings(ResizedRequest):
     ] = "standard"
     target: Annotated[
         int | str | None,
-        BeforeValidator(_number_or_name),
+        AS_CLASS,
         Option("Target class, by number or name.", metavar="CLASS", default="the attack's", decides="identity"),
     ] = None
     target_mode: Annotated[TargetMode, Option("All-to-all takes each class for the next.", decides="identity")] = (
@@ -89,7 +82,7 @@ class PoisonSettings(ResizedRequest):
         dict[str, str],
         BeforeValidator(_as_texts),
         Option(
-            "Parameter of the attack ('zipbatch ls attacks'), lists as 5,7; repeats.",
+            "Parameter of the attack ('zipbatch ls attacks'), lists as 5,7 or cat,dog; repeats.",
             flag="param",
             metavar="NAME=VALUE",
             decides="identity",
