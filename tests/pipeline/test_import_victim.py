@@ -72,7 +72,7 @@ def test_another_file_or_another_setting_is_another_victim(run, checkpoint: Path
     [
         ("nothing.pth", {}, "theirs: "),
         ("s3://models/ckpt.pth", {}, "fetch it first"),
-        (None, {"mean": "half", "std": "no"}, "--std no: is neither three numbers"),
+        (None, {"mean": "half", "std": "no"}, "std no: is neither three numbers"),
         (None, {"channel_order": "gbr"}, "channel_order"),
         (None, {"archi": "resnet20"}, "archi"),
     ],

@@ -71,7 +71,7 @@ def with_purified(dataset: ShardDataset, version: Version, store: Store, *, spli
     if version.header.trial is not None:
         raise UsageError(
             f"{version.reference} is a trial ({version.header.trial_text}): nothing is trained on a part; purify the "
-            f"whole split without --limit: --split {split}"
+            f"whole split, without a limit: 'zipbatch purify --split {split}'"
         )
     found = purified_objects(version, dataset.split(split), dataset.name, store)
     rows = {row.shard: row for row in version.rows}

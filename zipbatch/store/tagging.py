@@ -22,8 +22,8 @@ def point_tag(store: Store, reference: str, tag: str) -> str:
     check_tag(tag)
     if tag == LATEST and versions.header(dataset, version).trial is not None:
         raise UsageError(
-            f"{reference}: is a trial, of some shards alone; {LATEST!r} stands for all of them: purify them without "
-            "--limit"
+            f"{reference}: is a trial, of some shards alone; {LATEST!r} stands for all of them: 'zipbatch purify' "
+            "without a limit makes such a version"
         )
     with versions.claim(dataset, version):
         Removals(store).await_end(f"{dataset}@{version}", ())

@@ -106,7 +106,9 @@ def _target(given: int | str, victim: VictimFolder, source: Source) -> int:
     count = victim.spec.num_classes
     named = next((one for one in (victim.spec.classes, source.archive.classes) if one and len(one) == count), None)
     if named is None and isinstance(given, str):
-        raise UsageError(f"{setting('target', given)}: nothing names the classes of {victim.path}; give a number, 0..{count - 1}")
+        raise UsageError(
+            f"{setting('target', given)}: nothing names the classes of {victim.path}; give a number, 0..{count - 1}"
+        )
     return class_number(given, named or [str(number) for number in range(count)], where=setting("target", given))
 
 

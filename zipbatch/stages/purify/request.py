@@ -177,7 +177,7 @@ class PurifyRequest(PurifySettings):
         Field(ge=1),
         Option(
             "A trial: of each split the first shards that hold N images. It never moves 'latest', and is tagged "
-            "'trial' unless --tag says otherwise.",
+            "'trial' unless a tag is given.",
             metavar="N",
             default="all",
             decides="nothing",
@@ -203,8 +203,8 @@ class PurifyRequest(PurifySettings):
     def _trial_is_not_latest(self) -> PurifyRequest:
         if self.limit is not None and (self.latest or self.tag == "latest"):
             raise UsageError(
-                "a trial (--limit) is of some shards alone and never becomes 'latest', which stands for all of them; "
-                "leave --latest out and take another --tag, or leave --limit out"
+                "a trial (‹limit›) is of some shards alone and never becomes 'latest', which stands for all of them; "
+                "leave ‹latest› out and take another ‹tag›, or leave ‹limit› out"
             )
         return self
 

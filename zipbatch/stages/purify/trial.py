@@ -1,4 +1,4 @@
-"""A trial (``--limit N``): the first whole shards of each split that hold N images, and what a version says of it."""
+"""A trial: the first whole shards of each split that hold so many images, and what a version says of it."""
 
 from __future__ import annotations
 
