@@ -15,6 +15,8 @@ from tests.making import files_below, sample, write_prior, write_shard, write_vi
 from zipbatch.atomic import sha256_file
 from zipbatch.checkpoints import load_prior, open_prior
 from zipbatch.checkpoints.guided_flags import GuidedFlags
+from zipbatch.cli.spelling import flag
+from zipbatch.spelling import spelled
 from zipbatch.stages.assets import sample_source
 
 SMALL = Settings(channels=64, multiples=(1, 2, 3, 4), blocks=1, attention=(3,))
@@ -49,7 +51,7 @@ def test_the_folder_is_the_file(tmp_path: Path, file: Path, state: State):
         "image_size": 64,
         "parameters": parameters,
         "dtype": "float32",
-        "assumed": GuidedFlags().assumed,
+        "assumed": {spelled(name, flag): usual for name, usual in GuidedFlags().assumed.items()},
         "reused": False,
     }
     manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())

@@ -332,7 +332,7 @@ def test_a_folder_of_other_indices_is_not_there_already(tmp_path: Path):
     content = json.loads(manifest.read_text())
     del content["options"]["version"]
     manifest.write_text(json.dumps(content))
-    with pytest.raises(UsageError, match="--out"):
+    with pytest.raises(UsageError, match="‹out="):
         stage(source, tmp_path / "out", "physicalba")
 
 
@@ -356,7 +356,7 @@ def test_backdoorbench_draws_by_numpy(source32: Path, tmp_path: Path, attack: st
 def test_the_same_parameters_of_two_variants_are_two_datasets(source32: Path, tmp_path: Path):
     """BPP of both profiles has 8 levels, target and rate alike; their pixels differ by a level."""
     stage(source32, tmp_path / "one", "bpp")
-    with pytest.raises(UsageError, match="--out"):
+    with pytest.raises(UsageError, match="‹out="):
         stage(source32, tmp_path / "one", "bpp", profile="backdoorbench")
     stage(source32, tmp_path / "two", "bpp", profile="backdoorbench")
     tables = [trigger_of(tmp_path / name)["table"].astype(int) for name in ("one", "two")]

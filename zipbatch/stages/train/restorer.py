@@ -30,6 +30,7 @@ from zipbatch.diffusion import damaged, restored
 from zipbatch.errors import UsageError
 from zipbatch.pixels import from_u8, to_u8
 from zipbatch.report.progress import Progress
+from zipbatch.spelling import setting
 from zipbatch.stages.train.denoising import (
     Denoising,
     Objective,
@@ -111,7 +112,7 @@ def _images(source: Source, prior: PriorFolder, config: RestorerConfig, sha256: 
     if found.side != prior.image_size:
         raise UsageError(
             f"{source.place}: images are of {found.side} px, the prior of {prior.image_size}; "
-            f"‹image_size={prior.image_size}› resizes them"
+            f"{setting('image_size', prior.image_size)} resizes them"
         )
     return found
 

@@ -17,6 +17,7 @@ from zipbatch.errors import UsageError
 from zipbatch.memory import check_fits
 from zipbatch.metrics import Share
 from zipbatch.report.progress import Progress
+from zipbatch.spelling import setting
 from zipbatch.stages.resizing import ResizedRequest
 from zipbatch.stages.train.data import AS_THEY_ARE, LoadedSplit, load_split
 from zipbatch.stages.train.run import finished_manifest, prepare_out, training_identity
@@ -120,7 +121,7 @@ def _loaded(
         height, width = data.images.shape[-2:]
         raise UsageError(
             f"{shards[0].path}: images are {width}x{height}, {dataset.name} has {side} px, which the "
-            f"victim is to take; ‹image_size={side}› resizes them, or purify with ‹resize='stretch'› "
+            f"victim is to take; {setting('image_size', side)} resizes them, or purify with ‹resize='stretch'› "
             "‹output_size='input'›"
         )
     if len(data.labels) < 2:
