@@ -198,6 +198,13 @@ def test_a_victim_that_tells_answers_alone_is_judged_by_them(value: float):
     assert (found.suspect, found.sureness) == (3, 0.5)
 
 
+def test_where_all_images_are_triggered_there_is_nothing_to_hold_them_against():
+    undefended, candidates, _ = simulated(clean=20, triggered=500, left=LEFT, drift=DRIFT)
+    shares = sure_of(undefended, candidates, fleeing=0.7, others=0.95)
+    found = judge(undefended, candidates, classes=CLASSES, shares=shares)
+    assert (found.suspect, found.driven, found.sureness) == (3, None, None)
+
+
 def test_how_sure_is_told_only_of_a_class_that_stands_out():
     undefended, candidates, _ = simulated(clean=1000, triggered=0, left=LEFT, drift=DRIFT)
     found = judge(undefended, candidates, classes=CLASSES, shares=np.full(len(undefended), 0.5))

@@ -34,6 +34,8 @@ NEIGHBOURS = 2
 SURE = 0.45
 """How sure a victim must be of its answers on the images that a suspect loses: the share of pairs, of such an image and
 another one, in which it is surer of the first (docs/results.md)."""
+HELD_AGAINST = 0.1
+"""Where a smaller share of the images is answered with another class, there is nothing to hold the sureness against."""
 
 ASSUMED_DRIFT, ASSUMED_IMAGES = 0.2, 20.0
 """What the other classes lose is not known where there are hardly any: so much is assumed, worth so many images."""
@@ -127,7 +129,7 @@ def judge(undefended: Ints, candidates: Ints, *, classes: int, shares: Floats | 
         raise ValueError(f"need a share for each of {undefended.shape} answers, got {shares.shape}")
     stands_out = found.sigmas >= OUTLIER and found.excess >= MIN_TRIGGERED
     measured = _measured(undefended, candidates, found) if stands_out else _unsuspected(undefended, candidates, found)
-    if not stands_out or shares is None:
+    if not stands_out or shares is None or _share(undefended != found.index) < HELD_AGAINST:
         return measured
     sureness = _sureness(shares, *_fleeing(undefended, candidates[strength], found))
     if sureness >= SURE:
