@@ -115,7 +115,7 @@ def test_a_prior_that_is_calibrated_for_the_size_is_taken_as_it_is(
     again = fit(victim, photos, prior, "--calibrate", "--fit-limit", 80, "--json", "--max-loss", 1)
     assert again.code == 0, again.err
     assert again.json["fit"]["images"] == 80
-    assert "--calibrate asks" in again.json["fit"]["learned"][0]["why"]
+    assert "as was asked" in again.json["fit"]["learned"][0]["why"]
     assert again.json["settings"]["steps"][0]["levels"] == again.json["fit"]["learned"][0]["levels"]
 
 

@@ -158,7 +158,7 @@ def _takes(job: FitJob, candidate: Candidate, prior_size: int) -> bool:
 def _why_learn(job: FitJob, steps: tuple[int, ...], prior_size: int) -> str | None:
     """Why thresholds at these timesteps are to be learned; None where the prior's own will do."""
     if job.relearn:
-        return "as ‹calibrate› asks"
+        return "as was asked"
     try:
         own = read_calibration(job.prior)
     except UsageError:
