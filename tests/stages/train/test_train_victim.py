@@ -129,7 +129,7 @@ def test_training_learns_and_leaves_the_global_generator_alone(dataset: ShardDat
     expected = torch.rand(1)
     torch.manual_seed(11)
     seen: list[Progress] = []
-    config = CONFIG.model_copy(update={"augment": False, "epochs": 3})
+    config = CONFIG.model_copy(update={"augment": False, "epochs": 3, "lr": 0.01})
     train(dataset, tmp_path / "v", config, on_progress=seen.append)
     assert torch.equal(torch.rand(1), expected)
     assert [p.part("epochs").done for p in seen if not p.notes] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
