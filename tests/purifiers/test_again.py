@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from tests.diffusion.test_sampler import ALPHA_BAR
 from tests.purifiers.test_zip import keys, pictures
 from zipbatch.diffusion import Prior
-from zipbatch.purifiers import Purifier, Resources, Zip
+from zipbatch.purifiers import DiffusionSampler, Purifier, Resources, Zip
 from zipbatch.purifiers.again import sure
 from zipbatch.purifiers.base import NonFiniteError
 from zipbatch.purifiers.chain import Chain, ChainSettings
@@ -109,3 +111,18 @@ def test_the_weights_are_cast_once():
     assert first is not of
     assert {parameter.dtype for parameter in first.parameters()} == {torch.bfloat16}
     assert of.cast(CPU, torch.float32) is of
+
+
+def test_an_error_that_names_no_rows_does_the_batch_again(monkeypatch: pytest.MonkeyPatch):
+    of, counted = prior(SIZE, torch.float32), list[int]()
+    made = purifier(of, "bfloat16", counted)
+    paint = DiffusionSampler.paint
+
+    def unsure(self: DiffusionSampler, images: Tensor, names: Sequence[str], sample: object) -> Tensor:
+        if self._precision == "bfloat16":
+            raise NonFiniteError(names[0])
+        return paint(self, images, names, sample)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DiffusionSampler, "paint", unsure)
+    assert made(shown(1), keys(6)).shape == (6, 3, SIZE, SIZE)
+    assert counted == [6]

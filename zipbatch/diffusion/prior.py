@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zipbatch.diffusion.sampler import AlphaBar
+from zipbatch.diffusion.static import Static
 
 CHANNELS = 3
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -53,7 +54,7 @@ class Prior(nn.Module):
         self.predicts = predicts
         self.dtype = dtype
         self._eps_channels = in_channels
-        self._cast: dict[tuple[torch.device, torch.dtype], Prior] = {}
+        self._cast: dict[tuple[torch.device, torch.dtype, bool], Prior] = {}
 
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         """State [B, 3, H, W] at timestep ``t``, one for all or int64 [B] -> noise estimate, float32, same shape."""
@@ -71,20 +72,20 @@ class Prior(nn.Module):
             return torch.full((1, 1, 1, 1), float(self.alpha_bar[t]), dtype=torch.float64, device=device)
         return torch.from_numpy(self.alpha_bar).to(device, non_blocking=True)[t].view(-1, 1, 1, 1)
 
-    def cast(self, device: torch.device, dtype: torch.dtype) -> Prior:
+    def cast(self, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> Prior:
         """The same prior where and in what it is to compute: itself where that is so already, else a copy, made once.
 
         On a CPU the scales and shifts of group norms stay float32, as its kernels allow: so answers are to the bit
         those of autocast, which casts each weight at each call.
         """
         at = next((parameter.device for parameter in self.parameters()), device)
-        if dtype == self.dtype and at.type == device.type and device.index in {None, at.index}:
+        if not compiled and dtype == self.dtype and at.type == device.type and device.index in {None, at.index}:
             return self
-        if (device, dtype) not in self._cast:
-            self._cast[device, dtype] = self._copied(device, dtype)
-        return self._cast[device, dtype]
+        if (device, dtype, compiled) not in self._cast:
+            self._cast[device, dtype, compiled] = self._copied(device, dtype, compiled=compiled)
+        return self._cast[device, dtype, compiled]
 
-    def _copied(self, device: torch.device, dtype: torch.dtype) -> Prior:
+    def _copied(self, device: torch.device, dtype: torch.dtype, *, compiled: bool) -> Prior:
         unet = copy.deepcopy(self.unet).to(device)
         for module in unet.modules():
             if device.type != "cpu" or not isinstance(module, nn.GroupNorm):
@@ -92,7 +93,7 @@ class Prior(nn.Module):
                     parameter.data = parameter.data.to(dtype)
         channels = self._eps_channels
         return Prior(
-            unet,
+            Static(unet) if compiled else unet,
             in_channels=channels,
             out_channels=channels,
             sample_size=self.image_size // self.patch,

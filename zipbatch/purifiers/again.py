@@ -43,7 +43,7 @@ class _Again(Purifier):
         try:
             return self._quick(images, keys)
         except NonFiniteError as error:
-            rows = error.rows
+            rows = error.rows or range(len(images))
         wrong = self._with_neighbours(rows, images)
         purified = torch.empty_like(images, device="cpu")
         purified[wrong] = self._in_float32()(images[wrong], _those(keys, wrong))
@@ -65,7 +65,7 @@ class _Again(Purifier):
     def _in_float32(self) -> Purifier:
         with self._lock:
             if self._exact is None:
-                self._exact = self._kind(self._settings, replace(self._resources, precision="float32"))
+                self._exact = self._kind(self._settings, replace(self._resources, precision="float32", compiled=False))
             return self._exact
 
 

@@ -27,6 +27,7 @@ class Resources:
         tick: called before each forward pass, or each image where one takes long; what it raises ends the work.
         begin_pass: called before each forward pass.
         keep_masks: called with keys and what of their images was repainted, bool [N, H, W], on the CPU.
+        compiled: whether the network is compiled before it is first called.
         done_again: called with how many images were done again in float32, because they were not finite in less.
     """
 
@@ -39,6 +40,7 @@ class Resources:
     keep_masks: Callable[[Sequence[str], Tensor], None] = lambda _keys, _masks: None
     restorer: Prior | None = None
     done_again: Callable[[int], None] = lambda _images: None
+    compiled: bool = False
 
     def with_seed(self, seed: int) -> Resources:
         """The same, with another seed."""

@@ -47,7 +47,7 @@ class DiffusionSampler:
         self._device, self._seed, self._precision = resources.device, resources.seed, resources.precision
         self._heartbeat, self._begin_pass = resources.heartbeat, resources.begin_pass
         self._layout = _fastest_layout(self._device, self._precision)
-        prior = resources.prior.cast(self._device, _DTYPES[self._precision])
+        prior = resources.prior.cast(self._device, _DTYPES[self._precision], compiled=resources.compiled)
         self._prior = prior.to(memory_format=self._layout)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()  # other threads' streams read the weights, too

@@ -10,6 +10,7 @@ from zipbatch.checkpoints import load_prior
 from zipbatch.errors import UsageError
 from zipbatch.purifiers import METHODS, PURIFIERS, Purifier, Resources, SamplerSettings
 from zipbatch.purifiers.again import sure
+from zipbatch.stages.purify.compiling import prepare_to_compile
 from zipbatch.stages.purify.precision import check_precision
 from zipbatch.stages.purify.spec import PurifierSpec, libraries_of
 from zipbatch.storage import StoragePath
@@ -38,7 +39,7 @@ def build_purifier(
 
     Raises:
         UsageError: the prior cannot be loaded, this machine's libraries would make other pixels, or its device does
-            not have the precision.
+            not have the precision, or it cannot compile.
     """
     libraries = libraries_of(spec.method, spec.settings)
     if libraries != spec.libraries:
@@ -48,6 +49,8 @@ def build_purifier(
         )
     check_precision(spec, device)
     exact_on(device)
+    if spec.asked.compile == "on":
+        prepare_to_compile(device)
     asks_prior = any(isinstance(step.settings, SamplerSettings) for step in spec.steps)
     prior, restorer = (
         None if folder is None else load_prior(folder.read_through(local))
@@ -63,6 +66,7 @@ def build_purifier(
         keep_masks=keep_masks,
         restorer=restorer,
         done_again=done_again,
+        compiled=spec.asked.compile == "on",
     )
     kind = PURIFIERS[spec.method]
     return sure(kind, spec.settings, resources) if spec.method in METHODS else kind(spec.settings, resources)

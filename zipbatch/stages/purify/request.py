@@ -101,6 +101,13 @@ class PurifierRequest(NetworkRequest):
         OutputSize | None,
         Option("Size that resized images come out with.", default="input; with center-crop: prior", decides="identity"),
     ] = None
+    compile: Annotated[
+        Literal["off", "on"],
+        Option(
+            "Compile the network, on CPUs: that takes minutes, and pays from some 20,000 images on; pixels differ as "
+            "between precisions."
+        ),
+    ] = "off"
     keep_masks: Annotated[
         bool, Option("Add what was repainted to each purified sample, white in KEY.mask.png (purifier repaint).")
     ] = False

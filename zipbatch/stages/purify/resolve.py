@@ -35,6 +35,8 @@ def asked_purifier(asked: PurifierRequest) -> PurifierSpec:
     _check_sizes(asked)
     if asked.keep_masks and not any(step.kind.masks for step in spec.steps):
         raise UsageError("‹keep_masks› is for purifiers that mask what they repaint: none of these does; take repaint")
+    if asked.compile == "on" and not spec.needs_prior:
+        raise UsageError(f"‹compile='on'› does not apply to the purifier {method}: it has no network; leave it out")
     if asked.resize is not None and not spec.needs_prior:
         raise UsageError(f"‹resize› does not apply to the purifier {method}: it takes images of any size")
     return spec
