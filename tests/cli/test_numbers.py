@@ -13,6 +13,7 @@ from zipbatch.cli.options import Number
 
 SETTINGS = {"guidance_exponent", "eta"}
 """Settings of a purifier: they are judged with all others of its settings at once."""
+PURIFYING = {"purify": ("anything", "--store", "anywhere"), "bench": ("--prior", "embedded")}
 
 
 def options(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Option]]:
@@ -40,8 +41,8 @@ def test_there_are_some():
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "NaN", "Infinity", "1e999"])
 @pytest.mark.parametrize(("path", "option"), NUMBERS)
 def test_a_number_is_finite(path: tuple[str, ...], option: click.Option, text: str):
-    if path == ("purify",) and option.name in SETTINGS:
-        ran = zipbatch("purify", "anything", "--store", "anywhere", option.opts[-1], text)
+    if path[0] in PURIFYING and option.name in SETTINGS:
+        ran = zipbatch(*path, *PURIFYING[path[0]], option.opts[-1], text)
         assert (ran.code, ran.out) == (2, "")
         assert str(option.name) in ran.err
         return
