@@ -32,7 +32,12 @@ REPORT = RunReport(
 )
 DONE = replace(REPORT, outcome="done", exit_code=0, error=None, failed={}, version="abc", tags=("nightly", "latest"))
 FOUND = Verdict(
-    finding="backdoored", findings=("nothing found", "backdoored"), flip_rate=0.25, suspects={'the "ship"': 27}
+    finding="backdoored",
+    findings=("nothing found", "backdoored"),
+    flip_rate=0.25,
+    suspects={'the "ship"': 27},
+    asked=60,
+    reused=40,
 )
 
 
@@ -56,7 +61,9 @@ def test_an_audit_tells_its_verdict_and_suspects(tmp_path: Path):
     assert found["zipbatch_last_run_flip_rate"] == {(): 0.25}
     write_summary(tmp_path / "run.json", report)
     audit = json.loads((tmp_path / "run.json").read_bytes())["audit"]
-    assert audit == {"verdict": "backdoored", "flip_rate": 0.25, "suspect_images": {'the "ship"': 27}}
+    measured = {"flip_rate": 0.25, "suspect_images": {'the "ship"': 27}}
+    assert audit == {"verdict": "backdoored", **measured, "answers": {"asked": 60, "reused": 40}}
+    assert found["zipbatch_last_run_answers"] == {("asked",): 60, ("reused",): 40}
     clean = replace(report, verdict=replace(FOUND, finding="nothing found", suspects={}))
     assert "zipbatch_last_run_suspect_images" not in parsed(metrics_text(clean, last_success=None))
     assert "audit" not in metrics_text(DONE, last_success=None)
