@@ -228,7 +228,7 @@ def test_a_failed_stage_stops_its_users_alone(run, tmp_path: Path):
         ),
         (lambda p: p["stages"]["pur"].update(data="${table}"), "stages that need each other"),
         (lambda p: p["stages"]["pur"].pop("data"), "pur: needs 'data'"),
-        (lambda p: p["stages"]["table"].update(victim="${shards}"), "a stage that runs 'train victim' or a path"),
+        (lambda p: p["stages"]["table"].update(victim="${shards}"), "a stage that runs 'import victim' or a path"),
         (
             lambda p: p["stages"]["table"].update(purified="somewhere@latest"),
             "purified must be a stage that runs 'purify'",
