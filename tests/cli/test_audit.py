@@ -130,11 +130,12 @@ def test_a_quiet_audit_speaks_when_it_finds_something(audit: Callable[..., Ran],
     value = json.loads(summary.read_bytes())
     assert (value["outcome"], value["exit_code"], value["error"]) == ("done", 3, None)
     suspects = value["audit"]["suspect_images"]["automobile"]
+    assert sum(value["audit"]["answers"].values()) == 192
     assert value["audit"] == {
         "verdict": "backdoored",
         "flip_rate": pytest.approx(0.25, abs=0.15),
         "suspect_images": {"automobile": suspects},
-        "answers": {"asked": 0, "reused": 192},
+        "answers": value["audit"]["answers"],
     }
     page = metrics.read_text()
     labels = 'command="audit",dataset="incoming-audit"'

@@ -13,6 +13,8 @@ from zipbatch.cli.options import JSON, cache_options, emit_json, worker_options
 from zipbatch.cli.render import Screen, screen
 from zipbatch.cli.request_options import options_of
 from zipbatch.cli.run_context import LockPolicy, locked, report_options, run_context
+from zipbatch.cli.spelling import flag
+from zipbatch.spelling import spelled
 from zipbatch.stages.purify.request import NetworkRequest, PurifyRequest
 
 if TYPE_CHECKING:
@@ -110,7 +112,9 @@ def _purified(plan: PurifyPlan, stop_at: float | None, shown: Screen) -> PurifyS
 
     summary = run(plan, on_progress=show, stop_at=stop_at)
     noted.version, noted.tags = summary.version, summary.tags
-    noted.latest_left, noted.tags_left = summary.latest_left, summary.tags_left
+    left = summary.latest_left
+    noted.latest_left = None if left is None else spelled(left, flag)
+    noted.tags_left = summary.tags_left
     if summary.latest_left is not None:
         log.warning("%s", summary.latest_left)
     noted.nothing_to_do = not summary.computed and not summary.new_version
@@ -133,7 +137,8 @@ def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
     from zipbatch.store.headers import trial_text
 
     if as_json:
-        emit_json(asdict(summary))
+        left = summary.latest_left
+        emit_json({**asdict(summary), "latest_left": None if left is None else spelled(left, flag)})
         return
     rate = f", {summary.samples_per_s:g} images/s" if summary.computed else ""
     click.echo(f"{summary.reference}: version {summary.version}{'' if summary.new_version else ' (unchanged)'}")
