@@ -123,6 +123,7 @@ def test_clean_images_accuse_nobody(incoming: Path, store: Path):
 
 def test_a_quiet_audit_speaks_when_it_finds_something(audit: Callable[..., Ran], tmp_path: Path):
     summary, metrics = tmp_path / "run.json", tmp_path / "run.prom"
+    assert audit().code == 3, "from here on its answers are kept"
     ran = audit("--summary", summary, "--metrics", metrics, before=("-q",))
     assert ran.code == 3
     assert ran.out.startswith("looks backdoored: images taken for automobile")
@@ -130,12 +131,11 @@ def test_a_quiet_audit_speaks_when_it_finds_something(audit: Callable[..., Ran],
     value = json.loads(summary.read_bytes())
     assert (value["outcome"], value["exit_code"], value["error"]) == ("done", 3, None)
     suspects = value["audit"]["suspect_images"]["automobile"]
-    assert sum(value["audit"]["answers"].values()) == 192
     assert value["audit"] == {
         "verdict": "backdoored",
         "flip_rate": pytest.approx(0.25, abs=0.15),
         "suspect_images": {"automobile": suspects},
-        "answers": value["audit"]["answers"],
+        "answers": {"asked": 0, "reused": 192},
     }
     page = metrics.read_text()
     labels = 'command="audit",dataset="incoming-audit"'
