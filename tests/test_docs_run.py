@@ -92,6 +92,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_cifar10_tar(root / "cifar-10-python.tar.gz", count=12)
         embedded = list(islice(read_shard(next(sample_source().glob("*.tar"))), 3 * FEW))
         write_pictures(root / "photos", embedded[:FEW])
+        (root / "pets").mkdir()
         for name in ("cat", "dog"):
             write_pictures(root / "pets" / name, embedded[:FEW])
         write_pictures(root / "clean", embedded[FEW : 2 * FEW])
