@@ -95,8 +95,22 @@ def test_files_of_the_driver_reach_every_worker(cluster: Cluster, tmp_path: Path
     weights.write_bytes(os.urandom(3_000_000))
     (tmp_path / "log").touch()
     setup = Acting(tmp_path / "log", weights)
-    outcomes = list(run_tasks(setup, map(Job, good(12)), on(cluster, 2), files=[weights]))
-    assert len({outcome.result[0] for outcome in outcomes}) == 2
+    outcomes: list[Outcome] = []
+
+    def workers() -> set[int]:
+        return {outcome.result[0] for outcome in outcomes}
+
+    def jobs() -> Iterator[Job]:
+        """12 at least, and as many more as it takes until both workers are up: work begins with the first."""
+        for number, name in enumerate(good(5000)):
+            if number >= 12 and len(workers()) == 2:
+                return
+            yield Job(name)
+
+    for outcome in run_tasks(setup, jobs(), on(cluster, 2), files=[weights]):
+        outcomes.append(outcome)
+    assert len(outcomes) >= 12
+    assert len(workers()) == 2
     for outcome in outcomes:
         path, content = outcome.result[1]
         assert path != weights
