@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -111,12 +111,11 @@ def _purified(plan: PurifyPlan, stop_at: float | None, shown: Screen) -> PurifyS
         noted.failed, noted.counts = p.failed, p.counts
 
     summary = run(plan, on_progress=show, stop_at=stop_at)
-    noted.version, noted.tags = summary.version, summary.tags
-    left = summary.latest_left
-    noted.latest_left = None if left is None else spelled(left, flag)
-    noted.tags_left = summary.tags_left
     if summary.latest_left is not None:
+        summary = replace(summary, latest_left=spelled(summary.latest_left, flag))
         log.warning("%s", summary.latest_left)
+    noted.version, noted.tags = summary.version, summary.tags
+    noted.latest_left, noted.tags_left = summary.latest_left, summary.tags_left
     noted.nothing_to_do = not summary.computed and not summary.new_version
     return summary
 
@@ -137,8 +136,7 @@ def _show_summary(summary: PurifySummary, *, as_json: bool) -> None:
     from zipbatch.store.headers import trial_text
 
     if as_json:
-        left = summary.latest_left
-        emit_json({**asdict(summary), "latest_left": None if left is None else spelled(left, flag)})
+        emit_json(asdict(summary))
         return
     rate = f", {summary.samples_per_s:g} images/s" if summary.computed else ""
     click.echo(f"{summary.reference}: version {summary.version}{'' if summary.new_version else ' (unchanged)'}")
